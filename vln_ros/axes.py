@@ -1,0 +1,55 @@
+"""The only module that knows about other axis conventions than REP 103's.
+
+* ROS (everywhere else): x forward, y left, z up.
+* Optical: z forward, x right, y down.
+* Habitat and glTF: y up, -z forward, x right.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from vln_ros.datatypes import Float64Array, Pose
+
+ROS_FROM_HABITAT: Float64Array = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+"""``[3, 3]``; Habitat's -z (forward) becomes +x, its x (right) -y, its y (up) z."""
+
+BODY_FROM_OPTICAL = Pose(np.zeros(3), np.array([-0.5, 0.5, -0.5, 0.5]))
+"""Rotation between a camera frame with body axes and its optical frame (REP 103)."""
+
+
+def ros_from_habitat_points(points: Float64Array) -> Float64Array:
+    """``[..., 3]`` points or vectors, Habitat axes to ROS axes."""
+    return np.asarray(points, np.float64) @ ROS_FROM_HABITAT.T
+
+
+def habitat_from_ros_points(points: Float64Array) -> Float64Array:
+    """``[..., 3]`` points or vectors, ROS axes to Habitat axes (also glTF's)."""
+    return np.asarray(points, np.float64) @ ROS_FROM_HABITAT
+
+
+def pose_from_habitat(position: Float64Array, rotation_xyzw: Float64Array) -> Pose:
+    """A Habitat agent state as a ROS pose of the same body.
+
+    Args:
+        position: ``[3]`` metres, Habitat axes.
+        rotation_xyzw: ``[4]`` quaternion with the scalar *last*, as in episode files. A simulator
+            state holds it scalar first; reorder before calling.
+    """
+    q = np.asarray(rotation_xyzw, np.float64)
+    return Pose(ros_from_habitat_points(position), np.concatenate([ROS_FROM_HABITAT @ q[:3], q[3:]]))
+
+
+def habitat_from_pose(pose: Pose) -> tuple[Float64Array, Float64Array]:
+    """The inverse of :func:`pose_from_habitat`: position ``[3]`` and quaternion xyzw ``[4]``."""
+    q = pose.orientation
+    return habitat_from_ros_points(pose.position), np.concatenate([ROS_FROM_HABITAT.T @ q[:3], q[3:]])
+
+
+def base_from_optical(x_m: float, y_m: float, z_m: float, pitch_down_rad: float = 0.0) -> Pose:
+    """Mounting pose of a forward-looking camera: position in base_link and downward tilt."""
+    half = pitch_down_rad / 2.0
+    mount = Pose(np.array([x_m, y_m, z_m]), np.array([0.0, math.sin(half), 0.0, math.cos(half)]))
+    return mount @ BODY_FROM_OPTICAL

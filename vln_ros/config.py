@@ -1,0 +1,226 @@
+"""Options: the only place where a default value is written.
+
+Each group of options is a frozen dataclass; each field carries its meaning, unit, range and
+whether it may change while running. ROS parameters (``vln_ros.ros.parameters``), YAML files, the
+command line and the tables in the documentation are all made from these classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+Scalar = bool | int | float | str
+
+
+class ConfigError(ValueError):
+    """A value that the user gave cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of one option besides its name, type and default."""
+
+    doc: str
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+    """May be changed while the node is active."""
+
+
+def option(
+    default: Any,
+    doc: str,
+    *,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+) -> Any:
+    """A dataclass field with its description. ``minimum`` and ``maximum`` are inclusive."""
+    return dataclasses.field(
+        default=default, metadata={"option": Option(doc, unit, minimum, maximum, choices, live)}
+    )
+
+
+def group(cls: type[T]) -> T:
+    """A dataclass field that is itself a group of options."""
+    return dataclasses.field(default_factory=cls)
+
+
+@dataclass(frozen=True)
+class OptionEntry:
+    """One option of a group, found by :func:`walk_options`."""
+
+    name: str
+    """Dotted, from the outermost group."""
+    type: type
+    default: Scalar
+    option: Option
+
+
+def walk_options(cls: type, prefix: str = "") -> Iterator[OptionEntry]:
+    """Every option of a configuration class, nested groups included, in the order of definition."""
+    for f in dataclasses.fields(cls):
+        name = f"{prefix}{f.name}"
+        if "option" in f.metadata:
+            default: Any = f.default
+            yield OptionEntry(name, type(default), default, f.metadata["option"])
+        else:
+            assert isinstance(f.default_factory, type), f"{cls.__name__}.{f.name} is neither option nor group"
+            yield from walk_options(f.default_factory, f"{name}.")
+
+
+def check_value(entry: OptionEntry, value: object) -> Scalar:
+    """``value`` converted to the option's type, or ConfigError. An int serves where a float is asked."""
+    name, expected, spec = entry.name, entry.type, entry.option
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not expected:
+        raise ConfigError(f"{name} = {value!r}: expected {expected.__name__}, got {type(value).__name__}")
+    assert isinstance(value, bool | int | float | str)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} = {value}: must be finite")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        low, high = spec.minimum, spec.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            bounds = (
+                f"at least {low}"
+                if high is None
+                else f"at most {high}"
+                if low is None
+                else f"in [{low}, {high}]"
+            )
+            raise ConfigError(f"{name} = {value}: must be {bounds}{' ' + spec.unit if spec.unit else ''}")
+    if spec.choices and value not in spec.choices:
+        raise ConfigError(f"{name} = {value!r}: choose one of {', '.join(spec.choices)}")
+    return value
+
+
+def from_flat(cls: type[T], values: Mapping[str, object]) -> T:
+    """A configuration from dotted names; what is not named keeps its default.
+
+    Raises:
+        ConfigError: unknown name (the nearest known one is suggested), wrong type, out of range.
+    """
+    entries = {e.name: e for e in walk_options(cls)}
+    for name in values:
+        if name not in entries:
+            near = difflib.get_close_matches(name, entries, n=1)
+            raise ConfigError(
+                f"unknown option {name!r} of {cls.__name__}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(entries)}")
+            )
+    checked = {name: check_value(entries[name], value) for name, value in values.items()}
+    return _build(cls, checked, "")
+
+
+def _build(cls: type[T], values: Mapping[str, Scalar], prefix: str) -> T:
+    arguments: dict[str, Any] = {}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        name = f"{prefix}{f.name}"
+        if "option" in f.metadata:
+            if name in values:
+                arguments[f.name] = values[name]
+        else:
+            arguments[f.name] = _build(f.default_factory, values, f"{name}.")  # type: ignore[arg-type]
+    return cls(**arguments)
+
+
+def to_flat(config: object, prefix: str = "") -> dict[str, Scalar]:
+    """The inverse of :func:`from_flat`."""
+    flat: dict[str, Scalar] = {}
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, f.name)
+        if "option" in f.metadata:
+            flat[f"{prefix}{f.name}"] = value
+        else:
+            flat.update(to_flat(value, f"{prefix}{f.name}."))
+    return flat
+
+
+def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings to dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def load_yaml(cls: type[T], path: Path) -> T:
+    """A configuration from a YAML file of nested or dotted names. Raises ConfigError."""
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e.strerror}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path} is not valid YAML: {e}") from e
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{path} must hold a mapping of options, got {type(tree).__name__}")
+    try:
+        return from_flat(cls, flatten(tree))
+    except ConfigError as e:
+        raise ConfigError(f"{path}: {e}") from e
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """What one discrete action does."""
+
+    forward_m: float = option(0.25, "Distance of one forward action", unit="m", minimum=0.01, maximum=2.0)
+    turn_deg: float = option(15.0, "Angle of one turn action", unit="deg", minimum=1.0, maximum=90.0)
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """The simulated RGB-D camera."""
+
+    width: int = option(640, "Image width", unit="px", minimum=16, maximum=4096)
+    height: int = option(480, "Image height", unit="px", minimum=16, maximum=4096)
+    hfov_deg: float = option(79.0, "Horizontal field of view", unit="deg", minimum=10.0, maximum=150.0)
+    height_m: float = option(
+        1.25, "Height of the camera above the floor", unit="m", minimum=0.05, maximum=2.5
+    )
+    pitch_down_deg: float = option(
+        0.0, "Downward tilt of the camera", unit="deg", minimum=-60.0, maximum=60.0
+    )
+
+
+@dataclass(frozen=True)
+class SyncConfig:
+    """How colour, depth and odometry become frames."""
+
+    require_depth: bool = option(True, "Wait for a depth image for every colour image")
+    max_depth_skew_s: float = option(
+        0.02, "Largest difference between the stamps of colour and depth", unit="s", minimum=0.0, maximum=1.0
+    )
+    max_odometry_gap_s: float = option(
+        0.25, "Largest gap between odometry samples to interpolate across", unit="s", minimum=0.0, maximum=5.0
+    )
+    max_wait_s: float = option(
+        1.0,
+        "How long, in sensor time, a colour image waits for its depth and odometry before it is dropped",
+        unit="s",
+        minimum=0.01,
+        maximum=30.0,
+    )
+    max_speed_m_s: float = option(
+        5.0, "Odometry that moves faster than this has jumped", unit="m/s", minimum=0.1, maximum=100.0
+    )
+    odom_frame: str = option("odom", "Expected frame_id of the odometry; empty accepts any")

@@ -1,0 +1,82 @@
+"""The two boundaries that implementations are swapped behind: what thinks, and where it lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Float64Array, Frame, Instruction, Pose
+
+
+class Engine(Protocol):
+    """Turns one robot's stream of frames into action queues. Used from one thread only."""
+
+    def start(self, instruction: Instruction) -> None:
+        """Forget the stream so far and follow ``instruction`` from the next frame on."""
+
+    def observe(self, frame: Frame) -> None:
+        """Take in the next frame. Work that does not depend on being asked is done here."""
+
+    def decide(self, queue: int) -> ActionChunk:
+        """The actions to take after the newest frame, as the queue with number ``queue``.
+
+        Raises:
+            RuntimeError: no instruction or no frame yet.
+        """
+
+    def close(self) -> None:
+        """Free what the engine holds (device memory). It is not used afterwards."""
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What a movement in a world really did."""
+
+    collided: bool
+    distance_m: float
+    """Length of the way travelled, metres."""
+
+
+class World(Protocol):
+    """A scene with one robot in it. The world frame serves as its odometry frame."""
+
+    @property
+    def camera(self) -> CameraModel: ...
+
+    @property
+    def base_from_optical(self) -> Pose: ...
+
+    @property
+    def pose(self) -> Pose:
+        """``world_from_base``, exact."""
+
+    def load(self, scene_id: str) -> None:
+        """Make ``scene_id`` (as written in an episode file) the scene. A loaded one is kept.
+
+        Raises:
+            ValueError: no such scene; the message says which ids exist.
+        """
+
+    def place(self, pose: Pose) -> None:
+        """Put the robot at ``pose``.
+
+        Raises:
+            ValueError: the robot does not fit there.
+        """
+
+    def render(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Colour ``[H, W, 3]`` and planar depth ``[H, W]`` in metres (0: nothing there)."""
+
+    def step(self, action: Action) -> Motion:
+        """Execute one discrete action at once. A stop does not move."""
+
+    def drive(self, linear_m_s: float, angular_rad_s: float, duration_s: float) -> Motion:
+        """Hold a planar velocity (body frame) for a time."""
+
+    def geodesic_distance(self, start: Float64Array, goal: Float64Array) -> float:
+        """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
+
+    def close(self) -> None: ...
