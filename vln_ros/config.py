@@ -224,3 +224,169 @@ class SyncConfig:
         5.0, "Odometry that moves faster than this has jumped", unit="m/s", minimum=0.1, maximum=100.0
     )
     odom_frame: str = option("odom", "Expected frame_id of the odometry; empty accepts any")
+
+
+@dataclass(frozen=True)
+class QwenConfig:
+    """The Qwen2.5-VL engine."""
+
+    checkpoint: str = option("", "Folder or hub name of a Qwen2.5-VL checkpoint")
+    profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
+    device: str = option("auto", "Torch device: auto, cpu, cuda, cuda:1 ...")
+    dtype: str = option(
+        "auto", "Number format of the weights; auto is bfloat16 on a GPU and float32 on a CPU",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )  # fmt: skip
+    attention: str = option(
+        "sdpa", "Attention implementation of transformers",
+        choices=("sdpa", "eager", "flash_attention_2"),
+    )  # fmt: skip
+    quantisation: str = option("none", "Load the weights quantised", choices=("none", "bnb-8bit", "bnb-4bit"))
+    temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)
+    seed: int = option(0, "Seed of the sampling", minimum=0)
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """The engine that knows the way (simulation only)."""
+
+    episodes: str = option("", "Episode file (VLN-CE json.gz) that the instructions come from")
+    actions_per_decision: int = option(4, "Length of a queue", minimum=1, maximum=64)
+
+
+@dataclass(frozen=True)
+class PacedConfig:
+    """The engine that only takes time: for measuring the graph around it."""
+
+    decision_ms: float = option(100.0, "Computation per decision", unit="ms", minimum=0.0, maximum=60000.0)
+
+
+@dataclass(frozen=True)
+class NavigatorConfig:
+    """The navigator node."""
+
+    engine: str = option("qwen", "What decides", choices=("qwen", "expert", "paced"))
+    decide_on: str = option(
+        "progress",
+        "progress: when the executor has at most decide_ahead actions left; frame: after every frame",
+        choices=("progress", "frame"),
+    )
+    decide_ahead: int = option(
+        0, "Decide when this many actions are left in the executor's queue", minimum=0, maximum=64, live=True
+    )
+    lost_after_s: float = option(
+        2.0,
+        "A queue that the executor has not begun this long after its frame is taken for lost",
+        unit="s",
+        minimum=0.1,
+        maximum=60.0,
+    )
+    heartbeat_hz: float = option(10.0, "Rate of the heartbeat", unit="Hz", minimum=1.0, maximum=100.0)
+    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
+    reliability: str = option(
+        "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
+    )
+    image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
+    image_transport: str = option(
+        "raw",
+        "raw: Image messages; compressed: CompressedImage, colour as jpeg or png, depth as compressedDepth",
+        choices=("raw", "compressed"),
+    )
+    base_frame: str = option("base_link", "Frame in which actions are expressed")
+    camera_x_m: float = option(
+        0.0, "Camera position in base_link, forward", unit="m", minimum=-5.0, maximum=5.0
+    )
+    camera_y_m: float = option(0.0, "Camera position in base_link, left", unit="m", minimum=-5.0, maximum=5.0)
+    camera_z_m: float = option(1.25, "Camera position in base_link, up", unit="m", minimum=-5.0, maximum=5.0)
+    camera_pitch_down_deg: float = option(
+        0.0, "Downward tilt of the camera", unit="deg", minimum=-90.0, maximum=90.0
+    )
+    step: StepConfig = group(StepConfig)
+    sync: SyncConfig = group(SyncConfig)
+    qwen: QwenConfig = group(QwenConfig)
+    expert: ExpertConfig = group(ExpertConfig)
+    paced: PacedConfig = group(PacedConfig)
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    """The executor: action queue and odometry to velocities."""
+
+    rate_hz: float = option(20.0, "Control rate", unit="Hz", minimum=5.0, maximum=200.0)
+    max_linear_m_s: float = option(
+        0.5, "Largest forward velocity", unit="m/s", minimum=0.01, maximum=3.0, live=True
+    )
+    max_angular_rad_s: float = option(
+        1.0, "Largest turn rate", unit="rad/s", minimum=0.01, maximum=6.0, live=True
+    )
+    max_linear_accel_m_s2: float = option(
+        1.0, "Largest forward acceleration", unit="m/s^2", minimum=0.05, maximum=20.0, live=True
+    )
+    max_angular_accel_rad_s2: float = option(
+        3.0, "Largest turn acceleration", unit="rad/s^2", minimum=0.05, maximum=50.0, live=True
+    )
+    linear_gain: float = option(3.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0)
+    angular_gain: float = option(4.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0)
+    position_tolerance_m: float = option(
+        0.02, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5
+    )
+    heading_tolerance_deg: float = option(
+        1.0, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0
+    )
+    action_timeout_s: float = option(
+        4.0, "An action that has not ended by then is given up (blocked)", unit="s", minimum=0.5, maximum=60.0
+    )
+    odometry_timeout_s: float = option(
+        0.5, "Without odometry for this long the robot stops", unit="s", minimum=0.05, maximum=10.0
+    )
+    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
+    base_frame: str = option("base_link", "Frame in which velocities are expressed")
+
+
+@dataclass(frozen=True)
+class BridgeConfig:
+    """The simulator bridge: publishes what a robot publishes, takes what a robot takes."""
+
+    episodes: str = option("", "Episode file (VLN-CE json.gz) to run")
+    first_episode: int = option(0, "Index of the first episode to run", minimum=0)
+    episode_count: int = option(0, "How many episodes to run; 0 runs all", minimum=0)
+    mode: str = option(
+        "lockstep",
+        "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel moves it, nothing waits",
+        choices=("lockstep", "realtime"),
+    )
+    run_folder: str = option("", "Folder to write results to; empty writes none")
+    video: bool = option(True, "Write a video per episode")
+    max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
+    max_episode_s: float = option(
+        240.0,
+        "A real-time episode ends after this much simulated time",
+        unit="s",
+        minimum=1.0,
+        maximum=36000.0,
+    )
+    step_period_s: float = option(
+        0.5, "Simulated time that one action takes in lockstep", unit="s", minimum=0.05, maximum=10.0
+    )
+    answer_timeout_s: float = option(
+        60.0,
+        "In lockstep, how long to wait for an answer before giving up",
+        unit="s",
+        minimum=0.1,
+        maximum=36000.0,
+    )
+    image_hz: float = option(10.0, "Camera rate in real time", unit="Hz", minimum=0.5, maximum=60.0)
+    odometry_hz: float = option(
+        50.0, "Odometry and /clock rate in real time", unit="Hz", minimum=5.0, maximum=500.0
+    )
+    command_timeout_s: float = option(
+        0.5, "The base stops when cmd_vel is older than this", unit="s", minimum=0.05, maximum=10.0
+    )
+    reliability: str = option(
+        "reliable", "Quality of service of the image publishers", choices=("best_effort", "reliable")
+    )
+    odom_frame: str = option("odom", "Frame of the published odometry")
+    base_frame: str = option("base_link", "Child frame of the published odometry")
+    optical_frame: str = option("camera_color_optical_frame", "Frame of the published images")
+    camera: CameraConfig = group(CameraConfig)
+    step: StepConfig = group(StepConfig)

@@ -1,0 +1,38 @@
+# make demo   a robot follows instructions through a flat, over real ROS 2 topics; leaves a report page
+# make test   every test
+# Each sets up what it needs in .venv; nothing else has to be installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+REQUIREMENTS := requirements.txt requirements-ros.txt requirements-dev.txt
+
+.PHONY: setup demo test test-fast check clean
+
+setup: $(READY)
+
+$(READY): $(REQUIREMENTS) setup.py package.xml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
+	  f"Python 3.10 to 3.13 is needed, {v[0]}.{v[1]} found: try make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv $(VENV)
+	touch $(VENV)/COLCON_IGNORE
+	$(BIN)/python -m pip install --quiet $(REQUIREMENTS:%=-r %)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/vln_ros demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build install log *.egg-info
