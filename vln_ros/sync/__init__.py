@@ -1,0 +1,1 @@
+"""From three streams of messages to the newest complete observation."""
