@@ -1,0 +1,1 @@
+"""Everything the nodes share that knows ROS: conversions, parameters, QoS and diagnostics."""

@@ -1,0 +1,611 @@
+"""The one place where messages become values of this package and the reverse, in adjacent pairs.
+
+From a message: whatever is wrong with it raises :class:`MessageError` and nothing else. To a
+message: the values are valid by construction.
+
+Encodings that cameras really use are converted here; ``cv_bridge`` is asked for the others where
+it imports (Jazzy's is compiled against NumPy 1 and does not beside NumPy 2).
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import struct
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
+from geometry_msgs.msg import Pose as PoseMsg
+from nav_msgs.msg import Odometry, Path
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, apply_action
+
+Rgb = npt.NDArray[np.uint8]
+DepthM = npt.NDArray[np.float32]
+
+MAX_INSTRUCTION_CHARACTERS = 4096
+
+
+class MessageError(ValueError):
+    """A message that cannot be used.
+
+    Attributes:
+        reason: short and stable, for counting: ``unsupported_encoding``, ``truncated`` ...
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+# ---------------------------------------------------------------------------------------- time
+
+
+def stamp_ns_from_time(msg: Time) -> int:
+    """Nanoseconds. Errors: ``negative_stamp``."""
+    if msg.sec < 0:
+        raise MessageError("negative_stamp", f"stamp {msg.sec} s is negative: is the sensor's clock set?")
+    return int(msg.sec) * 1_000_000_000 + int(msg.nanosec)
+
+
+def time_from_stamp_ns(stamp_ns: int) -> Time:
+    sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+    return Time(sec=sec, nanosec=nanosec)
+
+
+def _header(stamp_ns: int, frame_id: str) -> Header:
+    return Header(stamp=time_from_stamp_ns(stamp_ns), frame_id=frame_id)
+
+
+# ---------------------------------------------------------------------------------- colour images
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How the bytes of an encoding become 8-bit RGB."""
+
+    bits: int
+    channels: int
+    to_rgb: int | None
+    """cv2 colour conversion; None where the bytes are RGB already."""
+
+
+_LAYOUTS = {
+    "rgb8": _Layout(8, 3, None),
+    "bgr8": _Layout(8, 3, cv2.COLOR_BGR2RGB),
+    "rgba8": _Layout(8, 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": _Layout(8, 4, cv2.COLOR_BGRA2RGB),
+    "mono8": _Layout(8, 1, cv2.COLOR_GRAY2RGB),
+    "rgb16": _Layout(16, 3, None),
+    "bgr16": _Layout(16, 3, cv2.COLOR_BGR2RGB),
+    "mono16": _Layout(16, 1, cv2.COLOR_GRAY2RGB),
+    # The generic ones say nothing of colour; cv_bridge hands them on as OpenCV's order, BGR.
+    "8UC1": _Layout(8, 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": _Layout(8, 3, cv2.COLOR_BGR2RGB),
+    "8UC4": _Layout(8, 4, cv2.COLOR_BGRA2RGB),
+    "yuv422": _Layout(8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": _Layout(8, 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": _Layout(8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": _Layout(8, 2, cv2.COLOR_YUV2RGB_YUY2),
+    "bayer_rggb8": _Layout(8, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr8": _Layout(8, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg8": _Layout(8, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg8": _Layout(8, 1, cv2.COLOR_BayerGRBG2RGB),
+    "bayer_rggb16": _Layout(16, 1, cv2.COLOR_BayerRGGB2RGB),
+    "bayer_bggr16": _Layout(16, 1, cv2.COLOR_BayerBGGR2RGB),
+    "bayer_gbrg16": _Layout(16, 1, cv2.COLOR_BayerGBRG2RGB),
+    "bayer_grbg16": _Layout(16, 1, cv2.COLOR_BayerGRBG2RGB),
+}
+
+
+def rgb_from_image(msg: Image) -> Rgb:
+    """``[H, W, 3]`` uint8 RGB. 16-bit encodings keep their high byte. May share the message's memory.
+
+    Errors: ``empty_image``, ``bad_step``, ``bad_size``, ``unsupported_encoding``, ``undecodable``.
+    """
+    layout = _LAYOUTS.get(msg.encoding)
+    if layout is None:
+        return _rgb_by_cv_bridge(msg)
+    pixels = _pixels(msg, np.dtype(f"u{layout.bits // 8}"), layout.channels)
+    if layout.bits == 16:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if layout.to_rgb is None:
+        return np.ascontiguousarray(pixels)
+    try:
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), layout.to_rgb), np.uint8)
+    except cv2.error as e:
+        # An odd width in a format that stores pixels in pairs, or a mosaic of a single row.
+        raise MessageError(
+            "undecodable",
+            f"{msg.encoding} image of {msg.width}x{msg.height} pixels cannot be converted: {e.err}",
+        ) from e
+
+
+def image_from_rgb(rgb: Rgb, stamp_ns: int, frame_id: str) -> Image:
+    """An ``rgb8`` image from ``[H, W, 3]`` uint8."""
+    return _image(rgb, "rgb8", stamp_ns, frame_id)
+
+
+def _image(pixels: npt.NDArray[Any], encoding: str, stamp_ns: int, frame_id: str) -> Image:
+    height, width = pixels.shape[:2]
+    pixels = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    return Image(
+        header=_header(stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=pixels.nbytes // height,
+        data=_bytes(pixels.tobytes()),
+    )
+
+
+def _bytes(data: bytes) -> array.array[int]:
+    # The setter of a uint8[] field walks anything but an array.array element by element (180 ms for
+    # a 640x480 image instead of 0.15).
+    return array.array("B", data)
+
+
+def _pixels(msg: Image, dtype: np.dtype[Any], channels: int) -> npt.NDArray[Any]:
+    """``[H, W]`` or, for several channels, ``[H, W, C]`` view of the data, row padding cut off."""
+    height, width, step = int(msg.height), int(msg.width), int(msg.step)
+    name = f"{msg.encoding} image of {width}x{height} pixels"
+    if height == 0 or width == 0:
+        raise MessageError("empty_image", f"{name}: there is nothing in it")
+    row = width * channels * dtype.itemsize
+    if step < row:
+        raise MessageError("bad_step", f"{name}: step is {step} bytes, a row needs {row}")
+    if len(msg.data) != step * height:
+        raise MessageError(
+            "bad_size", f"{name}: has {len(msg.data)} bytes of data, step x height is {step * height}"
+        )
+    dtype = dtype.newbyteorder(">" if msg.is_bigendian else "<")
+    rows = np.frombuffer(msg.data, np.uint8).reshape(height, step)[:, :row]
+    if dtype.itemsize > 1:
+        rows = np.ascontiguousarray(rows).view(dtype)
+    return rows.reshape(height, width, channels) if channels > 1 else rows
+
+
+def _rgb_by_cv_bridge(msg: Image) -> Rgb:
+    remedy = f"publish one of {', '.join(_LAYOUTS)}"
+    try:
+        from cv_bridge import CvBridge
+    except (ImportError, AttributeError) as e:  # AttributeError: compiled against NumPy 1
+        raise MessageError(
+            "unsupported_encoding",
+            f"colour image has encoding {msg.encoding!r}: {remedy}, or install cv_bridge",
+        ) from e
+    try:
+        rgb = np.asarray(CvBridge().imgmsg_to_cv2(msg, "rgb8"))
+    except Exception as e:  # cv_bridge documents none: TypeError, ValueError, cv2.error were all seen
+        raise MessageError(
+            "unsupported_encoding", f"cv_bridge cannot convert encoding {msg.encoding!r} ({e}): {remedy}"
+        ) from e
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0 or rgb.dtype != np.uint8:
+        raise MessageError(
+            "unsupported_encoding", f"cv_bridge made {rgb.dtype} {rgb.shape} of {msg.encoding!r}"
+        )
+    return rgb
+
+
+def rgb_from_compressed(msg: CompressedImage) -> Rgb:
+    """``[H, W, 3]`` uint8 RGB of a JPEG or PNG.
+
+    ``format`` is only looked at for the order of the colours: image_transport writes
+    ``"rgb8; jpeg compressed bgr8"``, where the last word tells in which order the encoder was fed.
+
+    Errors: ``wrong_encoding`` (a depth image), ``undecodable``.
+    """
+    if "compresseddepth" in msg.format.lower():
+        raise MessageError(
+            "wrong_encoding", f"format {msg.format!r} is a depth image: remap the colour topic"
+        )
+    # The camera model belongs to the pixels as stored: no turning by EXIF.
+    pixels = _decode(msg.data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, msg.format)
+    if "compressed rgb" in msg.format.lower():
+        return np.ascontiguousarray(pixels)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def compressed_from_rgb(rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: int) -> CompressedImage:
+    """A JPEG of ``[H, W, 3]`` uint8; quality 1 to 100."""
+    _, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    )
+    return CompressedImage(
+        header=_header(stamp_ns, frame_id), format="rgb8; jpeg compressed bgr8", data=_bytes(data.tobytes())
+    )
+
+
+def _decode(data: Any, flags: int, what: str) -> npt.NDArray[Any]:
+    buffer = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
+    try:
+        pixels = cv2.imdecode(buffer, flags) if buffer.size else None
+    except cv2.error as e:
+        raise MessageError("undecodable", f"{what!r} image of {buffer.size} bytes: {e.err}") from e
+    if pixels is None:
+        raise MessageError(
+            "undecodable", f"{what!r} image of {buffer.size} bytes is not a JPEG or PNG, or cut off"
+        )
+    return np.asarray(pixels)
+
+
+# ----------------------------------------------------------------------------------- depth images
+
+
+def depth_from_image(msg: Image) -> DepthM:
+    """``[H, W]`` float32 metres; 0 where there is no reading (0, NaN, infinite, negative).
+
+    ``16UC1`` and ``mono16`` are millimetres, ``32FC1`` is metres (REP 118).
+
+    Errors: ``empty_image``, ``bad_step``, ``bad_size``, ``unsupported_encoding``.
+    """
+    match msg.encoding:
+        case "16UC1" | "mono16":
+            return _metres(_pixels(msg, np.dtype("u2"), 1))
+        case "32FC1":
+            return _without_invalid(_pixels(msg, np.dtype("f4"), 1))
+    raise MessageError(
+        "unsupported_encoding",
+        f"depth image has encoding {msg.encoding!r}: publish 16UC1 (millimetres) or 32FC1 (metres)",
+    )
+
+
+def image_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> Image:
+    """A ``32FC1`` image from ``[H, W]`` float32 metres."""
+    return _image(depth_m, "32FC1", stamp_ns, frame_id)
+
+
+def image_from_depth_mm(depth_m: DepthM, stamp_ns: int, frame_id: str) -> Image:
+    """A ``16UC1`` image: whole millimetres; what lies beyond 65.535 m is no reading."""
+    return _image(_millimetres(depth_m), "16UC1", stamp_ns, frame_id)
+
+
+def _metres(depth_mm: npt.NDArray[np.uint16]) -> DepthM:
+    return np.multiply(depth_mm, np.float32(0.001), dtype=np.float32)
+
+
+def _millimetres(depth_m: DepthM) -> npt.NDArray[np.uint16]:
+    depth_mm = np.rint(depth_m * np.float32(1000.0))
+    return np.where((depth_mm > 0) & (depth_mm <= 65535), depth_mm, 0).astype(np.uint16)
+
+
+def _without_invalid(depth_m: npt.NDArray[np.float32]) -> DepthM:
+    valid = (depth_m > 0.0) & (depth_m < np.inf)  # both are false for NaN
+    return np.where(valid, depth_m, np.float32(0.0)).astype(np.float32, copy=False)
+
+
+_DEPTH_HEADER = struct.Struct("<iff")
+"""compressed_depth_image_transport's ConfigHeader: format (ignored by its decoder too), A, B."""
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+
+
+def depth_from_compressed(msg: CompressedImage) -> DepthM:
+    """``[H, W]`` float32 metres from ``compressedDepth`` (PNG), or a plain 16-bit PNG.
+
+    ``32FC1; compressedDepth`` holds inverse depth in 16 bits: ``depth = A / (value - B)``, with A and
+    B in the header (compressed_depth_image_transport, codec.cpp).
+
+    Errors: ``wrong_encoding``, ``unsupported_encoding`` (RVL), ``undecodable``.
+    """
+    encoding, _, compression = msg.format.lower().partition(";")
+    encoding = encoding.strip()
+    if "rvl" in compression:
+        raise MessageError(
+            "unsupported_encoding",
+            f"depth format {msg.format!r}: set the publisher's <topic>.compressedDepth.format to png",
+        )
+    data = bytes(msg.data)
+    a = b = 0.0
+    if not data.startswith(_PNG_MAGIC):
+        if len(data) <= _DEPTH_HEADER.size:
+            raise MessageError("undecodable", f"{msg.format!r} depth image has only {len(data)} bytes")
+        _, a, b = _DEPTH_HEADER.unpack_from(data)
+        data = data[_DEPTH_HEADER.size :]
+        if not data.startswith(_PNG_MAGIC):
+            raise MessageError("undecodable", f"{msg.format!r} depth image holds no PNG")
+    stored = _decode(data, cv2.IMREAD_UNCHANGED, msg.format)
+    if stored.dtype != np.uint16 or stored.ndim != 2:
+        raise MessageError(
+            "wrong_encoding",
+            f"{msg.format!r} image is {stored.dtype} {stored.shape}, depth is 16 bit in one channel",
+        )
+    match encoding:
+        case "16uc1" | "mono16" | "png":
+            return _metres(stored)
+        case "32fc1" if a > 0.0 and math.isfinite(a) and math.isfinite(b):
+            with np.errstate(divide="ignore", over="ignore"):
+                depth_m = np.float32(a) / (stored.astype(np.float32) - np.float32(b))
+            return _without_invalid(np.where(stored == 0, np.float32(0.0), depth_m))
+        case "32fc1":
+            raise MessageError("undecodable", f"{msg.format!r}: header has no quantisation (A {a}, B {b})")
+    raise MessageError(
+        "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png"
+    )
+
+
+def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> CompressedImage:
+    """``16UC1; compressedDepth png``: whole millimetres, lossless from there on."""
+    _, png = cv2.imencode(".png", _millimetres(depth_m), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return CompressedImage(
+        header=_header(stamp_ns, frame_id),
+        format="16UC1; compressedDepth png",
+        data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + png.tobytes()),
+    )
+
+
+def depth_unit_suspicion(encoding: str, depth_m: DepthM) -> str | None:
+    """Why the unit of a depth image is hardly what its encoding says, or None.
+
+    A suspicion to be counted and shown, not an error: nothing is corrected.
+
+    Args:
+        encoding: ``encoding`` of the Image or ``format`` of the CompressedImage.
+        depth_m: what it was converted to.
+    """
+    largest_m = float(depth_m.max(initial=0.0))
+    if encoding.startswith(("16UC1", "mono16")) and 0.0 < largest_m < 0.1:
+        return "metres_in_16uc1"
+    if encoding.startswith("32FC1") and largest_m > 200.0:
+        return "millimetres_in_32fc1"
+    return None
+
+
+# ----------------------------------------------------------------------------------- camera model
+
+
+def camera_from_info(msg: CameraInfo) -> CameraModel:
+    """The pinhole of the image that comes with ``msg``, from ``K``, region of interest and binning.
+
+    Images are expected to be rectified; :func:`distortion_suspicion` tells when ``D`` says otherwise.
+
+    Errors: ``no_calibration`` (K of zeros), ``bad_camera_info``.
+    """
+    k = [float(v) for v in msg.k]
+    if not any(k):
+        raise MessageError("no_calibration", "camera_info has K of zeros: calibrate the camera or fill in K")
+    bin_x, bin_y = max(1, int(msg.binning_x)), max(1, int(msg.binning_y))
+    roi = msg.roi
+    width, height = int(roi.width or msg.width), int(roi.height or msg.height)
+    if roi.x_offset + width > msg.width or roi.y_offset + height > msg.height:
+        raise MessageError(
+            "bad_camera_info",
+            f"region of interest {width}x{height}+{roi.x_offset}+{roi.y_offset} "
+            f"does not fit in {msg.width}x{msg.height}",
+        )
+    try:
+        region = CameraModel(width, height, k[0], k[4], k[2] - roi.x_offset, k[5] - roi.y_offset)
+        if bin_x == bin_y == 1:
+            return region
+        # Pixels that do not fill a bin are cut off before the rest is averaged.
+        whole = CameraModel(
+            width - width % bin_x, height - height % bin_y, region.fx, region.fy, region.cx, region.cy
+        )
+        return whole.resized(width // bin_x, height // bin_y)
+    except ValueError as e:
+        raise MessageError("bad_camera_info", f"camera_info: {e}") from e
+
+
+def info_from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """Of an ideal camera: no distortion, nothing to rectify."""
+    fx, fy, cx, cy = camera.fx, camera.fy, camera.cx, camera.cy
+    return CameraInfo(
+        header=_header(stamp_ns, frame_id),
+        width=camera.width,
+        height=camera.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[fx, 0.0, cx, 0.0, fy, cy, 0.0, 0.0, 1.0],
+        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+def distortion_suspicion(msg: CameraInfo) -> str | None:
+    """``"distorted"`` if the camera has distortion coefficients: subscribe to its rectified image."""
+    return "distorted" if any(v != 0.0 for v in msg.d) else None
+
+
+# ------------------------------------------------------------------------- poses, odometry, twist
+
+
+def pose_from_pose(msg: PoseMsg) -> Pose:
+    """Errors: ``not_finite``, ``bad_quaternion`` (length off by more than 1 %)."""
+    p, q = msg.position, msg.orientation
+    values = (p.x, p.y, p.z, q.x, q.y, q.z, q.w)
+    if not all(math.isfinite(v) for v in values):
+        raise MessageError("not_finite", f"pose is not finite: {values}")
+    try:
+        with np.errstate(over="ignore"):
+            return Pose(np.array(values[:3]), np.array(values[3:]))
+    except ValueError as e:
+        raise MessageError("bad_quaternion", str(e)) from e
+
+
+def pose_to_pose(pose: Pose) -> PoseMsg:
+    x, y, z = pose.position.tolist()
+    qx, qy, qz, qw = pose.orientation.tolist()
+    return PoseMsg(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def pose_from_stamped(msg: PoseStamped) -> Pose:
+    """The pose in ``msg.header.frame_id``. Errors as :func:`pose_from_pose`."""
+    return pose_from_pose(msg.pose)
+
+
+def stamped_from_pose(pose: Pose, stamp_ns: int, frame_id: str) -> PoseStamped:
+    return PoseStamped(header=_header(stamp_ns, frame_id), pose=pose_to_pose(pose))
+
+
+def pose_from_odometry(msg: Odometry) -> Pose:
+    """``odom_from_base``, whatever the two frames are called. Errors as :func:`pose_from_pose`."""
+    return pose_from_pose(msg.pose.pose)
+
+
+def odometry_from_pose(
+    pose: Pose,
+    stamp_ns: int,
+    frame_id: str,
+    child_frame_id: str,
+    linear_m_s: float,
+    angular_rad_s: float,
+) -> Odometry:
+    """``pose`` is frame_from_child; the velocities are forward and about z, in the child frame."""
+    msg = Odometry(header=_header(stamp_ns, frame_id), child_frame_id=child_frame_id)
+    msg.pose.pose = pose_to_pose(pose)
+    msg.twist.twist = twist_from_velocity(linear_m_s, angular_rad_s)
+    return msg
+
+
+def velocity_from_twist(msg: Twist) -> tuple[float, float]:
+    """Forward m/s and rad/s about z of a planar base. Errors: ``not_finite``."""
+    linear_m_s, angular_rad_s = float(msg.linear.x), float(msg.angular.z)
+    if not (math.isfinite(linear_m_s) and math.isfinite(angular_rad_s)):
+        raise MessageError("not_finite", f"twist is not finite: {linear_m_s} m/s, {angular_rad_s} rad/s")
+    return linear_m_s, angular_rad_s
+
+
+def twist_from_velocity(linear_m_s: float, angular_rad_s: float) -> Twist:
+    return Twist(linear=Vector3(x=float(linear_m_s)), angular=Vector3(z=float(angular_rad_s)))
+
+
+# ---------------------------------------------------------------------------------- action queues
+
+_MOTION_JOINTS = ("forward", "turn", "stop")
+_NUMBER_JOINTS = ("instruction", "queue")
+CHUNK_JOINTS = _MOTION_JOINTS + _NUMBER_JOINTS
+"""Joints of the queue's trajectory: metres, radians, 0 or 1, and two constant numbers."""
+
+
+def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
+    """The inverse of :func:`trajectory_from_chunk`; the joints may come in any order.
+
+    Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``.
+    """
+    stamp_ns = stamp_ns_from_time(msg.header.stamp)
+    names = list(msg.joint_names)
+    if sorted(names) != sorted(CHUNK_JOINTS):
+        raise MessageError("bad_joints", f"queue has joints {names}, expected {list(CHUNK_JOINTS)}")
+    if not msg.points:
+        raise MessageError("bad_point", "queue has no point; one of zeros means: stop what you do and wait")
+    columns = [names.index(name) for name in CHUNK_JOINTS]
+    rows: list[list[float]] = []
+    for i, point in enumerate(msg.points):
+        if len(point.positions) != len(names):
+            raise MessageError(
+                "bad_point", f"point {i} has {len(point.positions)} values for {len(names)} joints"
+            )
+        rows.append([float(point.positions[c]) for c in columns])
+    numbers = rows[0][3:]
+    if any(not (0.0 <= n < 2.0**53 and n.is_integer()) for n in numbers):
+        raise MessageError("bad_number", f"instruction and queue must be whole numbers from 0, got {numbers}")
+    if any(row[3:] != numbers for row in rows):
+        raise MessageError("bad_number", "instruction and queue must be the same in every point")
+    actions = []
+    for i, (forward_m, turn_rad, stop, *_) in enumerate(rows):
+        if len(rows) == 1 and forward_m == turn_rad == stop == 0.0:
+            break  # hold
+        if stop not in (0.0, 1.0):
+            raise MessageError("bad_action", f"point {i}: stop must be 0 or 1, got {stop}")
+        try:
+            actions.append(Action(forward_m, turn_rad, stop == 1.0))
+        except ValueError as e:
+            raise MessageError("bad_action", f"point {i}: {e}") from e
+    try:
+        return ActionChunk(int(numbers[1]), int(numbers[0]), stamp_ns, tuple(actions))
+    except ValueError as e:
+        raise MessageError("bad_action", str(e)) from e
+
+
+def trajectory_from_chunk(
+    chunk: ActionChunk, base_frame: str, linear_m_s: float, angular_rad_s: float
+) -> JointTrajectory:
+    """One point per action; the positions are that action's own displacement, not the sum so far.
+
+    ``header.stamp`` is the stamp of the frame that the queue answers, in ``base_frame``. The numbers
+    travel as joints that do not move, because the message has no other room for them. An empty
+    chunk is one point of zeros. Probabilities and ``wanted`` do not travel.
+
+    Args:
+        linear_m_s: speed from which the nominal ``time_from_start`` of each completion is computed.
+        angular_rad_s: the same for turns.
+    """
+    msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=list(CHUNK_JOINTS))
+    numbers = [float(chunk.instruction), float(chunk.queue)]
+    elapsed_s = 0.0
+    points = []
+    for action in chunk.actions:
+        elapsed_s += action.forward_m / linear_m_s + abs(action.turn_rad) / angular_rad_s
+        point = JointTrajectoryPoint(
+            positions=[float(action.forward_m), float(action.turn_rad), float(action.stop), *numbers]
+        )
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(
+            round(elapsed_s * 1e9), 1_000_000_000
+        )
+        points.append(point)
+    msg.points = points or [JointTrajectoryPoint(positions=[0.0, 0.0, 0.0, *numbers])]
+    return msg
+
+
+def kinds_from_chunk(chunk: ActionChunk) -> Int32MultiArray:
+    """For people: the VLN-CE numbers of the actions; the labels say whose they are."""
+    n = len(chunk.actions)
+    return Int32MultiArray(
+        layout=MultiArrayLayout(
+            dim=[
+                MultiArrayDimension(label=f"instruction {chunk.instruction}", size=1, stride=n),
+                MultiArrayDimension(label=f"queue {chunk.queue}", size=n, stride=n),
+            ]
+        ),
+        data=[int(a.kind) for a in chunk.actions],
+    )
+
+
+def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
+    """``start`` and the pose after each undisturbed action, in ``frame_id``, at the frame's stamp."""
+    poses = [start]
+    for action in chunk.actions:
+        poses.append(apply_action(poses[-1], action))
+    return Path(
+        header=_header(chunk.frame_stamp_ns, frame_id),
+        poses=[stamped_from_pose(p, chunk.frame_stamp_ns, frame_id) for p in poses],
+    )
+
+
+# ------------------------------------------------------------------------------------ instructions
+
+
+def instruction_from_string(msg: String) -> str:
+    """The text without the blanks around it.
+
+    Errors: ``empty_instruction``, ``long_instruction``, ``not_utf8``, ``control_characters``.
+    """
+    text = str(msg.data).strip()
+    if not text:
+        raise MessageError("empty_instruction", "instruction is empty; to stop, call the cancel service")
+    if len(text) > MAX_INSTRUCTION_CHARACTERS:
+        raise MessageError(
+            "long_instruction",
+            f"instruction has {len(text)} characters, at most {MAX_INSTRUCTION_CHARACTERS} are taken",
+        )
+    # What rclpy makes of bytes that are not UTF-8.
+    if "\N{REPLACEMENT CHARACTER}" in text or any(unicodedata.category(c) == "Cs" for c in text):
+        raise MessageError("not_utf8", "instruction is not valid UTF-8")
+    # Format characters (Cf) are needed to write Hindi and Telugu.
+    bad = sorted({c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"})
+    if bad:
+        raise MessageError("control_characters", f"instruction contains control characters {bad}")
+    return text
+
+
+def string_from_instruction(text: str) -> String:
+    return String(data=text)
