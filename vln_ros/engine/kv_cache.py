@@ -1,0 +1,272 @@
+"""A key/value cache with addressable slots, handed to the released model code as its cache.
+
+Slots are preallocated in blocks. New tokens are appended, or scattered into given slots; the cache
+is truncated by a number, compacted by a gather, and keys are moved to other positions by rotating
+them by the difference of their mRoPE positions. Nothing of the model is patched: ``update`` is all
+that the attention layers call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLConfig
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class _Target(NamedTuple):
+    slots: Tensor
+    visible: int
+
+
+class SlotLayer(CacheLayerMixin):
+    """Keys and values of one decoder layer: ``[batch, kv_heads, capacity, head_dim]``."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self, block_tokens: int, keep_original_keys: bool) -> None:
+        super().__init__()
+        self.block_tokens = block_tokens
+        self.keep_original_keys = keep_original_keys
+        self.original_keys: Tensor | None = None
+        self.length = 0
+        self.target: _Target | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.keys = key_states.new_empty(*key_states.shape[:2], 0, key_states.shape[-1])
+        self.values = value_states.new_empty(*value_states.shape[:2], 0, value_states.shape[-1])
+        self.original_keys = self.keys if self.keep_original_keys else None
+        self.is_initialized = True
+
+    def buffers(self) -> list[Tensor]:
+        kept = [self.keys, self.values]
+        return kept if self.original_keys is None else [*kept, self.original_keys]
+
+    def resize(self, tokens: int) -> None:
+        """Reallocate to the smallest number of whole blocks that holds ``tokens``."""
+        capacity = -(-tokens // self.block_tokens) * self.block_tokens
+
+        def moved(old: Tensor) -> Tensor:
+            # Zeros, not empty: attention multiplies masked slots by 0, and 0 * NaN is NaN.
+            new = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])
+            new[:, :, : self.length] = old[:, :, : self.length]
+            return new
+
+        self.keys, self.values = moved(self.keys), moved(self.values)
+        if self.original_keys is not None:
+            self.original_keys = moved(self.original_keys)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        new = [key_states, value_states, key_states]
+        if self.target is None:
+            start, end = self.length, self.length + key_states.shape[2]
+            if end > self.keys.shape[2]:
+                self.resize(end)
+            for buffer, states in zip(self.buffers(), new, strict=False):
+                buffer[:, :, start:end] = states
+        else:
+            slots, end = self.target
+            if end > self.keys.shape[2]:
+                self.resize(end)
+            for buffer, states in zip(self.buffers(), new, strict=False):
+                buffer.index_copy_(2, slots, states)
+        self.length = max(self.length, end)
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class SlotCache(Cache):
+    """One stream's keys and values, with the position of every slot.
+
+    Args:
+        config: of the network; gives the number of layers and the rotary sections.
+        inv_freq: ``[head_dim / 2]`` rotary frequencies of the network.
+        block_tokens: slots are allocated in multiples of this.
+        keep_original_keys: keep each key as it was first computed, beside the one in use. Keys that
+            are moved again and again are then rotated once, from the original, instead of step by
+            step, which drifts in bfloat16. Costs half as much memory again.
+    """
+
+    layers: list[SlotLayer]  # type: ignore[assignment]
+
+    def __init__(
+        self, config: Qwen2_5_VLConfig, inv_freq: Tensor, block_tokens: int, keep_original_keys: bool = False
+    ) -> None:
+        if block_tokens < 1:
+            raise ValueError(f"block_tokens = {block_tokens}: must be at least 1")
+        text: Any = config.text_config
+        layers: list[Any] = [
+            SlotLayer(block_tokens, keep_original_keys) for _ in range(text.num_hidden_layers)
+        ]
+        super().__init__(layers=layers)
+        self._inv_freq = inv_freq
+        self._sections = list(text.rope_parameters["mrope_section"])
+        self.block_tokens = block_tokens
+        self.keep_original_keys = keep_original_keys
+        self._config = config
+        self._positions = torch.zeros(3, 0, dtype=torch.long)
+        self._original_positions = torch.zeros(3, 0, dtype=torch.long)
+
+    @property
+    def positions(self) -> Tensor:
+        """``[3, length]`` int64, the position that each slot's key is rotated to."""
+        return self._positions[:, : self.length]
+
+    @property
+    def original_positions(self) -> Tensor:
+        """``[3, length]`` int64, the position that each slot's *original* key is rotated to."""
+        return self._original_positions[:, : self.length]
+
+    @property
+    def length(self) -> int:
+        return self.layers[0].length
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes of the slots that hold tokens."""
+        return sum(
+            t.nbytes // max(t.shape[2], 1) * layer.length
+            for layer in self.layers
+            for t in self._tensors(layer)
+        )
+
+    @property
+    def allocated_bytes(self) -> int:
+        return sum(t.nbytes for layer in self.layers for t in self._tensors(layer))
+
+    @staticmethod
+    def _tensors(layer: SlotLayer) -> list[Tensor]:
+        return layer.buffers() if layer.is_initialized else []
+
+    def record(self, positions: Tensor, slots: Tensor | None = None) -> None:
+        """Note where the tokens that a forward has just written were rotated to, ``[3, n]``.
+
+        Without ``slots`` they are the last ``n`` of the cache.
+        """
+        n = positions.shape[1]
+        missing = self.length - self._positions.shape[1]
+        if missing > 0:
+            room = torch.zeros(3, -(-missing // self.block_tokens) * self.block_tokens, dtype=torch.long)
+            self._positions = torch.cat([self._positions, room], 1)
+            self._original_positions = torch.cat([self._original_positions, room], 1)
+        where = torch.arange(self.length - n, self.length) if slots is None else slots.cpu()
+        self._positions[:, where] = positions
+        self._original_positions[:, where] = positions
+
+    @contextmanager
+    def scatter(self, slots: Tensor, visible: int) -> Iterator[None]:
+        """Within this context a forward's tokens go to ``slots`` ``[n]`` and see slots ``< visible``.
+
+        Which of those each query sees is the business of the attention mask. Slots of tokens that
+        are not computed keep their content.
+        """
+        if slots.numel() and (int(slots.min()) < 0 or int(slots.max()) >= visible):
+            raise ValueError(f"slots must be in [0, {visible}), got {int(slots.min())} to {int(slots.max())}")
+        for layer in self.layers:
+            layer.target = _Target(slots, visible)
+        try:
+            yield
+        finally:
+            for layer in self.layers:
+                layer.target = None
+
+    def truncate(self, length: int) -> None:
+        """Drop all slots from ``length`` on."""
+        for layer in self.layers:
+            layer.length = min(layer.length, length)
+
+    def keep(self, slots: Tensor, start: int = 0) -> None:
+        """Of the slots from ``start`` on keep only ``slots`` ``[n]``, moved together in that order.
+
+        Positions stay with their tokens.
+        """
+        end = start + slots.numel()
+        for positions in (self._positions, self._original_positions):
+            positions[:, start:end] = positions[:, slots]
+        for layer in self.layers:
+            where = slots.to(layer.device) if layer.is_initialized else slots
+            for buffer in self._tensors(layer):
+                buffer[:, :, start:end] = buffer[:, :, where]  # advanced indexing reads a copy first
+            layer.length = end
+
+    def trim(self) -> None:
+        """Give back blocks that hold nothing."""
+        for layer in self.layers:
+            if layer.is_initialized and layer.keys.shape[2] - layer.length >= layer.block_tokens:
+                layer.resize(layer.length)
+
+    def rotated(self, keys: Tensor, delta: Tensor) -> Tensor:
+        """``keys`` ``[..., n, head_dim]`` turned from their positions to ``delta`` ``[3, n]`` further on.
+
+        Exact: each pair of dimensions turns about one of the three axes, and rotations add up.
+        Computed in float32, returned in the dtype of ``keys``.
+        """
+        inv_freq = self._inv_freq.to(keys.device, torch.float32)
+        angles = delta.to(keys.device).float()[..., None] * inv_freq
+        parts = angles.split(self._sections, -1)
+        angle = torch.cat([part[axis % 3] for axis, part in enumerate(parts)], -1)
+        cos, sin = torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
+        x = keys.float()
+        low, high = x.chunk(2, -1)
+        return (x * cos + torch.cat([-high, low], -1) * sin).to(keys.dtype)
+
+    def copy_rotated(self, source: Tensor, target: Tensor, positions: Tensor) -> None:
+        """Copy the tokens at slots ``source`` ``[n]`` to slots ``target``, at new ``positions`` ``[3, n]``.
+
+        Keys are rotated from their originals where those are kept. Target slots must exist or
+        follow directly on the last one.
+        """
+        end = max(self.length, int(target.max()) + 1) if target.numel() else self.length
+        origin = self._original_positions[:, source]
+        delta = positions - origin
+        for layer in self.layers:
+            if end > layer.keys.shape[2]:
+                layer.resize(end)
+            layer.length = end
+            src, dst = source.to(layer.device), target.to(layer.device)
+            originals = (layer.keys if layer.original_keys is None else layer.original_keys)[:, :, src]
+            layer.values[:, :, dst] = layer.values[:, :, src]
+            layer.keys[:, :, dst] = self.rotated(originals, delta) if bool(delta.any()) else originals
+            if layer.original_keys is not None:
+                layer.original_keys[:, :, dst] = originals
+        self.record(positions, target)
+        if self.keep_original_keys:
+            self._original_positions[:, target] = origin
+
+    def fork(self) -> SlotCache:
+        """An independent copy, as large as what is used."""
+        other = SlotCache(self._config, self._inv_freq, self.block_tokens, self.keep_original_keys)
+        for mine, copy in zip(self.layers, other.layers, strict=True):
+            if mine.is_initialized:
+                copy.lazy_initialization(mine.keys, mine.values)
+                copy.length = mine.length
+                copy.keys, copy.values = mine.keys, mine.values
+                copy.original_keys = mine.original_keys
+                copy.resize(mine.length)
+        other._positions, other._original_positions = (
+            self._positions.clone(),
+            self._original_positions.clone(),
+        )
+        return other
+
+    def discard(self) -> None:
+        """Free everything."""
+        self.layers = [SlotLayer(self.block_tokens, self.keep_original_keys) for _ in self.layers]

@@ -1,0 +1,410 @@
+"""One robot's stream through a shared, stateless Qwen2.5-VL.
+
+A session owns a timeline and a cache. Pieces (text, images, videos) are prefilled when they arrive;
+questions are asked behind the stream and leave it bit for bit as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from vln_ros.engine.kv_cache import SlotCache
+from vln_ros.engine.positions import Placed, image_positions, text_positions, video_positions
+from vln_ros.engine.timeline import Segment, SegmentKind, Snapshot, Timeline
+from vln_ros.engine.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Text:
+    """Token ids of text, special tokens included."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """Vision features ``[height * width, hidden]`` of an image of ``height x width`` tokens."""
+
+    features: Tensor
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """Vision features ``[grids * height * width, hidden]`` of (part of) a video.
+
+    Attributes:
+        seconds_per_grid: time between temporal grids.
+        first_grid: index of the first grid within its video; a chunk with ``first_grid > 0``
+            continues the video right before it.
+    """
+
+    features: Tensor
+    grids: int
+    height: int
+    width: int
+    seconds_per_grid: float
+    first_grid: int = 0
+
+
+Piece = Text | Image | Video
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the decoder has been asked to compute so far."""
+
+    forwards: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __sub__(self, earlier: Work) -> Work:
+        return Work(
+            self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops
+        )
+
+
+class Session:
+    """The state of one stream.
+
+    Args:
+        network: the model; it is read only and may serve many sessions.
+        block_tokens: the cache grows by this many tokens at a time.
+        keep_original_keys: see :class:`SlotCache`; needed by :meth:`reindex` in half precision.
+    """
+
+    def __init__(
+        self,
+        network: Qwen2_5_VLForConditionalGeneration,
+        *,
+        block_tokens: int = 1024,
+        keep_original_keys: bool = False,
+    ) -> None:
+        self.network = network
+        self._decoder: Any = network.model.language_model
+        self._config: Any = network.config
+        self.cache = SlotCache(
+            network.config, self._decoder.rotary_emb.inv_freq, block_tokens, keep_original_keys
+        )
+        self.timeline = Timeline()
+        self.work = Work()
+        layers = self._decoder.layers
+        self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
+
+    # -- the stream ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def push(self, pieces: Sequence[Piece], *, block: int | None = None) -> Tensor:
+        """Prefill ``pieces`` in one forward and append them to the stream.
+
+        Args:
+            block: frame number that all of them belong to, for eviction as one.
+
+        Returns:
+            ``[n, hidden]`` last hidden states of the new tokens; see :meth:`logits`.
+
+        Raises:
+            ValueError: no tokens, an image outside vision markers, a video that continues nothing.
+        """
+        return self._extend(pieces, None, block)
+
+    @torch.no_grad()
+    def push_tree(
+        self, pieces: Sequence[Piece], tree: TokenTree, *, block: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Prefill ``pieces`` and, in the same forward, every branch of ``tree`` behind them.
+
+        The stream grows by the pieces only. The branches lie in loose slots behind it, until the
+        next push or :meth:`keep_branch`.
+
+        Returns:
+            Last hidden states ``[n, hidden]`` of the pieces' tokens and ``[nodes, hidden]`` of the tree's.
+        """
+        hidden = self._extend(pieces, tree, block)
+        n = hidden.shape[0] - len(tree)
+        return hidden[:n], hidden[n:]
+
+    def keep_branch(self, tree: TokenTree, path: Sequence[int]) -> None:
+        """Make one branch of the tree just pushed part of the stream.
+
+        Args:
+            path: nodes of ``tree`` from a root downwards.
+        """
+        base = self.timeline.tokens
+        if self.cache.length != base + len(tree):
+            raise ValueError("keep_branch must directly follow the push_tree of the same tree")
+        self.cache.keep(torch.tensor(path, dtype=torch.long) + base, start=base)
+        placed = text_positions(self.timeline.next_position, len(path))
+        ids = tuple(tree.tokens[i] for i in path)
+        self._append(SegmentKind.TEXT, ids, placed)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores ``[..., vocabulary]`` float32 of the next token behind states ``[..., hidden]``."""
+        rows = hidden.numel() // hidden.shape[-1]
+        self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
+        scores: Tensor = self.network.lm_head(hidden)
+        return scores.float()
+
+    # -- going back ----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Costs nothing; valid while the stream still begins with what it holds now."""
+        return self.timeline.snapshot()
+
+    def rollback(self, snapshot: Snapshot) -> None:
+        """Forget what came after ``snapshot``. Raises ValueError if it is not valid any more."""
+        self.timeline.restore(snapshot)
+        self.cache.truncate(snapshot.tokens)
+
+    def fork(self) -> Session:
+        """An independent session with the same past; its cache is a copy."""
+        other = Session(self.network, block_tokens=self.cache.block_tokens)
+        self.cache.truncate(self.timeline.tokens)
+        other.cache = self.cache.fork()
+        other.timeline.segments = list(self.timeline.segments)
+        other.timeline.next_position = self.timeline.next_position
+        return other
+
+    def reset(self) -> None:
+        """Back to an empty stream; allocated slots are kept for the next one."""
+        self.timeline = Timeline()
+        self.cache.truncate(0)
+
+    def close(self) -> None:
+        """Free the cache. The session is empty afterwards."""
+        self.timeline = Timeline()
+        self.cache.discard()
+
+    # -- forgetting ----------------------------------------------------------------------------
+
+    def evict(self, slots: Tensor) -> None:
+        """Remove the tokens at ``slots`` ``[n]``; all others keep their positions.
+
+        Later tokens do not see what is gone. Snapshots that held it become invalid.
+        """
+        kept = torch.ones(self.timeline.tokens, dtype=torch.bool)
+        kept[slots] = False
+        keep = kept.nonzero()[:, 0]
+        self.cache.truncate(self.timeline.tokens)
+        self.cache.keep(keep)
+        self.timeline.keep(keep)
+
+    def evict_blocks(self, blocks: Sequence[int]) -> None:
+        """Remove all tokens of the given frames. Raises ValueError for a frame that is not there."""
+        unknown = sorted(set(blocks) - set(self.timeline.blocks()))
+        if unknown:
+            raise ValueError(
+                f"no frame blocks {unknown} in the stream; present: {sorted(self.timeline.blocks())}"
+            )
+        gone = frozenset(blocks)
+        self.evict(self.timeline.slots(lambda s: s.block in gone))
+
+    def reindex(self) -> None:
+        """Close the gaps in the positions that evictions have left, rotating keys accordingly.
+
+        Each segment moves as a whole, so relative positions within it are kept. For streams longer
+        than the position range of the model (StreamingVLM, arXiv 2510.09608).
+        """
+        moved: list[Tensor] = []
+        start = 0
+        for segment in self.timeline.segments:
+            first = int(segment.positions.min())
+            shifted = segment.positions - first + start
+            moved.append(shifted)
+            start = int(shifted.max()) + 1
+        if not moved:
+            self.timeline.next_position = 0
+            return
+        positions = torch.cat(moved, 1)
+        every = torch.arange(self.timeline.tokens)
+        self.cache.truncate(self.timeline.tokens)
+        self.cache.copy_rotated(every, every, positions)
+        self.timeline.move(positions, start)
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def ask(self, question: Sequence[int], *, max_tokens: int, end_tokens: Sequence[int]) -> tuple[int, ...]:
+        """The greedy answer to ``question`` behind the stream, which is left bit for bit as it was.
+
+        Args:
+            question: token ids, chat wrapping included.
+            max_tokens: answer at most this many tokens.
+            end_tokens: any of these ends the answer and is not part of it.
+        """
+        before = self.snapshot()
+        answer: list[int] = []
+        try:
+            hidden = self.push([Text(tuple(question))])
+            while True:
+                token = int(self.logits(hidden[-1]).argmax())
+                if token in end_tokens:
+                    break
+                answer.append(token)
+                if len(answer) == max_tokens:
+                    break
+                hidden = self.push([Text((token,))])
+        finally:
+            self.rollback(before)
+        return tuple(answer)
+
+    def ask_choice(self, question: Sequence[int], options: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probability ``[options]`` of each option as the answer to ``question``.
+
+        All options are scored in one forward; the stream is left bit for bit as it was. To compare
+        options of which one begins another, end each with the token that ends an answer.
+        """
+        if not options or not all(options):
+            raise ValueError("ask_choice needs at least one option, and none of them empty")
+        tree, paths = TokenTree.from_sequences(options)
+        before = self.snapshot()
+        try:
+            prompt, nodes = self.push_tree([Text(tuple(question))], tree)
+            scores = self.logits(torch.cat([prompt[-1:], nodes])).log_softmax(-1)
+        finally:
+            self.rollback(before)
+        # Row 0 is behind the question, row 1 + i behind node i: a token is scored by its parent's row.
+        rows = torch.tensor(tree.parents, device=scores.device) + 1
+        by_node = scores[rows, torch.tensor(tree.tokens, device=scores.device)]
+        return torch.stack([by_node[list(path)].sum() for path in paths]).cpu()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _extend(self, pieces: Sequence[Piece], tree: TokenTree | None, block: int | None) -> Tensor:
+        before = self.snapshot()
+        base = before.tokens
+        self.cache.truncate(base)
+        try:
+            embeddings = [self._place(piece, block) for piece in pieces]
+            prompt = self.timeline.tokens - base
+            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+            mask = None
+            if tree is not None and len(tree):
+                embeddings.append(self._embed(tree.tokens))
+                depths = torch.tensor(tree.depths, dtype=torch.long)
+                positions.append((depths + self.timeline.next_position).expand(3, -1))
+                mask = self._tree_mask(tree, base, prompt)
+            if not embeddings:
+                raise ValueError("nothing to push")
+            hidden = self._forward(torch.cat(embeddings), torch.cat(positions, 1), mask)
+        except BaseException:
+            # A piece that cannot be placed, or a device that ran out of memory midway through the layers.
+            self.timeline.restore(before)
+            self.cache.truncate(base)
+            raise
+        return hidden
+
+    def _forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        device = embeddings.device
+        visible = self.cache.length + embeddings.shape[0]
+        output = self._decoder(
+            inputs_embeds=embeddings[None],
+            position_ids=positions[:, None].to(device),
+            past_key_values=self.cache,
+            attention_mask=None if mask is None else {"full_attention": self.attention_mask(mask.to(device))},
+        )
+        self.cache.record(positions)
+        self._count(1, embeddings.shape[0], self._prefill_flops(embeddings.shape[0], visible))
+        states: Tensor = output.last_hidden_state
+        return states[0]
+
+    def attention_mask(self, visible: Tensor) -> Tensor:
+        """``visible`` ``[queries, slots]`` bool in the form that the attention implementation takes."""
+        kind = self._config.text_config._attn_implementation
+        if kind == "sdpa":
+            return visible[None, None]
+        if kind == "eager":
+            dtype = self._decoder.embed_tokens.weight.dtype
+            hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+            return hidden.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
+        raise ValueError(
+            f"attention implementation {kind!r} takes no mask; load the model with sdpa or eager"
+        )
+
+    @staticmethod
+    def _tree_mask(tree: TokenTree, base: int, prompt: int) -> Tensor:
+        start, n = base + prompt, len(tree)
+        mask = torch.ones(prompt + n, start + n, dtype=torch.bool).tril(base)
+        mask[prompt:, start:] = tree.ancestors()
+        return mask
+
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        table = self._decoder.embed_tokens
+        embeddings: Tensor = table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+        return embeddings
+
+    def _append(
+        self, kind: SegmentKind, ids: tuple[int, ...], placed: Placed, block: int | None = None
+    ) -> None:
+        segment = Segment(kind, ids, placed.positions, self.timeline.next_position, block)
+        self.timeline.append(segment, placed.next_position)
+
+    def _place(self, piece: Piece, block: int | None) -> Tensor:
+        """Append the piece to the timeline; its embeddings ``[n, hidden]``."""
+        config, timeline = self._config, self.timeline
+        start = timeline.next_position
+        if isinstance(piece, Text):
+            if not piece.ids:
+                raise ValueError("a text piece needs at least one token")
+            self._append(SegmentKind.TEXT, piece.ids, text_positions(start, len(piece.ids)), block)
+            return self._embed(piece.ids)
+        last = timeline.segments[-1] if timeline.segments else None
+        first_grid = 0
+        if isinstance(piece, Image):
+            kind, pad, grid = SegmentKind.IMAGE, config.image_token_id, (1, piece.height, piece.width)
+            placed = image_positions(start, piece.height, piece.width)
+        else:
+            kind, pad, grid = (
+                SegmentKind.VIDEO,
+                config.video_token_id,
+                (piece.grids, piece.height, piece.width),
+            )
+            first_grid = piece.first_grid
+            if first_grid:
+                if (
+                    last is None
+                    or last.grid is None
+                    or last.kind is not kind
+                    or last.first_grid + last.grid[0] != first_grid
+                    or last.grid[1:] != grid[1:]
+                ):
+                    raise ValueError(f"video grid {first_grid} does not continue the end of the stream")
+                start = last.start
+            placed = video_positions(
+                start,
+                *grid,
+                seconds_per_grid=piece.seconds_per_grid,
+                tokens_per_second=config.vision_config.tokens_per_second,
+                first_grid=first_grid,
+            )
+        n = placed.positions.shape[1]
+        if piece.features.shape[0] != n:
+            raise ValueError(
+                f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}"
+            )
+        if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
+            raise ValueError(
+                f"a {kind.value} must follow a vision start token: keep the chat wrapping around it"
+            )
+        segment = Segment(kind, (pad,) * n, placed.positions, start, block, grid, first_grid)
+        timeline.append(segment, placed.next_position)
+        return piece.features.to(self._decoder.embed_tokens.weight)
+
+    def _prefill_flops(self, queries: int, visible: int) -> float:
+        """Multiply-adds counted as two, of the decoder layers."""
+        config = self._config.text_config
+        attention: float = (
+            4.0 * config.hidden_size * config.num_hidden_layers * queries * (visible - queries / 2)
+        )
+        return float(2.0 * self._layer_parameters * queries + attention)
+
+    def _count(self, forwards: int, tokens: int, flops: float) -> None:
+        done = self.work
+        self.work = Work(done.forwards + forwards, done.tokens + tokens, done.flops + flops)

@@ -1,0 +1,64 @@
+"""Token trees: many continuations that share their beginnings, laid out for one forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Nodes in an order in which parents come before their children.
+
+    Attributes:
+        tokens: token of each node.
+        parents: index of each node's parent; -1 for a node that follows the prompt directly.
+        depths: 0 for those, and one more than the parent's otherwise.
+    """
+
+    tokens: tuple[int, ...]
+    parents: tuple[int, ...]
+    depths: tuple[int, ...]
+
+    @staticmethod
+    def build(tokens: Sequence[int], parents: Sequence[int]) -> TokenTree:
+        depths: list[int] = []
+        for node, parent in enumerate(parents):
+            if not -1 <= parent < node:
+                raise ValueError(f"node {node} has parent {parent}: parents must come first")
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+        return TokenTree(tuple(tokens), tuple(parents), tuple(depths))
+
+    @staticmethod
+    def from_sequences(sequences: Iterable[Sequence[int]]) -> tuple[TokenTree, list[tuple[int, ...]]]:
+        """The tree of all given sequences, and the path of nodes of each."""
+        tokens: list[int] = []
+        parents: list[int] = []
+        index: dict[tuple[int, int], int] = {}
+        paths: list[tuple[int, ...]] = []
+        for sequence in sequences:
+            node, path = -1, []
+            for token in sequence:
+                key = (node, token)
+                if key not in index:
+                    index[key] = len(tokens)
+                    tokens.append(token)
+                    parents.append(node)
+                node = index[key]
+                path.append(node)
+            paths.append(tuple(path))
+        return TokenTree.build(tokens, parents), paths
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def ancestors(self) -> Tensor:
+        """``[n, n]`` bool: row ``i`` holds the nodes on the way to ``i``, itself included."""
+        rows = torch.eye(len(self), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                rows[node] |= rows[parent]
+        return rows
