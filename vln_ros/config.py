@@ -390,3 +390,29 @@ class BridgeConfig:
     optical_frame: str = option("camera_color_optical_frame", "Frame of the published images")
     camera: CameraConfig = group(CameraConfig)
     step: StepConfig = group(StepConfig)
+
+
+@dataclass(frozen=True)
+class TinyConfig:
+    """A small random Qwen2.5-VL checkpoint (`vln_ros tiny`)."""
+
+    seed: int = option(0, "Seed of the weights; the same seed gives the same files", minimum=0)
+    hidden: int = option(192, "Width of the decoder", minimum=16, maximum=8192)
+    layers: int = option(4, "Decoder layers", minimum=1, maximum=128)
+    heads: int = option(6, "Attention heads of the decoder", minimum=1, maximum=128)
+    kv_heads: int = option(2, "Key-value heads of the decoder", minimum=1, maximum=128)
+    intermediate: int = option(512, "Width of the decoder's feed-forward layers", minimum=16, maximum=65536)
+    vision_depth: int = option(
+        3, "Blocks of the vision tower; the last has full attention", minimum=1, maximum=64
+    )
+    vision_hidden: int = option(128, "Width of the vision tower", minimum=16, maximum=4096)
+    vision_heads: int = option(4, "Attention heads of the vision tower", minimum=1, maximum=64)
+    vision_intermediate: int = option(
+        344, "Width of the vision tower's feed-forward layers", minimum=16, maximum=16384
+    )
+    vocabulary: int = option(768, "Most tokens that the byte-level BPE may learn", minimum=300, maximum=8192)
+    true_ids: bool = option(
+        False, "Pad the vocabulary so that the special tokens have Qwen's own ids (151643 and up)"
+    )
+    tied: bool = option(False, "Share input and output embedding, as the 3B model does")
+    shards: int = option(1, "Weight files; more than one come with an index", minimum=1, maximum=64)

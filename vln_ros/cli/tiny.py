@@ -1,0 +1,36 @@
+"""`vln_ros tiny OUT`: a small random checkpoint of the true architecture."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
+
+HELP = "write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="new directory to write")
+    for entry in walk_options(TinyConfig):
+        flag = f"--{entry.name.replace('_', '-')}"
+        if entry.type is bool:
+            parser.add_argument(flag, action="store_true", default=entry.default, help=entry.option.doc)
+        else:
+            help_text = f"{entry.option.doc} (default: {entry.default})"
+            parser.add_argument(flag, type=entry.type, default=entry.default, metavar="N", help=help_text)
+
+
+def run(args: argparse.Namespace) -> int:
+    from vln_ros.engine.model import load_model  # torch: only when the command runs
+    from vln_ros.engine.tiny import build_tiny
+
+    config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})
+    try:
+        build_tiny(args.out, config)
+    except OSError as e:
+        raise ConfigError(f"cannot write {args.out}: {e.strerror}") from e
+    model = load_model(str(args.out), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    parameters = sum(p.numel() for p in model.network.parameters())
+    print(f"{args.out}: {parameters / 1e6:.2f} M parameters, fingerprint {model.fingerprint}")
+    return 0

@@ -1,0 +1,418 @@
+"""Loading a Qwen2.5-VL checkpoint: the released network, its tokenizer and its image settings.
+
+No ``AutoProcessor``: it needs torchvision, which many robots lack. The tokenizer is read from
+``tokenizer.json`` and the image settings from ``preprocessor_config.json``; the network is the
+released ``Qwen2_5_VLForConditionalGeneration``, unpatched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from vln_ros.config import ConfigError
+
+ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
+QUANTISATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
+
+_BICUBIC = 3  # PIL's number, as written in preprocessor_config.json
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class CheckpointError(ConfigError):
+    """The checkpoint cannot be loaded as asked; the message says why and what would help."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Ids of the tokens that structure a conversation."""
+
+    vision_start: int
+    vision_end: int
+    image_pad: int
+    video_pad: int
+    im_start: int
+    im_end: int
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How the checkpoint wants its images, as in its ``preprocessor_config.json``.
+
+    Attributes:
+        patch_size: side of a patch, pixels.
+        merge_size: patches per side that become one token.
+        temporal_patch_size: frames per patch; a single image is repeated to fill it.
+        mean, std: per channel, of values in ``[0, 1]``.
+        min_pixels, max_pixels: bounds on width x height after resizing.
+    """
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    min_pixels: int
+    max_pixels: int
+
+    @property
+    def token_side(self) -> int:
+        """Side of the square of pixels behind one token."""
+        return self.patch_size * self.merge_size
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A checkpoint in memory. Stateless: many sessions may share one.
+
+    Attributes:
+        network: in eval mode, without gradients.
+        fingerprint: 16 hex digits that tell checkpoints apart, for results.
+    """
+
+    network: Qwen2_5_VLForConditionalGeneration
+    tokenizer: PreTrainedTokenizerFast
+    tokens: SpecialTokens
+    pixels: PixelSpec
+    device: torch.device
+    dtype: torch.dtype
+    fingerprint: str
+
+
+def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quantisation: str) -> LoadedModel:
+    """Load a checkpoint of the Qwen2.5-VL family.
+
+    Args:
+        checkpoint: directory, or ``owner/name`` on the Hugging Face hub (cached as usual).
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        dtype: one of :data:`DTYPES`.
+        attention: one of :data:`ATTENTION_IMPLEMENTATIONS`.
+        quantisation: one of :data:`QUANTISATIONS`; the library named must be installed.
+
+    Raises:
+        CheckpointError: the message names the file, value or package, and the remedy.
+    """
+    torch_device = _check_device(device)
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype = {dtype!r}: choose one of {', '.join(DTYPES)}")
+    _check_attention(attention, torch_device)
+    quantisation_config = _quantisation_config(quantisation, DTYPES[dtype])
+
+    folder = _find_folder(checkpoint)
+    config = _read_config(folder)
+    weights = _find_weights(folder)
+    tokenizer = _read_tokenizer(folder)
+    tokens = _special_tokens(folder, tokenizer, config)
+    pixels = read_pixel_spec(folder)
+    _check_pixels(folder, pixels, config)
+
+    arguments: dict[str, Any] = {"quantization_config": quantisation_config} if quantisation_config else {}
+    if quantisation_config or torch_device.type != "cpu":
+        arguments["device_map"] = {"": torch_device} if quantisation_config else None
+    try:
+        network, loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=DTYPES[dtype],
+            attn_implementation=attention,
+            local_files_only=True,
+            output_loading_info=True,
+            **arguments,
+        )
+    except (OSError, SafetensorError) as e:
+        raise CheckpointError(
+            f"{folder}: the weights cannot be read ({e}); copy or download the checkpoint again"
+        ) from e
+    except RuntimeError as e:
+        if "size mismatch" not in str(e) and "mismatched" not in str(e):
+            raise
+        raise CheckpointError(
+            f"{folder}: the weights do not fit config.json; do both come from the same checkpoint? ({e})"
+        ) from e
+    if missing := sorted(loaded["missing_keys"]):
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; "
+            "is this a LoRA adapter or a partial copy? Merge or copy the whole checkpoint"
+        )
+    if not quantisation_config:
+        network = network.to(torch_device)
+    network.eval().requires_grad_(False)
+    return LoadedModel(
+        network=network,
+        tokenizer=tokenizer,
+        tokens=tokens,
+        pixels=pixels,
+        device=torch_device,
+        dtype=DTYPES[dtype],
+        fingerprint=_fingerprint(folder, weights),
+    )
+
+
+def _check_device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise CheckpointError(f"device = {name!r}: not a device; use cpu, cuda, cuda:1 or mps") from e
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise CheckpointError(
+                f"device = {name!r}: this machine has {count} usable CUDA devices; use device cpu, "
+                "or install a CUDA build of torch and check nvidia-smi"
+            )
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise CheckpointError(f"device = {name!r}: no Metal device here; use device cpu")
+    elif device.type != "cpu":
+        raise CheckpointError(f"device = {name!r}: only cpu, cuda and mps are supported")
+    return device
+
+
+def _check_attention(name: str, device: torch.device) -> None:
+    if name not in ATTENTION_IMPLEMENTATIONS:
+        raise CheckpointError(f"attention = {name!r}: choose one of {', '.join(ATTENTION_IMPLEMENTATIONS)}")
+    if name == "flash_attention_2":
+        if importlib.util.find_spec("flash_attn") is None:
+            raise CheckpointError(
+                "attention = 'flash_attention_2': flash-attn is not installed; pip install flash-attn, or use sdpa"
+            )
+        if device.type != "cuda":
+            raise CheckpointError("attention = 'flash_attention_2' needs a CUDA device; use sdpa")
+
+
+def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
+    """transformers' quantisation config, or None for ``none``."""
+    if name not in QUANTISATIONS:
+        raise CheckpointError(f"quantisation = {name!r}: choose one of {', '.join(QUANTISATIONS)}")
+    if name == "none":
+        return None
+    for package in (name.split("-")[0], "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise CheckpointError(
+                f"quantisation = {name!r}: {package} is not installed; pip install {package}, or use none"
+            )
+    if name == "torchao-int8":
+        from torchao.quantization import Int8WeightOnlyConfig  # type: ignore[import-not-found]
+        from transformers import TorchAoConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    from transformers import BitsAndBytesConfig
+
+    if name == "bitsandbytes-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _find_folder(checkpoint: str) -> Path:
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"checkpoint {checkpoint!r} is a file; give the directory that holds config.json")
+    if not _HUB_NAME.fullmatch(checkpoint):
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r}: no such directory; give an existing directory or a hub name "
+            "(owner/name). `vln_ros tiny OUT` makes a small one"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(
+            snapshot_download(checkpoint, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
+        )
+    except (HfHubHTTPError, OSError, ValueError) as e:  # not found or gated; no network; bad name
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r}: no such directory here, and the hub did not deliver it "
+            f"({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, or copy it here"
+        ) from e
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}: it is not a whole checkpoint; copy or download it again"
+        ) from e
+    except (OSError, ValueError) as e:
+        raise CheckpointError(
+            f"{path} cannot be read ({e}); copy or download the checkpoint again"
+        ) from e
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_config(folder: Path) -> Qwen2_5_VLConfig:
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise CheckpointError(f"{folder} is a LoRA adapter; merge it into its base model and load the result")
+    raw = _read_json(folder / "config.json")
+    family, architectures = raw.get("model_type"), raw.get("architectures") or []
+    if family != "qwen2_5_vl" and ARCHITECTURE not in architectures:
+        raise CheckpointError(
+            f"{folder} is of model family {family!r} ({', '.join(architectures) or 'no architecture named'}); "
+            "this engine runs Qwen2.5-VL (model_type qwen2_5_vl) only"
+        )
+    try:
+        return Qwen2_5_VLConfig.from_dict(raw)
+    except Exception as e:  # transformers raises many types for a malformed config
+        raise CheckpointError(f"{folder / 'config.json'} is not a valid Qwen2.5-VL config: {e}") from e
+
+
+def _find_weights(folder: Path) -> list[Path]:
+    """The safetensors files; every shard named by the index must be there."""
+    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if single.exists():
+        return [single]
+    if not index.exists():
+        found = sorted(p.name for p in folder.glob("*.bin"))
+        hint = f"; {found[0]} must be converted to safetensors first" if found else ""
+        raise CheckpointError(
+            f"{folder} has neither model.safetensors nor model.safetensors.index.json{hint}"
+        )
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map; copy or download the checkpoint again")
+    shards = sorted({folder / str(name) for name in weight_map.values()})
+    if missing := [p.name for p in shards if not p.exists()]:
+        raise CheckpointError(
+            f"{folder} lacks {len(missing)} of {len(shards)} weight files: {', '.join(missing)}; "
+            "copy or download them"
+        )
+    return shards
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    # AutoTokenizer would also accept vocab.json + merges.txt alone, and rebuild what tokenizer.json
+    # states; reading the one file keeps exactly the tokenizer the checkpoint was trained with.
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        _read_json(folder / name)
+    try:
+        tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+            folder, local_files_only=True
+        )
+    except Exception as e:  # the tokenizers library raises bare Exception for a bad file
+        raise CheckpointError(
+            f"{folder / 'tokenizer.json'} cannot be read as a tokenizer ({e}); copy or download it again"
+        ) from e
+    return tokenizer
+
+
+def _special_tokens(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, config: Qwen2_5_VLConfig
+) -> SpecialTokens:
+    names = ("vision_start", "vision_end", "image_pad", "video_pad", "im_start", "im_end")
+    vocabulary = tokenizer.get_vocab()
+    ids: dict[str, int] = {}
+    for name in names:
+        token = f"<|{name}|>"
+        if token not in vocabulary:
+            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {token}: not a Qwen2.5-VL tokenizer")
+        ids[name] = vocabulary[token]
+    stated = {
+        "vision_start": config.vision_start_token_id,
+        "vision_end": config.vision_end_token_id,
+        "image_pad": config.image_token_id,
+        "video_pad": config.video_token_id,
+    }
+    for name, expected in stated.items():
+        if ids[name] != expected:
+            raise CheckpointError(
+                f"{folder}: config.json says token {expected} for <|{name}|>, tokenizer.json says {ids[name]}; "
+                "do both come from the same checkpoint?"
+            )
+    rows = config.text_config.vocab_size
+    if max(ids.values()) >= rows:
+        raise CheckpointError(
+            f"{folder}: token id {max(ids.values())} is beyond the {rows} rows of the embedding; "
+            "do tokenizer and weights come from the same checkpoint?"
+        )
+    return SpecialTokens(**ids)
+
+
+def read_pixel_spec(folder: Path) -> PixelSpec:
+    """The image settings of a checkpoint directory. Raises CheckpointError."""
+    path = folder / "preprocessor_config.json"
+    if path.exists() or not (folder / "processor_config.json").exists():
+        raw = _read_json(path)
+    else:  # newer releases nest the same settings in one file
+        path = folder / "processor_config.json"
+        raw = _read_json(path).get("image_processor") or {}
+    for key in ("do_resize", "do_rescale", "do_normalize"):
+        if raw.get(key, True) is not True:
+            raise CheckpointError(f"{path}: {key} = {raw[key]} is not supported; Qwen2.5-VL has true")
+    if raw.get("resample", _BICUBIC) != _BICUBIC:
+        raise CheckpointError(f"{path}: resample = {raw['resample']} is not supported; Qwen2.5-VL has 3 (bicubic)")
+    if abs(raw.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
+        raise CheckpointError(f"{path}: rescale_factor = {raw['rescale_factor']} is not supported, only 1/255")
+    size = raw.get("size") or {}
+    values = {
+        "patch_size": raw.get("patch_size"),
+        "merge_size": raw.get("merge_size"),
+        "temporal_patch_size": raw.get("temporal_patch_size"),
+        # The older pair of keys overrides `size`, as in the released processor.
+        "min_pixels": raw.get("min_pixels") or size.get("shortest_edge"),
+        "max_pixels": raw.get("max_pixels") or size.get("longest_edge"),
+    }
+    for key, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise CheckpointError(f"{path}: {key} is {value!r}; expected a positive integer")
+    channels: dict[str, tuple[float, float, float]] = {}
+    for key in ("image_mean", "image_std"):
+        value = raw.get(key)
+        if not isinstance(value, list) or len(value) != 3:
+            raise CheckpointError(f"{path}: {key} is {value!r}; expected three numbers")
+        channels[key] = (float(value[0]), float(value[1]), float(value[2]))
+    return PixelSpec(
+        patch_size=int(values["patch_size"] or 0),
+        merge_size=int(values["merge_size"] or 0),
+        temporal_patch_size=int(values["temporal_patch_size"] or 0),
+        mean=channels["image_mean"],
+        std=channels["image_std"],
+        min_pixels=int(values["min_pixels"] or 0),
+        max_pixels=int(values["max_pixels"] or 0),
+    )
+
+
+def _check_pixels(folder: Path, pixels: PixelSpec, config: Qwen2_5_VLConfig) -> None:
+    vision = config.vision_config
+    for name, ours, theirs in (
+        ("patch_size", pixels.patch_size, vision.patch_size),
+        ("merge_size", pixels.merge_size, vision.spatial_merge_size),
+        ("temporal_patch_size", pixels.temporal_patch_size, vision.temporal_patch_size),
+    ):
+        if ours != theirs:
+            raise CheckpointError(
+                f"{folder}: preprocessor_config.json says {name} {ours}, config.json says {theirs}; "
+                "do both come from the same checkpoint?"
+            )
+
+
+def _fingerprint(folder: Path, weights: list[Path]) -> str:
+    """Of the settings, and of the names, sizes, heads and tails of the weight files.
+
+    Reading gigabytes to name a result would cost more than the result; the head holds every
+    tensor's shape, and any training step changes the tail.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update((folder / "tokenizer.json").read_bytes())
+    edge = 1 << 16
+    for path in weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as f:
+            digest.update(f.read(edge))
+            f.seek(max(0, size - edge))
+            digest.update(f.read(edge))
+    return digest.hexdigest()[:16]
