@@ -218,7 +218,9 @@ def _find_folder(checkpoint: str) -> Path:
     if path.is_dir():
         return path
     if path.exists():
-        raise CheckpointError(f"checkpoint {checkpoint!r} is a file; give the directory that holds config.json")
+        raise CheckpointError(
+            f"checkpoint {checkpoint!r} is a file; give the directory that holds config.json"
+        )
     if not _HUB_NAME.fullmatch(checkpoint):
         raise CheckpointError(
             f"checkpoint {checkpoint!r}: no such directory; give an existing directory or a hub name "
@@ -246,9 +248,7 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} has no {path.name}: it is not a whole checkpoint; copy or download it again"
         ) from e
     except (OSError, ValueError) as e:
-        raise CheckpointError(
-            f"{path} cannot be read ({e}); copy or download the checkpoint again"
-        ) from e
+        raise CheckpointError(f"{path} cannot be read ({e}); copy or download the checkpoint again") from e
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
     return value
@@ -318,7 +318,9 @@ def _special_tokens(
     for name in names:
         token = f"<|{name}|>"
         if token not in vocabulary:
-            raise CheckpointError(f"{folder / 'tokenizer.json'} has no token {token}: not a Qwen2.5-VL tokenizer")
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'} has no token {token}: not a Qwen2.5-VL tokenizer"
+            )
         ids[name] = vocabulary[token]
     stated = {
         "vision_start": config.vision_start_token_id,
@@ -353,9 +355,13 @@ def read_pixel_spec(folder: Path) -> PixelSpec:
         if raw.get(key, True) is not True:
             raise CheckpointError(f"{path}: {key} = {raw[key]} is not supported; Qwen2.5-VL has true")
     if raw.get("resample", _BICUBIC) != _BICUBIC:
-        raise CheckpointError(f"{path}: resample = {raw['resample']} is not supported; Qwen2.5-VL has 3 (bicubic)")
+        raise CheckpointError(
+            f"{path}: resample = {raw['resample']} is not supported; Qwen2.5-VL has 3 (bicubic)"
+        )
     if abs(raw.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-9:
-        raise CheckpointError(f"{path}: rescale_factor = {raw['rescale_factor']} is not supported, only 1/255")
+        raise CheckpointError(
+            f"{path}: rescale_factor = {raw['rescale_factor']} is not supported, only 1/255"
+        )
     size = raw.get("size") or {}
     values = {
         "patch_size": raw.get("patch_size"),

@@ -71,16 +71,17 @@ SPECIAL_TOKENS = (
 _FIRST_PLAIN_ADDED = SPECIAL_TOKENS.index("<tool_call>")
 
 # Qwen's own split: contractions, words with one leading character, single digits, punctuation, space.
-_WORD_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_WORD_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 _COLOURS = "red green blue yellow white black brown orange purple grey pink cyan".split()
 _THINGS = (
     "sofa lamp table chair bed desk shelf wardrobe plant stool bench cabinet bookcase armchair box ball rug "
     "door wall window"
 ).split()
-_ROOMS = "bedroom kitchen bathroom hallway study office lounge corridor".split() + ["living room", "dining room"]
+_ROOMS = "bedroom kitchen bathroom hallway study office lounge corridor".split() + [
+    "living room",
+    "dining room",
+]
 _PHRASES = (
     "system user assistant",
     "You are a robot. Follow the instruction.",
@@ -290,7 +291,9 @@ def _model_config(config: TinyConfig, ids: dict[str, int], rows: int) -> dict[st
 
 def _write_weights(path: Path, config: TinyConfig, model_config: dict[str, Any]) -> None:
     with torch.device("meta"):
-        network = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig.from_dict(json.loads(json.dumps(model_config))))
+        network = Qwen2_5_VLForConditionalGeneration(
+            Qwen2_5_VLConfig.from_dict(json.loads(json.dumps(model_config)))
+        )
     shapes = {_released_name(name): tuple(p.shape) for name, p in network.named_parameters()}
     generator = torch.Generator().manual_seed(config.seed)
     tensors = {
