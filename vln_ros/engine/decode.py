@@ -1,0 +1,219 @@
+"""Action queues out of a session: under a grammar in three equivalent ways, or freely.
+
+The ways differ in how much goes into one forward. ``TOKENS``: one token. ``FORCED``: a token and
+all that follow it without a choice. ``TREE``: the prompt together with every queue (or, of a wide
+vocabulary, the nearest nodes of the tree), so that a decision is one forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from vln_ros.engine.grammar import ROOT, Grammar
+from vln_ros.engine.session import Piece, Session, Text, Work
+from vln_ros.engine.tree import TokenTree
+
+
+class DecodeMode(str, Enum):
+    TOKENS = "tokens"
+    FORCED = "forced"
+    TREE = "tree"
+
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How to decode.
+
+    Attributes:
+        mode: see the module.
+        temperature: 0 is greedy.
+        tree_nodes: most tree nodes in one forward.
+        wanted_tokens: how far the free text is followed once it leaves the grammar; 0 does not ask
+            for it beyond the token that left. Costs one forward per token, only when it happens.
+    """
+
+    mode: DecodeMode
+    temperature: float
+    tree_nodes: int
+    wanted_tokens: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature = {self.temperature}: must be 0 (greedy) or positive")
+        if self.tree_nodes < 1 or self.wanted_tokens < 0:
+            raise ValueError(
+                f"tree_nodes = {self.tree_nodes}, wanted_tokens = {self.wanted_tokens}: must be >= 1 and >= 0"
+            )
+
+
+@dataclass(frozen=True)
+class DecodeStats:
+    """What one decision cost the decoder, its prompt included.
+
+    Attributes:
+        work: forwards, tokens and FLOPs up to the queue.
+        wanted_work: the same for following the free text.
+    """
+
+    work: Work
+    wanted_work: Work
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A queue.
+
+    Attributes:
+        queue: indices of its phrases.
+        ids: its tokens, without the end token.
+        probabilities: of each phrase given those before it, among what the grammar allows.
+        ended: probability of ending there, among what the grammar allows.
+        wanted: the free text's tokens, where the model would rather have left the grammar.
+    """
+
+    queue: tuple[int, ...]
+    ids: tuple[int, ...]
+    probabilities: tuple[float, ...]
+    ended: float
+    wanted: tuple[int, ...] | None
+    stats: DecodeStats
+
+
+@torch.no_grad()
+def decode_queue(
+    session: Session,
+    prompt: Sequence[Piece],
+    grammar: Grammar,
+    options: DecodeOptions,
+    generator: torch.Generator,
+    *,
+    block: int | None = None,
+) -> Decoded:
+    """The queue that the model answers to ``prompt``.
+
+    The session grows by the prompt; the answer is not part of it.
+
+    Args:
+        generator: source of randomness on the CPU; used only with a temperature, and equally by
+            all modes.
+        block: frame number for the prompt's tokens.
+    """
+    begun = session.work
+    node, path = ROOT, [ROOT]
+    probabilities: dict[int, float] = {}
+    ended = 1.0
+    departure: tuple[int, ...] | None = None
+    pieces, label = prompt, block
+    asked = None
+    while True:
+        tree, nodes = _ahead(grammar, node, options)
+        prompt_states, states = session.push_tree(pieces, tree, block=label)
+        if asked is None:
+            asked = session.snapshot()
+        rows = session.logits(torch.cat([prompt_states[-1:], states]))
+        row_of = {node: 0, **{n: i + 1 for i, n in enumerate(nodes)}}
+        free = rows.argmax(-1).tolist()
+        walked: list[int] = []
+        done = False
+        while node in row_of and not done:
+            allowed = grammar.options(node)
+            row = row_of[node]
+            if free[row] not in allowed and departure is None:
+                departure = (*(grammar.nodes[n].token for n in path[1:]), free[row])
+            token, probability = _choose(rows[row], list(allowed), options.temperature, generator)
+            following = allowed[token]
+            if following is None:
+                ended, done = probability, True
+                break
+            phrase = grammar.nodes[node].settled
+            probabilities[phrase] = probabilities.get(phrase, 1.0) * probability
+            node = following
+            path.append(node)
+            done = grammar.finished(node)
+            if node in row_of:
+                walked.append(row_of[node] - 1)
+        if done:
+            break
+        if walked:
+            session.keep_branch(tree, walked)
+        pieces, label = [Text((grammar.nodes[node].token,))], None
+    session.rollback(asked)
+    decided = session.work
+    if departure is not None and options.wanted_tokens:
+        departure = _follow(session, departure, options.wanted_tokens, grammar.end_token)
+        session.rollback(asked)
+    queue = grammar.nodes[node].queue
+    assert queue is not None, "the walk ended inside a queue"
+    return Decoded(
+        queue,
+        tuple(grammar.nodes[n].token for n in path[1:]),
+        tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
+        ended,
+        departure,
+        DecodeStats(decided - begun, session.work - decided),
+    )
+
+
+@torch.no_grad()
+def decode_free(
+    session: Session,
+    prompt: Sequence[Piece],
+    *,
+    max_tokens: int,
+    end_token: int,
+    temperature: float,
+    generator: torch.Generator,
+    block: int | None = None,
+) -> tuple[int, ...]:
+    """The tokens that the model says unasked for a grammar. The session grows by the prompt."""
+    states = session.push(prompt, block=block)
+    asked = session.snapshot()
+    said: list[int] = []
+    while True:
+        scores = session.logits(states[-1])
+        token, _ = _choose(scores, range(scores.numel()), temperature, generator)
+        if token == end_token:
+            break
+        said.append(token)
+        if len(said) == max_tokens:
+            break
+        states = session.push([Text((token,))])
+    session.rollback(asked)
+    return tuple(said)
+
+
+def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTree, tuple[int, ...]]:
+    """What to compute together with the token of ``node``."""
+    if options.mode is DecodeMode.TREE:
+        return grammar.below(node, options.tree_nodes)
+    if options.mode is DecodeMode.FORCED:
+        return grammar.forced(node)
+    return TokenTree((), (), ()), ()
+
+
+def _choose(
+    scores: Tensor, tokens: Sequence[int], temperature: float, generator: torch.Generator
+) -> tuple[int, float]:
+    """One of ``tokens`` by its score ``[vocabulary]``, and its probability among them."""
+    if len(tokens) == 1:
+        return tokens[0], 1.0
+    allowed = scores[torch.as_tensor(tokens, device=scores.device)].cpu()
+    if temperature == 0.0:
+        pick = int(allowed.argmax())
+    else:
+        pick = int(torch.multinomial((allowed / temperature).softmax(-1), 1, generator=generator))
+    return tokens[pick], float(allowed.softmax(-1)[pick])
+
+
+def _follow(session: Session, said: tuple[int, ...], more: int, end_token: int) -> tuple[int, ...]:
+    """``said`` and up to ``more`` greedy tokens behind it, the end token left out."""
+    new = said
+    while more and said[-1] != end_token:
+        token = int(session.logits(session.push([Text(new)])[-1]).argmax())
+        new, said, more = (token,), (*said, token), more - 1
+    return said[:-1] if said[-1] == end_token else said
