@@ -1,0 +1,1 @@
+"""Measures, records, the run folder and its report."""

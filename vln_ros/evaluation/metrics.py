@@ -1,0 +1,273 @@
+"""The field's measures of one episode, and their summary over many with bootstrap intervals.
+
+Definitions are those of VLN-CE (Krantz et al. 2020) and, for nDTW and SDTW, Ilharco et al. 2019.
+
+What is not a number, in one place:
+
+* A distance to the goal that is NaN or infinite means *the goal cannot be reached from there*. It is kept
+  as infinity. Such an episode counts as a failure in the rates; its navigation error is not averaged but
+  counted (``Summary.unreachable``), because any finite number put in its place would flatter or punish.
+* SPL of a failure is 0. SPL of a success whose start had no way to the goal is NaN: there is no shortest
+  path to compare with. It is left out of the mean; ``Estimate.count`` says how many values the mean has.
+* nDTW and SDTW are NaN where the episode has no reference path, and left out in the same way.
+* A position that is not finite is not a policy question but an error: ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vln_ros.datatypes import Float64Array
+
+
+@dataclass(frozen=True)
+class EpisodeMetrics:
+    """The measures of one episode; lengths in metres, ratios in ``[0, 1]``.
+
+    Attributes:
+        success: STOP was called, and the geodesic distance to the goal was then strictly below the radius.
+        spl: success weighted by ``d0 / max(d0, path length)``; ``d0`` is the geodesic distance at the start.
+        oracle_success: the distance was below the radius at any step.
+        navigation_error_m: geodesic distance to the goal at the end; inf where there is no way.
+        path_length_m: sum of the Euclidean steps.
+        ndtw: ``exp(-DTW / (|reference| * radius))``; NaN without a reference path.
+        sdtw: ``ndtw`` of a success, 0 of a failure; NaN without a reference path.
+        collisions: steps that touched something.
+        steps: actions executed, STOP included.
+    """
+
+    success: bool
+    spl: float
+    oracle_success: bool
+    navigation_error_m: float
+    path_length_m: float
+    ndtw: float
+    sdtw: float
+    collisions: int
+    steps: int
+
+
+def path_length_m(positions: Float64Array) -> float:
+    """Sum of the Euclidean distances between successive ``[n, 2 or 3]`` positions, metres."""
+    return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
+
+
+def dtw(path: Float64Array, reference: Float64Array) -> float:
+    """Exact dynamic time warping cost of two point sequences ``[n, d]`` and ``[m, d]``, in their unit.
+
+    Costs are Euclidean. A row of the table is ``D[j] = min over k <= j of (best[k] + c[k] + ... + c[j])``
+    with ``best`` taken from the row before; with ``C`` the running sum of ``c`` that is ``C`` plus a
+    running minimum, so that no Python loop runs over ``m``.
+    """
+    previous = np.full(len(reference), np.inf)
+    entry = 0.0  # the way into the table's corner; later rows can only come from the row before
+    for point in path:
+        sums = np.cumsum(np.linalg.norm(reference - point, axis=1))
+        best = np.minimum(previous, np.concatenate([[entry], previous[:-1]]))
+        previous = sums + np.minimum.accumulate(best - np.concatenate([[0.0], sums[:-1]]))
+        entry = math.inf
+    return float(previous[-1])
+
+
+def _positions(name: str, points: Float64Array) -> Float64Array:
+    points = np.asarray(points, np.float64)
+    if points.ndim != 2 or len(points) == 0 or points.shape[1] not in (2, 3):
+        raise ValueError(f"{name} must be [n, 2] or [n, 3] with n >= 1, got shape {points.shape}")
+    if not np.isfinite(points).all():
+        row = int(np.argwhere(~np.isfinite(points))[0, 0])
+        raise ValueError(f"{name}[{row}] = {points[row]} is not finite")
+    return points
+
+
+def measure_episode(
+    positions: Float64Array,
+    goal_distances_m: Float64Array | Sequence[float],
+    *,
+    stop_called: bool,
+    goal_radius_m: float,
+    reference_path: Float64Array | None,
+    collisions: int,
+    steps: int,
+) -> EpisodeMetrics:
+    """Every measure of one finished episode.
+
+    Args:
+        positions: ``[n, 2 or 3]``, metres: at the start and after every step.
+        goal_distances_m: ``[n]`` geodesic distance to the goal at each of them; inf or NaN: no way there.
+        stop_called: the robot itself ended the episode, rather than a limit or a failure.
+        goal_radius_m: success radius, metres (R2R-CE: 3.0); also the threshold of nDTW.
+        reference_path: ``[m, 2 or 3]`` ground-truth locations, metres, or None. As in VLN-CE each location
+            counts once: positions that repeat exactly (turns in place) do not enter the warping.
+        collisions: steps that touched something.
+        steps: actions executed, STOP included.
+
+    Raises:
+        ValueError: wrong shape, a position that is not finite, a negative distance, a radius not above 0.
+    """
+    positions = _positions("positions", positions)
+    distances = np.asarray(goal_distances_m, np.float64)
+    if distances.shape != (len(positions),):
+        raise ValueError(f"goal_distances_m must be [{len(positions)}] as positions, got {distances.shape}")
+    distances = np.where(np.isnan(distances), np.inf, distances)
+    if (distances < 0.0).any():
+        raise ValueError(f"goal_distances_m has a negative value: {distances.min()}")
+    if not (math.isfinite(goal_radius_m) and goal_radius_m > 0.0):
+        raise ValueError(f"goal_radius_m = {goal_radius_m}: must be above 0")
+
+    length = path_length_m(positions)
+    error, shortest = float(distances[-1]), float(distances[0])
+    success = bool(stop_called and error < goal_radius_m)
+    if not success:
+        spl = 0.0
+    elif not math.isfinite(shortest):
+        spl = math.nan
+    else:
+        longest = max(shortest, length)
+        spl = shortest / longest if longest > 0.0 else 1.0  # started on the goal and stayed
+
+    ndtw = math.nan
+    if reference_path is not None:
+        reference = _positions("reference_path", reference_path)
+        if reference.shape[1] != positions.shape[1]:
+            raise ValueError(
+                f"positions have {positions.shape[1]} coordinates, reference_path has {reference.shape[1]}"
+            )
+        moved = np.concatenate([[True], (np.diff(positions, axis=0) != 0.0).any(axis=1)])
+        ndtw = math.exp(-dtw(positions[moved], reference) / (len(reference) * goal_radius_m))
+    return EpisodeMetrics(
+        success=success,
+        spl=spl,
+        oracle_success=bool((distances < goal_radius_m).any()),
+        navigation_error_m=error,
+        path_length_m=length,
+        ndtw=ndtw,
+        sdtw=math.nan if reference_path is None else ndtw if success else 0.0,
+        collisions=collisions,
+        steps=steps,
+    )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over episodes with its bootstrap 95 % interval; NaN throughout where nothing was measured."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    """Episodes that entered the mean."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The measures over all episodes. Rates in ``[0, 1]``, lengths in metres."""
+
+    episodes: int
+    unreachable: int
+    """Episodes that ended where no way leads to the goal: in the rates, not in ``navigation_error_m``."""
+    success: Estimate
+    spl: Estimate
+    oracle_success: Estimate
+    navigation_error_m: Estimate
+    path_length_m: Estimate
+    ndtw: Estimate
+    sdtw: Estimate
+    collisions: Estimate
+    steps: Estimate
+
+
+_BOOTSTRAP_DRAWS = 1000
+_BOOTSTRAP_BLOCK = 2_000_000  # values drawn at once; bounds the memory at 100,000 episodes
+
+
+def bootstrap_mean(values: Float64Array, seed: int) -> Estimate:
+    """Mean of the finite values ``[n]`` with a percentile bootstrap interval (Efron 1979), seeded.
+
+    With few episodes the interval is too narrow, and when all values are equal it has no width at all.
+    """
+    values = np.asarray(values, np.float64)
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    rng = np.random.default_rng(seed)
+    means = np.empty(_BOOTSTRAP_DRAWS)
+    block = max(1, _BOOTSTRAP_BLOCK // n)
+    for first in range(0, _BOOTSTRAP_DRAWS, block):
+        draws = means[first : first + block]
+        draws[:] = values[rng.integers(n, size=(len(draws), n), dtype=np.int32)].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(float(values.mean()), float(low), float(high), n)
+
+
+def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
+    """Means with 95 % intervals; the same episodes and seed give the same intervals. May be empty."""
+
+    def estimate(name: str) -> Estimate:
+        return bootstrap_mean(np.array([getattr(e, name) for e in episodes], np.float64), seed)
+
+    return Summary(
+        episodes=len(episodes),
+        unreachable=sum(not math.isfinite(e.navigation_error_m) for e in episodes),
+        success=estimate("success"),
+        spl=estimate("spl"),
+        oracle_success=estimate("oracle_success"),
+        navigation_error_m=estimate("navigation_error_m"),
+        path_length_m=estimate("path_length_m"),
+        ndtw=estimate("ndtw"),
+        sdtw=estimate("sdtw"),
+        collisions=estimate("collisions"),
+        steps=estimate("steps"),
+    )
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One line of the headline table, ready to be shown."""
+
+    name: str
+    value: str
+    interval: str
+    count: int
+
+
+_ROWS = (  # label, field, scale, format
+    ("Success rate [%]", "success", 100.0, ".1f"),
+    ("SPL [%]", "spl", 100.0, ".1f"),
+    ("Oracle success [%]", "oracle_success", 100.0, ".1f"),
+    ("Navigation error [m]", "navigation_error_m", 1.0, ".2f"),
+    ("Path length [m]", "path_length_m", 1.0, ".2f"),
+    ("nDTW [%]", "ndtw", 100.0, ".1f"),
+    ("SDTW [%]", "sdtw", 100.0, ".1f"),
+    ("Collisions", "collisions", 1.0, ".2f"),
+    ("Steps", "steps", 1.0, ".1f"),
+)
+
+
+def summary_rows(summary: Summary) -> list[SummaryRow]:
+    """The headline table of the terminal and of the report."""
+    rows = []
+    for label, name, scale, spec in _ROWS:
+        estimate: Estimate = getattr(summary, name)
+        if estimate.count == 0:
+            rows.append(SummaryRow(label, "–", "", 0))
+            continue
+        value, low, high = (format(scale * v, spec) for v in (estimate.mean, estimate.low, estimate.high))
+        rows.append(SummaryRow(label, value, f"{low} – {high}", estimate.count))
+    return rows
+
+
+def summary_table(summary: Summary) -> str:
+    """The summary as text for the terminal."""
+    lines = [f"{'':<22}{'mean':>8}   {'95 % interval':<18}{'n':>6}"]
+    lines += [f"{r.name:<22}{r.value:>8}   {r.interval:<18}{r.count:>6}" for r in summary_rows(summary)]
+    if summary.unreachable:
+        lines.append(
+            f"{summary.unreachable} of {summary.episodes} ended where no way leads to the goal: "
+            "failures, and not in the mean error"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,378 @@
+# ruff: noqa: E501  (the page template)
+"""One page for a person: ``report.html`` beside the files it shows; it loads nothing from a network."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vln_ros.evaluation.metrics import SummaryRow, summary_rows
+from vln_ros.evaluation.results import EpisodeResult, LatencyStats, RunResult
+
+_SHOWN_EACH = 6
+"""Episodes with a large map and video among the worst, and among the best."""
+
+
+@dataclass(frozen=True)
+class _Card:
+    """An episode as the template shows it."""
+
+    number: int
+    result: EpisodeResult
+    map_link: str
+    video_link: str | None
+    verdict: str
+    tone: str
+    facts: tuple[tuple[str, str], ...]
+    latency: LatencyStats
+
+
+def _number(value: float, spec: str, unit: str = "") -> str:
+    if math.isnan(value):
+        return "–"
+    return format(value, spec) + unit if math.isfinite(value) else "unreachable"
+
+
+def _card(number: int, e: EpisodeResult) -> _Card:
+    latency = LatencyStats.of(e.latencies_ms)
+    m = e.metrics
+    facts: list[tuple[str, str]] = []
+    if m is not None:
+        facts = [
+            ("Error", _number(m.navigation_error_m, ".2f", " m")),
+            ("SPL", _number(m.spl, ".2f")),
+            ("nDTW", _number(m.ndtw, ".2f")),
+            ("Path", _number(m.path_length_m, ".1f", " m")),
+            ("Steps", str(m.steps)),
+            ("Collisions", str(m.collisions)),
+        ]
+    facts += [
+        ("Decisions", str(e.decisions)),
+        ("Latency p50", _number(latency.p50, ".0f", " ms")),
+        ("Latency p95", _number(latency.p95, ".0f", " ms")),
+        ("Ended by", e.ended),
+        ("Took", f"{e.wall_s:.1f} s"),
+    ]
+    verdict, tone = (
+        ("recorded", "plain") if m is None else ("success", "good") if m.success else ("failure", "bad")
+    )
+    folder = f"episodes/{e.folder}"
+    video = f"{folder}/video.mp4" if e.video_frames else None
+    return _Card(number, e, f"{folder}/map.png", video, verdict, tone, tuple(facts), latency)
+
+
+def _quality(e: EpisodeResult) -> tuple[float, float, float]:
+    """Sorts from worst to best: success, then SPL, then how near the robot ended."""
+    m = e.metrics
+    if m is None:
+        return (0.0, 0.0, 0.0)
+    return (float(m.success), 0.0 if math.isnan(m.spl) else m.spl, -m.navigation_error_m)
+
+
+def _histogram(values: Sequence[float], title: str, unit: str, path: Path) -> bool:
+    """An SVG histogram of the finite values; False, and no file, where there are none."""
+    finite = np.asarray(values, np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) == 0:
+        return False
+    figure = Figure(figsize=(4.6, 2.5))
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((0.12, 0.24, 0.84, 0.60))
+    if finite.min() == finite.max():  # one value: a bar of its own width, not numpy's -0.5 ... +0.5
+        half = max(abs(float(finite[0])) * 0.05, 0.05)
+        span = (float(finite[0]) - half, float(finite[0]) + half)
+    else:
+        span = (float(finite.min()), float(finite.max()))
+    bins = int(np.clip(round(math.sqrt(len(finite)) * 2), 8, 40))
+    axes.hist(finite, bins=bins, range=span, color="#2b7de9", edgecolor="white", linewidth=0.6)
+    median = float(np.median(finite))
+    axes.axvline(median, color="#d6258c", linewidth=1.6)
+    axes.set_title(
+        f"{title}  (median {median:.3g}{' ' + unit if unit else ''}, n = {len(finite)})",
+        fontsize=9.5,
+        loc="left",
+    )
+    axes.set_xlabel(unit, fontsize=8.5, color="#66707f")
+    axes.tick_params(labelsize=8, colors="#66707f")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#c9cfd9")
+    # Without a date, and with a fixed salt for its ids, the same run gives the same file.
+    figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+    return True
+
+
+def _plots(result: RunResult, folder: Path) -> list[str]:
+    (folder / "plots").mkdir(exist_ok=True)
+    measured = [e.metrics for e in result.episodes if e.metrics is not None]
+    wanted = (
+        ("latency.svg", "Decision latency", "ms", [v for e in result.episodes for v in e.latencies_ms]),
+        ("navigation_error.svg", "Navigation error", "m", [m.navigation_error_m for m in measured]),
+        ("spl.svg", "SPL", "", [m.spl for m in measured]),
+        ("steps.svg", "Steps", "", [float(m.steps) for m in measured]),
+    )
+    return [f"plots/{n}" for n, title, unit, v in wanted if _histogram(v, title, unit, folder / "plots" / n)]
+
+
+@dataclass(frozen=True)
+class _Section:
+    title: str
+    cards: tuple[_Card, ...]
+
+
+def _sections(cards: Sequence[_Card]) -> list[_Section]:
+    """Worst first, then best; few episodes, or a recording, in one section."""
+    ranked = sorted(cards, key=lambda c: _quality(c.result))
+    if all(c.result.metrics is None for c in cards):
+        return [_Section("Episodes", tuple(cards[: 2 * _SHOWN_EACH]))]
+    if len(ranked) <= _SHOWN_EACH:
+        return [_Section("Episodes, worst first", tuple(ranked))]
+    worst = min(_SHOWN_EACH, len(ranked) // 2)
+    best = ranked[worst:][-_SHOWN_EACH:]
+    return [
+        _Section("Worst episodes", tuple(ranked[:worst])),
+        _Section("Best episodes", tuple(reversed(best))),
+    ]
+
+
+def write_report(result: RunResult, folder: Path) -> Path:
+    """Write ``report.html`` and ``plots/`` into a run folder and return the page's path."""
+    cards = [_card(n, e) for n, e in enumerate(result.episodes, 1)]
+    rows: list[SummaryRow] = summary_rows(result.summary) if result.summary.episodes else []
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["num"] = _number
+    page = environment.from_string(_TEMPLATE).render(
+        result=result,
+        command=shlex.join(result.info.command),
+        rows=rows,
+        cards=cards,
+        sections=_sections(cards),
+        plots=_plots(result, folder),
+        latency=result.latency_ms,
+    )
+    path = folder / "report.html"
+    # An instruction may hold anything that came over a topic, lone surrogates included.
+    path.write_text(page, encoding="utf-8", errors="replace")
+    return path
+
+
+_TEMPLATE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>vln_ros · {{ result.info.protocol.name }}</title>
+<style>
+:root { --ink: #1c2430; --muted: #66707f; --line: #e3e7ed; --page: #f4f6f9; --card: #fff; --blue: #2b7de9;
+  --good: #1a8f4b; --bad: #c8382f; --plain: #66707f; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }
+main { max-width: 1240px; margin: 0 auto; padding: 32px 24px 64px; }
+h1 { font-size: 26px; margin: 0 0 4px; letter-spacing: -.01em; }
+h2 { font-size: 18px; margin: 40px 0 14px; }
+.sub { color: var(--muted); margin: 0 0 16px; }
+code, pre { font: 13px/1.5 ui-monospace, "Cascadia Code", Menlo, Consolas, monospace; }
+pre { background: #11141a; color: #ecf0f4; border-radius: 10px; padding: 12px 16px; overflow-x: auto; margin: 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+.panel, .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px;
+  box-shadow: 0 1px 2px rgba(20, 30, 50, .04); }
+.panel { padding: 6px 18px; overflow-x: auto; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px; margin: 20px 0; }
+.tile { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 14px 16px; }
+.tile b { display: block; font-size: 28px; line-height: 1.2; letter-spacing: -.02em; }
+.tile span { color: var(--muted); font-size: 13px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th { text-align: left; font-weight: 600; font-size: 13px; color: var(--muted); white-space: nowrap; }
+th, td { padding: 9px 10px; border-bottom: 1px solid var(--line); vertical-align: middle; }
+tbody tr:last-child td { border-bottom: 0; }
+.num { text-align: right; white-space: nowrap; }
+.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 16px; align-items: start; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 16px; }
+.plots img { width: 100%; background: var(--card); border: 1px solid var(--line); border-radius: 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(540px, 1fr)); gap: 18px; }
+.card { overflow: hidden; border-top: 4px solid var(--tone); }
+.card .text { padding: 14px 18px 16px; }
+.card p { margin: 8px 0 12px; font-size: 16px; overflow-wrap: anywhere; max-height: 7.5em; overflow-y: auto; }
+.card img, .card video { display: block; width: 100%; background: #11141a; }
+.card img { background: #fff; border-bottom: 1px solid var(--line); }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 8px 12px; margin: 0; }
+dt { color: var(--muted); font-size: 12px; } dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; }
+.badge { display: inline-block; border-radius: 99px; padding: 1px 11px; font-size: 12.5px; font-weight: 600;
+  color: #fff; background: var(--tone); }
+.good { --tone: var(--good); } .bad { --tone: var(--bad); } .plain { --tone: var(--plain); }
+.id { color: var(--muted); font-size: 13px; margin-left: 8px; overflow-wrap: anywhere; }
+.thumb { width: 96px; border-radius: 6px; border: 1px solid var(--line); display: block; }
+.instruction { min-width: 260px; max-width: 460px; overflow-wrap: anywhere; }
+.instruction div { max-height: 4.6em; overflow-y: auto; }
+a { color: var(--blue); text-decoration: none; } a:hover { text-decoration: underline; }
+#filter { width: 320px; padding: 8px 12px; border: 1px solid var(--line); border-radius: 10px; font: inherit;
+  margin-bottom: 12px; }
+th.sort { cursor: pointer; } th.sort:hover { color: var(--ink); }
+.warn { background: #fff5e5; border: 1px solid #f4c77b; border-radius: 10px; padding: 10px 16px; margin: 14px 0; }
+details summary { cursor: pointer; padding: 10px 0; font-weight: 600; }
+@media (max-width: 640px) { .cards, .two { grid-template-columns: 1fr; } }
+</style>
+</head>
+<body>
+<main>
+{% set p = result.info.protocol %}
+<h1>Navigation run <span class="badge plain">{{ p.name }}</span></h1>
+<p class="sub">{{ cards | length }} episode{{ "" if cards | length == 1 else "s" }}
+{% if p.split %} · {{ p.split }}{% endif %} · {{ p.control }} · seed {{ result.info.seed }}
+ · vln_ros {{ result.versions["vln_ros"] }}</p>
+<pre>{{ command }}</pre>
+{% if not result.complete %}
+<div class="warn"><b>This run is not complete.</b> It was cut short; the numbers below are of the
+{{ cards | length }} episodes that finished.</div>
+{% endif %}
+<div class="tiles">
+{% for r in rows[:4] %}
+<div class="tile"><b>{{ r.value }}</b><span>{{ r.name }}{% if r.interval %}<br>{{ r.interval }}{% endif %}</span></div>
+{% endfor %}
+<div class="tile"><b>{{ latency.p50 | num(".0f") }}</b><span>Decision latency p50 [ms]<br>p95 {{ latency.p95 | num(".0f") }}
+ · max {{ latency.max | num(".0f") }}</span></div>
+{% if result.frames %}
+<div class="tile"><b>{{ result.frames.aligned }}<small style="font-size:17px"> / {{ result.frames.received }}</small></b>
+<span>Frames aligned / received<br>{{ result.frames.dropped }} dropped · {{ result.frames.processed }} processed</span></div>
+{% endif %}
+</div>
+
+{% if rows %}
+<h2>Results</h2>
+<div class="panel">
+<table>
+<thead><tr><th>Measure</th><th class="num">Mean</th><th class="num">95 % interval</th><th class="num">Episodes</th></tr></thead>
+<tbody>
+{% for r in rows %}
+<tr><td>{{ r.name }}</td><td class="num"><b>{{ r.value }}</b></td><td class="num">{{ r.interval }}</td><td class="num">{{ r.count }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+<p class="sub">Percentile bootstrap over episodes. Success: STOP called strictly within the goal radius.
+{% if result.summary.unreachable %}
+{{ result.summary.unreachable }} of {{ result.summary.episodes }} ended where no way leads to the goal: they
+count as failures and are left out of the mean navigation error.
+{% endif %}</p>
+{% endif %}
+
+{% if plots %}
+<h2>Distributions</h2>
+<div class="plots">
+{% for plot in plots %}
+<img src="{{ plot }}" alt="histogram {{ plot }}">
+{% endfor %}
+</div>
+{% endif %}
+
+{% for section in sections if section.cards %}
+<h2>{{ section.title }}</h2>
+<div class="cards">
+{% for c in section.cards %}
+<article class="card {{ c.tone }}">
+<a href="{{ c.map_link }}"><img src="{{ c.map_link }}" alt="map of episode {{ c.result.episode_id }}" loading="lazy"></a>
+{% if c.video_link %}
+<video src="{{ c.video_link }}" controls muted loop playsinline preload="metadata"></video>
+{% endif %}
+<div class="text">
+<span class="badge">{{ c.verdict }}</span><span class="id">{{ c.result.scene_id }} #{{ c.result.episode_id }}</span>
+<p>{{ c.result.instruction | truncate(1000) }}</p>
+<dl>
+{% for name, value in c.facts %}
+<div><dt>{{ name }}</dt><dd>{{ value }}</dd></div>
+{% endfor %}
+</dl>
+</div>
+</article>
+{% endfor %}
+</div>
+{% endfor %}
+
+{% if cards %}
+<h2>All episodes</h2>
+<input id="filter" type="search" placeholder="Filter by text, scene or result" aria-label="Filter episodes">
+<div class="panel">
+<table id="all">
+<thead><tr><th class="sort">#</th><th>Map</th><th class="sort">Result</th><th class="sort">Instruction</th>
+<th class="sort num">Error [m]</th><th class="sort num">SPL</th><th class="sort num">nDTW</th><th class="sort num">Steps</th>
+<th class="sort num">Decisions</th><th class="sort num">p50 [ms]</th><th class="sort num">p95 [ms]</th><th>Files</th></tr></thead>
+<tbody>
+{% for c in cards %}
+{% set m = c.result.metrics %}
+<tr class="{{ c.tone }}"><td>{{ c.number }}</td>
+<td><a href="{{ c.map_link }}"><img class="thumb" src="{{ c.map_link }}" alt="map" loading="lazy"></a></td>
+<td><span class="badge">{{ c.verdict }}</span></td>
+<td class="instruction"><div>{{ c.result.instruction | truncate(400) }}</div><span class="id" style="margin:0">{{ c.result.scene_id }} #{{ c.result.episode_id }}</span></td>
+<td class="num">{{ m.navigation_error_m | num(".2f") if m else "–" }}</td>
+<td class="num">{{ m.spl | num(".2f") if m else "–" }}</td>
+<td class="num">{{ m.ndtw | num(".2f") if m else "–" }}</td>
+<td class="num">{{ m.steps if m else "–" }}</td>
+<td class="num">{{ c.result.decisions }}</td>
+<td class="num">{{ c.latency.p50 | num(".0f") }}</td>
+<td class="num">{{ c.latency.p95 | num(".0f") }}</td>
+<td>{% if c.video_link %}<a href="{{ c.video_link }}">video</a><br>{% endif %}
+<a href="episodes/{{ c.result.folder }}/trajectory.jsonl">poses</a><br>
+<a href="episodes/{{ c.result.folder }}/decisions.jsonl">decisions</a></td></tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endif %}
+
+<h2>Protocol, configuration and versions</h2>
+<div class="two">
+<div class="panel"><table><tbody>
+<tr><th>Protocol</th><td>{{ p.name }}</td></tr>
+<tr><th>Split</th><td>{{ p.split or "–" }}</td></tr>
+<tr><th>Control</th><td>{{ p.control }}</td></tr>
+<tr><th>Goal radius</th><td>{{ p.goal_radius_m ~ " m" if p.goal_radius_m is not none else "–" }}</td></tr>
+<tr><th>Step</th><td>{{ p.forward_m ~ " m" if p.forward_m is not none else "–" }},
+{{ p.turn_deg ~ "°" if p.turn_deg is not none else "–" }}</td></tr>
+<tr><th>Step limit</th><td>{{ p.max_steps if p.max_steps is not none else "none" }}</td></tr>
+<tr><th>Seed</th><td>{{ result.info.seed }}</td></tr>
+{% for name, version in result.versions.items() %}
+<tr><th>{{ name }}</th><td>{{ version }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+<div class="panel"><details{{ " open" if result.info.config | length <= 16 else "" }}><summary>{{ result.info.config | length }} options</summary>
+<table><tbody>
+{% for name, value in result.info.config.items() %}
+<tr><td><code>{{ name }}</code></td><td class="num"><code>{{ value }}</code></td></tr>
+{% endfor %}
+</tbody></table></details></div>
+</div>
+<p class="sub" style="margin-top:16px">The same as data: <a href="result.json">result.json</a>,
+<a href="episodes.jsonl">episodes.jsonl</a></p>
+</main>
+<script>
+const body = document.querySelector("#all tbody");
+document.querySelector("#filter")?.addEventListener("input", (event) => {
+  const wanted = event.target.value.toLowerCase();
+  for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
+});
+document.querySelectorAll("#all th.sort").forEach((head) => head.addEventListener("click", () => {
+  const column = head.cellIndex, sign = head.dataset.up ? -1 : 1;
+  head.dataset.up = sign === 1 ? "1" : "";
+  const key = (row) => { const t = row.cells[column].textContent.trim(), n = parseFloat(t);
+    return Number.isNaN(n) ? t : n; };
+  [...body.rows].sort((a, b) => { const x = key(a), y = key(b);
+    return sign * (typeof x === typeof y ? (x > y) - (x < y) : typeof x === "number" ? -1 : 1);
+  }).forEach((row) => body.append(row));
+}));
+</script>
+</body>
+</html>
+"""

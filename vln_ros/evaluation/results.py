@@ -1,0 +1,271 @@
+"""What a run came to, and how it is written as JSON.
+
+JSON has no NaN: what is not finite is written as null. A null navigation error reads back as infinity
+(an unreachable goal is the only way to have none), any other null measure as NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import platform
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import vln_ros
+from vln_ros.config import ConfigError, Scalar
+from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
+from vln_ros.evaluation.record import EpisodeRecord
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameCounts:
+    """What became of the camera's frames over a run."""
+
+    received: int
+    aligned: int
+    dropped: int
+    processed: int
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Decision latency over a run or an episode, milliseconds; NaN where nothing was decided."""
+
+    count: int
+    p50: float
+    p95: float
+    max: float
+
+    @staticmethod
+    def of(latencies_ms: Sequence[float] | array[float]) -> LatencyStats:
+        if len(latencies_ms) == 0:
+            return LatencyStats(0, math.nan, math.nan, math.nan)
+        values = np.asarray(latencies_ms, np.float64)
+        p50, p95 = np.quantile(values, [0.5, 0.95])
+        return LatencyStats(len(values), float(p50), float(p95), float(values.max()))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How episodes are run and judged; a number means nothing without it.
+
+    Attributes:
+        name: e.g. ``r2r-vlnce``; ``replay`` for a recording.
+        split: split of the dataset; empty where there is none.
+        control: ``lockstep`` or ``real time``.
+        goal_radius_m, forward_m, turn_deg: success radius and step sizes; None where they do not apply.
+        max_steps: an episode ends after so many; None: no limit.
+    """
+
+    name: str
+    split: str
+    control: str
+    goal_radius_m: float | None
+    forward_m: float | None
+    turn_deg: float | None
+    max_steps: int | None
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What identifies a run.
+
+    Attributes:
+        command: as it was typed, argument by argument.
+        protocol: the rules.
+        seed: of everything random in the run; also of the bootstrap.
+        config: every option, dotted names (:func:`vln_ros.config.to_flat`).
+    """
+
+    command: tuple[str, ...]
+    protocol: Protocol
+    seed: int
+    config: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One line of ``episodes.jsonl``.
+
+    Attributes:
+        folder: its folder's name under ``episodes``.
+        ended: why it ended.
+        decisions: answers of the engine.
+        latencies_ms: of each of them, milliseconds, to 0.01.
+        video_frames: 0: there is no video.
+        metrics: None without a goal.
+    """
+
+    episode_id: str
+    scene_id: str
+    instruction: str
+    folder: str
+    ended: str
+    wall_s: float
+    decisions: int
+    latencies_ms: array[float]
+    video_frames: int
+    metrics: EpisodeMetrics | None
+
+    def to_json(self) -> str:
+        """One line without its end."""
+        line = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        line["latencies_ms"] = [round(v, 2) for v in self.latencies_ms]
+        line["wall_s"] = round(self.wall_s, 3)
+        line["metrics"] = None if self.metrics is None else dataclasses.asdict(self.metrics)
+        return json.dumps(finite_tree(line), allow_nan=False)
+
+    @staticmethod
+    def from_json(line: str) -> EpisodeResult:
+        """Raises ValueError: not such a line."""
+        try:
+            fields: dict[str, Any] = json.loads(line)
+            fields["latencies_ms"] = array("d", fields["latencies_ms"])
+            if fields["metrics"] is not None:
+                metrics: dict[str, Any] = {
+                    k: math.nan if v is None else v for k, v in fields["metrics"].items()
+                }
+                if math.isnan(metrics["navigation_error_m"]):
+                    metrics["navigation_error_m"] = math.inf
+                fields["metrics"] = EpisodeMetrics(**metrics)
+            return EpisodeResult(**fields)
+        except (TypeError, KeyError, AttributeError) as e:
+            raise ValueError(f"not an episode result: {e}") from e
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A whole run, as in ``result.json``."""
+
+    info: RunInfo
+    versions: Mapping[str, str]
+    complete: bool
+    episodes: tuple[EpisodeResult, ...]
+    summary: Summary
+    latency_ms: LatencyStats
+    frames: FrameCounts | None
+
+    def to_json(self) -> str:
+        tree = {
+            "complete": self.complete,
+            "command": list(self.info.command),
+            "versions": dict(self.versions),
+            "seed": self.info.seed,
+            "protocol": dataclasses.asdict(self.info.protocol),
+            "summary": dataclasses.asdict(self.summary),
+            "frames": None if self.frames is None else dataclasses.asdict(self.frames),
+            "decisions": self.latency_ms.count,
+            "latency_ms": dataclasses.asdict(self.latency_ms),
+            "config": dict(self.info.config),
+            "episodes": [
+                {
+                    "episode_id": e.episode_id,
+                    "scene_id": e.scene_id,
+                    "folder": f"episodes/{e.folder}",
+                    "ended": e.ended,
+                    "metrics": None if e.metrics is None else dataclasses.asdict(e.metrics),
+                }
+                for e in self.episodes
+            ],
+        }
+        return json.dumps(finite_tree(tree), indent=1, allow_nan=False) + "\n"
+
+
+def finite_tree(value: Any) -> Any:
+    """The same tree with None for every float that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {k: finite_tree(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_tree(v) for v in value]
+    return value
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, and of those libraries that this process has loaded."""
+    found = {
+        "vln_ros": vln_ros.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for name in ("numpy", "torch", "transformers", "habitat_sim"):
+        module = sys.modules.get(name)
+        if module is not None:
+            found[name] = str(getattr(module, "__version__", "unknown"))
+    return found
+
+
+def read_episodes(path: Path, *, repair: bool) -> list[EpisodeResult]:
+    """The lines of an ``episodes.jsonl``; a missing file has none.
+
+    Args:
+        path: the file.
+        repair: cut off a last line that a crash left unfinished, so that the file can be appended to.
+
+    Raises:
+        ConfigError: a line other than the last is broken, or an episode is there twice.
+    """
+    if not path.exists():
+        return []
+    results: dict[str, EpisodeResult] = {}
+    end = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                # The newline is the last byte written: without it the line is not known to be whole.
+                _LOG.warning("%s: line %d is cut off; its episode is run again", path, number)
+                break
+            try:
+                result = EpisodeResult.from_json(line.decode("utf-8"))
+            except ValueError as e:
+                raise ConfigError(f"{path}: line {number} is broken ({e}); remove the line") from e
+            if result.episode_id in results:
+                raise ConfigError(f"{path}: line {number}: episode {result.episode_id!r} is there twice")
+            results[result.episode_id] = result
+            end += len(line)
+    if repair and end != path.stat().st_size:
+        os.truncate(path, end)
+    return list(results.values())
+
+
+def trajectory_lines(record: EpisodeRecord) -> str:
+    """One JSON object per pose: ``stamp_ns, x_m, y_m, z_m, yaw_rad, action, linear_m_s, angular_rad_s,
+    collided``; ``action`` is a text such as ``forward 25 cm``, or null."""
+    lines = []
+    for s in record.steps:
+        line = {f.name: getattr(s, f.name) for f in dataclasses.fields(s)}
+        line["action"] = None if s.action is None else str(s.action)
+        lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
+    return "".join(lines)
+
+
+def decision_lines(record: EpisodeRecord) -> str:
+    """One JSON object per decision: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
+    [[forward_m, turn_rad, stop]], probabilities, wanted``."""
+    lines = []
+    for d in record.decisions:
+        line = {
+            "step": d.step,
+            "latency_ms": d.latency_ms,
+            "queue": d.chunk.queue,
+            "instruction": d.chunk.instruction,
+            "frame_stamp_ns": d.chunk.frame_stamp_ns,
+            "actions": [[a.forward_m, a.turn_rad, a.stop] for a in d.chunk.actions],
+            "probabilities": list(d.chunk.probabilities),
+            "wanted": d.chunk.wanted,
+        }
+        lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
+    return "".join(lines)

@@ -1,0 +1,245 @@
+"""The folder that demo, replay and evaluation leave behind.
+
+::
+
+    result.json              what was run, with which versions, and what came out; replaced atomically
+    episodes.jsonl           one line per finished episode; append-only, on disk before the next begins
+    episodes/<name>/trajectory.jsonl   one line per pose
+    episodes/<name>/decisions.jsonl    one line per answer of the engine
+    episodes/<name>/map.png, video.mp4
+    report.html, plots/      what a person looks at
+
+A run that was killed is taken up again with ``resume=True``: finished episodes are read back, and the
+one that was under way is run anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import re
+from array import array
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from vln_ros.config import ConfigError
+from vln_ros.evaluation.maps import Plan, write_map
+from vln_ros.evaluation.metrics import summarise
+from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.report import write_report
+from vln_ros.evaluation.results import (
+    EpisodeResult,
+    FrameCounts,
+    LatencyStats,
+    RunInfo,
+    RunResult,
+    decision_lines,
+    read_episodes,
+    trajectory_lines,
+    versions,
+)
+from vln_ros.evaluation.video import VideoWriter
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` so that a reader, or a crash, sees the old text or the new, never a part."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def folder_name(episode_id: str) -> str:
+    """A name that any file system and URL takes; different ids have different names."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", episode_id)[:80]
+    if safe == episode_id:
+        return safe
+    return f"{safe}-{hashlib.sha256(episode_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+class RunFolder:
+    """Writes one run's folder, episode by episode. One process at a time; used from one thread.
+
+    Leaving the context without an error does not finish the run: call :meth:`finish` once all is done.
+    """
+
+    def __init__(self, path: Path, info: RunInfo, *, resume: bool, video_fps: float = 4.0) -> None:
+        """Make the folder, or with ``resume`` go on in one.
+
+        Args:
+            path: the folder.
+            info: what is run.
+            resume: go on with a run of the same protocol, seed and configuration, if there is one.
+            video_fps: frames a second when a video is played.
+
+        Raises:
+            ConfigError: it holds a run already (without ``resume``), another run, or another process
+                is writing it.
+        """
+        self.path = path
+        self.info = info
+        self._video_fps = video_fps
+        self._results: list[EpisodeResult] = []
+        self._ids: set[str] = set()
+        self._latencies_ms: array[float] = array("d")
+        try:
+            (path / "episodes").mkdir(parents=True, exist_ok=True)
+            self._lock = (path / ".lock").open("w")
+        except OSError as e:
+            raise ConfigError(f"cannot write the run folder {path}: {e.strerror}; choose another") from e
+        try:
+            self._take_lock()
+            self._begin(resume)
+            self._log: TextIO = (path / "episodes.jsonl").open("a", encoding="utf-8")
+        except BaseException:
+            self._lock.close()
+            raise
+        self._write_result(complete=False, frames=None)
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise ConfigError(
+                f"another process is writing the run folder {self.path}; wait for it or choose another"
+            ) from e
+
+    def _begin(self, resume: bool) -> None:
+        result = self.path / "result.json"
+        if not result.exists():
+            return
+        if not resume:
+            raise ConfigError(
+                f"{self.path} holds a run already; resume it, remove it or choose another folder"
+            )
+        try:
+            before: dict[str, Any] = json.loads(result.read_text("utf-8"))
+        except ValueError as e:
+            raise ConfigError(
+                f"{result} is not valid JSON ({e}); it was changed by hand: choose another"
+            ) from e
+        now: dict[str, Any] = {
+            "protocol": dataclasses.asdict(self.info.protocol),
+            "seed": self.info.seed,
+            "config": dict(self.info.config),
+        }
+        for name, value in now.items():
+            if before.get(name) != json.loads(json.dumps(value)):
+                raise ConfigError(
+                    f"{self.path} was begun with another {name}: {before.get(name)!r}, now {value!r}; "
+                    "resume with the same or choose another folder"
+                )
+        for episode in read_episodes(self.path / "episodes.jsonl", repair=True):
+            self._take(episode)
+
+    def _take(self, episode: EpisodeResult) -> None:
+        self._results.append(episode)
+        self._ids.add(episode.episode_id)
+        self._latencies_ms.extend(episode.latencies_ms)
+
+    def is_done(self, episode_id: str) -> bool:
+        """Finished in this run or in the one that is resumed."""
+        return episode_id in self._ids
+
+    def start_episode(self, info: EpisodeInfo, *, video: bool) -> EpisodeRecorder:
+        """A recorder for one episode; hand its record to :meth:`add`.
+
+        Raises:
+            ValueError: an episode with this id is finished.
+        """
+        if self.is_done(info.episode_id):
+            raise ValueError(f"episode {info.episode_id!r} is in {self.path} already: ids must be unique")
+        folder = self.path / "episodes" / folder_name(info.episode_id)
+        folder.mkdir(exist_ok=True)
+        return EpisodeRecorder(info, VideoWriter(folder / "video.mp4", self._video_fps) if video else None)
+
+    def add(self, record: EpisodeRecord, plan: Plan | None) -> EpisodeResult:
+        """Write one finished episode. When this returns, it survives a crash.
+
+        Args:
+            record: from :meth:`EpisodeRecorder.finish`.
+            plan: the scene from above, or None for a bare grid.
+        """
+        info = record.info
+        if self.is_done(info.episode_id):
+            raise ValueError(f"episode {info.episode_id!r} is in {self.path} already: ids must be unique")
+        name = folder_name(info.episode_id)
+        folder = self.path / "episodes" / name
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "trajectory.jsonl", trajectory_lines(record))
+        write_atomically(folder / "decisions.jsonl", decision_lines(record))
+        write_map(record, plan, folder / "map.png")
+        result = EpisodeResult(
+            episode_id=info.episode_id,
+            scene_id=info.scene_id,
+            instruction=info.instruction,
+            folder=name,
+            ended=record.ended,
+            wall_s=record.wall_s,
+            decisions=len(record.decisions),
+            latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
+            video_frames=record.video_frames,
+            metrics=record.metrics,
+        )
+        self._log.write(result.to_json() + "\n")
+        self._log.flush()
+        os.fsync(self._log.fileno())
+        self._take(result)
+        return result
+
+    def result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:
+        """The run so far."""
+        measured = [e.metrics for e in self._results if e.metrics is not None]
+        return RunResult(
+            info=self.info,
+            versions=versions(),
+            complete=complete,
+            episodes=tuple(self._results),
+            summary=summarise(measured, self.info.seed),
+            latency_ms=LatencyStats.of(self._latencies_ms),
+            frames=frames,
+        )
+
+    def _write_result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:
+        result = self.result(complete=complete, frames=frames)
+        write_atomically(self.path / "result.json", result.to_json())
+        return result
+
+    def finish(self, frames: FrameCounts | None, *, complete: bool = True) -> RunResult:
+        """Write ``result.json`` and ``report.html``.
+
+        Args:
+            frames: counts of this process (a resumed run does not know those of the first), or None.
+            complete: False where the run was cut short, which the report then says.
+        """
+        result = self._write_result(complete=complete, frames=frames)
+        write_report(result, self.path)
+        return result
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._log.close()
+        self._lock.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
