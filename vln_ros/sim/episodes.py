@@ -1,0 +1,270 @@
+"""Episodes: what to do in which scene, and the files they come in (the VLN-CE layout of R2R).
+
+In memory everything is in ROS axes; the files hold Habitat's. The conversion is in
+:mod:`vln_ros.axes`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vln_ros.axes import (
+    habitat_from_pose,
+    habitat_from_ros_points,
+    pose_from_habitat,
+    ros_from_habitat_points,
+)
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import ActionKind, Float64Array, Pose
+
+ENGLISH = "en"
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One task: from ``start``, do what ``instruction`` says, end near ``goal`` and stop.
+
+    Attributes:
+        episode_id: unique in its file.
+        trajectory_id: episodes with the same way, told differently, share it.
+        scene_id: as :meth:`vln_ros.protocols.World.load` takes it.
+        start: ``world_from_base`` at the beginning, ROS axes.
+        goal: ``[3]`` metres, ROS axes.
+        goal_radius_m: success is a stop strictly nearer than this (geodesic). 1.0 m in embedded
+            episodes, whose rooms are small; 3.0 m in R2R.
+        instruction: the text.
+        reference_path: ``[N, 3]`` metres, ROS axes, start to goal.
+        geodesic_distance_m: from start to goal.
+        actions: what the expert did, the final stop included; None when the file has none.
+        locations: ``[K, 3]`` positions of the expert, ROS axes, when ``actions`` are known.
+        language: language tag of the instruction.
+    """
+
+    episode_id: str
+    trajectory_id: str
+    scene_id: str
+    start: Pose
+    goal: Float64Array
+    goal_radius_m: float
+    instruction: str
+    reference_path: Float64Array
+    geodesic_distance_m: float
+    actions: tuple[ActionKind, ...] | None = None
+    locations: Float64Array | None = None
+    language: str = ENGLISH
+
+
+def words(text: str) -> list[str]:
+    """The words of an instruction as they enter the vocabulary of a file."""
+    return re.findall(r"[a-z0-9']+|[.,]", text.lower())
+
+
+def write_episodes(root: Path, split: str, episodes: Sequence[Episode]) -> Path:
+    """Write ``root/{split}/{split}.json.gz`` and, for episodes with actions, ``{split}_gt.json.gz``.
+
+    Equal episodes give equal bytes. Returns the path of the first file.
+
+    Raises:
+        ValueError: an id occurs twice, or an episode is not in English (the layout cannot say so).
+    """
+    seen: set[str] = set()
+    for e in episodes:
+        if e.episode_id in seen:
+            raise ValueError(f"episode id {e.episode_id!r} occurs twice")
+        if e.language != ENGLISH:
+            raise ValueError(f"episode {e.episode_id}: the R2R layout holds English only, not {e.language!r}")
+        seen.add(e.episode_id)
+    vocabulary = ["<pad>", "<unk>", *sorted({w for e in episodes for w in words(e.instruction)})]
+    number = {w: k for k, w in enumerate(vocabulary)}
+    records, truth = [], {}
+    for e in episodes:
+        position, rotation = habitat_from_pose(e.start)
+        records.append(
+            {
+                "episode_id": _file_id(e.episode_id),
+                "trajectory_id": _file_id(e.trajectory_id),
+                "scene_id": e.scene_id,
+                "start_position": position.tolist(),
+                "start_rotation": rotation.tolist(),
+                "info": {"geodesic_distance": e.geodesic_distance_m},
+                "goals": [{"position": habitat_from_ros_points(e.goal).tolist(), "radius": e.goal_radius_m}],
+                "instruction": {
+                    "instruction_text": e.instruction,
+                    "instruction_tokens": [number[w] for w in words(e.instruction)],
+                },
+                "reference_path": habitat_from_ros_points(e.reference_path).tolist(),
+            }
+        )
+        if e.actions is not None:
+            locations = e.reference_path if e.locations is None else e.locations
+            truth[e.episode_id] = {
+                "locations": habitat_from_ros_points(locations).tolist(),
+                "forward_steps": sum(a is ActionKind.FORWARD for a in e.actions),
+                "actions": [int(a) for a in e.actions],
+            }
+    folder = root / split
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{split}.json.gz"
+    _write_gz(path, {"episodes": records, "instruction_vocab": {"word_list": vocabulary}})
+    if truth:
+        _write_gz(folder / f"{split}_gt.json.gz", truth)
+    return path
+
+
+def _file_id(text: str) -> int | str:
+    """Ids are numbers in R2R files."""
+    return int(text) if text.isascii() and text.isdecimal() and str(int(text)) == text else text
+
+
+def _write_gz(path: Path, value: object) -> None:
+    data = json.dumps(value, separators=(",", ":")).encode()
+    path.write_bytes(gzip.compress(data, mtime=0))
+
+
+def read_episodes(path: Path) -> tuple[Episode, ...]:
+    """Episodes of a ``{split}.json.gz``, with actions where ``{split}_gt.json.gz`` lies beside it.
+
+    Raises:
+        ConfigError: the file is missing, truncated, no JSON or no list of episodes; an id occurs twice;
+            an episode lacks a key or holds a value that cannot be. The message names file, episode, key.
+    """
+    content = _read_gz(path)
+    records = content.get("episodes")
+    if not isinstance(records, list):
+        raise ConfigError(f"{path}: no list 'episodes' at the top; found {', '.join(content) or 'nothing'}")
+    truth_path = path.with_name(path.name.removesuffix(".json.gz") + "_gt.json.gz")
+    truth = _read_gz(truth_path) if truth_path.exists() else {}
+    episodes: dict[str, Episode] = {}
+    for index, record in enumerate(records):
+        episode = _parse_episode(_Record(f"{path}: episode number {index}", record), truth, truth_path)
+        if episode.episode_id in episodes:
+            raise ConfigError(f"{path}: episode id {episode.episode_id!r} occurs twice")
+        episodes[episode.episode_id] = episode
+    return tuple(episodes.values())
+
+
+def _read_gz(path: Path) -> dict[str, Any]:
+    try:
+        text = gzip.decompress(path.read_bytes()).decode()
+    except FileNotFoundError as e:
+        raise ConfigError(f"no episode file {path}: expected {{split}}/{{split}}.json.gz") from e
+    except (EOFError, zlib.error) as e:
+        raise ConfigError(f"{path} is truncated or damaged ({e}): copy or download it again") from e
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path} is not UTF-8 text: {e}") from e
+    except OSError as e:
+        raise ConfigError(f"cannot read {path}: {e}") from e
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise ConfigError(f"{path} is not valid JSON: {e}") from e
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+class _Record:
+    """A JSON object that knows where it is from, for errors that say so."""
+
+    def __init__(self, where: str, value: object) -> None:
+        self.where = where
+        if not isinstance(value, Mapping):
+            raise self.error(f"expected an object, got {type(value).__name__}")
+        self.value = value
+
+    def error(self, problem: str) -> ConfigError:
+        return ConfigError(f"{self.where}: {problem}")
+
+    def get(self, key: str) -> Any:
+        if key not in self.value:
+            raise self.error(f"key {key!r} is missing")
+        return self.value[key]
+
+    def record(self, key: str) -> _Record:
+        return _Record(f"{self.where}, {key}", self.get(key))
+
+    def identifier(self, key: str) -> str:
+        value = self.get(key)
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise self.error(f"{key!r} must be a number or a non-empty text, got {value!r}")
+        return str(value)
+
+    def text(self, key: str) -> str:
+        value = self.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise self.error(f"{key!r} must be a non-empty text, got {value!r}")
+        return value
+
+    def numbers(self, key: str, shape: tuple[int | None, ...]) -> Float64Array:
+        """An array of finite numbers; None in ``shape`` is any length but 0."""
+        try:
+            array = np.array(self.get(key), np.float64)
+        except (TypeError, ValueError) as e:
+            raise self.error(f"{key!r} is not an array of numbers: {e}") from e
+        fits = array.ndim == len(shape) and all(
+            n == want or (want is None and n > 0) for n, want in zip(array.shape, shape, strict=True)
+        )
+        if not fits:
+            wanted = ["N" if n is None else n for n in shape]
+            raise self.error(f"{key!r} must have shape {wanted}, got {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise self.error(f"{key!r} holds values that are not finite")
+        return array
+
+    def positive(self, key: str) -> float:
+        value = float(self.numbers(key, ()))
+        if not math.isfinite(value) or value < 0.0:
+            raise self.error(f"{key!r} must not be negative, got {value}")
+        return value
+
+
+def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) -> Episode:
+    episode_id = record.identifier("episode_id")
+    record.where = record.where.rsplit(": ", 1)[0] + f": episode {episode_id}"
+    try:
+        start = pose_from_habitat(
+            record.numbers("start_position", (3,)), record.numbers("start_rotation", (4,))
+        )
+    except ConfigError:
+        raise
+    except ValueError as e:
+        raise record.error(f"'start_rotation' is no rotation (x, y, z, w): {e}") from e
+    goals = record.get("goals")
+    if not isinstance(goals, list) or not goals:
+        raise record.error("'goals' must be a list with at least one goal")
+    goal = _Record(f"{record.where}, goals[0]", goals[0])
+    instruction = record.record("instruction")
+    language = instruction.text("language") if "language" in instruction.value else ENGLISH
+    actions: tuple[ActionKind, ...] | None = None
+    locations: Float64Array | None = None
+    if episode_id in truth:
+        known = _Record(f"{truth_path}: episode {episode_id}", truth[episode_id])
+        try:
+            actions = tuple(ActionKind(a) for a in known.get("actions"))
+        except (TypeError, ValueError) as e:
+            raise known.error(f"'actions' must be a list of 0 (stop) to 3 (turn right): {e}") from e
+        locations = ros_from_habitat_points(known.numbers("locations", (None, 3)))
+    return Episode(
+        episode_id=episode_id,
+        trajectory_id=record.identifier("trajectory_id"),
+        scene_id=record.text("scene_id"),
+        start=start,
+        goal=ros_from_habitat_points(goal.numbers("position", (3,))),
+        goal_radius_m=goal.positive("radius"),
+        instruction=instruction.text("instruction_text"),
+        reference_path=ros_from_habitat_points(record.numbers("reference_path", (None, 3))),
+        geodesic_distance_m=record.record("info").positive("geodesic_distance"),
+        actions=actions,
+        locations=locations,
+        language=language,
+    )

@@ -1,0 +1,146 @@
+"""The embedded data set: which scenes and episodes belong to which split, fixed for ever.
+
+``train`` and ``val_seen`` share scenes (seeds from 0) and differ in episodes; ``val_unseen`` has
+scenes of its own (seeds from 900000). Episode k of a split is the same whatever else is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from vln_ros.datatypes import ActionKind, Float64Array, Pose, StepSize, wrap_angle
+from vln_ros.sim.embedded import Scene, SceneCache
+from vln_ros.sim.episodes import Episode
+from vln_ros.sim.expert import Expert
+from vln_ros.sim.flat import AGENT_RADIUS_M, FurnitureItem, scene_id
+from vln_ros.sim.instructions import describe_route, tell
+
+GOAL_RADIUS_M = 1.0
+"""Success radius of embedded episodes: a room is a few metres wide, R2R's 3 m would be the whole room."""
+EPISODES_PER_SCENE = 5
+SPLIT_STEP = StepSize(0.25, math.radians(15.0))
+"""What the ground-truth actions are made of."""
+
+_BESIDE_M = 0.15  # free floor between the robot's square and the thing it stops at
+_MAX_STEPS = 500
+
+
+@dataclass(frozen=True)
+class Split:
+    """``first_seed`` and ``scenes`` bound its scenes; ``stream`` separates its draws from other splits'."""
+
+    name: str
+    first_seed: int
+    scenes: int
+    stream: int
+
+
+SPLITS: dict[str, Split] = {
+    s.name: s
+    for s in (
+        Split("train", 0, 100_000, 1),
+        Split("val_seen", 0, 100_000, 2),
+        Split("val_unseen", 900_000, 100_000, 3),
+    )
+}
+
+
+def make_episodes(split: str, count: int, kind: str = "flat") -> tuple[Episode, ...]:
+    """All of :func:`iter_episodes`."""
+    return tuple(iter_episodes(split, count, kind))
+
+
+def iter_episodes(split: str, count: int, kind: str = "flat") -> Iterator[Episode]:
+    """The first ``count`` episodes of a split; fewer asked for are a prefix of more.
+
+    Args:
+        split: train, val_seen or val_unseen.
+        count: how many.
+        kind: size of the scenes, a key of :data:`vln_ros.sim.flat.KINDS`.
+
+    Raises:
+        ValueError: unknown split or kind, or more episodes than the split has.
+    """
+    chosen = _split(split)
+    if not 0 < count <= chosen.scenes * EPISODES_PER_SCENE:
+        raise ValueError(f"{split} has 1 to {chosen.scenes * EPISODES_PER_SCENE} episodes, asked for {count}")
+    cache = SceneCache(AGENT_RADIUS_M, 1)
+    for number in range(count):
+        scene = cache.get(scene_id(chosen.first_seed + number // EPISODES_PER_SCENE, kind))
+        yield _episode(chosen, number, scene)
+
+
+def make_scene_episodes(split: str, seed: int, kind: str = "flat") -> tuple[Episode, ...]:
+    """The episodes that a split has in the scene with this seed.
+
+    Raises:
+        ValueError: unknown split, or a seed that is not in it.
+    """
+    chosen = _split(split)
+    index = seed - chosen.first_seed
+    if not 0 <= index < chosen.scenes:
+        last = chosen.first_seed + chosen.scenes - 1
+        raise ValueError(f"seed {seed} is not in {split}, which has {chosen.first_seed} to {last}")
+    scene = Scene(scene_id(seed, kind), AGENT_RADIUS_M)
+    first = index * EPISODES_PER_SCENE
+    return tuple(_episode(chosen, k, scene) for k in range(first, first + EPISODES_PER_SCENE))
+
+
+def _split(name: str) -> Split:
+    if name not in SPLITS:
+        raise ValueError(f"no split {name!r}: choose one of {', '.join(SPLITS)}")
+    return SPLITS[name]
+
+
+def _episode(split: Split, number: int, scene: Scene) -> Episode:
+    flat, walkable = scene.flat, scene.walkable
+    shortest_m = 4.0 if len(flat.rooms) > 3 else 2.5 if len(flat.rooms) > 1 else 1.5
+    rng = np.random.default_rng([flat.seed, len(flat.rooms), split.stream, number])
+    targets = [f for f in flat.furniture if f.number in flat.referents]
+    while True:
+        target = targets[int(rng.integers(len(targets)))]
+        goal = _place_beside(scene, target)
+        start = rng.random(2) * flat.size_m
+        yaw = wrap_angle(float(rng.integers(24)) * math.radians(15.0))
+        if goal is None or not walkable.contains(start[None])[0]:
+            continue
+        if len(flat.rooms) > 1 and flat.room_at(start) == target.room:
+            continue
+        if not shortest_m <= walkable.distance(start, goal) < math.inf:
+            continue
+        break
+    path = walkable.path(start, goal)
+    start_pose = Pose.planar(float(start[0]), float(start[1]), yaw)
+    actions, poses = Expert(walkable, goal, SPLIT_STEP).rollout(start_pose, _MAX_STEPS)
+    text = tell(flat, describe_route(flat, path, yaw, target), rng)
+    return Episode(
+        episode_id=str(number + 1),
+        trajectory_id=str(number + 1),
+        scene_id=flat.scene_id,
+        start=start_pose,
+        goal=np.array([*goal, 0.0]),
+        goal_radius_m=GOAL_RADIUS_M,
+        instruction=text,
+        reference_path=np.concatenate([path, np.zeros((len(path), 1))], 1),
+        geodesic_distance_m=walkable.distance(start, goal),
+        actions=tuple(ActionKind(a.kind) for a in actions),
+        locations=np.array([start_pose.position, *(p.position for p in poses)]),
+    )
+
+
+def _place_beside(scene: Scene, item: FurnitureItem) -> Float64Array | None:
+    """Where to stand at a thing: before its front if there is room, else at a side; None if nowhere."""
+    x0, y0, x1, y1 = item.footprint
+    away = scene.walkable.radius_m + _BESIDE_M
+    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
+    for quarter in (0, 1, 3, 2):
+        angle = item.yaw_rad + quarter * math.pi / 2
+        dx, dy = round(math.cos(angle)), round(math.sin(angle))
+        place = np.array([cx + dx * ((x1 - x0) / 2 + away), cy + dy * ((y1 - y0) / 2 + away)])
+        if scene.flat.room_at(place) == item.room and scene.walkable.contains(place[None])[0]:
+            return place
+    return None
