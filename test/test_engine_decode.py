@@ -14,8 +14,9 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.pieces import Text
 from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.session import Session, Text
+from vln_ros.engine.session import Session
 from vln_ros.engine.vision import encode_images
 
 FORWARD, LEFT, RIGHT = Action(forward_m=0.25), Action(turn_rad=math.pi / 12), Action(turn_rad=-math.pi / 12)
@@ -67,7 +68,7 @@ def stream(seed):
 
 def decode(seed, language, how):
     session, prompt, _ = stream(seed)
-    result = decode_queue(session, prompt, language, how, torch.Generator().manual_seed(seed), block=3)
+    result = decode_queue(session, prompt, language, how, torch.Generator().manual_seed(seed))
     assert session.cache.length == session.timeline.tokens == 5 + 1 + 12 + 3
     return result
 

@@ -8,8 +8,9 @@ from engine_models import IM_END, VISION_END, VISION_START, random_patches, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vln_ros.engine.pieces import Image, Text
 from vln_ros.engine.reference import Pixels, greedy, one_shot
-from vln_ros.engine.session import Image, Session, Text
+from vln_ros.engine.session import Session
 from vln_ros.engine.vision import encode_images, encode_video
 
 TOLERANCE = 1e-4
@@ -33,23 +34,23 @@ class Twin:
         self.session.rollback(snapshot[0])
         del self.seen[snapshot[1] :], self.logits[snapshot[2] :]
 
-    def push(self, pieces, items, block=None):
-        self.logits.append(self.session.logits(self.session.push(pieces, block=block)))
+    def push(self, pieces, items):
+        self.logits.append(self.session.logits(self.session.push(pieces)))
         self.seen += items
 
     def push_text(self, ids):
         self.push([Text(ids)], [ids])
 
-    def push_image(self, height, width, seed, one_forward=True, block=None):
+    def push_image(self, height, width, seed, one_forward=True):
         pixels = Pixels(random_patches(1, 2 * height, 2 * width, seed), 1, 2 * height, 2 * width)
         (image,) = encode_images(self.session.network, [pixels])
         before, after = (*words(2, seed), VISION_START), (VISION_END,)
         pieces, items = [Text(before), image, Text(after)], [before, pixels, after]
         if one_forward:
-            self.push(pieces, items, block)
+            self.push(pieces, items)
         else:
             for piece, item in zip(pieces, items, strict=True):
-                self.push([piece], [item], block)
+                self.push([piece], [item])
 
     def push_video(self, chunks, height, width, seconds, seed):
         grids = sum(chunks)

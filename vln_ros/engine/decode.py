@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from vln_ros.engine.grammar import ROOT, Grammar
-from vln_ros.engine.session import Piece, Session, Text, Work
+from vln_ros.engine.pieces import Piece, Text
+from vln_ros.engine.session import Session, Work
 from vln_ros.engine.tree import TokenTree
 
 
@@ -91,8 +92,6 @@ def decode_queue(
     grammar: Grammar,
     options: DecodeOptions,
     generator: torch.Generator,
-    *,
-    block: int | None = None,
 ) -> Decoded:
     """The queue that the model answers to ``prompt``.
 
@@ -101,18 +100,17 @@ def decode_queue(
     Args:
         generator: source of randomness on the CPU; used only with a temperature, and equally by
             all modes.
-        block: frame number for the prompt's tokens.
     """
     begun = session.work
     node, path = ROOT, [ROOT]
     probabilities: dict[int, float] = {}
     ended = 1.0
     departure: tuple[int, ...] | None = None
-    pieces, label = prompt, block
+    pieces = prompt
     asked = None
     while True:
         tree, nodes = _ahead(grammar, node, options)
-        prompt_states, states = session.push_tree(pieces, tree, block=label)
+        prompt_states, states = session.push_tree(pieces, tree)
         if asked is None:
             asked = session.snapshot()
         rows = session.logits(torch.cat([prompt_states[-1:], states]))
@@ -141,7 +139,7 @@ def decode_queue(
             break
         if walked:
             session.keep_branch(tree, walked)
-        pieces, label = [Text((grammar.nodes[node].token,))], None
+        pieces = [Text((grammar.nodes[node].token,))]
     session.rollback(asked)
     decided = session.work
     if departure is not None and options.wanted_tokens:
@@ -168,10 +166,9 @@ def decode_free(
     end_token: int,
     temperature: float,
     generator: torch.Generator,
-    block: int | None = None,
 ) -> tuple[int, ...]:
     """The tokens that the model says unasked for a grammar. The session grows by the prompt."""
-    states = session.push(prompt, block=block)
+    states = session.push(prompt)
     asked = session.snapshot()
     said: list[int] = []
     while True:

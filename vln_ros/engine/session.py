@@ -15,46 +15,9 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.engine.kv_cache import SlotCache
-from vln_ros.engine.positions import Placed, image_positions, text_positions, video_positions
-from vln_ros.engine.timeline import Segment, SegmentKind, Snapshot, Timeline
+from vln_ros.engine.pieces import Piece, Text, append_piece
+from vln_ros.engine.timeline import Snapshot, Timeline
 from vln_ros.engine.tree import TokenTree
-
-
-@dataclass(frozen=True)
-class Text:
-    """Token ids of text, special tokens included."""
-
-    ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """Vision features ``[height * width, hidden]`` of an image of ``height x width`` tokens."""
-
-    features: Tensor
-    height: int
-    width: int
-
-
-@dataclass(frozen=True, eq=False)
-class Video:
-    """Vision features ``[grids * height * width, hidden]`` of (part of) a video.
-
-    Attributes:
-        seconds_per_grid: time between temporal grids.
-        first_grid: index of the first grid within its video; a chunk with ``first_grid > 0``
-            continues the video right before it.
-    """
-
-    features: Tensor
-    grids: int
-    height: int
-    width: int
-    seconds_per_grid: float
-    first_grid: int = 0
-
-
-Piece = Text | Image | Video
 
 
 @dataclass(frozen=True)
@@ -101,11 +64,8 @@ class Session:
     # -- the stream ----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def push(self, pieces: Sequence[Piece], *, block: int | None = None) -> Tensor:
+    def push(self, pieces: Sequence[Piece]) -> Tensor:
         """Prefill ``pieces`` in one forward and append them to the stream.
-
-        Args:
-            block: frame number that all of them belong to, for eviction as one.
 
         Returns:
             ``[n, hidden]`` last hidden states of the new tokens; see :meth:`logits`.
@@ -113,12 +73,10 @@ class Session:
         Raises:
             ValueError: no tokens, an image outside vision markers, a video that continues nothing.
         """
-        return self._extend(pieces, None, block)
+        return self._extend(pieces, None)
 
     @torch.no_grad()
-    def push_tree(
-        self, pieces: Sequence[Piece], tree: TokenTree, *, block: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def push_tree(self, pieces: Sequence[Piece], tree: TokenTree) -> tuple[Tensor, Tensor]:
         """Prefill ``pieces`` and, in the same forward, every branch of ``tree`` behind them.
 
         The stream grows by the pieces only. The branches lie in loose slots behind it, until the
@@ -127,7 +85,7 @@ class Session:
         Returns:
             Last hidden states ``[n, hidden]`` of the pieces' tokens and ``[nodes, hidden]`` of the tree's.
         """
-        hidden = self._extend(pieces, tree, block)
+        hidden = self._extend(pieces, tree)
         n = hidden.shape[0] - len(tree)
         return hidden[:n], hidden[n:]
 
@@ -141,9 +99,7 @@ class Session:
         if self.cache.length != base + len(tree):
             raise ValueError("keep_branch must directly follow the push_tree of the same tree")
         self.cache.keep(torch.tensor(path, dtype=torch.long) + base, start=base)
-        placed = text_positions(self.timeline.next_position, len(path))
-        ids = tuple(tree.tokens[i] for i in path)
-        self._append(SegmentKind.TEXT, ids, placed)
+        append_piece(self.timeline, Text(tuple(tree.tokens[i] for i in path)), self._config)
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -277,12 +233,12 @@ class Session:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _extend(self, pieces: Sequence[Piece], tree: TokenTree | None, block: int | None) -> Tensor:
+    def _extend(self, pieces: Sequence[Piece], tree: TokenTree | None) -> Tensor:
         before = self.snapshot()
         base = before.tokens
         self.cache.truncate(base)
         try:
-            embeddings = [self._place(piece, block) for piece in pieces]
+            embeddings = [self._place(piece) for piece in pieces]
             prompt = self.timeline.tokens - base
             positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
             mask = None
@@ -340,61 +296,11 @@ class Session:
         embeddings: Tensor = table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
         return embeddings
 
-    def _append(
-        self, kind: SegmentKind, ids: tuple[int, ...], placed: Placed, block: int | None = None
-    ) -> None:
-        segment = Segment(kind, ids, placed.positions, self.timeline.next_position, block)
-        self.timeline.append(segment, placed.next_position)
-
-    def _place(self, piece: Piece, block: int | None) -> Tensor:
+    def _place(self, piece: Piece) -> Tensor:
         """Append the piece to the timeline; its embeddings ``[n, hidden]``."""
-        config, timeline = self._config, self.timeline
-        start = timeline.next_position
+        append_piece(self.timeline, piece, self._config)
         if isinstance(piece, Text):
-            if not piece.ids:
-                raise ValueError("a text piece needs at least one token")
-            self._append(SegmentKind.TEXT, piece.ids, text_positions(start, len(piece.ids)), block)
             return self._embed(piece.ids)
-        last = timeline.segments[-1] if timeline.segments else None
-        first_grid = 0
-        if isinstance(piece, Image):
-            kind, pad, grid = SegmentKind.IMAGE, config.image_token_id, (1, piece.height, piece.width)
-            placed = image_positions(start, piece.height, piece.width)
-        else:
-            kind, pad, grid = (
-                SegmentKind.VIDEO,
-                config.video_token_id,
-                (piece.grids, piece.height, piece.width),
-            )
-            first_grid = piece.first_grid
-            if first_grid:
-                if (
-                    last is None
-                    or last.grid is None
-                    or last.kind is not kind
-                    or last.first_grid + last.grid[0] != first_grid
-                    or last.grid[1:] != grid[1:]
-                ):
-                    raise ValueError(f"video grid {first_grid} does not continue the end of the stream")
-                start = last.start
-            placed = video_positions(
-                start,
-                *grid,
-                seconds_per_grid=piece.seconds_per_grid,
-                tokens_per_second=config.vision_config.tokens_per_second,
-                first_grid=first_grid,
-            )
-        n = placed.positions.shape[1]
-        if piece.features.shape[0] != n:
-            raise ValueError(
-                f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}"
-            )
-        if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
-            raise ValueError(
-                f"a {kind.value} must follow a vision start token: keep the chat wrapping around it"
-            )
-        segment = Segment(kind, (pad,) * n, placed.positions, start, block, grid, first_grid)
-        timeline.append(segment, placed.next_position)
         return piece.features.to(self._decoder.embed_tokens.weight)
 
     def _prefill_flops(self, queries: int, visible: int) -> float:

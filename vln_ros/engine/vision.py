@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.session import Image, Video
+from vln_ros.engine.pieces import Image, Video
 
 
 class Patches(Protocol):
