@@ -22,7 +22,7 @@ _GOOD = "#1a8f4b"
 _BAD = "#c8382f"
 _REFERENCE = "#d6258c"
 _MARGIN_M = 1.5
-_TICKS = 24  # headings drawn along a path, at most
+_TICKS = 16  # headings drawn along a path, at most
 
 
 class Plan(Protocol):
@@ -102,9 +102,9 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     if len(everything) == 0:
         everything = np.zeros((1, 2))
 
-    figure = Figure(figsize=(8.0, 7.2), dpi=100, facecolor="white")
+    figure = Figure(figsize=(8.0, 6.8), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.03, 0.94, 0.80))
+    axes = figure.add_axes((0.03, 0.03, 0.86, 0.80), anchor="NW")
     size = None
     if plan is not None:
         axes.imshow(plan.image, interpolation="bilinear", alpha=0.85)
@@ -130,7 +130,14 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
         axes.plot(ring[:, 0], ring[:, 1], color=_GOOD, linewidth=1.4, zorder=2)
         star = place(np.asarray(info.goal, np.float64)[:2])
         axes.plot(
-            *star, marker="*", markersize=19, color=_GOOD, markeredgecolor="white", label="goal", zorder=8
+            *star,
+            marker="*",
+            linestyle="none",
+            markersize=19,
+            color=_GOOD,
+            markeredgecolor="white",
+            label="goal",
+            zorder=8,
         )
     if info.reference_path is not None:
         line = place(np.asarray(info.reference_path, np.float64)[:, :2])
@@ -146,15 +153,16 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
         )
     if len(path):
         _travelled(figure, axes, record, place(path), place)
-    axes.legend(
-        loc="lower right",
-        ncols=5,
-        fontsize=9,
-        framealpha=0.92,
-        edgecolor="none",
-        handletextpad=0.4,
-        columnspacing=1.2,
-    )
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(
+            loc="lower right",
+            ncols=5,
+            fontsize=9,
+            framealpha=0.92,
+            edgecolor="none",
+            handletextpad=0.4,
+            columnspacing=1.2,
+        )
 
     span_m = (right - left) / px_per_m
     length_m = _nice_length_m(span_m)
@@ -183,7 +191,7 @@ def _travelled(figure: Figure, axes: Any, record: EpisodeRecord, line: Float64Ar
         ways.set_array(time_s[1:])
         axes.add_collection(ways)
         if time_s[-1] > 0.0:
-            bar = figure.colorbar(ways, ax=axes, fraction=0.025, pad=0.012)
+            bar = figure.colorbar(ways, cax=figure.add_axes((0.91, 0.15, 0.018, 0.68)))
             bar.set_label("time [s]", fontsize=9, color=_MUTED)
             bar.ax.tick_params(labelsize=8, colors=_MUTED)
             bar.outline.set_visible(False)
@@ -193,8 +201,8 @@ def _travelled(figure: Figure, axes: Any, record: EpisodeRecord, line: Float64Ar
     heading = place(tail + 0.01 * np.stack([np.cos(yaw), np.sin(yaw)], axis=1)) - place(tail)
     heading /= np.maximum(np.linalg.norm(heading, axis=1, keepdims=True), 1e-12)
     axes.quiver(
-        *line[picked].T, *heading.T, angles="xy", scale_units="inches", scale=5.5, width=0.0035, color=_INK,
-        zorder=6, headwidth=5, headlength=5, headaxislength=4.5,
+        *line[picked].T, *heading.T, angles="xy", scale_units="inches", scale=5.5, width=0.0028, color=_INK,
+        zorder=6, headwidth=4.5, headlength=5, headaxislength=4.5,
     )  # fmt: skip
     hits = [i for i, s in enumerate(steps) if s.collided]
     if hits:
