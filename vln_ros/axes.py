@@ -48,8 +48,28 @@ def habitat_from_pose(pose: Pose) -> tuple[Float64Array, Float64Array]:
     return habitat_from_ros_points(pose.position), np.concatenate([ROS_FROM_HABITAT.T @ q[:3], q[3:]])
 
 
-def base_from_optical(x_m: float, y_m: float, z_m: float, pitch_down_rad: float = 0.0) -> Pose:
-    """Mounting pose of a forward-looking camera: position in base_link and downward tilt."""
-    half = pitch_down_rad / 2.0
-    mount = Pose(np.array([x_m, y_m, z_m]), np.array([0.0, math.sin(half), 0.0, math.cos(half)]))
-    return mount @ BODY_FROM_OPTICAL
+def base_from_optical(
+    x_m: float,
+    y_m: float,
+    z_m: float,
+    roll_rad: float = 0.0,
+    pitch_down_rad: float = 0.0,
+    yaw_rad: float = 0.0,
+) -> Pose:
+    """Mounting pose of a camera: position in base_link, then yaw, downward tilt and roll of a body-axes frame."""
+    half = (roll_rad / 2.0, pitch_down_rad / 2.0, yaw_rad / 2.0)
+    axes = np.eye(3)
+    turned = Pose(np.array([x_m, y_m, z_m]), np.array([0.0, 0.0, 0.0, 1.0]))
+    for i in (2, 1, 0):
+        turned = turned @ Pose(np.zeros(3), np.append(axes[i] * math.sin(half[i]), math.cos(half[i])))
+    return turned @ BODY_FROM_OPTICAL
+
+
+def mount_from_optical(pose: Pose) -> tuple[float, float, float, float, float, float]:
+    """The arguments of :func:`base_from_optical` that give ``pose``; roll is 0 when looking straight down."""
+    r = (pose @ BODY_FROM_OPTICAL.inverse()).rotation
+    x, y, z = (float(v) for v in pose.position)
+    pitch = math.asin(max(-1.0, min(1.0, -r[2, 0])))
+    if abs(r[2, 0]) > 1.0 - 1e-9:
+        return x, y, z, 0.0, pitch, math.atan2(-r[0, 1], r[1, 1])
+    return x, y, z, math.atan2(r[2, 1], r[2, 2]), pitch, math.atan2(r[1, 0], r[0, 0])

@@ -227,6 +227,33 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
+class StreamConfig:
+    """How the stream of one robot is kept and decoded."""
+
+    decode: str = option(
+        "tree",
+        "tree: all queues in one forward; forced: tokens without a choice go together; tokens: one by one; "
+        "free: no grammar, the text is parsed",
+        choices=("tree", "forced", "tokens", "free"),
+    )
+    tree_nodes: int = option(256, "Most nodes of the token tree in one forward", minimum=1, maximum=65536)
+    wanted_tokens: int = option(
+        0, "How far to follow the free text where it leaves the grammar", minimum=0, maximum=256
+    )
+    free_tokens: int = option(64, "Longest free text", minimum=1, maximum=1024)
+    max_phrases: int = option(0, "Bound on the phrases of a queue; 0 takes the profile's", minimum=0, maximum=64)
+    max_repeats: int = option(
+        -1, "Most times that a phrase may directly follow itself; -1 for no bound", minimum=-1, maximum=64
+    )
+    reversals: bool = option(True, "A turn may directly undo the one before it in the same queue")
+    prefill_on_arrival: bool = option(True, "Prefill frames when they arrive, not when the model is asked")
+    cache_block_tokens: int = option(1024, "The cache grows by this many tokens", minimum=1, maximum=65536)
+    bank_frames: int = option(
+        512, "Most past frames whose vision features are kept to choose from", minimum=2, maximum=100000
+    )
+
+
+@dataclass(frozen=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -244,6 +271,7 @@ class QwenConfig:
     quantisation: str = option("none", "Load the weights quantised", choices=("none", "bnb-8bit", "bnb-4bit"))
     temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)
     seed: int = option(0, "Seed of the sampling", minimum=0)
+    stream: StreamConfig = group(StreamConfig)
 
 
 @dataclass(frozen=True)
@@ -287,9 +315,12 @@ class NavigatorConfig:
         "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
     )
     image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
-    image_transport: str = option(
+    color_transport: str = option(
+        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
+    )
+    depth_transport: str = option(
         "raw",
-        "raw: Image messages; compressed: CompressedImage, colour as jpeg or png, depth as compressedDepth",
+        "raw: Image messages; compressed: CompressedImage, compressedDepth",
         choices=("raw", "compressed"),
     )
     base_frame: str = option("base_link", "Frame in which actions are expressed")
@@ -298,8 +329,14 @@ class NavigatorConfig:
     )
     camera_y_m: float = option(0.0, "Camera position in base_link, left", unit="m", minimum=-5.0, maximum=5.0)
     camera_z_m: float = option(1.25, "Camera position in base_link, up", unit="m", minimum=-5.0, maximum=5.0)
+    camera_roll_deg: float = option(
+        0.0, "Camera turned about its own forward axis", unit="deg", minimum=-180.0, maximum=180.0
+    )
     camera_pitch_down_deg: float = option(
         0.0, "Downward tilt of the camera", unit="deg", minimum=-90.0, maximum=90.0
+    )
+    camera_yaw_deg: float = option(
+        0.0, "Camera turned to the left", unit="deg", minimum=-180.0, maximum=180.0
     )
     step: StepConfig = group(StepConfig)
     sync: SyncConfig = group(SyncConfig)
@@ -352,7 +389,7 @@ class BridgeConfig:
     episode_count: int = option(0, "How many episodes to run; 0 runs all", minimum=0)
     mode: str = option(
         "lockstep",
-        "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel moves it, nothing waits",
+        "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel does, nothing waits",
         choices=("lockstep", "realtime"),
     )
     run_folder: str = option("", "Folder to write results to; empty writes none")
@@ -374,6 +411,9 @@ class BridgeConfig:
         unit="s",
         minimum=0.1,
         maximum=36000.0,
+    )
+    realtime_factor: float = option(
+        1.0, "Simulated seconds per second in real time, if the machine keeps up", minimum=0.1, maximum=20.0
     )
     image_hz: float = option(10.0, "Camera rate in real time", unit="Hz", minimum=0.5, maximum=60.0)
     odometry_hz: float = option(
@@ -416,3 +456,29 @@ class TinyConfig:
     )
     tied: bool = option(False, "Share input and output embedding, as the 3B model does")
     shards: int = option(1, "Weight files; more than one come with an index", minimum=1, maximum=64)
+
+
+@dataclass(frozen=True)
+class PlayerConfig:
+    """The player of recordings."""
+
+    bag: str = option("", "Folder of a rosbag2, or its .db3 or .mcap file")
+    report: str = option("", "File to write what was seen to (JSON)")
+    instruction: str = option("", "What the robot is told")
+    rate: float = option(
+        1.0, "Speed of the playback; 0: each frame as soon as the one before is processed", minimum=0.0,
+        maximum=100.0,
+    )  # fmt: skip
+    reliability: str = option(
+        "reliable", "Quality of service of the image publishers", choices=("best_effort", "reliable")
+    )
+    answer_timeout_s: float = option(
+        120.0, "How long to wait for the navigator", unit="s", minimum=1.0, maximum=36000.0
+    )
+    frame_timeout_s: float = option(
+        10.0, "With rate 0, how long to wait for a frame", unit="s", minimum=0.1, maximum=3600.0
+    )
+    color: str = option("", "Colour topic of the bag; empty: the only one that fits")
+    depth: str = option("", "Depth topic of the bag; empty: the only one that fits")
+    camera_info: str = option("", "camera_info topic of the bag; empty: the only one that fits")
+    odometry: str = option("", "Odometry topic of the bag; empty: the only one that fits")

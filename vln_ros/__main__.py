@@ -1,0 +1,5 @@
+"""``python -m vln_ros``."""
+
+from vln_ros.cli import main
+
+main()

@@ -1,0 +1,49 @@
+"""The commands a person types: ``vln_ros COMMAND``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import vln_ros
+from vln_ros.config import ConfigError
+
+COMMANDS = ("demo", "doctor", "replay", "scenes", "tiny")
+BENCHES = ("nodes",)
+
+
+def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> None:
+    command = importlib.import_module(f"vln_ros.cli.{module}")
+    parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options. Command modules import what they need when they run."""
+    parser = argparse.ArgumentParser("vln_ros", description=vln_ros.__doc__)
+    parser.add_argument("--version", action="version", version=vln_ros.__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        _add(commands, name, name)
+    bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
+    benches = bench.add_subparsers(required=True, metavar="BENCH")
+    for name in BENCHES:
+        _add(benches, name, f"bench_{name}")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
+    options = build_parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+    except ConfigError as error:
+        print(f"vln_ros: {error}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("vln_ros: interrupted", file=sys.stderr)
+        status = 130
+    sys.exit(status)

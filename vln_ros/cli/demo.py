@@ -1,0 +1,96 @@
+"""``vln_ros demo``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
+from vln_ros.config import ConfigError, Scalar
+
+HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
+ENGINES = ("expert", "qwen")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--episodes", type=int, default=5, help="how many episodes (default: 5)")
+    parser.add_argument("--split", default="val_unseen", help="train, val_seen or val_unseen (default)")
+    parser.add_argument(
+        "--mode",
+        choices=("lockstep", "realtime"),
+        default="lockstep",
+        help="lockstep (default): the world waits for the model, runs are repeatable; "
+        "realtime: it does not, and the executor drives with cmd_vel",
+    )
+    parser.add_argument("--engine", choices=ENGINES, default="expert", help="what decides (default: expert)")
+    parser.add_argument("--checkpoint", default="", help="folder or hub name of a Qwen2.5-VL checkpoint")
+    parser.add_argument("--profile", default="", help="profile of the checkpoint (default: tiny)")
+    parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
+    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second in real time")
+    parser.add_argument("--no-video", action="store_true", help="write no videos")
+    parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/demo-DATE)")
+    parser.add_argument("--json", type=Path, default=None, help="also write the summary there")
+
+
+def run(options: argparse.Namespace) -> int:
+    begun_s = time.monotonic()
+    out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    width, height = _size(options.size)
+    episodes = _write_episodes(out / "dataset", options.split, options.episodes)
+    navigator: dict[str, Scalar] = {
+        "engine": options.engine,
+        "expert.episodes": str(episodes),
+        "reliability": "reliable",
+        "use_sim_time": options.mode == "realtime",
+    }
+    if options.checkpoint:
+        navigator["qwen.checkpoint"] = options.checkpoint
+    if options.profile:
+        navigator["qwen.profile"] = options.profile
+    bridge: dict[str, Scalar] = {
+        "episodes": str(episodes),
+        "mode": options.mode,
+        "run_folder": str(out),
+        "video": not options.no_video,
+        "camera.width": width,
+        "camera.height": height,
+        "realtime_factor": options.speed,
+    }
+    try:
+        with Graph(out / "logs", graph_environment()) as graph:
+            graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
+            graph.start(NodeSpec("navigator", navigator))
+            if options.mode == "realtime":
+                graph.start(NodeSpec("executor", {"use_sim_time": True}))
+            status = graph.wait("sim_bridge")
+    except GraphError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
+    if options.json is not None:
+        options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
+    return status
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.split("x"))
+    except ValueError:
+        raise ConfigError(f"--size = {text!r}: expected WIDTHxHEIGHT, as in 640x480") from None
+    return width, height
+
+
+def _write_episodes(root: Path, split: str, count: int) -> Path:
+    from tqdm import tqdm
+
+    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.splits import iter_episodes
+
+    try:
+        source = iter_episodes(split, count)
+        episodes = tuple(tqdm(source, "making episodes", count, unit="episode", delay=2.0, leave=False))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return write_episodes(root, split, episodes)

@@ -1,0 +1,145 @@
+"""Starts the nodes of a graph as processes, watches them, and ends them together.
+
+ROS's own launch is not on PyPI; on a robot use the launch files.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import yaml
+
+from vln_ros.config import Scalar
+from vln_ros.ros.environment import prepare_environment
+
+END_TIMEOUT_S = 15.0
+POLL_S = 0.1
+
+
+class GraphError(RuntimeError):
+    """A node ended that should not have; the message holds the end of its log."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One node to start.
+
+    Attributes:
+        name: of the node and of its module in ``vln_ros.nodes``.
+        parameters: by dotted name, what differs from the defaults.
+        quiet: log to a file; otherwise it shares the terminal.
+    """
+
+    name: str
+    parameters: Mapping[str, Scalar]
+    quiet: bool = True
+
+
+def graph_environment() -> dict[str, str]:
+    """An environment in which a graph on this machine hears itself and nobody else.
+
+    ``ROS_DOMAIN_ID`` is kept where the user has set it; otherwise it depends on the process, so that
+    two graphs on one machine stay apart.
+    """
+    prepare_environment()
+    environment = dict(os.environ)
+    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+class Graph:
+    """The processes of one graph. Use as a context: leaving it ends all of them.
+
+    Args:
+        folder: where parameter files and logs go.
+        environment: see :func:`graph_environment`.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environment = dict(environment)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: list[IO[bytes]] = []
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def log_path(self, name: str) -> Path:
+        return self._folder / f"{name}.log"
+
+    def start(self, spec: NodeSpec) -> None:
+        """Start a node; it is running, not yet ready, when this returns."""
+        parameters = self._folder / f"{spec.name}.yaml"
+        parameters.write_text(yaml.safe_dump({spec.name: {"ros__parameters": dict(spec.parameters)}}))
+        command = [sys.executable, "-m", f"vln_ros.nodes.{spec.name}"]
+        command += ["--ros-args", "--params-file", str(parameters)]
+        output: IO[bytes] | None = None
+        if spec.quiet:
+            output = self.log_path(spec.name).open("wb")
+            self._logs.append(output)
+        else:
+            command += ["--log-level", "warn"]
+        self._processes[spec.name] = subprocess.Popen(
+            command, env=self._environment, stdout=output, stderr=output, start_new_session=True
+        )
+
+    def pid(self, name: str) -> int:
+        return self._processes[name].pid
+
+    def check(self) -> None:
+        """Raises GraphError if a node has ended."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise GraphError(f"{name} ended with status {process.returncode}\n{self._tail(name)}")
+
+    def wait(self, name: str) -> int:
+        """Until this node ends by itself; returns its status. GraphError if another one ends first."""
+        process = self._processes[name]
+        while True:
+            try:
+                status = process.wait(POLL_S)
+            except subprocess.TimeoutExpired:
+                self.check()
+                continue
+            del self._processes[name]
+            return status
+
+    def _tail(self, name: str) -> str:
+        path = self.log_path(name)
+        if not path.exists():
+            return ""
+        lines = path.read_text("utf-8", "replace").splitlines()
+        return "\n".join([f"--- the end of {path}", *lines[-15:]])
+
+    def close(self) -> None:
+        """Ask every node to end, and end those that do not."""
+        for process in self._processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline_s = time.monotonic() + END_TIMEOUT_S
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+        for log in self._logs:
+            log.close()
+
+    def __enter__(self) -> Graph:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

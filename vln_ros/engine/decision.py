@@ -1,0 +1,119 @@
+"""When to ask the engine: the rule between a stream of frames and a stream of queues. No threads, no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.protocols import Engine
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the executor is, at ``stamp_ns`` of the sensors' clock."""
+
+    instruction: int
+    queue: int
+    remaining: int
+    stamp_ns: int
+
+
+class DecisionLoop:
+    """One engine, one run at a time. Not thread-safe: the thread that owns the engine owns this.
+
+    Args:
+        engine: what decides.
+        decide_on: ``"progress"``: when the executor reports at most ``decide_ahead`` actions left and
+            a frame at least as new as the report was observed; ``"frame"``: after every frame.
+        decide_ahead: see above.
+        lost_after_ns: a queue that the executor does not name this long after its frame was lost on
+            the way; the next decision is then due.
+    """
+
+    def __init__(self, engine: Engine, decide_on: str, decide_ahead: int, lost_after_ns: int) -> None:
+        self.engine = engine
+        self.decide_ahead = decide_ahead
+        self._every_frame = decide_on == "frame"
+        self._lost_after_ns = lost_after_ns
+        self._instruction: Instruction | None = None
+        self._frame: Frame | None = None
+        self._last: ActionChunk | None = None
+        self._progress: Progress | None = None
+        self._paused = False
+        self._queue = 0
+        self.lost = 0
+
+    @property
+    def instruction(self) -> Instruction | None:
+        return self._instruction
+
+    @property
+    def running(self) -> bool:
+        """An instruction is being followed: not cancelled, and not yet ended by a stop."""
+        stopped = self._last is not None and any(a.stop for a in self._last.actions)
+        return self._instruction is not None and not stopped
+
+    def start(self, instruction: Instruction) -> ActionChunk:
+        """Begin a new run. Returns the hold that flushes what the executor still has."""
+        self.engine.start(instruction)
+        self._instruction = instruction
+        self._frame = self._last = self._progress = None
+        return self._hold(instruction.number)
+
+    def cancel(self) -> ActionChunk | None:
+        """End the run without a stop. Returns the hold to publish, None when nothing was running."""
+        if self._instruction is None:
+            return None
+        hold = self._hold(self._instruction.number)
+        self._instruction = None
+        return hold
+
+    def pause(self, paused: bool) -> ActionChunk | None:
+        """Hold without ending the run, or go on with it from the newest frame."""
+        changed, self._paused = paused != self._paused, paused
+        if not changed or self._instruction is None:
+            return None
+        # Whatever the executor had is flushed, so after the pause the next decision starts afresh.
+        self._last = self._progress = None
+        return self._hold(self._instruction.number) if paused else None
+
+    def observe(self, frame: Frame) -> None:
+        """The next frame, in the order of stamps."""
+        if self._instruction is not None:
+            self.engine.observe(frame)
+            self._frame = frame
+
+    def progress(self, progress: Progress) -> None:
+        """The newest report of the executor."""
+        self._progress = progress
+
+    def due(self) -> bool:
+        """Is it time to call :meth:`decide`?"""
+        frame, last, progress = self._frame, self._last, self._progress
+        if frame is None or self._paused or not self.running:
+            return False
+        if last is None:
+            return True
+        if frame.stamp_ns <= last.frame_stamp_ns:
+            return False
+        if self._every_frame:
+            return True
+        if progress is None or frame.stamp_ns < progress.stamp_ns:
+            return False
+        if (progress.instruction, progress.queue) == (last.instruction, last.queue):
+            return progress.remaining <= self.decide_ahead
+        if frame.stamp_ns - last.frame_stamp_ns > self._lost_after_ns:
+            self.lost += 1
+            return True
+        return False
+
+    def decide(self) -> ActionChunk:
+        """Ask the engine, after :meth:`due` said so."""
+        self._queue += 1
+        self._last = self.engine.decide(self._queue)
+        return self._last
+
+    def _hold(self, instruction: int) -> ActionChunk:
+        self._queue += 1
+        stamp_ns = 0 if self._frame is None else self._frame.stamp_ns
+        return ActionChunk(self._queue, instruction, stamp_ns, ())

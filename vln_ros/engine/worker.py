@@ -1,0 +1,177 @@
+"""The one thread that owns an engine, and the post box in front of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.sync.mailbox import LatestMailbox
+
+Raw = TypeVar("Raw")
+
+
+class WorkerEvents(Protocol):
+    """What the worker tells, from its own thread."""
+
+    def on_frame(self, frame: Frame, observe_ms: float) -> None:
+        """A frame was taken in."""
+
+    def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
+        """A queue to publish, and the frame that it answers (None for a hold)."""
+
+    def on_bad_frame(self, error: ValueError) -> None:
+        """A frame that could not be decoded; the stream goes on with the next one."""
+
+    def on_failure(self, error: BaseException) -> None:
+        """The engine failed. The run is over, a hold was sent; a new instruction begins a new one."""
+
+
+@dataclass(frozen=True)
+class Start:
+    instruction: Instruction
+
+
+@dataclass(frozen=True)
+class Cancel:
+    pass
+
+
+@dataclass(frozen=True)
+class Pause:
+    paused: bool
+
+
+@dataclass(frozen=True)
+class DecideAhead:
+    actions: int
+
+
+Command = Start | Cancel | Pause | DecideAhead
+
+
+class EngineWorker(Generic[Raw]):
+    """Runs a :class:`DecisionLoop` in a thread. Frames are latest-wins; commands are never lost.
+
+    The public methods may be called from any thread and return at once.
+
+    Args:
+        loop: owned by the worker's thread from :meth:`start` on.
+        decode: turns what the mailbox carries into a frame with the given index. Decoding an image
+            takes milliseconds, so it is done here and not in the callback that received it.
+        events: told what happens.
+    """
+
+    def __init__(self, loop: DecisionLoop, decode: Callable[[Raw, int], Frame], events: WorkerEvents) -> None:
+        self._loop = loop
+        self._decode = decode
+        self._events = events
+        self.mailbox: LatestMailbox[Raw] = LatestMailbox()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._commands: list[Command] = []
+        self._progress: Progress | None = None
+        self._closing = False
+        self._frames = 0
+        self._frame: Frame | None = None
+        self.frames_processed = 0
+        """Since the start of the worker. Written by its thread only."""
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def running(self) -> bool:
+        """An instruction is being followed."""
+        return self._loop.running
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after the call in progress, and free the engine."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._loop.engine.close()
+
+    def put_frame(self, raw: Raw) -> None:
+        self.mailbox.put(raw)
+        self._wake.set()
+
+    def put_progress(self, progress: Progress) -> None:
+        with self._lock:
+            self._progress = progress
+        self._wake.set()
+
+    def command(self, command: Command) -> None:
+        with self._lock:
+            if isinstance(command, Start):
+                # Frames from before the instruction belong to the run before.
+                self.mailbox.take(0.0)
+            self._commands.append(command)
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closing:
+                return
+            try:
+                self._turn()
+            except Exception as error:
+                hold = self._loop.cancel()
+                if hold is not None:
+                    self._events.on_chunk(hold, None, 0.0)
+                self._events.on_failure(error)
+
+    def _turn(self) -> None:
+        """Everything that has arrived: commands first, then the newest frame, then the decision."""
+        with self._lock:
+            commands, self._commands = self._commands, []
+            progress, self._progress = self._progress, None
+        for command in commands:
+            self._apply(command)
+        if progress is not None:
+            self._loop.progress(progress)
+        raw = self.mailbox.take(0.0)
+        if raw is not None:
+            self._observe(raw)
+        if self._loop.due():
+            begun = time.monotonic()
+            chunk = self._loop.decide()
+            self._events.on_chunk(chunk, self._frame, (time.monotonic() - begun) * 1e3)
+            self._wake.set()  # a frame or a report may be waiting since before the decision
+
+    def _apply(self, command: Command) -> None:
+        chunk: ActionChunk | None = None
+        match command:
+            case Start(instruction):
+                chunk = self._loop.start(instruction)
+                self._frames = 0
+                self._frame = None
+            case Cancel():
+                chunk = self._loop.cancel()
+            case Pause(paused):
+                chunk = self._loop.pause(paused)
+            case DecideAhead(actions):
+                self._loop.decide_ahead = actions
+        if chunk is not None:
+            self._events.on_chunk(chunk, None, 0.0)
+
+    def _observe(self, raw: Raw) -> None:
+        begun = time.monotonic()
+        try:
+            frame = self._decode(raw, self._frames)
+        except ValueError as error:
+            self._events.on_bad_frame(error)
+            return
+        self._loop.observe(frame)
+        self._frames += 1
+        self.frames_processed += 1
+        self._frame = frame
+        self._events.on_frame(frame, (time.monotonic() - begun) * 1e3)

@@ -1,0 +1,187 @@
+"""The world's side of one episode: base, camera and judge. Used by the ROS bridge and without ROS alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.datatypes import Action, ActionChunk, Pose
+from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode
+from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
+from vln_ros.protocols import World
+from vln_ros.sim.episodes import Episode
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """What the robot's sensors give at one moment.
+
+    Attributes:
+        stamp_ns: simulated time.
+        rgb, depth_m: see :meth:`vln_ros.protocols.World.render`.
+        pose: of the base in the world frame, which serves as odometry frame.
+        remaining: actions of the queue in execution that are still to come (lockstep).
+    """
+
+    stamp_ns: int
+    rgb: npt.NDArray[np.uint8]
+    depth_m: npt.NDArray[np.float32]
+    pose: Pose
+    remaining: int
+
+
+def episode_info(episode: Episode) -> EpisodeInfo:
+    """What the record needs to know of an episode."""
+    return EpisodeInfo(
+        episode.episode_id,
+        episode.scene_id,
+        episode.instruction,
+        episode.goal,
+        episode.goal_radius_m,
+        episode.reference_path,
+    )
+
+
+class EpisodeRun:
+    """One episode in a world, from its start to stop, limit or abort.
+
+    Time is simulated: it advances by ``step_period_ns`` per discrete action, or as told by
+    :meth:`drive`. Nothing here reads a clock, except for the duration in the record.
+
+    Args:
+        world: loads the scene and places the robot at once.
+        episode: what to run.
+        start_ns: simulated time at the start.
+        step_period_ns: duration of a discrete action.
+        max_steps: actions after which the episode ends.
+        recorder: keeps what happens; made from :func:`episode_info`.
+
+    Raises:
+        ValueError: the scene does not exist, or the robot does not fit at the start.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        episode: Episode,
+        *,
+        start_ns: int,
+        step_period_ns: int,
+        max_steps: int,
+        recorder: EpisodeRecorder,
+    ) -> None:
+        world.load(episode.scene_id)
+        world.place(episode.start)
+        self.world = world
+        self.episode = episode
+        self.stamp_ns = start_ns
+        self.ended: str | None = None
+        self._start_ns = start_ns
+        self._step_period_ns = step_period_ns
+        self._max_steps = max_steps
+        self._recorder = recorder
+        self._actions = 0
+        self._collisions = 0
+        self._collided = False
+        self._chunk: ActionChunk | None = None
+        self._begun_s = time.monotonic()
+        self._recorder.step(Step.discrete(start_ns, world.pose, None, False))
+
+    @property
+    def elapsed_s(self) -> float:
+        """Simulated time since the start."""
+        return (self.stamp_ns - self._start_ns) / 1e9
+
+    def observe(self, remaining: int = 0) -> Observation:
+        """The sensors now. The frame goes into the video too."""
+        rgb, depth_m = self.world.render()
+        executing = None
+        if self._chunk is not None and 0 < remaining <= len(self._chunk.actions):
+            executing = len(self._chunk.actions) - remaining
+        self._recorder.frame(rgb, depth_m, self.stamp_ns, executing)
+        return Observation(self.stamp_ns, rgb, depth_m, self.world.pose, remaining)
+
+    def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
+        """Note a queue that the robot was given. A hold is no decision."""
+        if chunk.actions:
+            self._chunk = chunk
+            self._recorder.decision(chunk, latency_ms)
+
+    def execute(self, chunk: ActionChunk) -> Iterator[Observation]:
+        """Lockstep: execute a queue; an observation after every action that moves."""
+        for done, action in enumerate(chunk.actions, start=1):
+            self.step(action)
+            if action.stop:
+                return
+            yield self.observe(len(chunk.actions) - done)
+            if self.ended is not None:
+                return
+
+    def step(self, action: Action) -> None:
+        """Execute one discrete action."""
+        motion = self.world.step(action)
+        self.stamp_ns += self._step_period_ns
+        self._actions += 1
+        self._collisions += motion.collided
+        self._recorder.step(Step.discrete(self.stamp_ns, self.world.pose, action, motion.collided))
+        if action.stop:
+            self.ended = "stop"
+        elif self._actions >= self._max_steps:
+            self.ended = "step limit"
+
+    def drive(self, linear_m_s: float, angular_rad_s: float, duration_ns: int) -> None:
+        """Real time: hold a velocity for a while."""
+        motion = self.world.drive(linear_m_s, angular_rad_s, duration_ns / 1e9)
+        self.stamp_ns += duration_ns
+        if motion.collided and not self._collided:  # touching on is one collision
+            self._collisions += 1
+        self._collided = motion.collided
+
+    def note(self, linear_m_s: float, angular_rad_s: float) -> None:
+        """Real time: write the present state into the record."""
+        self._recorder.step(
+            Step.continuous(self.stamp_ns, self.world.pose, linear_m_s, angular_rad_s, self._collided)
+        )
+
+    def completed(self, actions: int) -> None:
+        """Real time: the executor reports that many more actions as done."""
+        self._actions += actions
+        if self._actions >= self._max_steps:
+            self.end("step limit")
+
+    def end(self, why: str) -> None:
+        """End it from outside; the first reason stays."""
+        self.ended = self.ended or why
+
+    def finish(self) -> EpisodeRecord:
+        """Judge it and freeze the record."""
+        return self._recorder.finish(
+            self.ended or "aborted", time.monotonic() - self._begun_s, self._measure()
+        )
+
+    def discard(self) -> None:
+        """Give it up without a record."""
+        self._recorder.discard()
+
+    def _measure(self) -> EpisodeMetrics:
+        positions = np.array([(s.x_m, s.y_m, s.z_m) for s in self._recorder.steps])
+        moved = np.concatenate([[True], (np.diff(positions, axis=0) != 0.0).any(axis=1)])
+        distances = np.empty(len(positions))
+        for i, position in enumerate(positions):
+            # a turn in place keeps its distance: no need to search the way again
+            distances[i] = (
+                self.world.geodesic_distance(position, self.episode.goal) if moved[i] else distances[i - 1]
+            )
+        return measure_episode(
+            positions,
+            distances,
+            stop_called=self.ended == "stop",
+            goal_radius_m=self.episode.goal_radius_m,
+            reference_path=self.episode.reference_path,
+            collisions=self._collisions,
+            steps=self._actions,
+        )

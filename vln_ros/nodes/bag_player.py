@@ -1,0 +1,217 @@
+"""Plays a recording to the other nodes and notes what they answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+from rclpy.publisher import Publisher
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header, String
+from tqdm import tqdm
+from trajectory_msgs.msg import JointTrajectory
+
+from vln_ros.config import ConfigError, PlayerConfig
+from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.ros import convert, qos
+from vln_ros.ros.bag import Bag, BagTopics, Stream
+from vln_ros.ros.parameters import declare_config
+
+
+@dataclass(frozen=True)
+class PlayedDecision:
+    """One queue that came back."""
+
+    queue: int
+    frame_stamp_ns: int
+    actions: tuple[tuple[float, float, bool], ...]
+    after_ms: float
+    """From the publication of the frame that it answers to its arrival."""
+
+
+@dataclass(frozen=True)
+class PlayReport:
+    """What the player saw, and what the navigator says of itself at the end."""
+
+    published: int
+    processed: int
+    decisions: tuple[PlayedDecision, ...]
+    taken_ms: tuple[float, ...]
+    """Per processed frame: from its publication to the news that the engine has taken it in."""
+    late_ms: float
+    """By how much the player itself was late, at most."""
+    navigator: tuple[tuple[str, str], ...]
+
+
+class BagPlayer(ProcessNode):
+    """Publishes the recording's messages as they are, under the topic names of this package.
+
+    A thread of its own keeps the time; with ``rate`` 0 it waits for each frame to be processed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("bag_player")
+        self.config = c = declare_config(self, PlayerConfig)
+        if not c.bag or not c.report:
+            raise ConfigError("bag and report must be named")
+        topics = BagTopics(c.color, c.depth, c.camera_info, c.odometry)
+        self._bag = Bag(Path(c.bag), topics)
+        sensor = qos.sensor(c.reliability, 30)
+        self._outputs: dict[Stream, Publisher] = {
+            Stream.COLOR: self._image_publisher(Stream.COLOR, COLOR_TOPIC, "compressed"),
+            Stream.DEPTH: self._image_publisher(Stream.DEPTH, DEPTH_TOPIC, "compressedDepth"),
+            Stream.CAMERA_INFO: self.create_publisher(CameraInfo, INFO_TOPIC, sensor),
+            Stream.ODOMETRY: self.create_publisher(Odometry, "odom", qos.sensor("reliable", 100)),
+        }
+        self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
+        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 50))
+        self.create_subscription(Header, "frame_processed", self._on_processed, qos.sensor("reliable", 50))
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
+        self._changed = threading.Condition()
+        self._answered = False
+        self._published_s: dict[int, float] = {}
+        self._taken_ms: dict[int, float] = {}
+        self._decisions: list[PlayedDecision] = []
+        self._navigator: tuple[tuple[str, str], ...] = ()
+        self._diagnosed_s = 0.0
+        self._late_s = 0.0
+        self._closing = False
+        self._thread = threading.Thread(target=self._play, name="player", daemon=True)
+        self._thread.start()
+
+    def _image_publisher(self, stream: Stream, topic: str, transport: str) -> Publisher:
+        sensor = qos.sensor(self.config.reliability, 30)
+        if self._bag.is_compressed(stream):
+            return self.create_publisher(CompressedImage, f"{topic}/{transport}", sensor)
+        return self.create_publisher(Image, topic, sensor)
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._bag.close()
+
+    # ------------------------------------------------------------------ what comes back
+
+    def _on_queue(self, msg: JointTrajectory) -> None:
+        arrived_s = time.monotonic()
+        chunk = convert.chunk_from_trajectory(msg)
+        with self._changed:
+            self._answered = True
+            published_s = self._published_s.get(chunk.frame_stamp_ns)
+            if chunk.actions and published_s is not None:
+                actions = tuple((a.forward_m, a.turn_rad, a.stop) for a in chunk.actions)
+                after_ms = (arrived_s - published_s) * 1e3
+                self._decisions.append(PlayedDecision(chunk.queue, chunk.frame_stamp_ns, actions, after_ms))
+            self._changed.notify_all()
+
+    def _on_processed(self, msg: Header) -> None:
+        arrived_s = time.monotonic()
+        stamp_ns = convert.stamp_ns_from_time(msg.stamp)
+        with self._changed:
+            if stamp_ns in self._published_s:
+                self._taken_ms[stamp_ns] = (arrived_s - self._published_s[stamp_ns]) * 1e3
+            self._changed.notify_all()
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        for status in msg.status:
+            if status.name == "vln_ros: navigator":
+                with self._changed:
+                    self._navigator = tuple((v.key, v.value) for v in status.values)
+                    self._diagnosed_s = time.monotonic()
+                    self._changed.notify_all()
+
+    def _wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Until the condition holds; False after the time-out or when the process ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closing or condition(), timeout_s)
+            return not self._closing and condition()
+
+    # ------------------------------------------------------------------ the player's thread
+
+    def _play(self) -> None:
+        try:
+            status = self._play_all()
+        except ConfigError as error:
+            self.get_logger().error(str(error))
+            status = 1
+        self.done.set_result(status)
+
+    def _play_all(self) -> int:
+        c = self.config
+        streams = [*self._outputs.values()]
+        while not all(p.get_subscription_count() for p in streams):
+            if self._wait(lambda: False, 0.05) or self._closing:
+                return 1
+        self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
+        if not self._wait(lambda: self._answered, c.answer_timeout_s):
+            self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
+            return 1
+        self._stream()
+        self._wait(lambda: self._settled(), c.answer_timeout_s)
+        ended_s = time.monotonic()
+        self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
+        report = PlayReport(
+            len(self._published_s),
+            len(self._taken_ms),
+            tuple(self._decisions),
+            tuple(self._taken_ms.values()),
+            self._late_s * 1e3,
+            self._navigator,
+        )
+        Path(c.report).write_text(json.dumps(asdict(report)), "utf-8")
+        return 0
+
+    def _settled(self) -> bool:
+        """The last frame was taken in: the newest wins, so it always is."""
+        return not self._published_s or max(self._published_s) in self._taken_ms
+
+    def _stream(self) -> None:
+        """Publish everything, in time."""
+        c = self.config
+        begun_s = time.monotonic()
+        first_ns: int | None = None
+        with tqdm(
+            total=self._bag.count(Stream.COLOR), unit="frame", file=sys.stderr, disable=None
+        ) as progress:
+            for message in self._bag.messages():
+                first_ns = message.time_ns if first_ns is None else first_ns
+                if c.rate > 0.0:
+                    due_s = begun_s + (message.time_ns - first_ns) / 1e9 / c.rate
+                    self._wait(lambda: False, due_s - time.monotonic())
+                    self._late_s = max(self._late_s, time.monotonic() - due_s)
+                if self._closing:
+                    return
+                if message.stream is Stream.COLOR:
+                    self._before_color(message.data)
+                    progress.update()
+                self._outputs[message.stream].publish(message.data)
+
+    def _before_color(self, data: bytes) -> None:
+        c = self.config
+        if c.rate == 0.0 and self._published_s:
+            last = max(self._published_s)
+            if not self._wait(lambda: last in self._taken_ms, c.frame_timeout_s):
+                self.get_logger().warning(f"frame {last} was not taken in {c.frame_timeout_s:g} s; going on")
+        type_ = CompressedImage if self._bag.is_compressed(Stream.COLOR) else Image
+        stamp_ns = convert.stamp_ns_from_time(deserialize_message(data, type_).header.stamp)
+        with self._changed:
+            self._published_s[stamp_ns] = time.monotonic()
+
+
+def main() -> None:
+    run_node(BagPlayer)
+
+
+if __name__ == "__main__":
+    main()

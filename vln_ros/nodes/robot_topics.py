@@ -1,0 +1,51 @@
+"""The topics of a simulated robot, as a robot's own drivers would publish them."""
+
+from __future__ import annotations
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from vln_ros.config import BridgeConfig
+from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.evaluation.episode_run import Observation
+from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.ros import convert, qos
+
+
+class RobotTopics:
+    """Publishes camera, odometry and clock of a robot in a world."""
+
+    def __init__(self, node: Node, config: BridgeConfig, camera: CameraModel) -> None:
+        self._config = config
+        self._camera = camera
+        sensor = qos.sensor(config.reliability, 5)
+        self._color_pub = node.create_publisher(Image, COLOR_TOPIC, sensor)
+        self._depth_pub = node.create_publisher(Image, DEPTH_TOPIC, sensor)
+        self._info_pub = node.create_publisher(CameraInfo, INFO_TOPIC, sensor)
+        self._odom_pub = node.create_publisher(Odometry, "odom", qos.sensor("reliable", 100))
+        self._clock_pub = node.create_publisher(Clock, "/clock", qos.sensor("best_effort", 1))
+
+    @property
+    def heard(self) -> bool:
+        """Somebody listens to every stream that a frame is made of."""
+        publishers = (self._color_pub, self._depth_pub, self._info_pub, self._odom_pub)
+        return all(p.get_subscription_count() > 0 for p in publishers)
+
+    def clock(self, stamp_ns: int) -> None:
+        self._clock_pub.publish(Clock(clock=convert.time_from_stamp_ns(stamp_ns)))
+
+    def odometry(self, stamp_ns: int, pose: Pose, linear_m_s: float, angular_rad_s: float) -> None:
+        """``pose`` is odom_from_base."""
+        c = self._config
+        self._odom_pub.publish(
+            convert.odometry_from_pose(pose, stamp_ns, c.odom_frame, c.base_frame, linear_m_s, angular_rad_s)
+        )
+
+    def images(self, observation: Observation) -> None:
+        """Colour, depth and camera_info of one observation."""
+        stamp_ns, frame = observation.stamp_ns, self._config.optical_frame
+        self._info_pub.publish(convert.info_from_camera(self._camera, stamp_ns, frame))
+        self._depth_pub.publish(convert.image_from_depth(observation.depth_m, stamp_ns, frame))
+        self._color_pub.publish(convert.image_from_rgb(observation.rgb, stamp_ns, frame))

@@ -1,0 +1,168 @@
+"""The sensor side of a node: subscriptions, alignment, decoding, and the count of everything refused."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from vln_ros.axes import base_from_optical
+from vln_ros.config import NavigatorConfig
+from vln_ros.datatypes import CameraModel, Frame
+from vln_ros.ros import convert, qos
+from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
+
+ImageMsg: TypeAlias = "Image | CompressedImage"
+COLOR_TOPIC = "camera/color/image_raw"
+DEPTH_TOPIC = "camera/aligned_depth_to_color/image_raw"
+INFO_TOPIC = "camera/color/camera_info"
+
+
+@dataclass(frozen=True, eq=False)
+class RawFrame:
+    """An aligned observation whose images are still messages.
+
+    Attributes:
+        aligned: colour and depth message, and the pose at the colour's stamp.
+        camera: from the newest camera_info.
+        arrived_s: monotonic time at which it was complete.
+    """
+
+    aligned: Aligned[ImageMsg, ImageMsg]
+    camera: CameraModel
+    arrived_s: float
+
+
+class SensorInput:
+    """Subscribes a node to its camera and odometry, and hands on complete observations.
+
+    Callbacks only look at headers; images are decoded by :meth:`decode`, in another thread.
+
+    Args:
+        node: gets the subscriptions.
+        config: topics' quality of service, transport, extrinsics and alignment.
+        deliver: receives each complete observation, in the thread of the callbacks.
+    """
+
+    def __init__(self, node: Node, config: NavigatorConfig, deliver: Callable[[RawFrame], None]) -> None:
+        self._node = node
+        self._deliver = deliver
+        self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync)
+        self._camera: CameraModel | None = None
+        # Its camera_info may arrive just after the first image.
+        self._without_camera: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
+        self._base_from_optical = base_from_optical(
+            config.camera_x_m,
+            config.camera_y_m,
+            config.camera_z_m,
+            math.radians(config.camera_roll_deg),
+            math.radians(config.camera_pitch_down_deg),
+            math.radians(config.camera_yaw_deg),
+        )
+        self.refused: Counter[str] = Counter()
+        """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
+
+        sensor = qos.sensor(config.reliability, config.image_depth)
+        color_type, color = Image, COLOR_TOPIC
+        if config.color_transport == "compressed":
+            color_type, color = CompressedImage, f"{COLOR_TOPIC}/compressed"
+        depth_type, depth = Image, DEPTH_TOPIC
+        if config.depth_transport == "compressed":
+            depth_type, depth = CompressedImage, f"{DEPTH_TOPIC}/compressedDepth"
+        node.create_subscription(color_type, color, self._on_color, sensor)
+        node.create_subscription(depth_type, depth, self._on_depth, sensor)
+        node.create_subscription(CameraInfo, INFO_TOPIC, self._on_camera_info, sensor)
+        node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 100))
+
+    @property
+    def counts(self) -> SyncCounts:
+        return self._aligner.counts
+
+    def refuse(self, error: convert.MessageError) -> None:
+        """Count and report a message that cannot be used."""
+        self.refused[error.reason] += 1
+        self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)
+
+    def _on_color(self, msg: ImageMsg) -> None:
+        self._take(lambda: self._aligner.add_color(convert.stamp_ns_from_time(msg.header.stamp), msg))
+
+    def _on_depth(self, msg: ImageMsg) -> None:
+        self._take(lambda: self._aligner.add_depth(convert.stamp_ns_from_time(msg.header.stamp), msg))
+
+    def _on_odometry(self, msg: Odometry) -> None:
+        def add() -> list[Aligned[ImageMsg, ImageMsg]]:
+            try:
+                pose = convert.pose_from_odometry(msg)
+            except convert.MessageError:
+                self._aligner.reject_odometry()
+                raise
+            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+            return self._aligner.add_odometry(stamp_ns, pose, msg.header.frame_id)
+
+        self._take(add)
+
+    def _take(self, add: Callable[[], list[Aligned[ImageMsg, ImageMsg]]]) -> None:
+        try:
+            complete = add()
+        except convert.MessageError as error:
+            self.refuse(error)
+            return
+        for aligned in complete:
+            if self._camera is not None:
+                self._deliver(RawFrame(aligned, self._camera, time.monotonic()))
+            else:
+                if len(self._without_camera) == self._without_camera.maxlen:
+                    self.refuse(convert.MessageError("no_camera_info", f"no camera_info on {INFO_TOPIC}"))
+                self._without_camera.append(aligned)
+
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        try:
+            camera = convert.camera_from_info(msg)
+        except convert.MessageError as error:
+            self.refuse(error)
+            return
+        if camera != self._camera:
+            if self._camera is not None:
+                self.refuse(convert.MessageError("camera_info_changed", f"camera_info is now {camera}"))
+            if reason := convert.distortion_suspicion(msg):
+                text = "camera_info has distortion: subscribe to the rectified image"
+                self.refuse(convert.MessageError(reason, text))
+            self._camera = camera
+            while self._without_camera:
+                self._deliver(RawFrame(self._without_camera.popleft(), camera, time.monotonic()))
+
+    def decode(self, raw: RawFrame, index: int) -> Frame:
+        """Messages to a frame. Safe in another thread than the callbacks'.
+
+        Raises:
+            MessageError: an image cannot be decoded, or its size is not the one of the camera_info.
+        """
+        aligned, camera = raw.aligned, raw.camera
+        color, depth = aligned.color, aligned.depth
+        compressed = isinstance(color, CompressedImage)
+        rgb = convert.rgb_from_compressed(color) if compressed else convert.rgb_from_image(color)
+        depth_m = None
+        if depth is not None:
+            compressed = isinstance(depth, CompressedImage)
+            depth_m = convert.depth_from_compressed(depth) if compressed else convert.depth_from_image(depth)
+            if reason := convert.depth_unit_suspicion(
+                depth.format if compressed else depth.encoding, depth_m
+            ):
+                self.refused[reason] += 1
+        size = (camera.height, camera.width)
+        for name, image in (("colour", rgb), ("depth", depth_m)):
+            if image is not None and image.shape[:2] != size:
+                raise convert.MessageError(
+                    "wrong_size",
+                    f"{name} image is {image.shape[1]}x{image.shape[0]}, camera_info says "
+                    f"{camera.width}x{camera.height}: use a depth registered to colour, and its camera_info",
+                )
+        base = aligned.odom_from_base
+        return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ self._base_from_optical)

@@ -1,0 +1,104 @@
+"""Everything wired without ROS: build an engine from options, run an episode in a world."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
+from vln_ros.datatypes import Frame, Instruction, StepSize
+from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.protocols import Engine, World
+
+
+def step_size(config: StepConfig) -> StepSize:
+    """The options in the package's units."""
+    return StepSize(config.forward_m, math.radians(config.turn_deg))
+
+
+def build_engine(config: NavigatorConfig) -> Engine:
+    """The engine that the options name. Loading a checkpoint takes its time.
+
+    Raises:
+        ConfigError: no such checkpoint, profile, episode file or device; the message says what to do.
+    """
+    match config.engine:
+        case "paced":
+            from vln_ros.engine.paced import PacedEngine
+
+            return PacedEngine(config.paced.decision_ms / 1e3, config.step.forward_m)
+        case "expert":
+            from vln_ros.sim.episodes import read_episodes
+            from vln_ros.sim.guide import EpisodeGuide
+
+            if not config.expert.episodes:
+                raise ConfigError(
+                    "expert.episodes is empty: the expert only knows the way in episodes; name their file"
+                )
+            return EpisodeGuide(
+                read_episodes(Path(config.expert.episodes)),
+                step_size(config.step),
+                config.expert.actions_per_decision,
+            )
+        case "qwen":
+            from vln_ros.engine.model import load_model
+            from vln_ros.engine.profile import load_profile
+            from vln_ros.engine.qwen import QwenEngine
+
+            if not config.qwen.checkpoint:
+                raise ConfigError(
+                    "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint, "
+                    "or make a small random one with `vln_ros tiny FOLDER`"
+                )
+            profile = load_profile(config.qwen.profile)
+            model = load_model(
+                config.qwen.checkpoint,
+                device=config.qwen.device,
+                dtype=config.qwen.dtype,
+                attention=config.qwen.attention,
+                quantisation=config.qwen.quantisation,
+            )
+            return QwenEngine(model, profile, temperature=config.qwen.temperature, seed=config.qwen.seed)
+    raise ConfigError(f"engine = {config.engine!r}: unknown")
+
+
+def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
+    """The decision rule that the options describe, around an engine."""
+    return DecisionLoop(engine, config.decide_on, config.decide_ahead, round(config.lost_after_s * 1e9))
+
+
+def frame_of(observation: Observation, world: World, index: int) -> Frame:
+    """An observation of a world as the frame that the navigator would make of its messages."""
+    return Frame(
+        index,
+        observation.stamp_ns,
+        observation.rgb,
+        observation.depth_m,
+        world.camera,
+        observation.pose,
+        observation.pose @ world.base_from_optical,
+    )
+
+
+def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -> None:
+    """One episode without ROS: the same decisions, action for action, as the graph in lockstep."""
+    loop.start(Instruction(instruction_number, run.episode.instruction))
+    frames = 0
+
+    def show(observation: Observation) -> None:
+        nonlocal frames
+        loop.observe(frame_of(observation, run.world, frames))
+        frames += 1
+
+    show(run.observe())
+    while run.ended is None:
+        begun = time.monotonic()
+        chunk = loop.decide()
+        run.decided(chunk, (time.monotonic() - begun) * 1e3)
+        if not chunk.actions:
+            run.end("hold")
+        for observation in run.execute(chunk):
+            show(observation)
+        loop.progress(Progress(chunk.instruction, chunk.queue, 0, run.stamp_ns))
