@@ -117,11 +117,12 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     pixels = read_pixel_spec(folder)
     _check_pixels(folder, pixels, config)
 
-    arguments: dict[str, Any] = {"quantization_config": quantisation_config} if quantisation_config else {}
-    if quantisation_config or torch_device.type != "cpu":
-        arguments["device_map"] = {"": torch_device} if quantisation_config else None
+    arguments: dict[str, Any] = {}
+    if quantisation_config is not None:  # quantised weights are made on the device, not moved there
+        arguments = {"quantization_config": quantisation_config, "device_map": {"": torch_device}}
     try:
-        network, loaded = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        # Annotated: with output_loading_info it returns a pair, which its signature does not say.
+        pair: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             folder,
             dtype=DTYPES[dtype],
             attn_implementation=attention,
@@ -139,13 +140,14 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         raise CheckpointError(
             f"{folder}: the weights do not fit config.json; do both come from the same checkpoint? ({e})"
         ) from e
-    if missing := sorted(loaded["missing_keys"]):
+    network: Qwen2_5_VLForConditionalGeneration = pair[0]
+    if missing := sorted(pair[1]["missing_keys"]):
         raise CheckpointError(
             f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; "
             "is this a LoRA adapter or a partial copy? Merge or copy the whole checkpoint"
         )
-    if not quantisation_config:
-        network = network.to(torch_device)
+    if quantisation_config is None:
+        network.to(torch_device)  # type: ignore[arg-type]
     network.eval().requires_grad_(False)
     return LoadedModel(
         network=network,
@@ -184,7 +186,8 @@ def _check_attention(name: str, device: torch.device) -> None:
     if name == "flash_attention_2":
         if importlib.util.find_spec("flash_attn") is None:
             raise CheckpointError(
-                "attention = 'flash_attention_2': flash-attn is not installed; pip install flash-attn, or use sdpa"
+                "attention = 'flash_attention_2': flash-attn is not installed; "
+                "pip install flash-attn, or use sdpa"
             )
         if device.type != "cuda":
             raise CheckpointError("attention = 'flash_attention_2' needs a CUDA device; use sdpa")
@@ -261,7 +264,7 @@ def _read_config(folder: Path) -> Qwen2_5_VLConfig:
     family, architectures = raw.get("model_type"), raw.get("architectures") or []
     if family != "qwen2_5_vl" and ARCHITECTURE not in architectures:
         raise CheckpointError(
-            f"{folder} is of model family {family!r} ({', '.join(architectures) or 'no architecture named'}); "
+            f"{folder} is of model family {family!r} (architecture {', '.join(architectures) or 'unnamed'}); "
             "this engine runs Qwen2.5-VL (model_type qwen2_5_vl) only"
         )
     try:
@@ -331,10 +334,10 @@ def _special_tokens(
     for name, expected in stated.items():
         if ids[name] != expected:
             raise CheckpointError(
-                f"{folder}: config.json says token {expected} for <|{name}|>, tokenizer.json says {ids[name]}; "
-                "do both come from the same checkpoint?"
+                f"{folder}: config.json says token {expected} for <|{name}|>, "
+                f"tokenizer.json says {ids[name]}; do both come from the same checkpoint?"
             )
-    rows = config.text_config.vocab_size
+    rows: int = config.get_text_config().vocab_size
     if max(ids.values()) >= rows:
         raise CheckpointError(
             f"{folder}: token id {max(ids.values())} is beyond the {rows} rows of the embedding; "
@@ -392,7 +395,7 @@ def read_pixel_spec(folder: Path) -> PixelSpec:
 
 
 def _check_pixels(folder: Path, pixels: PixelSpec, config: Qwen2_5_VLConfig) -> None:
-    vision = config.vision_config
+    vision: Any = config.vision_config
     for name, ours, theirs in (
         ("patch_size", pixels.patch_size, vision.patch_size),
         ("merge_size", pixels.merge_size, vision.spatial_merge_size),

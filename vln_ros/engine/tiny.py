@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -71,17 +71,33 @@ SPECIAL_TOKENS = (
 _FIRST_PLAIN_ADDED = SPECIAL_TOKENS.index("<tool_call>")
 
 # Qwen's own split: contractions, words with one leading character, single digits, punctuation, space.
-_WORD_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_WORD_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
-_COLOURS = "red green blue yellow white black brown orange purple grey pink cyan".split()
+_COLOURS = (
+    "red",
+    "green",
+    "blue",
+    "yellow",
+    "white",
+    "black",
+    "brown",
+    "orange",
+    "purple",
+    "grey",
+    "pink",
+    "cyan",
+)
 _THINGS = (
-    "sofa lamp table chair bed desk shelf wardrobe plant stool bench cabinet bookcase armchair box ball rug "
-    "door wall window"
-).split()
-_ROOMS = "bedroom kitchen bathroom hallway study office lounge corridor".split() + [
-    "living room",
-    "dining room",
-]
+    *("sofa", "lamp", "table", "chair", "bed", "desk", "shelf", "wardrobe", "plant", "stool", "bench"),
+    *("cabinet", "bookcase", "armchair", "box", "ball", "rug", "door", "wall", "window"),
+)
+_ROOMS = (
+    *("bedroom", "kitchen", "bathroom", "hallway", "study", "office", "lounge", "corridor"),
+    *("living room", "dining room"),
+)
 _PHRASES = (
     "system user assistant",
     "You are a robot. Follow the instruction.",
@@ -90,7 +106,9 @@ _PHRASES = (
     "Go through the door on the right and wait at the end of the corridor.",
     "Walk straight ahead into the next room, then turn around and stop in front of the table.",
     "forward, forward, left, right, stop",
-    "forward, left, forward, right, forward, forward, stop",
+    "left, right, forward, stop",
+    "right, forward, left, forward",
+    "stop",
     "turn left 15 degrees, turn right 30 degrees, turn left 45 degrees, move forward 25cm, move forward 50cm",
     "move forward 75cm, turn right 60 degrees, turn left 90 degrees, stop",
     "forward 25 cm, turn left 15 degree, forward 75 cm, turn right 45 degree",
@@ -302,7 +320,7 @@ def _write_weights(path: Path, config: TinyConfig, model_config: dict[str, Any])
         if not (config.tied and name == "lm_head.weight")
     }
     if config.shards == 1:
-        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+        _save(tensors, path / "model.safetensors")
         return
     names = list(tensors)
     if config.shards > len(names):
@@ -311,12 +329,17 @@ def _write_weights(path: Path, config: TinyConfig, model_config: dict[str, Any])
     for i in range(config.shards):
         part = names[i * len(names) // config.shards : (i + 1) * len(names) // config.shards]
         file = f"model-{i + 1:05d}-of-{config.shards:05d}.safetensors"
-        save_file({name: tensors[name] for name in part}, path / file, metadata={"format": "pt"})
+        _save({name: tensors[name] for name in part}, path / file)
         weight_map |= dict.fromkeys(part, file)
     total = sum(t.numel() * t.element_size() for t in tensors.values())
     _write_json(
         path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
     )
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    # save_file would leave the file readable by its owner only.
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
 
 
 def _released_name(name: str) -> str:
