@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
 from vln_ros.sim.furniture import CATEGORIES, ROOM_FURNITURE
 
@@ -221,10 +222,10 @@ def scene_id(seed: int, kind: str = "flat") -> str:
     """The scene id of a seed: ``embedded/flat_000123/flat_000123.glb``.
 
     Raises:
-        ValueError: unknown kind, or a seed outside ``[0, 999999]``.
+        ConfigError: unknown kind, or a seed outside ``[0, 999999]``.
     """
     if kind not in KINDS or not 0 <= seed <= 999_999:
-        raise ValueError(f"no {kind!r} with seed {seed}: kinds are {', '.join(KINDS)}; seeds 0 to 999999")
+        raise ConfigError(f"no {kind!r} with seed {seed}: kinds are {', '.join(KINDS)}; seeds 0 to 999999")
     name = f"{kind}_{seed:06d}"
     return f"embedded/{name}/{name}.glb"
 
@@ -233,11 +234,11 @@ def generate_flat(scene: str) -> Flat:
     """The flat with this scene id.
 
     Raises:
-        ValueError: not an id of this simulator; the message says how they look.
+        ConfigError: not an id of this simulator; the message says how they look.
     """
     match = _SCENE_ID.fullmatch(scene)
     if match is None or match["kind"] not in KINDS:
-        raise ValueError(
+        raise ConfigError(
             f"no scene {scene!r}: the embedded simulator has {', '.join(scene_id(0, k) for k in KINDS)} "
             "and so on, with any six-digit seed (the same number twice)"
         )

@@ -7,11 +7,12 @@ scenes of its own (seeds from 900000). Episode k of a split is the same whatever
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind, Float64Array, Pose, StepSize, wrap_angle
 from vln_ros.sim.embedded import Scene, SceneCache
 from vln_ros.sim.episodes import Episode
@@ -49,42 +50,52 @@ SPLITS: dict[str, Split] = {
 }
 
 
-def make_episodes(split: str, count: int, kind: str = "flat") -> tuple[Episode, ...]:
-    """All of :func:`iter_episodes`."""
-    return tuple(iter_episodes(split, count, kind))
-
-
-def iter_episodes(split: str, count: int, kind: str = "flat") -> Iterator[Episode]:
+def make_episodes(
+    split: str, count: int, kind: str = "flat", wrap: Callable[[Iterable[int]], Iterable[int]] = iter
+) -> tuple[Episode, ...]:
     """The first ``count`` episodes of a split; fewer asked for are a prefix of more.
 
     Args:
         split: train, val_seen or val_unseen.
         count: how many.
         kind: size of the scenes, a key of :data:`vln_ros.sim.flat.KINDS`.
+        wrap: passes the episode numbers on: a place to hang a progress bar.
 
     Raises:
-        ValueError: unknown split or kind, or more episodes than the split has.
+        ConfigError: unknown split or kind, or more episodes than the split has.
     """
     chosen = _split(split)
     if not 0 < count <= chosen.scenes * EPISODES_PER_SCENE:
-        raise ValueError(f"{split} has 1 to {chosen.scenes * EPISODES_PER_SCENE} episodes, asked for {count}")
+        raise ConfigError(
+            f"{split} has 1 to {chosen.scenes * EPISODES_PER_SCENE} episodes, asked for {count}"
+        )
     cache = SceneCache(AGENT_RADIUS_M, 1)
-    for number in range(count):
+    episodes = []
+    for number in wrap(range(count)):
         scene = cache.get(scene_id(chosen.first_seed + number // EPISODES_PER_SCENE, kind))
-        yield _episode(chosen, number, scene)
+        episodes.append(_episode(chosen, number, scene))
+    return tuple(episodes)
+
+
+def first_seeds(split: str, count: int) -> list[int]:
+    """Seeds of the first ``count`` scenes of a split. Raises ConfigError if it has not that many."""
+    chosen = _split(split)
+    if not 0 < count <= chosen.scenes:
+        raise ConfigError(f"{split} has 1 to {chosen.scenes} scenes, asked for {count}")
+    return list(range(chosen.first_seed, chosen.first_seed + count))
 
 
 def make_scene_episodes(split: str, seed: int, kind: str = "flat") -> tuple[Episode, ...]:
     """The episodes that a split has in the scene with this seed.
 
     Raises:
-        ValueError: unknown split, or a seed that is not in it.
+        ConfigError: unknown split, or a seed that is not in it.
     """
     chosen = _split(split)
     index = seed - chosen.first_seed
     if not 0 <= index < chosen.scenes:
         last = chosen.first_seed + chosen.scenes - 1
-        raise ValueError(f"seed {seed} is not in {split}, which has {chosen.first_seed} to {last}")
+        raise ConfigError(f"seed {seed} is not in {split}, which has {chosen.first_seed} to {last}")
     scene = Scene(scene_id(seed, kind), AGENT_RADIUS_M)
     first = index * EPISODES_PER_SCENE
     return tuple(_episode(chosen, k, scene) for k in range(first, first + EPISODES_PER_SCENE))
@@ -92,7 +103,7 @@ def make_scene_episodes(split: str, seed: int, kind: str = "flat") -> tuple[Epis
 
 def _split(name: str) -> Split:
     if name not in SPLITS:
-        raise ValueError(f"no split {name!r}: choose one of {', '.join(SPLITS)}")
+        raise ConfigError(f"no split {name!r}: choose one of {', '.join(SPLITS)}")
     return SPLITS[name]
 
 

@@ -40,7 +40,7 @@ def _noise(rng: np.random.Generator, rows: int, columns: int, low: float, high: 
 
 def _paint(color: Color, brightness: _Float32) -> Texture:
     rgb = np.asarray(color, np.float32) * brightness[..., None]
-    return np.clip(rgb, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb, 0, 255), np.uint8)
 
 
 def plaster(rng: np.random.Generator, color: Color) -> Texture:
@@ -84,7 +84,7 @@ def _tiles(rng: np.random.Generator, color: Color, other: Color) -> Texture:
     rgb = rgb * brightness[..., None]
     grout = (row % size < 3) & (row // size < 6) | (column % size < 3) & (column // size < 6)
     rgb[grout] = np.asarray(color, np.float32) * 0.62
-    return np.asarray(np.clip(rgb, 0, 255).astype(np.uint8))
+    return np.asarray(np.clip(rgb, 0, 255), np.uint8)
 
 
 def brick(rng: np.random.Generator, color: Color) -> Texture:
@@ -94,9 +94,10 @@ def brick(rng: np.random.Generator, color: Color) -> Texture:
     row = y // height
     shifted = (x + (row % 2) * width // 2) % TEXTURE_PX
     shade = rng.uniform(0.82, 1.08, (rows, per_row)).astype(np.float32)[row, shifted // width]
-    rgb = np.asarray(color, np.float32) * shade[..., None]
+    rgb: _Float32 = np.asarray(color, np.float32) * shade[..., None]
     rgb[(y % height < 4) | (shifted % width < 4)] = (190, 184, 176)
-    return np.clip(rgb * _noise(rng, 256, 256, 0.86, 1.0)[..., None], 0, 255).astype(np.uint8)
+    rgb *= _noise(rng, 256, 256, 0.86, 1.0)[..., None]
+    return np.asarray(np.clip(rgb, 0, 255), np.uint8)
 
 
 def stripes(rng: np.random.Generator, color: Color) -> Texture:
