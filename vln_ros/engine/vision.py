@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.pieces import Image, Video
+from vln_ros.engine.preprocess import patchify, stack_video
+from vln_ros.engine.profile import ImageSpec
 
 
 class Patches(Protocol):
@@ -56,3 +61,28 @@ def encode_video(
     thw = torch.tensor([grid], device=network.device)
     features = torch.cat(list(network.model.get_video_features(pixels, thw).pooler_output))
     return Video(features, grid[0], grid[1] // merge, grid[2] // merge, seconds_per_grid, first_grid)
+
+
+class Eyes:
+    """Frames to vision features, at the size that a profile asks for."""
+
+    def __init__(self, model: LoadedModel, size: ImageSpec) -> None:
+        self._model = model
+        self._size = size
+        self.max_pixels = size.max_pixels
+        """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
+
+    def see(self, rgb: npt.NDArray[np.uint8]) -> Image:
+        """One frame, ``[H, W, 3]``."""
+        patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+        return encode_images(self._model.network, [patches])[0]
+
+    def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
+        """Several frames of one size as a video."""
+        clip = stack_video(frames, self._model.pixels, self.max_pixels, self._size.resize)
+        return encode_video(
+            self._model.network,
+            clip.patches,
+            (clip.grid_t, clip.grid_h, clip.grid_w),
+            seconds_per_grid=frame_interval_s * self._model.pixels.temporal_patch_size,
+        )

@@ -1,0 +1,232 @@
+"""Context strategies: what of the past is in the stream when the model is asked.
+
+All share one interface and one session; which one a checkpoint was trained with is in its profile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from vln_ros.datatypes import Frame
+from vln_ros.engine.pieces import Image, Piece
+from vln_ros.engine.profile import ContextSpec
+from vln_ros.engine.script import Script
+from vln_ros.engine.session import Session
+from vln_ros.engine.timeline import Snapshot
+from vln_ros.engine.vision import Eyes
+
+
+class Context(Protocol):
+    """From frames and answers to the pieces that stand before the next answer.
+
+    The caller pushes what :meth:`question` returns, decodes behind it, and reports the answer. If
+    that fails it may ask again: the stream goes back to where it was.
+    """
+
+    def start(self, instruction: str) -> None:
+        """Forget everything and begin a run."""
+
+    def observe(self, frame: Frame) -> None:
+        """Take in the next frame."""
+
+    def question(self) -> Sequence[Piece]:
+        """What is still to be pushed before the model answers for the newest frame.
+
+        Raises:
+            RuntimeError: no frame yet.
+        """
+
+    def answered(self, ids: Sequence[int], actions: int) -> None:
+        """The model said ``ids``, which is ``actions`` primitive actions."""
+
+
+class Bound(Protocol):
+    """Keeps a growing stream within a budget."""
+
+    def begin(self) -> None:
+        """A new run: nothing is in the stream."""
+
+    def note(self, block: int, frame: Frame, image: Image) -> None:
+        """``frame`` is about to enter the stream under the number ``block``."""
+
+    def enforce(self, session: Session) -> None:
+        """Evict what must go. Called between turns, when nobody holds a snapshot."""
+
+
+class FrameBank:
+    """Vision features of past frames, in main memory, thinned evenly when there are too many."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._images: list[Image] = []
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def add(self, image: Image) -> None:
+        self._images.append(replace(image, features=image.features.cpu()))
+        if len(self._images) > self._limit:
+            # Every other one of all but the newest: an even choice among these stays nearly even.
+            self._images = [*self._images[:-1:2], self._images[-1]]
+
+    def keep_newest(self, count: int) -> None:
+        if len(self._images) > count:
+            del self._images[: len(self._images) - count]
+
+    def clear(self) -> None:
+        self._images.clear()
+
+    def choose(self, indices: Sequence[int]) -> list[Image]:
+        return [self._images[i] for i in indices]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    before: Snapshot
+    pieces: tuple[Piece, ...]
+
+
+class AppendContext:
+    """One growing chat: every turn and answer stays (ActiveVLN, arXiv 2509.12618).
+
+    Args:
+        eager: prefill a frame when it arrives; otherwise all goes into the question's forward.
+        bound: keeps the stream within a budget; None lets it grow.
+    """
+
+    _lead: tuple[Piece, ...]
+    _tail: tuple[Piece, ...]
+    _history: tuple[Image, ...]
+    _pending: list[Piece]
+    _turn_start: Snapshot
+    _asked: _Asked | None
+    _answer: tuple[int, ...] | None
+    _number: int
+    _images: int
+    _actions: int
+    _answer_actions: int
+
+    def __init__(
+        self,
+        session: Session,
+        script: Script,
+        eyes: Eyes,
+        spec: ContextSpec,
+        *,
+        eager: bool,
+        bound: Bound | None,
+    ) -> None:
+        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._eager, self._bound = eager, bound
+        self._instruction = ""
+        self._begin(())
+
+    def start(self, instruction: str) -> None:
+        self._instruction = instruction
+        self._begin(())
+
+    def observe(self, frame: Frame) -> None:
+        image = self._eyes.see(frame.rgb)
+        if self._answer is not None:
+            self._close_turn()
+        if self._images and self._spec.unasked_frames == "drop":
+            self._session.rollback(self._turn_start)
+            self._images = 0
+        self._remember(image)
+        if not self._images:
+            self._turn_start = self._session.snapshot()
+            turn = self._script.turn(self._number, self._instruction, self._history, self._block)
+            self._pending = [*self._lead, *turn.head]
+            self._tail = turn.tail
+        self._asked = None
+        self._pending += self._script.shown(image, self._block)
+        self._images += 1
+        if self._bound is not None and self._block is not None:
+            self._bound.note(self._block, frame, image)
+        if self._eager:
+            self._session.push(self._pending)
+            self._pending = []
+
+    def question(self) -> Sequence[Piece]:
+        if not self._images:
+            raise RuntimeError("the model is asked before it has seen a frame")
+        if self._asked is None:
+            self._asked = _Asked(self._session.snapshot(), (*self._pending, *self._tail))
+        else:
+            self._session.rollback(self._asked.before)
+        self._answer = None
+        return self._asked.pieces
+
+    def answered(self, ids: Sequence[int], actions: int) -> None:
+        self._answer = tuple(ids)
+        self._answer_actions = actions
+
+    @property
+    def _block(self) -> int | None:
+        """The first turn belongs to no block: with the system text it is what must always stay."""
+        return self._number or None
+
+    def _begin(self, history: Sequence[Image]) -> None:
+        """An empty stream, whose first turn shows ``history``."""
+        self._session.reset()
+        if self._bound is not None:
+            self._bound.begin()
+        self._lead = self._script.opening()
+        self._history = tuple(history)
+        self._number = self._actions = self._images = self._answer_actions = 0
+        self._pending = []
+        self._tail = ()
+        self._turn_start = self._session.snapshot()
+        self._asked = None
+        self._answer = None
+
+    def _remember(self, image: Image) -> None:
+        """For a strategy that shows frames again."""
+
+    def _close_turn(self) -> None:
+        assert self._answer is not None
+        self._lead = self._script.reply(self._answer, self._block)
+        self._number += 1
+        self._actions += self._answer_actions
+        self._images = 0
+        self._history = ()
+        self._asked = self._answer = None
+        if self._bound is not None:
+            self._bound.enforce(self._session)
+
+
+class WindowResetContext(AppendContext):
+    """A chat that is dropped every ``reset_steps`` actions and begun anew with some past frames.
+
+    The rhythm of StreamVLN (arXiv 2507.05240). The reset happens when the first frame after the
+    actions arrives, so a queue that is still being executed is not touched by it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        script: Script,
+        eyes: Eyes,
+        spec: ContextSpec,
+        *,
+        eager: bool,
+        bound: Bound | None,
+        bank_frames: int,
+    ) -> None:
+        self._bank = FrameBank(bank_frames)
+        super().__init__(session, script, eyes, spec, eager=eager, bound=bound)
+
+    def start(self, instruction: str) -> None:
+        self._bank.clear()
+        super().start(instruction)
+
+    def _close_turn(self) -> None:
+        super()._close_turn()
+        assert self._spec.reset_steps is not None
+        if self._actions >= self._spec.reset_steps:
+            self._begin(self._bank.choose(self._spec.choose_history(len(self._bank))))
+
+    def _remember(self, image: Image) -> None:
+        self._bank.add(image)

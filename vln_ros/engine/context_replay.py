@@ -1,0 +1,145 @@
+"""Context strategies that show the past anew with every question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.datatypes import Frame
+from vln_ros.engine.context import FrameBank
+from vln_ros.engine.pieces import Piece, Video
+from vln_ros.engine.profile import ContextSpec
+from vln_ros.engine.script import Script
+from vln_ros.engine.session import Session
+from vln_ros.engine.timeline import Snapshot
+from vln_ros.engine.vision import Eyes
+from vln_ros.memory.star import Selection, scene_change, select_frames
+
+
+class HistoryContext:
+    """Every question is a chat of its own, with some past frames (NaVIDA, InternVLA-N1 System-2).
+
+    Vision features are computed once per frame, when it arrives, and kept; the decoder sees the
+    frames anew each time. What stands before the first frame is prefilled once.
+    """
+
+    def __init__(
+        self, session: Session, script: Script, eyes: Eyes, spec: ContextSpec, *, bank_frames: int
+    ) -> None:
+        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._bank = FrameBank(bank_frames)
+        self._instruction = ""
+
+    def start(self, instruction: str) -> None:
+        self._instruction = instruction
+        self._bank.clear()
+        self._session.reset()
+        self._session.push(self._script.opening())
+        self._opened = self._session.snapshot()
+
+    def observe(self, frame: Frame) -> None:
+        self._bank.add(self._eyes.see(frame.rgb))
+        if self._spec.history_limit:
+            self._bank.keep_newest(self._spec.history_limit + 1)
+
+    def question(self) -> Sequence[Piece]:
+        if not len(self._bank):
+            raise RuntimeError("the model is asked before it has seen a frame")
+        past = len(self._bank) - 1
+        chosen = self._spec.choose_history(past)
+        if not past and self._spec.history_empty == "current":
+            chosen = (0,)
+        turn = self._script.turn(0, self._instruction, self._bank.choose(chosen))
+        (current,) = self._bank.choose([past])
+        self._session.rollback(self._opened)
+        return (*turn.head, *self._script.shown(current), *turn.tail)
+
+    def answered(self, ids: Sequence[int], actions: int) -> None:
+        """Nothing of an answer is shown again."""
+
+
+@dataclass(frozen=True)
+class _Collected:
+    rgb: npt.NDArray[np.uint8]
+    stamp_ns: int
+    score: float
+
+
+class DelayedBatchContext:
+    """Frames are only collected; when asked, those that matter are encoded as one video.
+
+    It puts all the work between question and answer, and saves none of it: the vision tower has no
+    attention across frames. It is here to be compared with. The prefilled video is kept until
+    another frame comes.
+    """
+
+    _kept: list[_Collected]
+    _total: int
+    _asked: Snapshot | None
+    _tail: tuple[Piece, ...]
+
+    def __init__(self, session: Session, script: Script, eyes: Eyes, spec: ContextSpec) -> None:
+        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._instruction = ""
+        self._clear()
+
+    def start(self, instruction: str) -> None:
+        self._instruction = instruction
+        self._clear()
+
+    @property
+    def selection(self) -> Selection:
+        """What the next question would show, of all frames of the run."""
+        return self._select()
+
+    def observe(self, frame: Frame) -> None:
+        if self._kept and self._kept[-1].rgb.shape != frame.rgb.shape:
+            self._kept.clear()  # a video has one size
+        # The first frame has nothing before it that it could look like.
+        score = scene_change(self._kept[-1].rgb, frame.rgb) if self._kept else 1.0
+        self._kept.append(_Collected(frame.rgb, frame.stamp_ns, score))
+        self._total += 1
+        self._asked = None
+        # A frame that is not chosen now is never chosen later: the scores before the window are final.
+        self._kept = [self._kept[i] for i in self._select().indices]
+
+    def question(self) -> Sequence[Piece]:
+        if not self._kept:
+            raise RuntimeError("the model is asked before it has seen a frame")
+        if self._asked is None:
+            turn = self._script.turn(0, self._instruction, ())
+            self._session.reset()
+            self._session.push((*self._script.opening(), *turn.head, *self._script.shown(self._film())))
+            self._asked, self._tail = self._session.snapshot(), turn.tail
+        else:
+            self._session.rollback(self._asked)
+        return self._tail
+
+    def answered(self, ids: Sequence[int], actions: int) -> None:
+        """Nothing of an answer is shown again."""
+
+    def _clear(self) -> None:
+        self._session.reset()
+        self._kept = []
+        self._total = 0
+        self._asked = None
+        self._tail = ()
+
+    def _select(self) -> Selection:
+        spec = self._spec
+        assert spec.recent_frames and spec.important_frames is not None and spec.important_score is not None
+        chosen = select_frames(
+            [c.score for c in self._kept],
+            recent=spec.recent_frames,
+            important=spec.important_frames,
+            threshold=spec.important_score,
+        )
+        return Selection(chosen.indices, self._total)
+
+    def _film(self) -> Video:
+        shown = self._kept
+        span_s = (shown[-1].stamp_ns - shown[0].stamp_ns) * 1e-9
+        return self._eyes.film([c.rgb for c in shown], span_s / max(len(shown) - 1, 1))

@@ -1,0 +1,185 @@
+"""The engine: a Qwen2.5-VL checkpoint that turns frames into action queues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
+from vln_ros.engine.context import AppendContext, Context, WindowResetContext
+from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
+from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue
+from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.model import LoadedModel
+from vln_ros.engine.profile import Profile
+from vln_ros.engine.script import Script
+from vln_ros.engine.session import Session, Work
+from vln_ros.engine.vision import Eyes
+
+_TRIES = 3
+_RETRY_TEMPERATURE = 0.7
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """The state of an engine after its last decision, for diagnostics and results.
+
+    Attributes:
+        cached_tokens: tokens in the stream.
+        used_bytes, allocated_bytes: of the cache.
+        decision: decoder work since the decision before: frames, question and answer.
+        unparsed: answers so far that were no actions (free decoding only).
+    """
+
+    cached_tokens: int
+    used_bytes: int
+    allocated_bytes: int
+    decision: Work
+    unparsed: int
+
+
+@dataclass(frozen=True)
+class _Answer:
+    ids: tuple[int, ...]
+    actions: tuple[Action, ...]
+    probabilities: tuple[float, ...]
+    wanted: str | None
+
+
+class QwenEngine:
+    """Implements :class:`vln_ros.protocols.Engine`.
+
+    Args:
+        model: shared, read only.
+        temperature: 0 decodes greedily.
+        seed: the same seed, instructions and frames give the same queues.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        profile: Profile,
+        *,
+        temperature: float,
+        seed: int,
+        stream: StreamConfig | None = None,
+    ) -> None:
+        self._config = config = stream or StreamConfig()
+        self.profile = profile
+        self._end_token = model.tokens.im_end
+        self._temperature, self._seed = temperature, seed
+        self._script = Script(model, profile)
+        self._rules = QueueRules(
+            profile.separator,
+            min(profile.max_phrases, config.max_phrases or profile.max_phrases),
+            max_repeats=None if config.max_repeats < 0 else config.max_repeats,
+            reversals=config.reversals,
+        )
+        self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_token)
+        self.session = Session(model.network, block_tokens=config.cache_block_tokens)
+        self.context = self._build_context(Eyes(model, profile.image))
+        self._generator = torch.Generator()
+        self._instruction: Instruction | None = None
+        self._frame: Frame | None = None
+        self._last: tuple[Action, ...] = ()
+        self._reported = Work()
+        self._unparsed = 0
+
+    def start(self, instruction: Instruction) -> None:
+        self._instruction, self._frame, self._last = instruction, None, ()
+        self._generator.manual_seed(self._seed + instruction.number)
+        self.context.start(instruction.text)
+
+    def observe(self, frame: Frame) -> None:
+        if self._instruction is None:
+            raise RuntimeError("a frame came before any instruction: call start first")
+        self.context.observe(frame)
+        self._frame = frame
+
+    def decide(self, queue: int) -> ActionChunk:
+        if self._instruction is None or self._frame is None:
+            missing = "instruction" if self._instruction is None else "frame"
+            raise RuntimeError(f"the engine is asked to decide before any {missing}")
+        answer = self._free() if self._config.decode == "free" else self._constrained()
+        self.context.answered(answer.ids, len(answer.actions))
+        self._last = answer.actions or self._last
+        return ActionChunk(
+            queue,
+            self._instruction.number,
+            self._frame.stamp_ns,
+            answer.actions,
+            answer.probabilities,
+            answer.wanted,
+        )
+
+    def report(self) -> EngineReport:
+        done, self._reported = self.session.work - self._reported, self.session.work
+        cache = self.session.cache
+        return EngineReport(
+            self.session.timeline.tokens, cache.used_bytes, cache.allocated_bytes, done, self._unparsed
+        )
+
+    def close(self) -> None:
+        self.session.close()
+        self._instruction = self._frame = None
+
+    def _build_context(self, eyes: Eyes) -> Context:
+        config, spec = self._config, self.profile.context
+        session, script, eager = self.session, self._script, config.prefill_on_arrival
+        match spec.strategy:
+            case "append":
+                return AppendContext(session, script, eyes, spec, eager=eager, bound=None)
+            case "window_reset":
+                return WindowResetContext(
+                    session, script, eyes, spec, eager=eager, bound=None, bank_frames=config.bank_frames
+                )
+            case "history":
+                return HistoryContext(session, script, eyes, spec, bank_frames=config.bank_frames)
+            case "delayed_batch":
+                return DelayedBatchContext(session, script, eyes, spec)
+        raise ConfigError(f"profile {self.profile.name}: unknown context strategy {spec.strategy!r}")
+
+    def _constrained(self) -> _Answer:
+        config = self._config
+        options = DecodeOptions(
+            DecodeMode(config.decode), self._temperature, config.tree_nodes, config.wanted_tokens
+        )
+        decoded = decode_queue(self.session, self.context.question(), self._grammar, options, self._generator)
+        probabilities: list[float] = []
+        for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
+            # A phrase is one choice: its further primitives follow from it.
+            more = len(self.profile.vocabulary[index].actions) - 1
+            probabilities += [probability, *[1.0] * more]
+        wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
+        return _Answer(decoded.ids, self._grammar.actions(decoded.queue), tuple(probabilities), wanted)
+
+    def _free(self) -> _Answer:
+        """Say anything, then read it; what cannot be read is dealt with as the profile says."""
+        ids, text, queue = self._say(self._temperature)
+        if queue is not None:
+            return _Answer(ids, self._grammar.actions(queue), (), None)
+        self._unparsed += 1
+        policy = self.profile.on_unparsed
+        if policy == "repeat" and self._last:
+            return _Answer(ids, self._last[:1], (), text)
+        if policy == "ask_again":
+            for _ in range(_TRIES):
+                again, _, queue = self._say(max(self._temperature, _RETRY_TEMPERATURE))
+                if queue is not None:
+                    return _Answer(again, self._grammar.actions(queue), (), text)
+        return _Answer(ids, (), (), text)
+
+    def _say(self, temperature: float) -> tuple[tuple[int, ...], str, tuple[int, ...] | None]:
+        ids = decode_free(
+            self.session,
+            self.context.question(),
+            max_tokens=self._config.free_tokens,
+            end_token=self._end_token,
+            temperature=temperature,
+            generator=self._generator,
+        )
+        text = self._script.detokenize(ids)
+        rules = self._rules
+        return ids, text, parse_queue(text, self.profile.vocabulary, rules.separator, rules.max_phrases)
