@@ -22,6 +22,7 @@ _GOOD = "#1a8f4b"
 _BAD = "#c8382f"
 _REFERENCE = "#d6258c"
 _MARGIN_M = 1.5
+_WIDTH_IN, _MAX_HEIGHT_IN, _HEADER_IN, _FOOTER_IN = 8.0, 7.0, 1.35, 0.42
 _TICKS = 16  # headings drawn along a path, at most
 
 
@@ -59,6 +60,8 @@ def _window(points: Float64Array, size_px: tuple[int, int] | None, px_per_m: flo
     grow = np.maximum(extent, extent.max() * 2.0 / 3.0) - extent
     low, high = low - grow / 2.0, high + grow / 2.0
     if size_px is not None:
+        if max(size_px) <= 2.0 * max(extent):  # the whole plan tells more
+            return -0.5, size_px[0] - 0.5, -0.5, size_px[1] - 0.5
         limit = np.array(size_px, np.float64) - 0.5
         low, high = np.clip(low, -0.5, limit), np.clip(high, -0.5, limit)
     return float(low[0]), float(high[0]), float(low[1]), float(high[1])
@@ -102,14 +105,16 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     if len(everything) == 0:
         everything = np.zeros((1, 2))
 
-    figure = Figure(figsize=(8.0, 6.8), dpi=100, facecolor="white")
+    size = None if plan is None else (plan.image.shape[1], plan.image.shape[0])
+    left, right, low, high = _window(place(everything), size, px_per_m)
+    width, height = _WIDTH_IN * 0.86, min(_WIDTH_IN * 0.86 * (high - low) / (right - left), _MAX_HEIGHT_IN)
+    total = _HEADER_IN + height + _FOOTER_IN
+    figure = Figure(figsize=(_WIDTH_IN, total), dpi=100, facecolor="white")
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.03, 0.86, 0.80), anchor="NW")
-    size = None
+    inner = (0.03, _FOOTER_IN / total, width / _WIDTH_IN, height / total)
+    axes = figure.add_axes(inner)
     if plan is not None:
         axes.imshow(plan.image, interpolation="bilinear", alpha=0.85)
-        size = (plan.image.shape[1], plan.image.shape[0])
-    left, right, low, high = _window(place(everything), size, px_per_m)
     axes.set_xlim(left, right)
     axes.set_ylim((high, low) if plan is not None else (low, high))  # rows of an image count downwards
     axes.set_aspect("equal")
@@ -154,27 +159,24 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     if len(path):
         _travelled(figure, axes, record, place(path), place)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(
-            loc="lower right",
-            ncols=5,
-            fontsize=9,
-            framealpha=0.92,
-            edgecolor="none",
-            handletextpad=0.4,
-            columnspacing=1.2,
-        )
+        figure.legend(
+            loc="lower left", ncols=5, fontsize=9, frameon=False, handletextpad=0.4, columnspacing=1.4,
+            bbox_to_anchor=(0.02, 0.0),
+        )  # fmt: skip
 
     span_m = (right - left) / px_per_m
     length_m = _nice_length_m(span_m)
     _scale_bar(axes, length_m, length_m * px_per_m / (right - left))
-    text = textwrap.shorten(info.instruction, 260, placeholder=" …")
-    figure.text(0.03, 0.975, textwrap.fill(text, 92), fontsize=11, color=_INK, va="top", parse_math=False)
-    line_text, colour = _headline(record)
-    figure.text(
-        0.03, 0.848, line_text, fontsize=10.5, color=colour, va="bottom", weight="bold", parse_math=False
+    name = textwrap.shorten(f"{info.scene_id}   #{info.episode_id}", 100, placeholder="…")
+    text = textwrap.fill(textwrap.shorten(info.instruction, 260, placeholder=" …"), 92)
+    verdict, colour = _headline(record)
+    lines: tuple[tuple[float, str, dict[str, Any]], ...] = (
+        (0.15, name, {"fontsize": 9, "color": _MUTED, "va": "top"}),
+        (0.38, text, {"fontsize": 11, "color": _INK, "va": "top"}),
+        (_HEADER_IN - 0.1, verdict, {"fontsize": 10.5, "color": colour, "va": "bottom", "weight": "bold"}),
     )
-    name = textwrap.shorten(f"{info.scene_id}  #{info.episode_id}", 60, placeholder="…")
-    figure.text(0.97, 0.848, name, fontsize=9, color=_MUTED, va="bottom", ha="right", parse_math=False)
+    for inches, words, style in lines:
+        figure.text(0.03, 1.0 - inches / total, words, parse_math=False, **style)
     return figure
 
 
@@ -191,7 +193,8 @@ def _travelled(figure: Figure, axes: Any, record: EpisodeRecord, line: Float64Ar
         ways.set_array(time_s[1:])
         axes.add_collection(ways)
         if time_s[-1] > 0.0:
-            bar = figure.colorbar(ways, cax=figure.add_axes((0.91, 0.15, 0.018, 0.68)))
+            box = axes.get_position()
+            bar = figure.colorbar(ways, cax=figure.add_axes((0.91, box.y0, 0.018, box.height)))
             bar.set_label("time [s]", fontsize=9, color=_MUTED)
             bar.ax.tick_params(labelsize=8, colors=_MUTED)
             bar.outline.set_visible(False)
@@ -216,20 +219,21 @@ def _travelled(figure: Figure, axes: Any, record: EpisodeRecord, line: Float64Ar
     )  # fmt: skip
     axes.plot(
         *line[-1], "s", color=_INK, markeredgecolor="white", markeredgewidth=1.5, markersize=9, label="end",
-        linestyle="none", zorder=7,
+        linestyle="none", zorder=9,
     )  # fmt: skip
 
 
 def _scale_bar(axes: Any, length_m: float, share: float) -> None:
-    """A bar of ``length_m`` in the lower left corner; ``share`` of the axes' width."""
-    box = {"boxstyle": "round,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    """A bar of ``length_m`` below the axes at the right; ``share`` of the axes' width."""
+    y = -0.045
     axes.plot(
-        [0.03, 0.03 + share], [0.035, 0.035], transform=axes.transAxes, color=_INK, linewidth=4, zorder=9,
-        solid_capstyle="butt",
+        [1.0 - share, 1.0], [y, y], transform=axes.transAxes, color=_INK, linewidth=4, solid_capstyle="butt",
+        clip_on=False,
     )  # fmt: skip
     axes.text(
-        0.03, 0.05, f"{length_m:g} m", transform=axes.transAxes, fontsize=9, color=_INK, bbox=box, zorder=9
-    )
+        0.99 - share, y, f"{length_m:g} m", transform=axes.transAxes, fontsize=9, color=_INK,
+        ha="right", va="center",
+    )  # fmt: skip
 
 
 def write_map(record: EpisodeRecord, plan: Plan | None, path: Path) -> None:
