@@ -262,6 +262,7 @@ def test_after_a_clock_reset_frames_come_out_again() -> None:
             out += aligner.add_depth(t * MS, 0)
             out += aligner.add_color(t * MS, 0)
         assert [a.stamp_ns // MS for a in out][-2:] == [start + 100, start + 200]
+    assert aligner.counts.clock_resets == 1
 
 
 def test_odometry_of_another_frame_is_refused_unless_any_is_accepted() -> None:
@@ -287,3 +288,13 @@ def test_buffers_are_bounded() -> None:
         aligner.add_color((start + i) * MS, i)
     assert aligner.counts.pending == MAX_PENDING_COLOR
     assert aligner.counts.color_overflow == 5
+
+
+def test_a_depth_image_may_serve_two_color_images() -> None:
+    aligner: Aligner[int, int] = Aligner(CONFIG)
+    out = aligner.add_odometry(100 * MS, at(0), "odom") + aligner.add_depth(95 * MS, 1)
+    for t in (100, 110):
+        out += aligner.add_color(t * MS, t)
+    out += aligner.add_depth(130 * MS, 2)
+    out += aligner.add_odometry(110 * MS, at(0), "odom")
+    assert [(a.color, a.depth) for a in out] == [(100, 1), (110, 1)]
