@@ -1,0 +1,326 @@
+"""``vln_ros bench stream``: streaming against asking `generate` with the whole history."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vln_ros.config import ConfigError, TinyConfig
+
+if TYPE_CHECKING:
+    from vln_ros.engine.stream_bench import Request, Result
+
+HELP = "streaming against native one-shot inference: latency, memory, work, agreement"
+SWEEPS = ("frames", "chunk", "resolution")
+CHUNKS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Both ways at one setting.
+
+    Attributes:
+        lag_s: per frame rate asked for, how far behind the camera the stream is when the last frame
+            has come, computed from the measured time of each frame.
+        logit_difference: largest difference between the scores of the first answer token.
+        same_tokens: share of answer tokens that agree.
+        flops_question_each_frame: decoder FLOPs, prefill and answers, had the question been put after
+            every chunk of frames; ``streaming`` and ``native``.
+    """
+
+    sweep: str
+    request: Request
+    streaming: Result
+    native: Result
+    lag_s: dict[str, float]
+    logit_difference: float
+    same_tokens: float
+    flops_question_each_frame: dict[str, float]
+
+    @property
+    def first_token_speedup(self) -> float:
+        return self.native.first_token_s / self.streaming.first_token_s
+
+    @property
+    def total_speedup(self) -> float:
+        return self.native.total_s / self.streaming.total_s
+
+    @property
+    def peak_ratio(self) -> float:
+        return self.streaming.peak_bytes / self.native.peak_bytes
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", help="folder or hub name (default: a small random one, made anew)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="float32", help="float32, bfloat16, float16 (default: %(default)s)"
+    )
+    parser.add_argument("--frames", type=int, default=64, help="frames in the stream (default: %(default)s)")
+    parser.add_argument(
+        "--size", default="476x364", help="pixels, WIDTHxHEIGHT (default: %(default)s: 221 tokens a frame)"
+    )
+    parser.add_argument("--chunk", type=int, default=1, help="frames taken in at once (default: %(default)s)")
+    parser.add_argument(
+        "--answer-tokens", type=int, default=8, help="length of the answer (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fps",
+        type=float,
+        nargs="+",
+        default=[1.0, 2.0, 5.0, 10.0],
+        help="frame rates to compute the lag for (default: 1 2 5 10)",
+    )
+    parser.add_argument(
+        "--sweep",
+        nargs="*",
+        choices=SWEEPS,
+        default=[],
+        help="besides the main setting: fewer frames, larger chunks (1, 2, 4, 8), smaller and larger frames",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots (PNG)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vln_ros.engine.stream_bench import Request
+    from vln_ros.engine.tiny import build_tiny
+
+    width, height = _size(args.size)
+    for name in ("frames", "chunk", "answer_tokens"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} = {getattr(args, name)}: must be at least 1")
+    if any(not rate > 0 for rate in args.fps):
+        raise ConfigError(f"--fps = {args.fps}: rates must be positive")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        checkpoint = args.checkpoint
+        if checkpoint is None:
+            build_tiny(folder / "tiny", TinyConfig())
+            checkpoint = str(folder / "tiny")
+        main = Request(
+            checkpoint, args.device, args.dtype, args.frames, width, height, args.chunk, args.answer_tokens
+        )
+        settings = list(_settings(main, args.sweep))
+        natives: dict[tuple[int, int, int], Result] = {}
+        points: list[Point] = []
+        for sweep, request in tqdm(settings, desc="settings", disable=None):
+            key = (request.frames, request.width, request.height)
+            if key not in natives:  # the native way has no chunks
+                natives[key] = _measure("native", request, folder)
+            points.append(
+                _point(sweep, request, _measure("streaming", request, folder), natives[key], args.fps)
+            )
+    print(_table(points))
+    print(_explain(points[0]))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(_report(points, args.checkpoint), indent=1) + "\n", "utf-8")
+    if args.plots:
+        _plot(points, args.plots)
+    return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.split("x"))
+    except ValueError:
+        raise ConfigError(f"--size = {text!r}: expected WIDTHxHEIGHT, e.g. 476x364") from None
+    if width < 28 or height < 28:
+        raise ConfigError(f"--size = {text}: at least 28x28, one token")
+    return width, height
+
+
+def _settings(main: Request, sweeps: list[str]) -> list[tuple[str, Request]]:
+    found = [("main", main)]
+    if "frames" in sweeps:
+        counts = sorted({max(1, main.frames // 2**k) for k in (1, 2, 3)} - {main.frames})
+        found += [("frames", replace(main, frames=n)) for n in counts]
+    if "chunk" in sweeps:
+        found += [("chunk", replace(main, chunk=n)) for n in CHUNKS if n != main.chunk and n <= main.frames]
+    if "resolution" in sweeps:
+        found += [
+            ("resolution", replace(main, width=round(main.width * f), height=round(main.height * f)))
+            for f in (0.5, 0.75, 1.35)
+        ]
+    return found
+
+
+def _measure(way: str, request: Request, folder: Path) -> Result:
+    from vln_ros.engine.stream_bench import Result
+
+    asked, answered = folder / "request.json", folder / "result.json"
+    asked.write_text(json.dumps(asdict(request)), "utf-8")
+    command = [sys.executable, "-m", "vln_ros.engine.stream_bench", way, str(asked), str(answered)]
+    # -m finds the package from wherever this one was imported, installed or not.
+    path = os.pathsep.join(p for p in (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")) if p)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, check=False, stderr=subprocess.PIPE
+    )
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ConfigError(
+            f"{way} with {request.frames} frames failed: {lines[-1] if lines else done.returncode}"
+        )
+    tree: dict[str, Any] = json.loads(answered.read_text("utf-8"))
+    return Result(**{key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()})
+
+
+def _point(sweep: str, request: Request, streaming: Result, native: Result, rates: list[float]) -> Point:
+    scores = np.abs(np.array(streaming.first_logits) - np.array(native.first_logits))
+    agree = [a == b for a, b in zip(streaming.answer, native.answer, strict=True)]
+    # Asked after every chunk, the native way prefills everything up to there each time.
+    asks = len(streaming.flops_by_frame)
+    answers = asks * streaming.ask_flops
+    each = {
+        "streaming": streaming.flops_by_frame[-1] + answers,
+        "native": sum(streaming.flops_by_frame) + answers,
+    }
+    lag = {f"{rate:g}": _lag(streaming.frame_s, request.chunk, rate) for rate in rates}
+    return Point(sweep, request, streaming, native, lag, float(scores.max()), float(np.mean(agree)), each)
+
+
+def _lag(frame_s: tuple[float, ...], chunk: int, rate: float) -> float:
+    """Seconds from the arrival of the last frame until the stream holds it, at ``rate`` frames a second."""
+    done = 0.0
+    for first in range(0, len(frame_s), chunk):
+        part = frame_s[first : first + chunk]
+        arrived = (first + len(part) - 1) / rate  # a chunk can start when its last frame is there
+        done = max(done, arrived) + sum(part)
+    return done - (len(frame_s) - 1) / rate
+
+
+def _table(points: list[Point]) -> str:
+    head = (
+        f"{'setting':<11}{'frames':>7}{'size':>9}{'chunk':>6}{'tokens':>8} | {'first token ms':^23} | "
+        f"{'total ms':^23} | {'peak MB':^21} | {'frame ms':>8}{'cache MB':>9} | {'same':>5}{'d logit':>9}"
+    )
+    lines = [
+        head,
+        f"{'':41} | "
+        + f"{'stream':>8}{'native':>9}{'x':>6} | " * 2
+        + f"{'stream':>8}{'native':>7}{'%':>6} |",
+    ]
+    for p in points:
+        s, n, r = p.streaming, p.native, p.request
+        lines.append(
+            f"{p.sweep:<11}{r.frames:>7}{f'{r.width}x{r.height}':>9}{r.chunk:>6}{s.context_tokens:>8} | "
+            f"{s.first_token_s * 1e3:>8.1f}{n.first_token_s * 1e3:>9.0f}{p.first_token_speedup:>6.0f} | "
+            f"{s.total_s * 1e3:>8.1f}{n.total_s * 1e3:>9.0f}{p.total_speedup:>6.1f} | "
+            f"{s.peak_bytes / 1e6:>8.0f}{n.peak_bytes / 1e6:>7.0f}{p.peak_ratio * 100:>6.0f} | "
+            f"{np.median(s.frame_s) * 1e3:>8.1f}{s.cache_bytes / 1e6:>9.1f} | "
+            f"{p.same_tokens:>5.2f}{p.logit_difference:>9.1e}"
+        )
+    return "\n".join(lines)
+
+
+def _explain(point: Point) -> str:
+    """What of the difference is latency hiding, and what is less work."""
+    s, n, each = point.streaming, point.native, point.flops_question_each_frame
+    lag = ", ".join(f"{rate}/s: {seconds:.2f} s" for rate, seconds in point.lag_s.items())
+    hidden = 100 * (1 - s.ask_flops / s.all_flops)
+    times = each["native"] / each["streaming"]
+    return "\n".join(
+        (
+            f"One question: latency hiding. Both ways spend {s.all_flops / 1e9:.1f} GFLOP in the decoder (and "
+            f"the same in the vision tower);",
+            f"  streaming has spent {hidden:.1f} % of it ({sum(s.frame_s):.2f} s) while the frames came.",
+            f"A question after every chunk: less work. {each['streaming'] / 1e9:.1f} GFLOP against "
+            f"{each['native'] / 1e9:.1f}, {times:.1f}x.",
+            f"Behind the camera at the last frame, computed from the measured frame times: {lag}.",
+            "Peak memory is what each way needs beyond the loaded model, each in a process of its own;",
+            f"  with libraries and model: {s.process_peak_bytes / 1e6:.0f} MB against "
+            f"{n.process_peak_bytes / 1e6:.0f} MB.",
+        )
+    )
+
+
+def _report(points: list[Point], checkpoint: str | None) -> dict[str, object]:
+
+    def figures(result: Result) -> dict[str, object]:
+        return {k: v for k, v in asdict(result).items() if k != "first_logits"}
+
+    return {
+        "machine": {
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "checkpoint": checkpoint or "tiny",
+        "points": [
+            {
+                "sweep": p.sweep,
+                "request": {k: v for k, v in asdict(p.request).items() if k != "checkpoint"},
+                "streaming": figures(p.streaming),
+                "native": figures(p.native),
+                "first_token_speedup": p.first_token_speedup,
+                "total_speedup": p.total_speedup,
+                "peak_ratio": p.peak_ratio,
+                "lag_s": p.lag_s,
+                "logit_difference": p.logit_difference,
+                "same_tokens": p.same_tokens,
+                "flops_question_each_frame": p.flops_question_each_frame,
+            }
+            for p in points
+        ],
+    }
+
+
+def _plot(points: list[Point], folder: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    main = points[0]
+    fig, ax = plt.subplots(figsize=(7, 4))
+    ax.plot(np.array(main.streaming.frame_s) * 1e3, ".-")
+    ax.set(
+        xlabel="frame",
+        ylabel="time to take it in [ms]",
+        ylim=(0, None),
+        title="Streaming: cost of each frame",
+    )
+    fig.savefig(folder / "frame_cost.png", dpi=120, bbox_inches="tight")
+    plt.close(fig)
+    for sweep, label in (
+        ("frames", "context [tokens]"),
+        ("chunk", "frames per chunk"),
+        ("resolution", "context [tokens]"),
+    ):
+        some = [p for p in points if p.sweep in (sweep, "main")]
+        if len(some) < 2:
+            continue
+        axis = [float(p.request.chunk if sweep == "chunk" else p.streaming.context_tokens) for p in some]
+        order = np.argsort(axis)
+        x = np.array(axis)[order]
+        fig, axes = plt.subplots(1, 3, figsize=(15, 4))
+        for way, colour in (("streaming", "tab:blue"), ("native", "tab:orange")):
+            results: list[Result] = [getattr(some[i], way) for i in order]
+            axes[0].plot(
+                x, [r.first_token_s * 1e3 for r in results], "o-", color=colour, label=f"{way}, first token"
+            )
+            axes[0].plot(x, [r.total_s * 1e3 for r in results], "o--", color=colour, label=f"{way}, answer")
+            axes[1].plot(x, [r.peak_bytes / 1e6 for r in results], "o-", color=colour, label=way)
+        axes[2].plot(x, [float(np.median(some[i].streaming.frame_s)) * 1e3 for i in order], "o-")
+        axes[0].set(yscale="log", ylabel="after the question [ms]")
+        axes[1].set(ylabel="peak memory above the model [MB]", ylim=(0, None))
+        axes[2].set(ylabel="streaming, per frame [ms]", ylim=(0, None))
+        for ax in axes:
+            ax.set_xlabel(label)
+        axes[0].legend()
+        axes[1].legend()
+        fig.savefig(folder / f"sweep_{sweep}.png", dpi=120, bbox_inches="tight")
+        plt.close(fig)
