@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -38,6 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
     options = build_parser().parse_args(arguments)
+    # So that what a command has started is ended with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = options.run(options)
     except ConfigError as error:

@@ -15,6 +15,9 @@ from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorde
 from vln_ros.protocols import World
 from vln_ros.sim.episodes import Episode
 
+FILM_PERIOD_NS = 250_000_000
+"""Simulated time between two frames of the video, at least."""
+
 
 @dataclass(frozen=True, eq=False)
 class Observation:
@@ -89,6 +92,9 @@ class EpisodeRun:
         self._collided = False
         self._chunk: ActionChunk | None = None
         self._begun_s = time.monotonic()
+        # The pictures of a robot that stands still are the same, and rendering is what costs here.
+        self._rendered: tuple[Pose, npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
+        self._next_film_ns = start_ns
         self._recorder.step(Step.discrete(start_ns, world.pose, None, False))
 
     @property
@@ -97,12 +103,17 @@ class EpisodeRun:
         return (self.stamp_ns - self._start_ns) / 1e9
 
     def observe(self, remaining: int = 0) -> Observation:
-        """The sensors now. The frame goes into the video too."""
-        rgb, depth_m = self.world.render()
-        executing = None
-        if self._chunk is not None and 0 < remaining <= len(self._chunk.actions):
-            executing = len(self._chunk.actions) - remaining
-        self._recorder.frame(rgb, depth_m, self.stamp_ns, executing)
+        """The sensors now; now and then the frame goes into the video too."""
+        pose = self.world.pose
+        if self._rendered is None or self._rendered[0] != pose:
+            self._rendered = (pose, *self.world.render())
+        _, rgb, depth_m = self._rendered
+        if self.stamp_ns >= self._next_film_ns:
+            self._next_film_ns = self.stamp_ns + FILM_PERIOD_NS
+            executing = None
+            if self._chunk is not None and 0 < remaining <= len(self._chunk.actions):
+                executing = len(self._chunk.actions) - remaining
+            self._recorder.frame(rgb, depth_m, self.stamp_ns, executing)
         return Observation(self.stamp_ns, rgb, depth_m, self.world.pose, remaining)
 
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
@@ -181,7 +192,10 @@ class EpisodeRun:
             distances,
             stop_called=self.ended == "stop",
             goal_radius_m=self.episode.goal_radius_m,
-            reference_path=self.episode.reference_path,
+            # As VLN-CE: step-level ground truth where there is some, the route's corners otherwise.
+            reference_path=self.episode.reference_path
+            if self.episode.locations is None
+            else self.episode.locations,
             collisions=self._collisions,
             steps=self._actions,
         )

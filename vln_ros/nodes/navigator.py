@@ -43,7 +43,6 @@ class Navigator(ProcessNode):
         self._decisions = 0
         self._decide_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._observe_ms: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._beat_s = time.monotonic()
         self._latest_beat_ms = 0.0
 
         self._queue_pub = self.create_publisher(JointTrajectory, "action_queue", qos.commands())
@@ -62,6 +61,7 @@ class Navigator(ProcessNode):
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
+        self._beat_s = time.monotonic()
         self.create_timer(1.0 / c.heartbeat_hz, self._beat)
         self.create_timer(1.0 / c.diagnostics_hz, self._diagnose)
         bind_live_parameters(self, c, self._reconfigure)
