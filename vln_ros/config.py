@@ -251,6 +251,31 @@ class StreamConfig:
     bank_frames: int = option(
         512, "Most past frames whose vision features are kept to choose from", minimum=2, maximum=100000
     )
+    token_budget: int = option(
+        24576, "Turns are evicted so that the stream stays within this", minimum=64, maximum=1000000
+    )
+    cache_budget_mb: int = option(
+        0, "The same in cache memory; 0 for no such bound", unit="MB", minimum=0, maximum=1000000
+    )
+    recent_turns: int = option(16, "Newest turns that are kept untouched", minimum=1, maximum=100000)
+    keyframes: str = option(
+        "pose", "Older turns are kept while they are novel by this measure", choices=("pose", "appearance")
+    )
+    keyframe_distance_m: float = option(
+        1.0, "A view this far from all others is novel", unit="m", minimum=0.01, maximum=100.0
+    )
+    keyframe_angle_deg: float = option(
+        45.0, "A view turned this far from all others is novel", unit="deg", minimum=1.0, maximum=360.0
+    )
+    keyframe_difference: float = option(
+        0.1, "A view whose features differ by this cosine distance is novel", minimum=0.0001, maximum=2.0
+    )
+    keyframe_stride: int = option(
+        1, "Of a keyframe's image only every such row and column is kept", minimum=1, maximum=16
+    )
+    max_position: int = option(
+        30000, "Positions are made contiguous before they reach this", minimum=1024, maximum=1000000
+    )
 
 
 @dataclass(frozen=True)

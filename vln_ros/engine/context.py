@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from vln_ros.datatypes import Frame
+from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.pieces import Image, Piece
 from vln_ros.engine.profile import ContextSpec
 from vln_ros.engine.script import Script
@@ -29,7 +30,10 @@ class Context(Protocol):
         """Forget everything and begin a run."""
 
     def observe(self, frame: Frame) -> None:
-        """Take in the next frame."""
+        """Take in the next frame: see it. If that fails it may be tried again."""
+
+    def prefill(self) -> None:
+        """Compute what does not depend on being asked. If that fails it may be tried again."""
 
     def question(self) -> Sequence[Piece]:
         """What is still to be pushed before the model answers for the newest frame.
@@ -41,18 +45,11 @@ class Context(Protocol):
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """The model said ``ids``, which is ``actions`` primitive actions."""
 
+    def shrink(self) -> str | None:
+        """Show less of the past from now on; what was given up, or None if nothing is left to give.
 
-class Bound(Protocol):
-    """Keeps a growing stream within a budget."""
-
-    def begin(self) -> None:
-        """A new run: nothing is in the stream."""
-
-    def note(self, block: int, frame: Frame, image: Image) -> None:
-        """``frame`` is about to enter the stream under the number ``block``."""
-
-    def enforce(self, session: Session) -> None:
-        """Evict what must go. Called between turns, when nobody holds a snapshot."""
+        Called when memory ran out, in the midst of anything; what was interrupted is tried again.
+        """
 
 
 class FrameBank:
@@ -92,19 +89,18 @@ class AppendContext:
     """One growing chat: every turn and answer stays (ActiveVLN, arXiv 2509.12618).
 
     Args:
-        eager: prefill a frame when it arrives; otherwise all goes into the question's forward.
-        bound: keeps the stream within a budget; None lets it grow.
+        bound: keeps the stream within a budget.
     """
 
     _lead: tuple[Piece, ...]
     _tail: tuple[Piece, ...]
     _history: tuple[Image, ...]
-    _pending: list[Piece]
+    _turn: list[Piece]
+    _pushed: int
     _turn_start: Snapshot
     _asked: _Asked | None
     _answer: tuple[int, ...] | None
     _number: int
-    _images: int
     _actions: int
     _answer_actions: int
 
@@ -114,12 +110,10 @@ class AppendContext:
         script: Script,
         eyes: Eyes,
         spec: ContextSpec,
-        *,
-        eager: bool,
-        bound: Bound | None,
+        bound: StreamBound,
     ) -> None:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
-        self._eager, self._bound = eager, bound
+        self._bound = bound
         self._instruction = ""
         self._begin(())
 
@@ -131,33 +125,48 @@ class AppendContext:
         image = self._eyes.see(frame.rgb)
         if self._answer is not None:
             self._close_turn()
-        if self._images and self._spec.unasked_frames == "drop":
+        if self._turn and (self._spec.unasked_frames == "drop" or self._is_long()):
             self._session.rollback(self._turn_start)
-            self._images = 0
+            self._turn, self._pushed = [], 0
         self._remember(image)
-        if not self._images:
+        if not self._turn:
             self._turn_start = self._session.snapshot()
             turn = self._script.turn(self._number, self._instruction, self._history, self._block)
-            self._pending = [*self._lead, *turn.head]
+            self._turn = [*self._lead, *turn.head]
             self._tail = turn.tail
         self._asked = None
-        self._pending += self._script.shown(image, self._block)
-        self._images += 1
-        if self._bound is not None and self._block is not None:
+        self._turn += self._script.shown(image, self._block)
+        if self._block is not None:
             self._bound.note(self._block, frame, image)
-        if self._eager:
-            self._session.push(self._pending)
-            self._pending = []
+
+    def prefill(self) -> None:
+        new = self._turn[self._pushed :]
+        if new:
+            self._session.push(new)
+            self._pushed = len(self._turn)
 
     def question(self) -> Sequence[Piece]:
-        if not self._images:
+        if not self._turn:
             raise RuntimeError("the model is asked before it has seen a frame")
         if self._asked is None:
-            self._asked = _Asked(self._session.snapshot(), (*self._pending, *self._tail))
+            self._asked = _Asked(self._session.snapshot(), (*self._turn[self._pushed :], *self._tail))
         else:
             self._session.rollback(self._asked.before)
         self._answer = None
         return self._asked.pieces
+
+    def shrink(self) -> str | None:
+        # The open turn is taken back, so that no snapshot outlives the eviction; it is pushed again.
+        self._session.rollback(self._turn_start)
+        self._pushed, self._asked = 0, None
+        before = self._session.timeline.tokens
+        self._bound.budget = min(self._bound.budget, before) // 2
+        self._bound.enforce(self._session)
+        self._turn_start = self._session.snapshot()
+        self._session.cache.trim()
+        if self._session.timeline.tokens == before:
+            return None
+        return f"context window of {self._bound.budget} tokens"
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         self._answer = tuple(ids)
@@ -171,12 +180,11 @@ class AppendContext:
     def _begin(self, history: Sequence[Image]) -> None:
         """An empty stream, whose first turn shows ``history``."""
         self._session.reset()
-        if self._bound is not None:
-            self._bound.begin()
+        self._bound.begin()
         self._lead = self._script.opening()
         self._history = tuple(history)
-        self._number = self._actions = self._images = self._answer_actions = 0
-        self._pending = []
+        self._number = self._actions = self._pushed = self._answer_actions = 0
+        self._turn = []
         self._tail = ()
         self._turn_start = self._session.snapshot()
         self._asked = None
@@ -190,11 +198,15 @@ class AppendContext:
         self._lead = self._script.reply(self._answer, self._block)
         self._number += 1
         self._actions += self._answer_actions
-        self._images = 0
+        self._turn, self._pushed = [], 0
         self._history = ()
         self._asked = self._answer = None
-        if self._bound is not None:
-            self._bound.enforce(self._session)
+        self._bound.enforce(self._session)
+        self._turn_start = self._session.snapshot()
+
+    def _is_long(self) -> bool:
+        """Frames that nobody asks about fill half of the budget: the turn is begun anew."""
+        return self._session.timeline.tokens - self._turn_start.tokens > self._bound.budget // 2
 
 
 class WindowResetContext(AppendContext):
@@ -210,13 +222,12 @@ class WindowResetContext(AppendContext):
         script: Script,
         eyes: Eyes,
         spec: ContextSpec,
+        bound: StreamBound,
         *,
-        eager: bool,
-        bound: Bound | None,
         bank_frames: int,
     ) -> None:
         self._bank = FrameBank(bank_frames)
-        super().__init__(session, script, eyes, spec, eager=eager, bound=bound)
+        super().__init__(session, script, eyes, spec, bound)
 
     def start(self, instruction: str) -> None:
         self._bank.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +45,9 @@ class HistoryContext:
         if self._spec.history_limit:
             self._bank.keep_newest(self._spec.history_limit + 1)
 
+    def prefill(self) -> None:
+        """The next question may show other frames: nothing is known yet but what :meth:`start` prefilled."""
+
     def question(self) -> Sequence[Piece]:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
@@ -59,6 +62,15 @@ class HistoryContext:
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
+
+    def shrink(self) -> str | None:
+        frames = self._spec.history_frames or 0
+        if frames <= 1:
+            return None
+        self._spec = replace(self._spec, history_frames=frames // 2)
+        self._session.rollback(self._opened)
+        self._session.cache.trim()
+        return f"history of {frames // 2} frames"
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,9 @@ class DelayedBatchContext:
         # A frame that is not chosen now is never chosen later: the scores before the window are final.
         self._kept = [self._kept[i] for i in self._select().indices]
 
+    def prefill(self) -> None:
+        """All work is left to the question: that is what this strategy is."""
+
     def question(self) -> Sequence[Piece]:
         if not self._kept:
             raise RuntimeError("the model is asked before it has seen a frame")
@@ -120,6 +135,17 @@ class DelayedBatchContext:
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
+
+    def shrink(self) -> str | None:
+        frames = self._spec.recent_frames or 0
+        if frames <= 1:
+            return None
+        self._spec = replace(self._spec, recent_frames=frames // 2)
+        self._kept = [self._kept[i] for i in self._select().indices]
+        self._session.reset()
+        self._session.cache.trim()
+        self._asked = None
+        return f"window of {frames // 2} frames"
 
     def _clear(self) -> None:
         self._session.reset()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
+from vln_ros.engine.bound import BoundOptions, StreamBound
 from vln_ros.engine.context import AppendContext, Context, WindowResetContext
 from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
+from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session, Work
 from vln_ros.engine.vision import Eyes
@@ -31,6 +34,9 @@ class EngineReport:
         used_bytes, allocated_bytes: of the cache.
         decision: decoder work since the decision before: frames, question and answer.
         unparsed: answers so far that were no actions (free decoding only).
+        evicted: turns evicted so far.
+        relief: what was given up for lack of memory, in order.
+        frame_stride: only every such frame is taken in.
     """
 
     cached_tokens: int
@@ -38,6 +44,9 @@ class EngineReport:
     allocated_bytes: int
     decision: Work
     unparsed: int
+    evicted: int
+    relief: tuple[str, ...]
+    frame_stride: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,18 @@ class QwenEngine:
         )
         self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_token)
         self.session = Session(model.network, block_tokens=config.cache_block_tokens)
-        self.context = self._build_context(Eyes(model, profile.image))
+        self._eyes = Eyes(model, profile.image)
+        self._token_area = model.pixels.token_side**2
+        self._bound = StreamBound(self._bound_options())
+        self.context = self._build_context()
+        # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
+        less = [self.context.shrink, self._fewer_pixels]
+        self._ladder = ReliefLadder(
+            [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less, self._begin_anew]
+        )
+        self._frame_stride = 1
+        self._seen: Frame | None = None
+        self._skipped: Frame | None = None
         self._generator = torch.Generator()
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
@@ -88,21 +108,26 @@ class QwenEngine:
         self._unparsed = 0
 
     def start(self, instruction: Instruction) -> None:
-        self._instruction, self._frame, self._last = instruction, None, ()
+        self._instruction, self._last = instruction, ()
+        self._frame = self._seen = self._skipped = None
         self._generator.manual_seed(self._seed + instruction.number)
-        self.context.start(instruction.text)
+        self._ladder.run(lambda: self.context.start(instruction.text))
 
     def observe(self, frame: Frame) -> None:
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
-        self.context.observe(frame)
-        self._frame = frame
+        if frame.index % self._frame_stride and self._frame is not None:
+            self._skipped = frame  # only if the robot asks right now is it taken in after all
+            return
+        self._take_in(frame)
 
     def decide(self, queue: int) -> ActionChunk:
         if self._instruction is None or self._frame is None:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
-        answer = self._free() if self._config.decode == "free" else self._constrained()
+        if self._skipped is not None:
+            self._take_in(self._skipped)
+        answer = self._ladder.run(self._free if self._config.decode == "free" else self._constrained)
         self.context.answered(answer.ids, len(answer.actions))
         self._last = answer.actions or self._last
         return ActionChunk(
@@ -118,28 +143,83 @@ class QwenEngine:
         done, self._reported = self.session.work - self._reported, self.session.work
         cache = self.session.cache
         return EngineReport(
-            self.session.timeline.tokens, cache.used_bytes, cache.allocated_bytes, done, self._unparsed
+            self.session.timeline.tokens,
+            cache.used_bytes,
+            cache.allocated_bytes,
+            done,
+            self._unparsed,
+            self._bound.evicted,
+            tuple(self._ladder.steps),
+            self._frame_stride,
         )
 
     def close(self) -> None:
         self.session.close()
-        self._instruction = self._frame = None
+        self._instruction = self._frame = self._seen = self._skipped = None
 
-    def _build_context(self, eyes: Eyes) -> Context:
-        config, spec = self._config, self.profile.context
-        session, script, eager = self.session, self._script, config.prefill_on_arrival
+    def _build_context(self) -> Context:
+        config, spec, eyes = self._config, self.profile.context, self._eyes
+        session, script, bound = self.session, self._script, self._bound
         match spec.strategy:
             case "append":
-                return AppendContext(session, script, eyes, spec, eager=eager, bound=None)
+                return AppendContext(session, script, eyes, spec, bound)
             case "window_reset":
-                return WindowResetContext(
-                    session, script, eyes, spec, eager=eager, bound=None, bank_frames=config.bank_frames
-                )
+                return WindowResetContext(session, script, eyes, spec, bound, bank_frames=config.bank_frames)
             case "history":
                 return HistoryContext(session, script, eyes, spec, bank_frames=config.bank_frames)
             case "delayed_batch":
                 return DelayedBatchContext(session, script, eyes, spec)
         raise ConfigError(f"profile {self.profile.name}: unknown context strategy {spec.strategy!r}")
+
+    def _bound_options(self) -> BoundOptions:
+        config, budget = self._config, self._config.token_budget
+        if config.cache_budget_mb:
+            budget = min(budget, config.cache_budget_mb * 1_000_000 // self.session.token_bytes)
+        return BoundOptions(
+            budget,
+            config.recent_turns,
+            config.keyframes,
+            config.keyframe_distance_m,
+            math.radians(config.keyframe_angle_deg),
+            config.keyframe_difference,
+            config.keyframe_stride,
+            config.max_position,
+        )
+
+    def _take_in(self, frame: Frame) -> None:
+        self._frame, self._skipped = frame, None
+        self._ladder.run(lambda: self._see(frame))
+        if self._config.prefill_on_arrival:
+            self._ladder.run(self.context.prefill)
+
+    def _see(self, frame: Frame) -> None:
+        if self._seen is not frame:  # beginning anew has already seen it
+            self.context.observe(frame)
+            self._seen = frame
+
+    def _fewer_pixels(self) -> str | None:
+        if self._frame is None:
+            return None
+        height, width = self._frame.rgb.shape[:2]
+        now = self._eyes.max_pixels or math.prod(self.profile.image.resize or (width, height))
+        if now <= self._token_area:
+            return None
+        self._eyes.max_pixels = max(now // 2, self._token_area)
+        return f"frames of {self._eyes.max_pixels} pixels"
+
+    def _stride(self, stride: int) -> str | None:
+        self._frame_stride = stride
+        return f"every {'second' if stride == 2 else f'{stride}th'} frame"
+
+    def _begin_anew(self) -> str | None:
+        if self._instruction is None:
+            return None
+        self.session.close()
+        self.context.start(self._instruction.text)
+        self._seen = None
+        if self._frame is not None:
+            self._see(self._frame)
+        return "a new stream"
 
     def _constrained(self) -> _Answer:
         config = self._config

@@ -61,6 +61,14 @@ class Session:
         layers = self._decoder.layers
         self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
 
+    @property
+    def token_bytes(self) -> int:
+        """Cache memory of one token."""
+        text, weight = self._config.text_config, self._decoder.embed_tokens.weight
+        width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        tensors = 3 if self.cache.keep_original_keys else 2
+        return int(tensors * width * text.num_hidden_layers * weight.element_size())
+
     # -- the stream ----------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -163,27 +171,17 @@ class Session:
         gone = frozenset(blocks)
         self.evict(self.timeline.slots(lambda s: s.block in gone))
 
+    @torch.no_grad()
     def reindex(self) -> None:
         """Close the gaps in the positions that evictions have left, rotating keys accordingly.
 
         Each segment moves as a whole, so relative positions within it are kept. For streams longer
         than the position range of the model (StreamingVLM, arXiv 2510.09608).
         """
-        moved: list[Tensor] = []
-        start = 0
-        for segment in self.timeline.segments:
-            first = int(segment.positions.min())
-            shifted = segment.positions - first + start
-            moved.append(shifted)
-            start = int(shifted.max()) + 1
-        if not moved:
-            self.timeline.next_position = 0
-            return
-        positions = torch.cat(moved, 1)
-        every = torch.arange(self.timeline.tokens)
         self.cache.truncate(self.timeline.tokens)
-        self.cache.copy_rotated(every, every, positions)
-        self.timeline.move(positions, start)
+        self.timeline.close_gaps()
+        every = torch.arange(self.timeline.tokens)
+        self.cache.copy_rotated(every, every, self.timeline.positions())
 
     # -- questions -----------------------------------------------------------------------------
 

@@ -140,8 +140,21 @@ class Timeline:
                 segments.append(replace(segment, ids=ids, positions=segment.positions[:, mask]))
         self.segments = segments
 
-    def move(self, positions: Tensor, next_position: int) -> None:
-        """Give every token a new position ``[3, tokens]``."""
-        runs = positions.split([s.count for s in self.segments], dim=1)
-        self.segments = [replace(s, positions=p) for s, p in zip(self.segments, runs, strict=True)]
-        self.next_position = next_position
+    def close_gaps(self) -> None:
+        """Move every segment to the end of the one before it; within a segment nothing changes."""
+        moved: list[Segment] = []
+        offset = end = 0
+        for segment in self.segments:
+            before = moved[-1] if moved else None
+            continued = (
+                segment.first_grid > 0
+                and before is not None
+                and before.kind is SegmentKind.VIDEO
+                and before.start == segment.start + offset
+            )
+            if not continued:  # the chunks of a video keep their spacing
+                offset = end - int(segment.positions.min())
+            moved.append(replace(segment, positions=segment.positions + offset, start=segment.start + offset))
+            end = max(end, int(moved[-1].positions.max()) + 1)
+        self.segments = moved
+        self.next_position = end

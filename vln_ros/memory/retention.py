@@ -1,0 +1,63 @@
+"""Which past frames stay in a bounded stream: pure functions of how far apart they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.datatypes import Float64Array, Pose, wrap_angle
+
+
+def pose_distances(poses: Sequence[Pose], *, distance_m: float, angle_rad: float) -> Float64Array:
+    """``[n, n]`` how far apart views are: 1 is ``distance_m`` of way, or ``angle_rad`` of heading."""
+    positions = np.array([p.position for p in poses]).reshape(-1, 3)
+    way = np.linalg.norm(positions[:, None] - positions[None], axis=-1) / distance_m
+    yaws = [p.yaw_rad for p in poses]
+    turn = np.array([[abs(wrap_angle(a - b)) for b in yaws] for a in yaws]).reshape(len(poses), -1)
+    return np.asarray(np.hypot(way, turn / angle_rad), np.float64)
+
+
+def appearance_distances(features: npt.NDArray[np.float32], *, scale: float) -> Float64Array:
+    """``[n, n]`` how different frames look: 1 is a cosine distance of ``scale``.
+
+    Args:
+        features: ``[n, d]``, one mean vision feature per frame.
+    """
+    unit = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+    return np.asarray((1.0 - unit @ unit.T).clip(0.0) / scale, np.float64)
+
+
+def choose_evictions(
+    tokens: Sequence[int], distances: Float64Array, *, recent: int, budget: int
+) -> tuple[int, ...]:
+    """Which of ``n`` frames, oldest first, to evict.
+
+    The last ``recent`` stay as they are. An older frame stays as a keyframe if it is novel: no
+    kept older one is closer than 1. If what stays is more than ``budget`` tokens, the keyframe
+    nearest to any other frame that stays goes first (of a pair, the older one), then the
+    oldest of the recent ones; the newest always stays.
+
+    Args:
+        tokens: of each frame.
+        distances: ``[n, n]``, symmetric.
+
+    Returns:
+        Indices, increasing.
+    """
+    n = len(tokens)
+    window = list(range(max(0, n - max(recent, 1)), n))
+    keyframes: list[int] = []
+    for i in range(n - len(window)):
+        if all(distances[i, k] >= 1.0 for k in keyframes):
+            keyframes.append(i)
+    used = sum(tokens[i] for i in keyframes + window)
+    while used > budget and keyframes:
+        apart = distances[keyframes][:, keyframes + window]
+        apart[np.arange(len(keyframes)), np.arange(len(keyframes))] = np.inf  # itself
+        gone = keyframes.pop(int(apart.min(-1).argmin()))
+        used -= tokens[gone]
+    while used > budget and len(window) > 1:
+        used -= tokens[window.pop(0)]
+    return tuple(sorted(set(range(n)) - set(keyframes) - set(window)))
