@@ -17,7 +17,7 @@ from vln_ros.config import CameraConfig, ConfigError
 HELP = "Time the embedded simulator: RGB-D frames, making a scene, geodesic queries"
 
 _SIZES = ((320, 240), (640, 480))
-_SCENES = 5
+_SCENES = 3
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,8 @@ class EmbeddedWorld:
 
 def move(walkable: Walkable, pose: Pose, action: Action) -> tuple[Pose, Motion]:
     """Where a base is after one discrete action among obstacles, and what it did; sliding on."""
+    if action.stop:
+        return pose, Motion(False, 0.0)
     yaw = pose.yaw_rad
     step = action.forward_m * np.array([math.cos(yaw), math.sin(yaw)])
     position, hit, travelled = walkable.slide(pose.position[:2], step)

@@ -43,7 +43,8 @@ class Walkable:
         p = np.asarray(points, np.float64)[:, None]
         inside = ((p > self._low + _TOUCH_M) & (p < self._high - _TOUCH_M)).all(-1).any(-1)
         bounds_low, bounds_high = self._low.min(0), self._high.max(0)
-        within = ((p[:, 0] >= bounds_low) & (p[:, 0] <= bounds_high)).all(-1)
+        # The far side of the outermost walls is outside, however closely it touches.
+        within = ((p[:, 0] > bounds_low + _TOUCH_M) & (p[:, 0] < bounds_high - _TOUCH_M)).all(-1)
         return np.asarray(within & ~inside)
 
     def visible(self, a: Float64Array, b: Float64Array) -> BoolArray:

@@ -169,7 +169,8 @@ def _landmarks(
             dx = np.maximum(np.maximum(x0 - inside[:, 0], inside[:, 0] - x1), 0.0)
             dy = np.maximum(np.maximum(y0 - inside[:, 1], inside[:, 1] - y1), 0.0)
             away = np.hypot(dx, dy)
-            k = int(away.argmin())
+            # Walking along a long thing is passing it at its middle.
+            k = int(np.median(np.flatnonzero(away < away.min() + 0.02)))
             at = float(along[stay.first + k])
             near_end = min(at, float(along[-1]) - at) < _LANDMARK_FROM_ENDS_M
             if away[k] > _LANDMARK_M or near_end or k in (0, len(inside) - 1):

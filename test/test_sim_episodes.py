@@ -1,0 +1,209 @@
+"""Episode files in the VLN-CE layout, the splits, and what happens to broken files."""
+
+import gzip
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import ActionKind
+from vln_ros.sim.episodes import read_episodes, write_episodes
+from vln_ros.sim.splits import EPISODES_PER_SCENE, make_episodes, make_scene_episodes
+
+EPISODES = make_episodes("val_unseen", 3)
+
+
+def same(a, b):
+    assert (a.episode_id, a.trajectory_id, a.scene_id) == (b.episode_id, b.trajectory_id, b.scene_id)
+    assert (a.instruction, a.actions, a.goal_radius_m) == (b.instruction, b.actions, b.goal_radius_m)
+    assert a.geodesic_distance_m == b.geodesic_distance_m
+    for x, y in ((a.goal, b.goal), (a.reference_path, b.reference_path), (a.locations, b.locations)):
+        np.testing.assert_allclose(x, y, atol=1e-9)
+    np.testing.assert_allclose(a.start.matrix, b.start.matrix, atol=1e-9)
+
+
+def test_round_trip(tmp_path):
+    path = write_episodes(tmp_path, "val_unseen", EPISODES)
+    assert path == tmp_path / "val_unseen" / "val_unseen.json.gz"
+    for a, b in zip(EPISODES, read_episodes(path), strict=True):
+        same(a, b)
+    first = path.read_bytes()
+    write_episodes(tmp_path, "val_unseen", EPISODES)
+    assert path.read_bytes() == first
+
+
+def test_file_is_what_habitat_reads(tmp_path):
+    path = write_episodes(tmp_path, "s", EPISODES)
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    record, episode = content["episodes"][0], EPISODES[0]
+    # VLNEpisode and InstructionData take these keys and no others.
+    assert set(record) == {
+        "episode_id", "trajectory_id", "scene_id", "start_position", "start_rotation", "info", "goals",
+        "instruction", "reference_path",
+    }  # fmt: skip
+    assert set(record["instruction"]) == {"instruction_text", "instruction_tokens"}
+    x, y, _ = episode.start.position
+    np.testing.assert_allclose(record["start_position"], [-y, 0.0, -x], atol=1e-12)
+    yaw = 2 * math.atan2(record["start_rotation"][1], record["start_rotation"][3])
+    assert math.remainder(yaw - episode.start.yaw_rad, 2 * math.pi) == pytest.approx(0.0, abs=1e-9)
+    words = content["instruction_vocab"]["word_list"]
+    told = [words[t] for t in record["instruction"]["instruction_tokens"]]
+    assert " ".join(told).replace(" ,", ",") == episode.instruction
+    truth = json.loads(gzip.decompress((tmp_path / "s" / "s_gt.json.gz").read_bytes()))["1"]
+    assert truth["actions"][-1] == 0
+    assert truth["forward_steps"] == truth["actions"].count(1)
+    assert len(truth["locations"]) == len(truth["actions"]) + 1
+
+
+def test_without_ground_truth(tmp_path):
+    path = write_episodes(tmp_path, "s", [replace(EPISODES[0], actions=None, locations=None)])
+    assert read_episodes(path)[0].actions is None
+
+
+def test_writer_refuses_what_the_layout_cannot_say(tmp_path):
+    with pytest.raises(ValueError, match="occurs twice"):
+        write_episodes(tmp_path, "s", [EPISODES[0], EPISODES[0]])
+    with pytest.raises(ValueError, match="English only"):
+        write_episodes(tmp_path, "s", [replace(EPISODES[0], language="te-IN")])
+
+
+def broken(tmp_path, change, truth=None):
+    path = write_episodes(tmp_path, "s", EPISODES)
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    change(content)
+    path.write_bytes(gzip.compress(json.dumps(content).encode()))
+    return path
+
+
+def setting(key, value):
+    def change(content):
+        content["episodes"][1][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("episodes"), "no list 'episodes'"),
+        (lambda c: c["episodes"].append(c["episodes"][0]), "'1' occurs twice"),
+        (lambda c: c["episodes"][1].pop("goals"), "episode 2: key 'goals' is missing"),
+        (lambda c: c["episodes"][1].pop("episode_id"), "episode number 1: key 'episode_id'"),
+        (lambda c: c["episodes"][1]["instruction"].pop("instruction_text"), "episode 2, instruction: key"),
+        (lambda c: c["episodes"].append(7), "number 3: expected an object"),
+        (setting("start_position", [0, math.nan, 0]), "episode 2: 'start_position' holds .* not finite"),
+        (setting("start_position", [0, 0]), r"must have shape \[3\], got \[2\]"),
+        (setting("start_rotation", [0, 0, 0, 0]), "episode 2: 'start_rotation' is no rotation"),
+        (setting("reference_path", []), "'reference_path' must have shape"),
+        (setting("reference_path", [[1, 2, "x"]]), "'reference_path' is not an array of numbers"),
+        (setting("goals", []), "at least one goal"),
+        (setting("info", {"geodesic_distance": -1}), "must not be negative"),
+        (setting("info", None), "episode 2, info: expected an object"),
+        (setting("scene_id", ""), "'scene_id' must be a non-empty text"),
+    ],
+)
+def test_broken_content_names_episode_and_key(tmp_path, change, message):
+    path = broken(tmp_path, change)
+    with pytest.raises(ConfigError, match=message) as e:
+        read_episodes(path)
+    assert str(path) in str(e.value)
+
+
+def test_broken_files(tmp_path):
+    path = tmp_path / "x.json.gz"
+    with pytest.raises(ConfigError, match="no episode file"):
+        read_episodes(path)
+    for data, message in (
+        (gzip.compress(b'{"episodes": []}' * 99)[:-20], "truncated"),
+        (b"{}", "cannot read"),
+        (gzip.compress(b"{"), "not valid JSON"),
+        (gzip.compress(b"\xff\xfe"), "not UTF-8"),
+        (gzip.compress(b"[1]"), "must hold a JSON object"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=message):
+            read_episodes(path)
+
+
+def test_wrong_actions_in_the_ground_truth(tmp_path):
+    path = write_episodes(tmp_path, "s", EPISODES)
+    truth = path.with_name("s_gt.json.gz")
+    content = json.loads(gzip.decompress(truth.read_bytes()))
+    content["2"]["actions"] = [1, 9]
+    truth.write_bytes(gzip.compress(json.dumps(content).encode()))
+    with pytest.raises(ConfigError, match=r"s_gt\.json\.gz: episode 2: 'actions'"):
+        read_episodes(path)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda c: st.lists(c, max_size=4) | st.dictionaries(st.text(max_size=5), c, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["episode_id", "start_position", "start_rotation", "info", "goals", "instruction",
+                     "reference_path", "trajectory_id", "scene_id"]),
+    json_values,
+)  # fmt: skip
+def test_any_value_is_read_or_reported(tmp_path, key, value):
+    path = broken(tmp_path, setting(key, value))
+    try:
+        read_episodes(path)
+    except ConfigError as e:
+        assert str(path) in str(e)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_damage_is_reported(tmp_path, data):
+    path = write_episodes(tmp_path, "s", EPISODES[:1])
+    good = bytearray(path.read_bytes())
+    where = data.draw(st.integers(0, len(good) - 1))
+    if data.draw(st.booleans()):
+        good = good[:where]
+    else:
+        good[where] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(bytes(good))
+    try:
+        read_episodes(path)
+    except ConfigError as e:
+        assert str(path) in str(e)
+
+
+def test_splits_are_prefixes_and_disjoint_where_they_must_be():
+    for a, b in zip(make_episodes("val_unseen", 2), EPISODES[:2], strict=True):
+        same(a, b)
+    for a, b in zip(make_scene_episodes("val_unseen", 900_000)[:3], EPISODES, strict=True):
+        same(a, b)
+    train, seen = make_episodes("train", EPISODES_PER_SCENE), make_episodes("val_seen", EPISODES_PER_SCENE)
+    assert {e.scene_id for e in train} == {e.scene_id for e in seen}
+    assert not {e.instruction for e in train} & {e.instruction for e in seen}
+    assert not {e.scene_id for e in EPISODES} & {e.scene_id for e in train}
+
+
+@pytest.mark.parametrize(("split", "count"), [("test", 1), ("train", 0), ("val_unseen", 10**7)])
+def test_split_or_count_that_does_not_exist(split, count):
+    with pytest.raises(ConfigError):
+        make_episodes(split, count)
+    with pytest.raises(ConfigError, match="seed 5 is not in val_unseen"):
+        make_scene_episodes("val_unseen", 5)
+
+
+def test_episodes_make_sense():
+    for e in (*EPISODES, *make_episodes("val_unseen", 3, "small"), *make_episodes("val_unseen", 3, "room")):
+        assert e.actions is not None
+        assert e.actions[-1] is ActionKind.STOP
+        assert ActionKind.STOP not in e.actions[:-1]
+        np.testing.assert_allclose(e.reference_path[0], e.start.position, atol=1e-9)
+        np.testing.assert_allclose(e.reference_path[-1], e.goal)
+        length = np.linalg.norm(np.diff(e.reference_path, axis=0), axis=1).sum()
+        assert length == pytest.approx(e.geodesic_distance_m)
+        assert e.geodesic_distance_m >= 1.5
