@@ -156,6 +156,8 @@ class AppendContext:
         return self._asked.pieces
 
     def shrink(self) -> str | None:
+        if self._answer is not None:
+            self._close_turn()
         # The open turn is taken back, so that no snapshot outlives the eviction; it is pushed again.
         self._session.rollback(self._turn_start)
         self._pushed, self._asked = 0, None
