@@ -173,8 +173,9 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
         raise ConfigError(
             f"{way} with {request.frames} frames failed: {lines[-1] if lines else done.returncode}"
         )
-    tree: dict[str, Any] = json.loads(answered.read_text("utf-8"))
-    return Result(**{key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()})
+    fields: dict[str, Any] = json.loads(answered.read_text("utf-8"))
+    fields |= {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return Result(**fields)
 
 
 def _point(sweep: str, request: Request, streaming: Result, native: Result, rates: list[float]) -> Point:
@@ -233,8 +234,8 @@ def _explain(point: Point) -> str:
     times = each["native"] / each["streaming"]
     return "\n".join(
         (
-            f"One question: latency hiding. Both ways spend {s.all_flops / 1e9:.1f} GFLOP in the decoder (and "
-            f"the same in the vision tower);",
+            f"One question: latency hiding. Both ways spend {s.all_flops / 1e9:.1f} GFLOP in the decoder, "
+            "and the same in the vision tower;",
             f"  streaming has spent {hidden:.1f} % of it ({sum(s.frame_s):.2f} s) while the frames came.",
             f"A question after every chunk: less work. {each['streaming'] / 1e9:.1f} GFLOP against "
             f"{each['native'] / 1e9:.1f}, {times:.1f}x.",
