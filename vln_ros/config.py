@@ -418,6 +418,7 @@ class BridgeConfig:
         choices=("lockstep", "realtime"),
     )
     run_folder: str = option("", "Folder to write results to; empty writes none")
+    command: str = option("", "The command that a person typed, for the report")
     video: bool = option(True, "Write a video per episode")
     max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
     max_episode_s: float = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         "episodes": str(episodes),
         "mode": options.mode,
         "run_folder": str(out),
+        "command": shlex.join(["vln_ros", *sys.argv[1:]]),
         "video": not options.no_video,
         "camera.width": width,
         "camera.height": height,
@@ -83,14 +85,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _write_episodes(root: Path, split: str, count: int) -> Path:
+    from functools import partial
+
     from tqdm import tqdm
 
     from vln_ros.sim.episodes import write_episodes
-    from vln_ros.sim.splits import iter_episodes
+    from vln_ros.sim.splits import make_episodes
 
-    try:
-        source = iter_episodes(split, count)
-        episodes = tuple(tqdm(source, "making episodes", count, unit="episode", delay=2.0, leave=False))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    return write_episodes(root, split, episodes)
+    progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
+    return write_episodes(root, split, make_episodes(split, count, wrap=progress))

@@ -5,12 +5,12 @@ ROS's own launch is not on PyPI; on a robot use the launch files.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,12 @@ class Graph:
             command, env=self._environment, stdout=output, stderr=output, start_new_session=True
         )
 
+    def output_of(self, arguments: Sequence[str]) -> str:
+        """Run Python beside the nodes, in their environment, to its end; what it prints."""
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, check=True, text=True)
+        return done.stdout
+
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
@@ -124,12 +130,14 @@ class Graph:
         """Ask every node to end, and end those that do not."""
         for process in self._processes.values():
             if process.poll() is None:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
         deadline_s = time.monotonic() + END_TIMEOUT_S
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
+        try:
+            for process in self._processes.values():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline_s - time.monotonic()))
+        finally:  # also when a second Ctrl-C says that it takes too long
+            for process in self._processes.values():
                 process.kill()
                 process.wait()
         self._processes.clear()

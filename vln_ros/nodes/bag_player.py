@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,36 +20,12 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, PlayerConfig
+from vln_ros.nodes.play_report import PlayedDecision, PlayReport
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag import Bag, BagTopics, Stream
 from vln_ros.ros.parameters import declare_config
-
-
-@dataclass(frozen=True)
-class PlayedDecision:
-    """One queue that came back."""
-
-    queue: int
-    frame_stamp_ns: int
-    actions: tuple[tuple[float, float, bool], ...]
-    after_ms: float
-    """From the publication of the frame that it answers to its arrival."""
-
-
-@dataclass(frozen=True)
-class PlayReport:
-    """What the player saw, and what the navigator says of itself at the end."""
-
-    published: int
-    processed: int
-    decisions: tuple[PlayedDecision, ...]
-    taken_ms: tuple[float, ...]
-    """Per processed frame: from its publication to the news that the engine has taken it in."""
-    late_ms: float
-    """By how much the player itself was late, at most."""
-    navigator: tuple[tuple[str, str], ...]
 
 
 class BagPlayer(ProcessNode):
@@ -140,12 +116,14 @@ class BagPlayer(ProcessNode):
     # ------------------------------------------------------------------ the player's thread
 
     def _play(self) -> None:
+        status = 1
         try:
             status = self._play_all()
         except ConfigError as error:
             self.get_logger().error(str(error))
-            status = 1
-        self.done.set_result(status)
+        finally:  # whatever happened: the process must not stay
+            if not self.done.done():
+                self.done.set_result(status)
 
     def _play_all(self) -> int:
         c = self.config

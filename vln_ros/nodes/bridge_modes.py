@@ -152,8 +152,10 @@ class RealTime:
 
     def _on_stopped(self, _: Header) -> None:
         if self._run is not None and self._run is self._bridge.run:
-            self._run.completed(1)
             self._run.end("stop")
+            # The report of the stop may have come before this, or come later: count it once.
+            self._run.completed(1 if self._left is None else len(self._left.actions))
+            self._left = None
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:

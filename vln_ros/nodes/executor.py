@@ -39,8 +39,7 @@ class ExecutorNode(ProcessNode):
 
     def close(self) -> None:
         """The last velocity that the base hears from this process is zero."""
-        if self.context.ok():
-            self._command_pub.publish(convert.twist_from_velocity(0.0, 0.0))
+        self._command_pub.publish(convert.twist_from_velocity(0.0, 0.0))
 
     def _reconfigure(self, config: ExecutorConfig) -> None:
         self._executor.config = config
@@ -105,6 +104,7 @@ class ExecutorNode(ProcessNode):
                 ("stale queues", queue.stale),
                 ("contradicted queues", queue.contradicted),
                 ("blocked actions", executor.blocked),
+                ("clock resets", executor.clock_resets),
                 ("refused messages", self._refused),
             ),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import asdict
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -165,12 +166,14 @@ class Navigator(ProcessNode):
             ("frames replaced by a newer one", mail.replaced),
             ("frames processed", self._worker.frames_processed),
             ("decisions", self._decisions),
+            ("queues lost", self._worker.queues_lost),
             ("heartbeat latest [ms]", self._latest_beat_ms),
         ]
         for name, samples in (("decide", self._decide_ms), ("observe", self._observe_ms)):
             if samples:
                 p50, p95 = np.percentile(list(samples), [50, 95])
                 values += [(f"{name} p50 [ms]", float(p50)), (f"{name} p95 [ms]", float(p95))]
+        values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
         values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
         stamp_ns = self.get_clock().now().nanoseconds
         health = Health(level, summary, tuple(values))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Callable
 
 import rclpy
 import rclpy.utilities
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from vln_ros.config import ConfigError
@@ -20,6 +24,7 @@ class ProcessNode(Node):
 
     Attributes:
         done: complete it with the exit status to end the process; a node that serves never does.
+            A signal completes it with None.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,29 +35,57 @@ class ProcessNode(Node):
         """End threads and finish files before the node is destroyed."""
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _complete_on_signal(done: Future) -> None:
+    """From now on SIGINT and SIGTERM complete ``done`` and do nothing else.
+
+    With rclpy's own handlers the context is gone before a node can publish its last message, and
+    Python's wait until the wait set returns; the byte on the wake-up descriptor comes at once.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    def wait() -> None:
+        reading.recv(1)
+        if not done.done():
+            done.set_result(None)
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writing.detach())
+
+
 def run_node(make: Callable[[], ProcessNode]) -> None:
     """Spin one node until SIGINT or SIGTERM; exits the process with 2 when it cannot be configured.
 
     One thread runs all callbacks, so the state of a node needs no locks; whatever takes long runs
-    in a worker thread of its own.
+    in a worker thread of its own. When :meth:`ProcessNode.close` is called, it can still publish.
     """
     prepare_environment()
-    rclpy.init(args=sys.argv)
+    signal.signal(signal.SIGINT, _interrupt)  # a shell's background job would ignore it
+    signal.signal(signal.SIGTERM, _interrupt)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
     except ConfigError as error:
+        print(error, file=sys.stderr)
         rclpy.utilities.try_shutdown()
-        sys.exit(f"{error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        rclpy.utilities.try_shutdown()
+        sys.exit(130)
+    _complete_on_signal(node.done)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
         executor.spin_until_future_complete(node.done)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass  # the two ways in which a process is asked to end
     finally:
-        executor.shutdown()
         node.close()
+        executor.shutdown()
         node.destroy_node()
         rclpy.utilities.try_shutdown()
-    if node.done.done() and node.done.result():
-        sys.exit(node.done.result())
+    sys.exit(node.done.result() or 0)

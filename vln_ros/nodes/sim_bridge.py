@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -88,14 +89,15 @@ class SimBridge(ProcessNode):
             "embedded", Path(c.episodes).stem.removesuffix(".json"), c.mode, self._episodes[0].goal_radius_m,
             c.step.forward_m, c.step.turn_deg, c.max_steps,
         )  # fmt: skip
-        return RunInfo(tuple(sys.argv), protocol, 0, to_flat(c))
+        command = tuple(shlex.split(c.command)) or tuple(sys.argv)
+        return RunInfo(command, protocol, 0, to_flat(c))
 
     def close(self) -> None:
         self._progress.close()
         if self.run is not None:
             self.run.discard()
         if self._folder is not None:
-            self._folder.finish(None, complete=self.done.done())
+            self._folder.finish(None, complete=self.done.result() == 0)
             self._folder.close()
         self.world.close()
 

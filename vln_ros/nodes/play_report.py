@@ -1,0 +1,30 @@
+"""What the player of recordings notes down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PlayedDecision:
+    """One queue that came back."""
+
+    queue: int
+    frame_stamp_ns: int
+    actions: tuple[tuple[float, float, bool], ...]
+    after_ms: float
+    """From the publication of the frame that it answers to its arrival."""
+
+
+@dataclass(frozen=True)
+class PlayReport:
+    """What the player saw, and what the navigator says of itself at the end."""
+
+    published: int
+    processed: int
+    decisions: tuple[PlayedDecision, ...]
+    taken_ms: tuple[float, ...]
+    """Per processed frame: from its publication to the news that the engine has taken it in."""
+    late_ms: float
+    """By how much the player itself was late, at most."""
+    navigator: tuple[tuple[str, str], ...]
