@@ -60,7 +60,13 @@ def build_engine(config: NavigatorConfig) -> Engine:
                 attention=config.qwen.attention,
                 quantisation=config.qwen.quantisation,
             )
-            return QwenEngine(model, profile, temperature=config.qwen.temperature, seed=config.qwen.seed)
+            return QwenEngine(
+                model,
+                profile,
+                temperature=config.qwen.temperature,
+                seed=config.qwen.seed,
+                stream=config.qwen.stream,
+            )
     raise ConfigError(f"engine = {config.engine!r}: unknown")
 
 

@@ -10,7 +10,11 @@ from vln_ros.protocols import Engine
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the executor is, at ``stamp_ns`` of the sensors' clock."""
+    """How far the executor is, at ``stamp_ns`` of the sensors' clock.
+
+    A ``queue`` of 0 under the present instruction: the executor could not use the last one
+    (:attr:`vln_ros.motion.action_queue.Acceptance.CONTRADICTED`) and stands still.
+    """
 
     instruction: int
     queue: int
@@ -26,8 +30,9 @@ class DecisionLoop:
         decide_on: ``"progress"``: when the executor reports at most ``decide_ahead`` actions left and
             a frame at least as new as the report was observed; ``"frame"``: after every frame.
         decide_ahead: see above.
-        lost_after_ns: a queue that the executor does not name this long after its frame was lost on
-            the way; the next decision is then due.
+        lost_after_ns: a queue that the executor does not name this long after the first frame that
+            followed it was lost on the way; the next decision is then due. (Not after the frame it
+            answers: a slow engine would take every queue for lost.)
     """
 
     def __init__(self, engine: Engine, decide_on: str, decide_ahead: int, lost_after_ns: int) -> None:
@@ -38,6 +43,7 @@ class DecisionLoop:
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
         self._last: ActionChunk | None = None
+        self._first_after_ns: int | None = None
         self._progress: Progress | None = None
         self._paused = False
         self._queue = 0
@@ -49,15 +55,39 @@ class DecisionLoop:
 
     @property
     def running(self) -> bool:
-        """An instruction is being followed: not cancelled, and not yet ended by a stop."""
-        stopped = self._last is not None and any(a.stop for a in self._last.actions)
-        return self._instruction is not None and not stopped
+        """An instruction is being followed: not cancelled, and no stop decided."""
+        return self._instruction is not None and not self._stop_decided
+
+    @property
+    def _stop_decided(self) -> bool:
+        return self._last is not None and any(a.stop for a in self._last.actions)
+
+    @property
+    def _stop_executed(self) -> bool:
+        return self._stop_decided and self._reported and self._left == 0
+
+    @property
+    def _reported(self) -> bool:
+        """The executor names the last queue."""
+        last, progress = self._last, self._progress
+        return (
+            last is not None
+            and progress is not None
+            and (progress.instruction, progress.queue) == (last.instruction, last.queue)
+        )
+
+    @property
+    def _left(self) -> int:
+        return 0 if self._progress is None else self._progress.remaining
 
     def start(self, instruction: Instruction) -> ActionChunk:
-        """Begin a new run. Returns the hold that flushes what the executor still has."""
-        self.engine.start(instruction)
+        """Begin a new run. Returns the hold that flushes what the executor still has.
+
+        A pause stays one: the run begins when it ends.
+        """
         self._instruction = instruction
         self._frame = self._last = self._progress = None
+        self.engine.start(instruction)
         return self._hold(instruction.number)
 
     def cancel(self) -> ActionChunk | None:
@@ -66,22 +96,31 @@ class DecisionLoop:
             return None
         hold = self._hold(self._instruction.number)
         self._instruction = None
+        self._frame = self._last = self._progress = None
         return hold
 
     def pause(self, paused: bool) -> ActionChunk | None:
-        """Hold without ending the run, or go on with it from the newest frame."""
+        """Hold without ending the run, or go on with it from the newest frame.
+
+        A run whose stop was executed is over, and stays so.
+        """
         changed, self._paused = paused != self._paused, paused
-        if not changed or self._instruction is None:
+        if not changed or self._instruction is None or self._stop_executed:
             return None
         # Whatever the executor had is flushed, so after the pause the next decision starts afresh.
         self._last = self._progress = None
         return self._hold(self._instruction.number) if paused else None
 
     def observe(self, frame: Frame) -> None:
-        """The next frame, in the order of stamps."""
-        if self._instruction is not None:
-            self.engine.observe(frame)
-            self._frame = frame
+        """The next frame, in the order of stamps; an older one means that the clock was reset."""
+        if self._instruction is None:
+            return
+        self.engine.observe(frame)
+        if self._frame is not None and frame.stamp_ns < self._frame.stamp_ns and not self._stop_executed:
+            self._last = self._progress = None
+        self._frame = frame
+        if self._first_after_ns is None:
+            self._first_after_ns = frame.stamp_ns
 
     def progress(self, progress: Progress) -> None:
         """The newest report of the executor."""
@@ -90,19 +129,21 @@ class DecisionLoop:
     def due(self) -> bool:
         """Is it time to call :meth:`decide`?"""
         frame, last, progress = self._frame, self._last, self._progress
-        if frame is None or self._paused or not self.running:
+        if frame is None or self._instruction is None or self._paused:
             return False
         if last is None:
             return True
         if frame.stamp_ns <= last.frame_stamp_ns:
             return False
-        if self._every_frame:
+        if progress is not None and frame.stamp_ns >= progress.stamp_ns:
+            if (progress.instruction, progress.queue) == (last.instruction, 0):
+                return True
+            if self._reported and not self._every_frame and not self._stop_decided:
+                return progress.remaining <= self.decide_ahead
+        if not self._stop_decided and self._every_frame:
             return True
-        if progress is None or frame.stamp_ns < progress.stamp_ns:
-            return False
-        if (progress.instruction, progress.queue) == (last.instruction, last.queue):
-            return progress.remaining <= self.decide_ahead
-        if frame.stamp_ns - last.frame_stamp_ns > self._lost_after_ns:
+        since_ns = last.frame_stamp_ns if self._first_after_ns is None else self._first_after_ns
+        if not self._reported and frame.stamp_ns - since_ns > self._lost_after_ns:
             self.lost += 1
             return True
         return False
@@ -111,6 +152,7 @@ class DecisionLoop:
         """Ask the engine, after :meth:`due` said so."""
         self._queue += 1
         self._last = self.engine.decide(self._queue)
+        self._first_after_ns = None
         return self._last
 
     def _hold(self, instruction: int) -> ActionChunk:

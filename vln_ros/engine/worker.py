@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -73,7 +74,7 @@ class EngineWorker(Generic[Raw]):
         self.mailbox: LatestMailbox[Raw] = LatestMailbox()
         self._wake = threading.Event()
         self._lock = threading.Lock()
-        self._commands: list[Command] = []
+        self._commands: deque[Command] = deque()
         self._progress: Progress | None = None
         self._closing = False
         self._frames = 0
@@ -87,6 +88,10 @@ class EngineWorker(Generic[Raw]):
         """An instruction is being followed."""
         return self._loop.running
 
+    @property
+    def queues_lost(self) -> int:
+        return self._loop.lost
+
     def start(self) -> None:
         self._thread.start()
 
@@ -99,7 +104,8 @@ class EngineWorker(Generic[Raw]):
         self._loop.engine.close()
 
     def put_frame(self, raw: Raw) -> None:
-        self.mailbox.put(raw)
+        with self._lock:
+            self.mailbox.put(raw)
         self._wake.set()
 
     def put_progress(self, progress: Progress) -> None:
@@ -111,7 +117,7 @@ class EngineWorker(Generic[Raw]):
         with self._lock:
             if isinstance(command, Start):
                 # Frames from before the instruction belong to the run before.
-                self.mailbox.take(0.0)
+                self.mailbox.clear()
             self._commands.append(command)
         self._wake.set()
 
@@ -128,17 +134,23 @@ class EngineWorker(Generic[Raw]):
                 if hold is not None:
                     self._events.on_chunk(hold, None, 0.0)
                 self._events.on_failure(error)
+                self._wake.set()  # what came after the one that failed is still waiting
 
     def _turn(self) -> None:
-        """Everything that has arrived: commands first, then the newest frame, then the decision."""
+        """The oldest command, if any; otherwise the newest report and frame, then the decision."""
         with self._lock:
-            commands, self._commands = self._commands, []
-            progress, self._progress = self._progress, None
-        for command in commands:
+            # Under one lock with put_frame: what a Start finds in the mailbox is of the run before, and
+            # what comes after it must not be taken before it.
+            command = self._commands.popleft() if self._commands else None
+            if command is None:
+                progress, self._progress = self._progress, None
+                raw = self.mailbox.take(0.0)
+        if command is not None:
+            self._wake.set()
             self._apply(command)
+            return
         if progress is not None:
             self._loop.progress(progress)
-        raw = self.mailbox.take(0.0)
         if raw is not None:
             self._observe(raw)
         if self._loop.due():

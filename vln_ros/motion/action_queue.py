@@ -15,14 +15,18 @@ class Acceptance(Enum):
     ACCEPTED = "accepted"
     """It is being executed now; whatever was queued before is gone."""
     STALE = "stale"
-    """Older than what the queue already knows: dropped."""
+    """Older than what the queue already knows, or after the stop that ended its run: dropped."""
     CONTRADICTED = "contradicted"
     """Since its frame was seen, the robot did something else: queue flushed, a new decision is due."""
 
 
 @dataclass(frozen=True)
 class QueueState:
-    """What is left to do, and of which queue. Queue and instruction are 0 before the first one."""
+    """What is left to do, and of which queue. Queue and instruction are 0 before the first one.
+
+    After a contradiction the queue is 0 again: whoever decides learns that the queue it counts on
+    is not being executed, and can tell that from one that has been executed to its end.
+    """
 
     instruction: int
     queue: int
@@ -43,6 +47,7 @@ class ActionQueue:
     def __init__(self) -> None:
         self._instruction = 0
         self._queue = 0
+        self._taken = True
         self._remaining: deque[Action] = deque()
         self._begun_ns: int | None = None
         self._executed: deque[tuple[int, Action]] = deque(maxlen=self.HISTORY)
@@ -51,7 +56,7 @@ class ActionQueue:
 
     @property
     def state(self) -> QueueState:
-        return QueueState(self._instruction, self._queue, tuple(self._remaining))
+        return QueueState(self._instruction, self._queue if self._taken else 0, tuple(self._remaining))
 
     @property
     def current(self) -> Action | None:
@@ -60,17 +65,19 @@ class ActionQueue:
 
     def offer(self, chunk: ActionChunk) -> Acceptance:
         """Take over a new chunk, or say why not."""
-        if (chunk.instruction, chunk.queue) <= (self._instruction, self._queue):
+        same_run = chunk.instruction == self._instruction
+        stopped = same_run and bool(self._executed) and self._executed[-1][1].stop
+        if stopped or (chunk.instruction, chunk.queue) <= (self._instruction, self._queue):
             self.stale += 1
             return Acceptance.STALE
-        same_run = chunk.instruction == self._instruction
         in_progress = self.current if same_run and self._begun_ns is not None else None
         done = [a for stamp, a in self._executed if stamp > chunk.frame_stamp_ns] if same_run else []
         if in_progress is not None and chunk.actions:
             # An action under way is finished first, so it counts as done.
             done.append(in_progress)
         self._instruction, self._queue = chunk.instruction, chunk.queue
-        if list(chunk.actions[: len(done)]) != done and chunk.actions:
+        self._taken = not chunk.actions or list(chunk.actions[: len(done)]) == done
+        if not self._taken:
             self._remaining.clear()
             self._begun_ns = None
             self.contradicted += 1
@@ -105,7 +112,8 @@ class ActionQueue:
         self._begun_ns = None
 
     def reset(self) -> None:
-        """Forget everything, the numbers too: a new navigator or a new clock begins to count again."""
+        """Forget everything, the numbers too: after a clock reset nothing can be compared with before."""
         self.clear()
         self._executed.clear()
         self._instruction = self._queue = 0
+        self._taken = True

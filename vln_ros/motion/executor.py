@@ -58,9 +58,11 @@ class Executor:
         self.config = config
         self.queue = ActionQueue()
         self.blocked = 0
+        self.clock_resets = 0
         self._pose: Pose | None = None
         self._pose_s = -math.inf
         self._pose_stamp_ns = 0
+        self._now_s = -math.inf
         self._goal: Pose | None = None
         self._goal_since_s = 0.0
         self._anchor: Pose | None = None
@@ -84,7 +86,18 @@ class Executor:
         return bool(previous.remaining) and self.queue.current == previous.remaining[0]
 
     def odometry(self, stamp_ns: int, pose: Pose, now_s: float) -> None:
-        """Newest odometry; ``now_s`` is the node's clock, used for its age only."""
+        """Newest odometry; ``now_s`` is the node's clock, used for its age only.
+
+        A late one is ignored. One older by more than ``odometry_timeout_s`` means that the clock was
+        reset: the queue is forgotten, for it was planned in the time before.
+        """
+        back_s = (self._pose_stamp_ns - stamp_ns) / 1e9
+        if back_s > self.config.odometry_timeout_s:
+            self.queue.reset()
+            self._drop_goal()
+            self.clock_resets += 1
+        elif back_s > 0.0:
+            return
         self._pose, self._pose_stamp_ns, self._pose_s = pose, stamp_ns, now_s
 
     @property
@@ -99,6 +112,9 @@ class Executor:
     def update(self, now_s: float) -> Output:
         """One control period at time ``now_s`` of the node's clock."""
         completed: list[Action] = []
+        if now_s < self._now_s:  # odometry is only as fresh as this clock says: begin anew
+            self._pose = None
+        self._now_s = now_s
         if self._pose is None or now_s - self._pose_s > self.config.odometry_timeout_s:
             self.flush()
             return self._output(Velocity(), ExecutorState.NO_ODOMETRY, completed)
@@ -145,18 +161,16 @@ class Executor:
         return abs(heading_rad) <= math.radians(self.config.heading_tolerance_deg)
 
     def _track(self, action: Action, along_m: float, heading_rad: float) -> Velocity:
-        c = self.config
-        angular = max(-c.max_angular_rad_s, min(c.max_angular_rad_s, c.angular_gain * heading_rad))
-        linear = 0.0
-        if action.kind is ActionKind.FORWARD:
-            linear = max(0.0, min(c.max_linear_m_s, c.linear_gain * along_m))
-        step_s = 1.0 / c.rate_hz
-        dv, dw = c.max_linear_accel_m_s2 * step_s, c.max_angular_accel_rad_s2 * step_s
-        sent = self._sent
-        return Velocity(
-            min(linear, sent.linear_m_s + dv),
-            max(sent.angular_rad_s - dw, min(sent.angular_rad_s + dw, angular)),
-        )
+        c, sent, step_s = self.config, self._sent, 1.0 / self.config.rate_hz
+        angular = _approach(
+            heading_rad, sent.angular_rad_s, c.angular_gain, c.max_angular_rad_s, c.max_angular_accel_rad_s2,
+            step_s,
+        )  # fmt: skip
+        linear = _approach(
+            along_m if action.kind is ActionKind.FORWARD else 0.0, sent.linear_m_s, c.linear_gain,
+            c.max_linear_m_s, c.max_linear_accel_m_s2, step_s,
+        )  # fmt: skip
+        return Velocity(max(0.0, linear), angular)
 
     def _output(self, velocity: Velocity, state: ExecutorState, completed: list[Action]) -> Output:
         self._sent = velocity
@@ -164,3 +178,17 @@ class Executor:
         if self._goal is not None and self._pose is not None:
             along, heading = self._error(self._pose, self._goal)
         return Output(velocity, state, tuple(completed), along, heading)
+
+
+def _approach(
+    error: float, sent: float, gain: float, limit: float, acceleration: float, step_s: float
+) -> float:
+    """The next velocity toward an error of zero: never above ``limit``, and never so fast that it could
+    not brake in time, nor further from what was sent last than ``acceleration`` allows in one period."""
+    # The distance of the period until this velocity is replaced is gone before any braking begins.
+    braking = (
+        math.sqrt(2.0 * acceleration * abs(error) + (acceleration * step_s) ** 2) - acceleration * step_s
+    )
+    wanted = math.copysign(min(limit, gain * abs(error), braking), error)
+    change = acceleration * step_s
+    return max(sent - change, min(sent + change, wanted))
