@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
-from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue
+from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue, run
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.pieces import Text
 from vln_ros.engine.reference import Pixels, one_shot
@@ -68,7 +68,7 @@ def stream(seed):
 
 def decode(seed, language, how):
     session, prompt, _ = stream(seed)
-    result = decode_queue(session, prompt, language, how, torch.Generator().manual_seed(seed))
+    result = run(session, decode_queue(session, prompt, language, how, torch.Generator().manual_seed(seed)))
     assert session.cache.length == session.timeline.tokens == 5 + 1 + 12 + 3
     return result
 
@@ -155,8 +155,9 @@ def test_probabilities_of_all_queues_sum_to_one():
                 index = language.nodes[index].children.get(token, index)
             scores[node.queue] = math.exp(logp)
     assert sum(scores.values()) == pytest.approx(1.0, abs=1e-4)
-    result = decode_queue(
-        session, prompt, language, options(DecodeMode.TREE), torch.Generator().manual_seed(0)
+    result = run(
+        session,
+        decode_queue(session, prompt, language, options(DecodeMode.TREE), torch.Generator().manual_seed(0)),
     )
     assert math.prod(result.probabilities) * result.ended == pytest.approx(scores[result.queue], abs=1e-4)
 
@@ -170,7 +171,9 @@ def test_samples_follow_the_probabilities():
     generator = torch.Generator().manual_seed(5)
     before = session.snapshot()
     for _ in range(n):
-        result = decode_queue(session, prompt, language, options(DecodeMode.TREE, 1.0), generator)
+        result = run(
+            session, decode_queue(session, prompt, language, options(DecodeMode.TREE, 1.0), generator)
+        )
         counts[result.queue[0]] = counts.get(result.queue[0], 0) + 1
         session.rollback(before)
     for index, probability in enumerate(expected):
@@ -182,7 +185,10 @@ def test_what_the_model_wanted_is_its_free_text():
     language = LANGUAGES["arrows"]
     session, prompt, _ = stream(2)
     generator = torch.Generator()
-    free = decode_free(session, prompt, max_tokens=6, end_token=IM_END, temperature=0.0, generator=generator)
+    free = run(
+        session,
+        decode_free(session, prompt, max_tokens=6, end_token=IM_END, temperature=0.0, generator=generator),
+    )
     result = decode(2, language, options(DecodeMode.TREE, wanted=5))
     assert result.wanted is not None and result.wanted == free
     assert result.stats.wanted_work.forwards == 5
@@ -199,13 +205,16 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar():
         for seed in range(4):
             result = decode(seed, grammar(max_phrases=1), options(DecodeMode.TREE, wanted=5))
             session, prompt, _ = stream(seed)
-            free = decode_free(
+            free = run(
                 session,
-                prompt,
-                max_tokens=1,
-                end_token=IM_END,
-                temperature=0.0,
-                generator=torch.Generator(),
+                decode_free(
+                    session,
+                    prompt,
+                    max_tokens=1,
+                    end_token=IM_END,
+                    temperature=0.0,
+                    generator=torch.Generator(),
+                ),
             )
             if free and free[0] < 300:
                 assert result.wanted is None and result.ids == free

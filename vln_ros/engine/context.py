@@ -32,8 +32,11 @@ class Context(Protocol):
     def observe(self, frame: Frame) -> None:
         """Take in the next frame: see it. If that fails it may be tried again."""
 
-    def prefill(self) -> None:
-        """Compute what does not depend on being asked. If that fails it may be tried again."""
+    def to_prefill(self) -> Sequence[Piece]:
+        """What can be pushed already, before the model is asked."""
+
+    def prefilled(self) -> None:
+        """What :meth:`to_prefill` returned has been pushed."""
 
     def question(self) -> Sequence[Piece]:
         """What is still to be pushed before the model answers for the newest frame.
@@ -139,11 +142,11 @@ class AppendContext:
         if self._block is not None:
             self._bound.note(self._block, frame, image)
 
-    def prefill(self) -> None:
-        new = self._turn[self._pushed :]
-        if new:
-            self._session.push(new)
-            self._pushed = len(self._turn)
+    def to_prefill(self) -> Sequence[Piece]:
+        return self._turn[self._pushed :]
+
+    def prefilled(self) -> None:
+        self._pushed = len(self._turn)
 
     def question(self) -> Sequence[Piece]:
         if not self._turn:

@@ -45,8 +45,12 @@ class HistoryContext:
         if self._spec.history_limit:
             self._bank.keep_newest(self._spec.history_limit + 1)
 
-    def prefill(self) -> None:
-        """The next question may show other frames: nothing is known yet but what :meth:`start` prefilled."""
+    def to_prefill(self) -> Sequence[Piece]:
+        """Nothing: the next question may show other frames."""
+        return ()
+
+    def prefilled(self) -> None:
+        """There was nothing."""
 
     def question(self) -> Sequence[Piece]:
         if not len(self._bank):
@@ -118,8 +122,12 @@ class DelayedBatchContext:
         # A frame that is not chosen now is never chosen later: the scores before the window are final.
         self._kept = [self._kept[i] for i in self._select().indices]
 
-    def prefill(self) -> None:
-        """All work is left to the question: that is what this strategy is."""
+    def to_prefill(self) -> Sequence[Piece]:
+        """Nothing: all work is left to the question. That is what this strategy is."""
+        return ()
+
+    def prefilled(self) -> None:
+        """There was nothing."""
 
     def question(self) -> Sequence[Piece]:
         if not self._kept:

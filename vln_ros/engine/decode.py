@@ -7,9 +7,10 @@ vocabulary, the nearest nodes of the tree), so that a decision is one forward.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +18,8 @@ from torch import Tensor
 from vln_ros.engine.grammar import ROOT, Grammar
 from vln_ros.engine.pieces import Piece, Text
 from vln_ros.engine.session import Session, Work
-from vln_ros.engine.tree import TokenTree
+from vln_ros.engine.timeline import Snapshot
+from vln_ros.engine.tree import NO_TREE, TokenTree
 
 
 class DecodeMode(str, Enum):
@@ -85,14 +87,45 @@ class Decoded:
     stats: DecodeStats
 
 
+@dataclass(frozen=True)
+class Push:
+    """A forward that a decoding asks for: ``pieces``, and ``tree`` behind them.
+
+    It is answered with scores ``[1 + nodes, vocabulary]``: behind the last piece and each node.
+    """
+
+    pieces: Sequence[Piece]
+    tree: TokenTree
+
+
+T = TypeVar("T")
+Decoding = Generator[Push, Tensor, T]
+"""A decoding asks for forwards one after the other and ends with its result. Who runs the forwards
+is not its business: :func:`run` does so for one session, ``batch.run_batch`` for many together."""
+
+
 @torch.no_grad()
+def run(session: Session, decoding: Decoding[T]) -> T:
+    """The result of one decoding."""
+    try:
+        push = next(decoding)
+        while True:
+            states, nodes = session.push_tree(push.pieces, push.tree)
+            push = decoding.send(session.logits(torch.cat([states[-1:], nodes])))
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        decoding.close()
+
+
 def decode_queue(
     session: Session,
     prompt: Sequence[Piece],
     grammar: Grammar,
     options: DecodeOptions,
     generator: torch.Generator,
-) -> Decoded:
+) -> Decoding[Decoded]:
     """The queue that the model answers to ``prompt``.
 
     The session grows by the prompt; the answer is not part of it.
@@ -107,13 +140,12 @@ def decode_queue(
     ended = 1.0
     departure: tuple[int, ...] | None = None
     pieces = prompt
-    asked = None
+    asked: Snapshot | None = None
     while True:
         tree, nodes = _ahead(grammar, node, options)
-        prompt_states, states = session.push_tree(pieces, tree)
+        rows = yield Push(pieces, tree)
         if asked is None:
             asked = session.snapshot()
-        rows = session.logits(torch.cat([prompt_states[-1:], states]))
         row_of = {node: 0, **{n: i + 1 for i, n in enumerate(nodes)}}
         free = rows.argmax(-1).tolist()
         walked: list[int] = []
@@ -143,7 +175,7 @@ def decode_queue(
     session.rollback(asked)
     decided = session.work
     if departure is not None and options.wanted_tokens:
-        departure = _follow(session, departure, options.wanted_tokens, grammar.end_token)
+        departure = yield from _follow(departure, options.wanted_tokens, grammar.end_token)
         session.rollback(asked)
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
@@ -157,7 +189,6 @@ def decode_queue(
     )
 
 
-@torch.no_grad()
 def decode_free(
     session: Session,
     prompt: Sequence[Piece],
@@ -166,20 +197,19 @@ def decode_free(
     end_token: int,
     temperature: float,
     generator: torch.Generator,
-) -> tuple[int, ...]:
+) -> Decoding[tuple[int, ...]]:
     """The tokens that the model says unasked for a grammar. The session grows by the prompt."""
-    states = session.push(prompt)
+    rows = yield Push(prompt, NO_TREE)
     asked = session.snapshot()
     said: list[int] = []
     while True:
-        scores = session.logits(states[-1])
-        token, _ = _choose(scores, range(scores.numel()), temperature, generator)
+        token, _ = _choose(rows[0], range(rows.shape[-1]), temperature, generator)
         if token == end_token:
             break
         said.append(token)
         if len(said) == max_tokens:
             break
-        states = session.push([Text((token,))])
+        rows = yield Push([Text((token,))], NO_TREE)
     session.rollback(asked)
     return tuple(said)
 
@@ -190,7 +220,7 @@ def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTr
         return grammar.below(node, options.tree_nodes)
     if options.mode is DecodeMode.FORCED:
         return grammar.forced(node)
-    return TokenTree((), (), ()), ()
+    return NO_TREE, ()
 
 
 def _choose(
@@ -207,10 +237,11 @@ def _choose(
     return tokens[pick], float(allowed.softmax(-1)[pick])
 
 
-def _follow(session: Session, said: tuple[int, ...], more: int, end_token: int) -> tuple[int, ...]:
+def _follow(said: tuple[int, ...], more: int, end_token: int) -> Decoding[tuple[int, ...]]:
     """``said`` and up to ``more`` greedy tokens behind it, the end token left out."""
     new = said
     while more and said[-1] != end_token:
-        token = int(session.logits(session.push([Text(new)])[-1]).argmax())
+        rows = yield Push([Text(new)], NO_TREE)
+        token = int(rows[0].argmax())
         new, said, more = (token,), (*said, token), more - 1
     return said[:-1] if said[-1] == end_token else said

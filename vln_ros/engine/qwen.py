@@ -12,7 +12,7 @@ from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
 from vln_ros.engine.bound import BoundOptions, StreamBound
 from vln_ros.engine.context import AppendContext, Context, WindowResetContext
 from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
-from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue
+from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
@@ -113,7 +113,18 @@ class QwenEngine:
         self._generator.manual_seed(self._seed + instruction.number)
         self._ladder.run(lambda: self.context.start(instruction.text))
 
+    @property
+    def prefills(self) -> bool:
+        """Frames are prefilled when they arrive."""
+        return self._config.prefill_on_arrival
+
     def observe(self, frame: Frame) -> None:
+        self.see(frame)
+        if self.prefills:
+            self._ladder.run(self._prefill)
+
+    def see(self, frame: Frame) -> None:
+        """:meth:`observe` without its prefill."""
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
         if frame.index % self._frame_stride and self._frame is not None:
@@ -122,12 +133,25 @@ class QwenEngine:
         self._take_in(frame)
 
     def decide(self, queue: int) -> ActionChunk:
+        self.ready()
+        return self._ladder.run(lambda: run(self.session, self.deciding(queue)))
+
+    def ready(self) -> None:
+        """Make sure that a decision can be taken, and that it sees the newest frame.
+
+        Raises:
+            RuntimeError: no instruction or no frame yet.
+        """
         if self._instruction is None or self._frame is None:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
         if self._skipped is not None:
             self._take_in(self._skipped)
-        answer = self._ladder.run(self._free if self._config.decode == "free" else self._constrained)
+
+    def deciding(self, queue: int) -> Decoding[ActionChunk]:
+        """A decision as the forwards that it takes, for several robots at once; see ``batch.py``."""
+        assert self._instruction is not None and self._frame is not None, "call ready first"
+        answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
         self.context.answered(answer.ids, len(answer.actions))
         self._last = answer.actions or self._last
         return ActionChunk(
@@ -188,14 +212,18 @@ class QwenEngine:
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None
-        self._ladder.run(lambda: self._see(frame))
-        if self._config.prefill_on_arrival:
-            self._ladder.run(self.context.prefill)
+        self._ladder.run(lambda: self._show(frame))
 
-    def _see(self, frame: Frame) -> None:
+    def _show(self, frame: Frame) -> None:
         if self._seen is not frame:  # beginning anew has already seen it
             self.context.observe(frame)
             self._seen = frame
+
+    def _prefill(self) -> None:
+        pieces = self.context.to_prefill()
+        if pieces:
+            self.session.push(pieces)
+            self.context.prefilled()
 
     def _fewer_pixels(self) -> str | None:
         if self._frame is None:
@@ -218,15 +246,17 @@ class QwenEngine:
         self.context.start(self._instruction.text)
         self._seen = None
         if self._frame is not None:
-            self._see(self._frame)
+            self._show(self._frame)
         return "a new stream"
 
-    def _constrained(self) -> _Answer:
+    def _constrained(self) -> Decoding[_Answer]:
         config = self._config
         options = DecodeOptions(
             DecodeMode(config.decode), self._temperature, config.tree_nodes, config.wanted_tokens
         )
-        decoded = decode_queue(self.session, self.context.question(), self._grammar, options, self._generator)
+        decoded = yield from decode_queue(
+            self.session, self.context.question(), self._grammar, options, self._generator
+        )
         probabilities: list[float] = []
         for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
             # A phrase is one choice: its further primitives follow from it.
@@ -235,9 +265,9 @@ class QwenEngine:
         wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
         return _Answer(decoded.ids, self._grammar.actions(decoded.queue), tuple(probabilities), wanted)
 
-    def _free(self) -> _Answer:
+    def _free(self) -> Decoding[_Answer]:
         """Say anything, then read it; what cannot be read is dealt with as the profile says."""
-        ids, text, queue = self._say(self._temperature)
+        ids, text, queue = yield from self._say(self._temperature)
         if queue is not None:
             return _Answer(ids, self._grammar.actions(queue), (), None)
         self._unparsed += 1
@@ -246,13 +276,13 @@ class QwenEngine:
             return _Answer(ids, self._last[:1], (), text)
         if policy == "ask_again":
             for _ in range(_TRIES):
-                again, _, queue = self._say(max(self._temperature, _RETRY_TEMPERATURE))
+                again, _, queue = yield from self._say(max(self._temperature, _RETRY_TEMPERATURE))
                 if queue is not None:
                     return _Answer(again, self._grammar.actions(queue), (), text)
         return _Answer(ids, (), (), text)
 
-    def _say(self, temperature: float) -> tuple[tuple[int, ...], str, tuple[int, ...] | None]:
-        ids = decode_free(
+    def _say(self, temperature: float) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
+        ids = yield from decode_free(
             self.session,
             self.context.question(),
             max_tokens=self._config.free_tokens,

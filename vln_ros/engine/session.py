@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.engine.forward import run_decoder, tree_visibility
 from vln_ros.engine.kv_cache import SlotCache
 from vln_ros.engine.pieces import Piece, Text, append_piece
 from vln_ros.engine.timeline import Snapshot, Timeline
-from vln_ros.engine.tree import TokenTree
+from vln_ros.engine.tree import NO_TREE, TokenTree
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,23 @@ class Work:
         return Work(
             self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Tokens that have a place in the timeline and are about to be computed.
+
+    Attributes:
+        before: the timeline without them.
+        embeddings: ``[n, hidden]``.
+        positions: ``[3, n]``.
+        visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
+    """
+
+    before: Snapshot
+    embeddings: Tensor
+    positions: Tensor
+    visible: Tensor | None
 
 
 class Session:
@@ -81,7 +99,7 @@ class Session:
         Raises:
             ValueError: no tokens, an image outside vision markers, a video that continues nothing.
         """
-        return self._extend(pieces, None)
+        return self._extend(pieces, NO_TREE)
 
     @torch.no_grad()
     def push_tree(self, pieces: Sequence[Piece], tree: TokenTree) -> tuple[Tensor, Tensor]:
@@ -112,8 +130,7 @@ class Session:
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores ``[..., vocabulary]`` float32 of the next token behind states ``[..., hidden]``."""
-        rows = hidden.numel() // hidden.shape[-1]
-        self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
+        self.count_logits(hidden.numel() // hidden.shape[-1])
         scores: Tensor = self.network.lm_head(hidden)
         return scores.float()
 
@@ -229,65 +246,64 @@ class Session:
         by_node = scores[rows, torch.tensor(tree.tokens, device=scores.device)]
         return torch.stack([by_node[list(path)].sum() for path in paths]).cpu()
 
-    # -- inside --------------------------------------------------------------------------------
+    # -- in parts, for forwards that several sessions share ------------------------------------------
 
-    def _extend(self, pieces: Sequence[Piece], tree: TokenTree | None) -> Tensor:
+    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Chunk:
+        """Append ``pieces`` to the timeline; the forward that the cache then lacks.
+
+        It must be followed by that forward and :meth:`complete`, or by :meth:`abandon`.
+
+        Raises:
+            ValueError: as :meth:`push`; nothing has changed then.
+        """
         before = self.snapshot()
         base = before.tokens
         self.cache.truncate(base)
         try:
             embeddings = [self._place(piece) for piece in pieces]
-            prompt = self.timeline.tokens - base
-            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
-            mask = None
-            if tree is not None and len(tree):
-                embeddings.append(self._embed(tree.tokens))
-                depths = torch.tensor(tree.depths, dtype=torch.long)
-                positions.append((depths + self.timeline.next_position).expand(3, -1))
-                mask = self._tree_mask(tree, base, prompt)
-            if not embeddings:
-                raise ValueError("nothing to push")
-            hidden = self._forward(torch.cat(embeddings), torch.cat(positions, 1), mask)
         except BaseException:
-            # A piece that cannot be placed, or a device that ran out of memory midway through the layers.
             self.timeline.restore(before)
-            self.cache.truncate(base)
             raise
-        return hidden
+        positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+        visible = None
+        if len(tree):
+            embeddings.append(self._embed(tree.tokens))
+            depths = torch.tensor(tree.depths, dtype=torch.long)
+            positions.append((depths + self.timeline.next_position).expand(3, -1))
+            visible = tree_visibility(tree, base, self.timeline.tokens - base)
+        if not embeddings:
+            raise ValueError("nothing to push")
+        return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
 
-    def _forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        device = embeddings.device
-        visible = self.cache.length + embeddings.shape[0]
-        output = self._decoder(
-            inputs_embeds=embeddings[None],
-            position_ids=positions[:, None].to(device),
-            past_key_values=self.cache,
-            attention_mask=None if mask is None else {"full_attention": self.attention_mask(mask.to(device))},
-        )
-        self.cache.record(positions)
-        self._count(1, embeddings.shape[0], self._prefill_flops(embeddings.shape[0], visible))
-        states: Tensor = output.last_hidden_state
+    def complete(self, chunk: Chunk) -> None:
+        """The forward of ``chunk`` has been run: its keys and values are in the cache."""
+        self.cache.record(chunk.positions)
+        n = chunk.embeddings.shape[0]
+        self._count(1, n, self._prefill_flops(n, self.cache.length))
+
+    def count_logits(self, rows: int) -> None:
+        """Scores for ``rows`` states have been computed for this session."""
+        self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
+
+    def abandon(self, chunk: Chunk) -> None:
+        """The forward of ``chunk`` failed: back to before it was prepared."""
+        self.timeline.restore(chunk.before)
+        self.cache.truncate(chunk.before.tokens)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _extend(self, pieces: Sequence[Piece], tree: TokenTree) -> Tensor:
+        chunk = self.prepare(pieces, tree)
+        try:
+            visible = None if chunk.visible is None else chunk.visible[None]
+            states = run_decoder(
+                self.network, self.cache, chunk.embeddings[None], chunk.positions[:, None], visible
+            )
+        except BaseException:  # a device that ran out of memory midway through the layers
+            self.abandon(chunk)
+            raise
+        self.complete(chunk)
         return states[0]
-
-    def attention_mask(self, visible: Tensor) -> Tensor:
-        """``visible`` ``[queries, slots]`` bool in the form that the attention implementation takes."""
-        kind = self._config.text_config._attn_implementation
-        if kind == "sdpa":
-            return visible[None, None]
-        if kind == "eager":
-            dtype = self._decoder.embed_tokens.weight.dtype
-            hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-            return hidden.masked_fill(~visible, torch.finfo(dtype).min)[None, None]
-        raise ValueError(
-            f"attention implementation {kind!r} takes no mask; load the model with sdpa or eager"
-        )
-
-    @staticmethod
-    def _tree_mask(tree: TokenTree, base: int, prompt: int) -> Tensor:
-        start, n = base + prompt, len(tree)
-        mask = torch.ones(prompt + n, start + n, dtype=torch.bool).tril(base)
-        mask[prompt:, start:] = tree.ancestors()
-        return mask
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         table = self._decoder.embed_tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -55,6 +56,7 @@ class TokenTree:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @cached_property
     def ancestors(self) -> Tensor:
         """``[n, n]`` bool: row ``i`` holds the nodes on the way to ``i``, itself included."""
         rows = torch.eye(len(self), dtype=torch.bool)
@@ -62,3 +64,6 @@ class TokenTree:
             if parent >= 0:
                 rows[node] |= rows[parent]
         return rows
+
+
+NO_TREE = TokenTree((), (), ())
