@@ -11,9 +11,14 @@ VOCABULARY = 320
 PATCH = 4
 
 
+def tiny_network(attention: str = "sdpa") -> Qwen2_5_VLForConditionalGeneration:
+    """3 layers, grouped-query attention, windowed vision; one and the same network every time."""
+    return _tiny_network(attention)
+
+
 @cache
-def tiny_network(attention: str = "sdpa", init: float = 0.15) -> Qwen2_5_VLForConditionalGeneration:
-    """4 layers, grouped-query attention, windowed vision; weights large enough that errors show."""
+def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
+    init = 0.15  # large enough that errors show
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
