@@ -240,7 +240,7 @@ def test_odd_image_settings(copy: Path, key: str, value: object) -> None:
         ("device", "gpu", "not a device"),
         ("device", "cuda:63", "63.*usable CUDA devices"),
         ("device", "meta", "only cpu, cuda and mps"),
-        ("dtype", "float8", "choose one of float32"),
+        ("dtype", "float8", "choose one of auto, float32"),
         ("attention", "flash", "choose one of sdpa"),
         ("quantisation", "int3", "choose one of none"),
     ],

@@ -241,7 +241,9 @@ class StreamConfig:
         0, "How far to follow the free text where it leaves the grammar", minimum=0, maximum=256
     )
     free_tokens: int = option(64, "Longest free text", minimum=1, maximum=1024)
-    max_phrases: int = option(0, "Bound on the phrases of a queue; 0 takes the profile's", minimum=0, maximum=64)
+    max_phrases: int = option(
+        0, "Bound on the phrases of a queue; 0 takes the profile's", minimum=0, maximum=64
+    )
     max_repeats: int = option(
         -1, "Most times that a phrase may directly follow itself; -1 for no bound", minimum=-1, maximum=64
     )
@@ -293,7 +295,11 @@ class QwenConfig:
         "sdpa", "Attention implementation of transformers",
         choices=("sdpa", "eager", "flash_attention_2"),
     )  # fmt: skip
-    quantisation: str = option("none", "Load the weights quantised", choices=("none", "bnb-8bit", "bnb-4bit"))
+    quantisation: str = option(
+        "none",
+        "Load the weights quantised",
+        choices=("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"),
+    )
     temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)
     seed: int = option(0, "Seed of the sampling", minimum=0)
     stream: StreamConfig = group(StreamConfig)

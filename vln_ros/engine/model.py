@@ -95,8 +95,8 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
 
     Args:
         checkpoint: directory, or ``owner/name`` on the Hugging Face hub (cached as usual).
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        dtype: one of :data:`DTYPES`.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: a GPU where there is one.
+        dtype: one of :data:`DTYPES`, or ``auto``: float32 on a CPU, else bfloat16.
         attention: one of :data:`ATTENTION_IMPLEMENTATIONS`.
         quantisation: one of :data:`QUANTISATIONS`; the library named must be installed.
 
@@ -104,8 +104,10 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         CheckpointError: the message names the file, value or package, and the remedy.
     """
     torch_device = _check_device(device)
+    if dtype == "auto":
+        dtype = "float32" if torch_device.type == "cpu" else "bfloat16"
     if dtype not in DTYPES:
-        raise CheckpointError(f"dtype = {dtype!r}: choose one of {', '.join(DTYPES)}")
+        raise CheckpointError(f"dtype = {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
     _check_attention(attention, torch_device)
     quantisation_config = _quantisation_config(quantisation, DTYPES[dtype])
 
@@ -161,10 +163,12 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
 
 
 def _check_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise CheckpointError(f"device = {name!r}: not a device; use cpu, cuda, cuda:1 or mps") from e
+        raise CheckpointError(f"device = {name!r}: not a device; use auto, cpu, cuda, cuda:1 or mps") from e
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
