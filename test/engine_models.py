@@ -24,6 +24,8 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": VOCABULARY,
+            "bos_token_id": None,
+            "eos_token_id": None,
             "hidden_size": 64,
             "intermediate_size": 96,
             "num_hidden_layers": 3,

@@ -4,7 +4,16 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from engine_models import IM_END, VISION_END, VISION_START, random_patches, tiny_network, words
+from engine_models import (
+    IM_END,
+    IMAGE_PAD,
+    VIDEO_PAD,
+    VISION_END,
+    VISION_START,
+    random_patches,
+    tiny_network,
+    words,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,9 +124,11 @@ def run_timeline(operations):
                 forks.append(twin)
                 twin = twin.fork()
             case "ask":
-                answer = twin.session.ask(words(4, 7), max_tokens=3, end_tokens=[IM_END])
+                # A placeholder that the model says is no picture; the released forward would want its pixels.
+                ends = [IM_END, IMAGE_PAD, VIDEO_PAD]
+                answer = twin.session.ask(words(4, 7), max_tokens=3, end_tokens=ends)
                 expected = greedy(
-                    twin.session.network, [*twin.seen, words(4, 7)], max_tokens=3, end_tokens=[IM_END]
+                    twin.session.network, [*twin.seen, words(4, 7)], max_tokens=3, end_tokens=ends
                 )
                 assert answer == expected
             case "reject":
