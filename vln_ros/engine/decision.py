@@ -28,7 +28,7 @@ class DecisionLoop:
     Args:
         engine: what decides.
         decide_on: ``"progress"``: when the executor reports at most ``decide_ahead`` actions left and
-            a frame at least as new as the report was observed; ``"frame"``: after every frame.
+            a frame at least as new as the report was observed; ``"frame"``: after every frame, a stop ends nothing.
         decide_ahead: see above.
         lost_after_ns: a queue that the executor does not name this long after the first frame that
             followed it was lost on the way; the next decision is then due. (Not after the frame it
@@ -60,7 +60,10 @@ class DecisionLoop:
 
     @property
     def _stop_decided(self) -> bool:
-        return self._last is not None and any(a.stop for a in self._last.actions)
+        """Deciding on every frame is open loop, for recordings: there a stop ends nothing."""
+        if self._every_frame or self._last is None:
+            return False
+        return any(a.stop for a in self._last.actions)
 
     @property
     def _stop_executed(self) -> bool:
@@ -152,7 +155,8 @@ class DecisionLoop:
         """Ask the engine, after :meth:`due` said so."""
         self._queue += 1
         self._last = self.engine.decide(self._queue)
-        self._first_after_ns = None
+        # Reports until now are of the queues before.
+        self._first_after_ns = self._progress = None
         return self._last
 
     def _hold(self, instruction: int) -> ActionChunk:

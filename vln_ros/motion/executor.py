@@ -132,9 +132,10 @@ class Executor:
             along_m, heading_rad = self._error(pose, self._goal)
             if self._reached(action, along_m, heading_rad):
                 self._anchor = self._goal
-            elif now_s - self._goal_since_s > self.config.action_timeout_s:
+            elif now_s - self._goal_since_s > self._allowed_s(action):
                 self.blocked += 1
                 self._anchor = None
+                self._sent = Velocity()  # it stands, whatever it was sent
             else:
                 return self._output(
                     self._track(action, along_m, heading_rad), ExecutorState.MOVING, completed
@@ -147,6 +148,12 @@ class Executor:
     def _drop_goal(self) -> None:
         self._goal = None
         self._anchor = None
+
+    def _allowed_s(self, action: Action) -> float:
+        """The time-out, beside what the action takes at full speed: a long one is not a blocked one."""
+        c = self.config
+        travel_s = action.forward_m / c.max_linear_m_s + abs(action.turn_rad) / c.max_angular_rad_s
+        return c.action_timeout_s + travel_s
 
     @staticmethod
     def _error(pose: Pose, goal: Pose) -> tuple[float, float]:
@@ -183,12 +190,10 @@ class Executor:
 def _approach(
     error: float, sent: float, gain: float, limit: float, acceleration: float, step_s: float
 ) -> float:
-    """The next velocity toward an error of zero: never above ``limit``, and never so fast that it could
-    not brake in time, nor further from what was sent last than ``acceleration`` allows in one period."""
-    # The distance of the period until this velocity is replaced is gone before any braking begins.
-    braking = (
-        math.sqrt(2.0 * acceleration * abs(error) + (acceleration * step_s) ** 2) - acceleration * step_s
-    )
-    wanted = math.copysign(min(limit, gain * abs(error), braking), error)
+    """The next velocity toward an error of zero: never above ``limit``, never so fast that it could not
+    brake in time, nor further from what was sent last than ``acceleration`` allows in one period."""
     change = acceleration * step_s
+    # The way of the period until this velocity is replaced is gone before any braking begins.
+    braking = math.sqrt(2.0 * acceleration * abs(error) + change**2) - change
+    wanted = math.copysign(min(limit, gain * abs(error), braking), error)
     return max(sent - change, min(sent + change, wanted))

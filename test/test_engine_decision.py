@@ -1,0 +1,296 @@
+"""When the engine is asked: every rule of DecisionLoop.due(), without threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vln_ros.datatypes import STOP, Action, ActionChunk, CameraModel, Frame, Instruction, Pose
+from vln_ros.engine.decision import DecisionLoop, Progress
+
+F = Action(forward_m=0.25)
+CAMERA = CameraModel.from_hfov(16, 16, 1.0)
+LOST_NS = 1000
+
+
+def frame(stamp: int) -> Frame:
+    return Frame(0, stamp, np.zeros((16, 16, 3), np.uint8), None, CAMERA, Pose.identity(), Pose.identity())
+
+
+class Scripted:
+    """Answers with ``actions``; notes what it was told."""
+
+    def __init__(self) -> None:
+        self.actions: tuple[Action, ...] = (F, F)
+        self.started: list[Instruction] = []
+        self.seen: list[int] = []
+        self.fails = False
+
+    def start(self, instruction: Instruction) -> None:
+        if self.fails:
+            raise RuntimeError("out of memory")
+        self.started.append(instruction)
+        self.seen = []
+
+    def observe(self, frame: Frame) -> None:
+        self.seen.append(frame.stamp_ns)
+
+    def decide(self, queue: int) -> ActionChunk:
+        return ActionChunk(queue, self.started[-1].number, self.seen[-1], self.actions)
+
+    def close(self) -> None:
+        pass
+
+
+class Run:
+    """A loop with its engine, started, and helpers that are short to read."""
+
+    def __init__(self, decide_on: str = "progress", ahead: int = 0) -> None:
+        self.engine = Scripted()
+        self.loop = DecisionLoop(self.engine, decide_on, ahead, LOST_NS)
+        self.loop.start(Instruction(1, "go"))
+
+    def see(self, stamp: int) -> bool:
+        self.loop.observe(frame(stamp))
+        return self.loop.due()
+
+    def report(self, chunk: ActionChunk, remaining: int, stamp: int, queue: int | None = None) -> bool:
+        number = chunk.queue if queue is None else queue
+        self.loop.progress(Progress(chunk.instruction, number, remaining, stamp))
+        return self.loop.due()
+
+
+def test_not_without_instruction_or_frame() -> None:
+    loop = DecisionLoop(Scripted(), "progress", 0, LOST_NS)
+    loop.observe(frame(1))
+    assert not loop.due()
+    loop.start(Instruction(1, "go"))
+    assert not loop.due()  # a frame from before the instruction does not count
+    loop.observe(frame(2))
+    assert loop.due()
+
+
+def test_once_per_frame_however_often_it_is_asked() -> None:
+    run = Run("frame")
+    assert run.see(1)
+    run.loop.decide()
+    assert not run.loop.due()
+    assert run.see(2)
+
+
+def test_on_every_frame_no_report_is_needed() -> None:
+    run = Run("frame")
+    for stamp in range(1, 6):
+        assert run.see(stamp)
+        assert run.loop.decide().queue == stamp + 1  # the first number was the hold's
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_when_at_most_so_many_actions_are_left(ahead: int) -> None:
+    run = Run(ahead=ahead)
+    run.engine.actions = (F,) * 4
+    run.see(1)
+    chunk = run.loop.decide()
+    for remaining in (4, 3, 2, 1, 0):
+        run.report(chunk, remaining, 10 - remaining)
+        assert run.see(10 - remaining) == (remaining <= ahead)
+
+
+def test_a_frame_older_than_the_report_does_not_show_what_was_reported() -> None:
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    assert not run.see(10)
+    assert not run.report(chunk, 0, 20)
+    assert not run.see(19)
+    assert run.see(20)
+
+
+def test_a_late_report_makes_the_newest_frame_do() -> None:
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    assert not run.see(30)
+    assert run.report(chunk, 0, 20)
+
+
+def test_an_early_report_of_another_queue_or_run_counts_for_nothing() -> None:
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    run.loop.progress(Progress(0, chunk.queue, 0, 2))
+    assert not run.see(5)
+    assert not run.report(chunk, 0, 2, queue=chunk.queue - 1)
+    assert not run.see(6)
+
+
+def test_a_lost_queue_is_decided_again_also_if_nobody_ever_reported() -> None:
+    run = Run()
+    run.see(1)
+    run.loop.decide()
+    assert not run.see(10)
+    assert not run.see(10 + LOST_NS)
+    assert run.see(11 + LOST_NS)
+    assert run.loop.lost == 1
+    again = run.loop.decide()
+    run.see(12 + LOST_NS)
+    run.report(again, 2, 12 + LOST_NS)
+    assert not run.see(20 + 3 * LOST_NS)  # now it is known to be executed
+    assert run.loop.lost == 1
+
+
+def test_a_slow_engine_does_not_take_its_queue_for_lost() -> None:
+    """While it thought, more sensor time went by than a queue may take; the report is still on its way."""
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    assert not run.see(1 + 10 * LOST_NS)
+    assert not run.report(chunk, 2, 2 + 10 * LOST_NS)
+    assert run.loop.lost == 0
+
+
+def test_a_contradicted_queue_is_decided_again_at_the_next_frame() -> None:
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    run.report(chunk, 0, 10, queue=0)
+    assert not run.see(9)
+    assert run.see(10)
+
+
+@pytest.mark.parametrize("decide_on", ["progress", "frame"])
+def test_a_stop_ends_the_run(decide_on: str) -> None:
+    run = Run(decide_on)
+    run.engine.actions = (F, STOP)
+    run.see(1)
+    chunk = run.loop.decide()
+    assert not run.loop.running
+    assert not run.see(2)
+    assert not run.report(chunk, 1, 3)
+    assert not run.report(chunk, 0, 4)
+    assert not run.see(5 + 5 * LOST_NS)
+
+
+@pytest.mark.parametrize("decide_on", ["progress", "frame"])
+def test_a_stop_that_was_contradicted_or_lost_does_not_end_it(decide_on: str) -> None:
+    run = Run(decide_on)
+    run.engine.actions = (STOP,)
+    run.see(1)
+    chunk = run.loop.decide()
+    run.see(2)
+    assert run.report(chunk, 0, 2, queue=0)
+    lost = run.loop.decide()
+    assert not run.see(3)
+    assert run.see(4 + LOST_NS)
+    assert run.loop.decide().queue == lost.queue + 1
+
+
+def test_cancel_holds_once_and_nothing_follows() -> None:
+    run = Run()
+    run.see(5)
+    chunk = run.loop.decide()
+    hold = run.loop.cancel()
+    assert hold is not None
+    assert (hold.actions, hold.instruction, hold.queue) == ((), 1, chunk.queue + 1)
+    assert run.loop.cancel() is None
+    assert not run.see(6)
+    assert not run.loop.running
+    assert run.engine.seen == [5]  # no computation for nobody
+    assert run.loop.pause(True) is None
+
+
+def test_pause_holds_and_resume_decides_afresh() -> None:
+    run = Run()
+    run.see(5)
+    chunk = run.loop.decide()
+    hold = run.loop.pause(True)
+    assert hold is not None
+    assert hold.actions == ()
+    assert hold.queue == chunk.queue + 1
+    assert run.loop.pause(True) is None
+    assert not run.see(6)
+    assert not run.report(chunk, 0, 6)
+    assert run.loop.pause(False) is None
+    assert run.loop.due()
+    assert run.loop.decide().queue == hold.queue + 1
+    assert run.engine.seen == [5, 6]  # the stream has no hole
+
+
+def test_a_pause_during_the_way_to_the_stop_does_not_lose_the_stop() -> None:
+    run = Run()
+    run.engine.actions = (F, F, STOP)
+    run.see(1)
+    chunk = run.loop.decide()
+    run.report(chunk, 2, 2)
+    run.loop.pause(True)
+    run.loop.pause(False)
+    assert run.see(3)
+
+
+def test_a_pause_after_the_stop_does_not_revive_the_run() -> None:
+    run = Run()
+    run.engine.actions = (STOP,)
+    run.see(1)
+    run.report(run.loop.decide(), 0, 2)
+    assert run.loop.pause(True) is None
+    assert run.loop.pause(False) is None
+    assert not run.see(3)
+
+
+def test_a_new_instruction_in_a_pause_waits_for_its_end() -> None:
+    run = Run()
+    run.loop.pause(True)
+    run.loop.start(Instruction(2, "go there"))
+    assert not run.see(1)
+    run.loop.pause(False)
+    assert run.loop.due()
+
+
+def test_the_same_text_twice_is_two_runs() -> None:
+    run = Run()
+    run.see(1)
+    chunk = run.loop.decide()
+    hold = run.loop.start(Instruction(2, "go"))
+    assert (hold.instruction, hold.actions, hold.queue) == (2, (), chunk.queue + 1)
+    assert [i.number for i in run.engine.started] == [1, 2]
+    assert not run.report(chunk, 0, 9)  # a report of the run before
+    assert run.see(2)
+    assert run.loop.decide().instruction == 2
+
+
+def test_a_start_that_fails_leaves_the_new_instruction_to_be_cancelled() -> None:
+    """Who waits for an answer to instruction 2 gets a hold with that number."""
+    run = Run()
+    run.engine.fails = True
+    with pytest.raises(RuntimeError):
+        run.loop.start(Instruction(2, "go"))
+    hold = run.loop.cancel()
+    assert hold is not None
+    assert hold.instruction == 2
+
+
+def test_a_clock_that_jumps_back_makes_the_next_decision_due() -> None:
+    run = Run()
+    run.see(10**9)
+    run.loop.decide()
+    run.see(10**9 + 1)
+    assert run.see(5)
+    run.loop.decide()
+    assert not run.see(6)
+
+
+def test_queue_numbers_only_grow() -> None:
+    run = Run("frame")
+    numbers = []
+    for i in range(1, 12):
+        if i % 3 == 0:
+            numbers.append(run.loop.start(Instruction(i, "go")).queue)
+        if i % 4 == 0:
+            hold = run.loop.pause(True)
+            assert hold is not None
+            numbers.append(hold.queue)
+            run.loop.pause(False)
+        if run.see(i):
+            numbers.append(run.loop.decide().queue)
+    assert len(numbers) > 10
+    assert numbers == sorted(set(numbers))
