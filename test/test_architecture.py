@@ -1,0 +1,259 @@
+"""Who may import whom, how long a node may be, and that everything imported is declared."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import vln_ros
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "vln_ros"
+
+BASE = {"datatypes", "axes", "protocols", "config"}
+CORE = {"sync", "engine", "reuse", "memory", "motion", "sim", "profiling"}
+LAYERS = {
+    **dict.fromkeys(BASE, 0),
+    **dict.fromkeys(CORE | {"ros"}, 1),
+    "pipeline": 2,
+    "evaluation": 2,
+    "nodes": 3,
+    "cli": 3,
+    "__main__": 4,
+}
+ROS_MESSAGES = re.compile(r"^(\w+_msgs|\w+_interfaces|std_srvs)$")
+# The name in package.xml or requirements.txt where it is not the one that is imported.
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML", "jinja2": "Jinja2"}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    """Dotted, of the file that imports."""
+    target: str
+    typing_only: bool
+
+    @property
+    def part(self) -> str:
+        return self.module.split(".")[1]
+
+
+def imports_of(tree: ast.Module, module: str) -> list[Import]:
+    """Every import of a module, lazy ones included."""
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module is not None
+            # `from vln_ros.ros import convert` imports a module, `from vln_ros.config import X` a name
+            names = [
+                f"{node.module}.{a.name}" if node.module.startswith("vln_ros") else node.module
+                for a in node.names
+            ]
+        found += [Import(module, name, id(node) in guarded) for name in names]
+    return found
+
+
+@cache
+def every_import() -> tuple[Import, ...]:
+    found: list[Import] = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        if module != "vln_ros":
+            found += imports_of(ast.parse(path.read_text("utf-8")), module)
+    assert len(found) > 100, "the walk found nothing to hold"
+    return tuple(found)
+
+
+def inner(imports: tuple[Import, ...]) -> list[tuple[Import, str]]:
+    """Imports within the package, with the part of it that is imported."""
+    return [(i, i.target.split(".")[1]) for i in imports if i.target.startswith("vln_ros.")]
+
+
+def test_the_walk_sees_what_it_should() -> None:
+    text = (
+        "from typing import TYPE_CHECKING\nimport torch.nn\nif TYPE_CHECKING:\n    import rclpy\n"
+        "def f():\n    from vln_ros.ros import convert\n"
+    )
+    assert imports_of(ast.parse(text), "vln_ros.sim.x") == [
+        Import("vln_ros.sim.x", "typing", False),
+        Import("vln_ros.sim.x", "torch.nn", False),
+        Import("vln_ros.sim.x", "rclpy", True),
+        Import("vln_ros.sim.x", "vln_ros.ros.convert", False),
+    ]
+
+
+def test_every_part_has_its_layer() -> None:
+    parts = {i.part for i in every_import()}
+    assert parts <= set(LAYERS), "a new part: give it a layer in LAYERS and in docs/architecture.md"
+
+
+def test_imports_only_go_down() -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i, part in inner(every_import())
+        if part in LAYERS and LAYERS[part] > LAYERS[i.part]
+    ]
+    assert not wrong
+
+
+def test_the_base_is_a_base() -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i, part in inner(every_import())
+        if i.part in BASE and part not in BASE
+    ]
+    assert not wrong
+
+
+def test_ros_knows_datatypes_axes_and_config_only() -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i, part in inner(every_import())
+        if i.part == "ros" and part not in {"ros", "datatypes", "axes", "config"}
+    ]
+    assert not wrong
+
+
+def test_the_core_knows_nothing_of_ros() -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i, part in inner(every_import())
+        if i.part in CORE | BASE | {"pipeline", "evaluation"} and part == "ros"
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("torch", {"engine", "reuse", "memory"}),
+        ("transformers", {"engine"}),
+        ("rclpy", {"ros", "nodes", "cli"}),
+        ("rosbags", {"ros", "cli"}),
+        ("cv_bridge", {"ros"}),
+    ],
+)
+def test_libraries_stay_where_they_belong(library: str, allowed: set[str]) -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i in every_import()
+        if i.target.split(".")[0] == library and i.part not in allowed and not is_measurement(i.module)
+    ]
+    assert not wrong
+
+
+def is_measurement(module: str) -> bool:
+    """Commands that measure the machine or look into it may name what they measure."""
+    return module.startswith("vln_ros.cli.bench_") or module == "vln_ros.cli.doctor"
+
+
+def test_messages_stay_in_ros_nodes_and_cli() -> None:
+    wrong = [
+        f"{i.module} imports {i.target}"
+        for i in every_import()
+        if ROS_MESSAGES.match(i.target.split(".")[0]) and i.part not in {"ros", "nodes", "cli"}
+    ]
+    assert not wrong
+
+
+def test_habitat_has_one_door() -> None:
+    doors = {
+        i.module for i in every_import() if i.target.split(".")[0] in {"habitat_sim", "habitat", "magnum"}
+    }
+    assert doors <= {"vln_ros.sim.habitat"}
+
+
+def test_the_core_imports_without_ros_and_habitat() -> None:
+    modules = [
+        ".".join(p.relative_to(ROOT).with_suffix("").parts)
+        for p in sorted(PACKAGE.rglob("*.py"))
+        if p.stem not in {"__init__", "__main__", "habitat"}
+        and p.relative_to(PACKAGE).parts[0].removesuffix(".py") not in {"ros", "nodes", "cli"}
+    ]
+    assert "vln_ros.pipeline" in modules
+    assert "vln_ros.engine.worker" in modules
+    code = """
+import importlib, re, sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if re.match(r"(rclpy|rosbags|cv_bridge|habitat\\w*|magnum|\\w+_msgs|\\w+_interfaces|std_srvs)$", name):
+            raise ImportError(f"{name} is blocked")
+sys.meta_path.insert(0, Block())
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_and_version_load_no_heavy_library() -> None:
+    code = """
+import sys
+from vln_ros.cli import build_parser
+build_parser()
+heavy = {"torch", "transformers", "rclpy", "matplotlib", "rosbags", "av", "scipy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_nodes_are_thin() -> None:
+    long = {
+        p.name: n
+        for p in (PACKAGE / "nodes").glob("*.py")
+        if (n := len(p.read_text("utf-8").splitlines())) > 200
+    }
+    assert not long
+
+
+def test_no_module_for_whatever() -> None:
+    names = {p.stem for p in PACKAGE.rglob("*.py")}
+    assert not names & {"utils", "util", "helpers", "common", "misc"}
+
+
+def test_one_version() -> None:
+    xml = (ROOT / "package.xml").read_text("utf-8")
+    found = re.search(r"<version>([^<]+)</version>", xml)
+    assert found is not None
+    assert found.group(1) == vln_ros.__version__
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[-1] == vln_ros.__version__
+
+
+def test_everything_imported_is_declared() -> None:
+    declared = (ROOT / "package.xml").read_text("utf-8")
+    depends = {d.lower() for d in re.findall(r"<(?:exec_|build_)?depend>([^<]+)</", declared)}
+    pinned = {
+        re.split(r"[=\[;<> ]", line, maxsplit=1)[0].lower()
+        for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+        if line and not line.startswith("#")
+    }
+    outer = {i.target.split(".")[0] for i in every_import() if not i.typing_only}
+    outer -= {*sys.stdlib_module_names, "vln_ros", "habitat_sim"}
+    missing = {
+        name
+        for name in outer
+        if name.lower() not in depends and DISTRIBUTIONS.get(name, name).lower() not in pinned
+    }
+    assert not missing, "declare them in package.xml (ROS) or requirements.txt"
