@@ -23,7 +23,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["profiles/*.yaml", "ros/*.xml", "evaluation/*.jinja", "py.typed"]},
+    package_data={PACKAGE: ["profiles/*.yaml", "ros/*.xml", "training/*.yaml", "checkpoints/*/*", "py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

@@ -146,7 +146,7 @@ def probe(reliability: str, seconds: float) -> None:
         depth.add(convert.stamp_ns_from_time(msg.header.stamp))
 
     sensor = qos.sensor(reliability, 5)
-    node.create_subscription(Image, COLOR_TOPIC, on_color, sensor)
+    node.create_subscription(Image, COLOR_TOPIC, on_color, sensor)  # type: ignore[arg-type]
     node.create_subscription(Image, DEPTH_TOPIC, on_depth, sensor)
     settled = 30  # the first frames come while the processes still find each other
     until_s = math.inf
