@@ -287,6 +287,60 @@ def test_bank_stays_within_its_limit_and_keeps_an_even_choice():
     assert values == sorted(values) and values[0] == 0 and values[-1] == 99
 
 
+@pytest.mark.parametrize("name", ["tiny", "navida", "delayed"])
+def test_questions_beside_the_run_are_coherent_and_leave_no_trace(model, name):
+    own = (
+        profile(name)
+        if name != "delayed"
+        else profile(strategy="delayed_batch", recent_frames=3, important_frames=0, important_score=0.6)
+    )
+    robot, undisturbed = engine(model, own), engine(model, own)
+    for each in (robot, undisturbed):
+        each.start(Instruction(1, "go"))
+    answers = set()
+
+    def ask():
+        first = robot.ask("what do you see?", max_tokens=6)
+        assert robot.ask("what do you see?", max_tokens=6) == first
+        chances = robot.ask_choice("is there a door?", ["yes", "no", "maybe"])
+        assert sum(chances) == pytest.approx(1.0)
+        answers.add(chances)
+
+    ask()
+    for index in range(4):
+        for each in (robot, undisturbed):
+            each.observe(frame(index))
+        ask()
+        assert robot.decide(index) == undisturbed.decide(index)
+        ask()
+    assert len(answers) > 3  # what was seen in between matters
+    if name == "tiny":  # the others build their stream anew with every question anyway
+        n = undisturbed.session.cache.length
+        for mine, other in zip(robot.session.cache.layers, undisturbed.session.cache.layers, strict=True):
+            assert torch.equal(mine.keys[:, :, :n], other.keys[:, :, :n])
+            assert torch.equal(mine.values[:, :, :n], other.values[:, :, :n])
+
+
+def test_a_question_beside_the_run_is_a_turn_of_the_chat(model):
+    robot = engine(model, profile())
+    robot.start(Instruction(1, "go"))
+    robot.observe(frame(0))
+    chunk = robot.decide(0)
+    items = conversation(model, profile(), "go", [prompt.Turn(reply=spoken(robot, chunk))], [frame(0)])
+    question = "<|im_start|>user\nis there a door?<|im_end|>\n<|im_start|>assistant\n"
+    question = tuple(model.tokenizer(question, add_special_tokens=False).input_ids)
+    row = one_shot(model.network, [*items, question]).logits[-1].log_softmax(-1)
+    # The end token comes behind each option: score two options of one token with it.
+    yes, no = (model.tokenizer(w, add_special_tokens=False).input_ids for w in ("y", "n"))
+    assert len(yes) == len(no) == 1
+    expected = []
+    for ids in (yes, no):
+        after = one_shot(model.network, [*items, question, tuple(ids)]).logits[-1].log_softmax(-1)
+        expected.append(row[ids[0]] + after[model.tokens.im_end])
+    expected = torch.stack(expected).softmax(-1).tolist()
+    assert robot.ask_choice("is there a door?", ["y", "n"]) == pytest.approx(expected, abs=1e-4)
+
+
 def test_stop_ends_the_queue_and_order_of_calls_is_checked(model):
     robot = engine(model, profile())
     with pytest.raises(RuntimeError, match="before any instruction"):

@@ -183,15 +183,16 @@ def _joined_forward(sessions: Sequence[Session], chunks: Sequence[Chunk]) -> Ten
     lengths = [s.cache.length + n for s, n in zip(sessions, counts, strict=True)]
     batch, n, slots = len(chunks), max(counts), max(lengths)
     embeddings = chunks[0].embeddings.new_zeros(batch, n, chunks[0].embeddings.shape[1])
+    device = embeddings.device
     positions = torch.zeros(3, batch, n, dtype=torch.long)
-    visible = torch.zeros(batch, n, slots, dtype=torch.bool)
+    visible = torch.zeros(batch, n, slots, dtype=torch.bool, device=device)
     visible[:, :, 0] = True  # a padding row must see something, or its softmax is not a number
     for i, (chunk, count, length) in enumerate(zip(chunks, counts, lengths, strict=True)):
         embeddings[i, :count] = chunk.embeddings
         positions[:, i, :count] = chunk.positions
         own = chunk.visible
         if own is None:
-            own = torch.ones(count, length, dtype=torch.bool).tril(length - count)
+            own = torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)
         visible[i, :count, :length] = own
     layers: list[Any] = [
         _JoinedLayer([s.cache.layers[i] for s in sessions], counts)

@@ -45,6 +45,12 @@ class Context(Protocol):
             RuntimeError: no frame yet.
         """
 
+    def aside(self) -> Sequence[Piece]:
+        """What is still to be pushed before a question beside the run, at the end of a user turn.
+
+        The caller takes it back afterwards.
+        """
+
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """The model said ``ids``, which is ``actions`` primitive actions."""
 
@@ -157,6 +163,13 @@ class AppendContext:
             self._session.rollback(self._asked.before)
         self._answer = None
         return self._asked.pieces
+
+    def aside(self) -> Sequence[Piece]:
+        if self._answer is not None:
+            return (*self._script.reply(self._answer), *self._script.user())
+        if not self._turn:
+            return (*self._lead, *self._script.user())
+        return self.to_prefill()
 
     def shrink(self) -> str | None:
         if self._answer is not None:

@@ -55,6 +55,17 @@ class HistoryContext:
     def question(self) -> Sequence[Piece]:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
+        before, tail = self._chat()
+        return (*before, *tail)
+
+    def aside(self) -> Sequence[Piece]:
+        if len(self._bank):
+            return self._chat()[0]
+        self._session.rollback(self._opened)
+        return self._script.user()
+
+    def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
+        """A turn about the newest frame: all up to that frame, and the rest."""
         past = len(self._bank) - 1
         chosen = self._spec.choose_history(past)
         if not past and self._spec.history_empty == "current":
@@ -62,7 +73,7 @@ class HistoryContext:
         turn = self._script.turn(0, self._instruction, self._bank.choose(chosen))
         (current,) = self._bank.choose([past])
         self._session.rollback(self._opened)
-        return (*turn.head, *self._script.shown(current), *turn.tail)
+        return (*turn.head, *self._script.shown(current)), turn.tail
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
@@ -132,6 +143,18 @@ class DelayedBatchContext:
     def question(self) -> Sequence[Piece]:
         if not self._kept:
             raise RuntimeError("the model is asked before it has seen a frame")
+        self._show()
+        return self._tail
+
+    def aside(self) -> Sequence[Piece]:
+        if self._kept:
+            self._show()
+            return ()
+        self._session.reset()
+        return (*self._script.opening(), *self._script.user())
+
+    def _show(self) -> None:
+        """Bring the stream to right behind the video of what is kept."""
         if self._asked is None:
             turn = self._script.turn(0, self._instruction, ())
             self._session.reset()
@@ -139,7 +162,6 @@ class DelayedBatchContext:
             self._asked, self._tail = self._session.snapshot(), turn.tail
         else:
             self._session.rollback(self._asked)
-        return self._tail
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""

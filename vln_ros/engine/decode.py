@@ -203,7 +203,7 @@ def decode_free(
     asked = session.snapshot()
     said: list[int] = []
     while True:
-        token, _ = _choose(rows[0], range(rows.shape[-1]), temperature, generator)
+        token = _pick(rows[0].cpu(), temperature, generator)
         if token == end_token:
             break
         said.append(token)
@@ -230,11 +230,14 @@ def _choose(
     if len(tokens) == 1:
         return tokens[0], 1.0
     allowed = scores[torch.as_tensor(tokens, device=scores.device)].cpu()
-    if temperature == 0.0:
-        pick = int(allowed.argmax())
-    else:
-        pick = int(torch.multinomial((allowed / temperature).softmax(-1), 1, generator=generator))
+    pick = _pick(allowed, temperature, generator)
     return tokens[pick], float(allowed.softmax(-1)[pick])
+
+
+def _pick(scores: Tensor, temperature: float, generator: torch.Generator) -> int:
+    if temperature == 0.0:
+        return int(scores.argmax())
+    return int(torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator))
 
 
 def _follow(said: tuple[int, ...], more: int, end_token: int) -> Decoding[tuple[int, ...]]:

@@ -32,7 +32,7 @@ def run_decoder(
     decoder: Any = network.model.language_model
     mask = None
     if visible is not None:
-        mask = {"full_attention": _attention_mask(network, visible.to(embeddings.device))}
+        mask = {"full_attention": _attention_mask(network, visible)}
     output = decoder(
         inputs_embeds=embeddings,
         position_ids=positions.to(embeddings.device),
@@ -43,11 +43,11 @@ def run_decoder(
     return states
 
 
-def tree_visibility(tree: TokenTree, base: int, prompt: int) -> Tensor:
+def tree_visibility(tree: TokenTree, base: int, prompt: int, device: torch.device) -> Tensor:
     """``[prompt + nodes, base + prompt + nodes]``: a prompt behind ``base`` slots, and a tree behind it."""
     start, n = base + prompt, len(tree)
-    visible = torch.ones(prompt + n, start + n, dtype=torch.bool).tril(base)
-    visible[prompt:, start:] = tree.ancestors
+    visible = torch.ones(prompt + n, start + n, dtype=torch.bool, device=device).tril(base)
+    visible[prompt:, start:] = tree.ancestors.to(device)
     return visible
 
 

@@ -79,7 +79,7 @@ class SlotLayer(CacheLayerMixin):
             if end > self.keys.shape[2]:
                 self.resize(end)
             for buffer, states in zip(self.buffers(), new, strict=False):
-                buffer.index_copy_(2, slots, states)
+                buffer.index_copy_(2, slots.to(buffer.device), states)
         self.length = max(self.length, end)
         return self.keys[:, :, :end], self.values[:, :, :end]
 

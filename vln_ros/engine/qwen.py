@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -163,6 +165,31 @@ class QwenEngine:
             answer.wanted,
         )
 
+    def ask(self, question: str, *, max_tokens: int) -> str:
+        """The model's greedy answer to any question about the run so far, which goes on untouched."""
+        self._check_started("answer")
+
+        def work() -> str:
+            with self._aside():
+                ids = self.session.ask(
+                    self._script.query(question), max_tokens=max_tokens, end_tokens=(self._end_token,)
+                )
+            return self._script.detokenize(ids)
+
+        return self._ladder.run(work)
+
+    def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
+        """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
+        self._check_started("answer")
+        ids = [(*self._script.tokenize(o), self._end_token) for o in options]
+
+        def work() -> tuple[float, ...]:
+            with self._aside():
+                scores = self.session.ask_choice(self._script.query(question), ids)
+            return tuple(scores.softmax(-1).tolist())
+
+        return self._ladder.run(work)
+
     def report(self) -> EngineReport:
         done, self._reported = self.session.work - self._reported, self.session.work
         cache = self.session.cache
@@ -180,6 +207,21 @@ class QwenEngine:
     def close(self) -> None:
         self.session.close()
         self._instruction = self._frame = self._seen = self._skipped = None
+
+    def _check_started(self, what: str) -> None:
+        if self._instruction is None:
+            raise RuntimeError(f"the engine is asked to {what} before any instruction")
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        pieces = self.context.aside()
+        before = self.session.snapshot()
+        try:
+            if pieces:
+                self.session.push(pieces)
+            yield
+        finally:
+            self.session.rollback(before)
 
     def _build_context(self) -> Context:
         config, spec, eyes = self._config, self.profile.context, self._eyes

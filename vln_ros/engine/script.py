@@ -57,6 +57,14 @@ class Script:
             Text((self._tokens.vision_end,), block),
         )
 
+    def user(self) -> tuple[Piece, ...]:
+        """The beginning of a user turn that is in no profile."""
+        return (Text(self.tokenize("<|im_start|>user\n")),)
+
+    def query(self, text: str) -> tuple[int, ...]:
+        """A question at the end of a user turn, up to where the model answers."""
+        return self.tokenize(prompt.clean_instruction(text) + "<|im_end|>\n<|im_start|>assistant\n")
+
     def reply(self, ids: Sequence[int], block: int | None = None) -> tuple[Piece, ...]:
         """The model's answer and the end of its turn."""
         return (Text((*ids, *self.tokenize(prompt.REPLY_END)), block),)

@@ -270,7 +270,7 @@ class Session:
             embeddings.append(self._embed(tree.tokens))
             depths = torch.tensor(tree.depths, dtype=torch.long)
             positions.append((depths + self.timeline.next_position).expand(3, -1))
-            visible = tree_visibility(tree, base, self.timeline.tokens - base)
+            visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
         if not embeddings:
             raise ValueError("nothing to push")
         return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
