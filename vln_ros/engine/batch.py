@@ -16,11 +16,11 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.decode import Decoding, Push
-from vln_ros.engine.forward import run_decoder
+from vln_ros.engine.forward import Chunk, run_decoder
 from vln_ros.engine.kv_cache import SlotLayer
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.relief import is_out_of_memory
-from vln_ros.engine.session import Chunk, Session
+from vln_ros.engine.session import Session
 from vln_ros.engine.tree import NO_TREE
 
 T = TypeVar("T")

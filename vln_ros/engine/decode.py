@@ -15,9 +15,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from vln_ros.engine.forward import Work
 from vln_ros.engine.grammar import ROOT, Grammar
 from vln_ros.engine.pieces import Piece, Text
-from vln_ros.engine.session import Session, Work
+from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
 from vln_ros.engine.tree import NO_TREE, TokenTree
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,7 +10,39 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.cache_utils import Cache
 
+from vln_ros.engine.timeline import Snapshot
 from vln_ros.engine.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the decoder has been asked to compute so far."""
+
+    forwards: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __sub__(self, earlier: Work) -> Work:
+        return Work(
+            self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Tokens that have a place in the timeline and are about to be computed.
+
+    Attributes:
+        before: the timeline without them.
+        embeddings: ``[n, hidden]``.
+        positions: ``[3, n]``.
+        visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
+    """
+
+    before: Snapshot
+    embeddings: Tensor
+    positions: Tensor
+    visible: Tensor | None
 
 
 def run_decoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,18 @@ class Video:
 
 
 Piece = Text | Image | Video
+
+
+def join_text(pieces: Iterable[Piece]) -> list[Piece]:
+    """The same tokens in as few pieces as possible: neighbouring text of one block becomes one."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if isinstance(piece, Text) and isinstance(last, Text) and piece.ids and piece.block == last.block:
+            joined[-1] = Text(last.ids + piece.ids, last.block)
+        else:
+            joined.append(piece)
+    return joined
 
 
 def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.config import StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
-from vln_ros.engine.bound import BoundOptions, StreamBound
-from vln_ros.engine.context import AppendContext, Context, WindowResetContext
-from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
+from vln_ros.engine.bound import StreamBound
+from vln_ros.engine.context_choice import bound_options, build_context
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
+from vln_ros.engine.forward import Work
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
 from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session, Work
+from vln_ros.engine.session import Session
 from vln_ros.engine.vision import Eyes
 
 _TRIES = 3
@@ -92,8 +92,10 @@ class QwenEngine:
         self.session = Session(model.network, block_tokens=config.cache_block_tokens)
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
-        self._bound = StreamBound(self._bound_options())
-        self.context = self._build_context()
+        self._bound = StreamBound(bound_options(config, self.session.token_bytes))
+        self.context = build_context(
+            profile, self.session, self._script, self._eyes, self._bound, config.bank_frames
+        )
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._ladder = ReliefLadder(
@@ -222,35 +224,6 @@ class QwenEngine:
             yield
         finally:
             self.session.rollback(before)
-
-    def _build_context(self) -> Context:
-        config, spec, eyes = self._config, self.profile.context, self._eyes
-        session, script, bound = self.session, self._script, self._bound
-        match spec.strategy:
-            case "append":
-                return AppendContext(session, script, eyes, spec, bound)
-            case "window_reset":
-                return WindowResetContext(session, script, eyes, spec, bound, bank_frames=config.bank_frames)
-            case "history":
-                return HistoryContext(session, script, eyes, spec, bank_frames=config.bank_frames)
-            case "delayed_batch":
-                return DelayedBatchContext(session, script, eyes, spec)
-        raise ConfigError(f"profile {self.profile.name}: unknown context strategy {spec.strategy!r}")
-
-    def _bound_options(self) -> BoundOptions:
-        config, budget = self._config, self._config.token_budget
-        if config.cache_budget_mb:
-            budget = min(budget, config.cache_budget_mb * 1_000_000 // self.session.token_bytes)
-        return BoundOptions(
-            budget,
-            config.recent_turns,
-            config.keyframes,
-            config.keyframe_distance_m,
-            math.radians(config.keyframe_angle_deg),
-            config.keyframe_difference,
-            config.keyframe_stride,
-            config.max_position,
-        )
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None

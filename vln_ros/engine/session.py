@@ -7,49 +7,19 @@ questions are asked behind the stream and leave it bit for bit as it was.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.forward import run_decoder, tree_visibility
+from vln_ros.engine.forward import Chunk, run_decoder, tree_visibility
+from vln_ros.engine.forward import Work as Work
 from vln_ros.engine.kv_cache import SlotCache
-from vln_ros.engine.pieces import Piece, Text, append_piece
+from vln_ros.engine.pieces import Piece, Text, append_piece, join_text
 from vln_ros.engine.timeline import Snapshot, Timeline
 from vln_ros.engine.tree import NO_TREE, TokenTree
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the decoder has been asked to compute so far."""
-
-    forwards: int = 0
-    tokens: int = 0
-    flops: float = 0.0
-
-    def __sub__(self, earlier: Work) -> Work:
-        return Work(
-            self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Tokens that have a place in the timeline and are about to be computed.
-
-    Attributes:
-        before: the timeline without them.
-        embeddings: ``[n, hidden]``.
-        positions: ``[3, n]``.
-        visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
-    """
-
-    before: Snapshot
-    embeddings: Tensor
-    positions: Tensor
-    visible: Tensor | None
 
 
 class Session:
@@ -150,8 +120,7 @@ class Session:
         other = Session(self.network, block_tokens=self.cache.block_tokens)
         self.cache.truncate(self.timeline.tokens)
         other.cache = self.cache.fork()
-        other.timeline.segments = list(self.timeline.segments)
-        other.timeline.next_position = self.timeline.next_position
+        other.timeline = replace(self.timeline, segments=list(self.timeline.segments))
         return other
 
     def reset(self) -> None:
@@ -260,7 +229,7 @@ class Session:
         base = before.tokens
         self.cache.truncate(base)
         try:
-            embeddings = [self._place(piece) for piece in pieces]
+            embeddings = [self._place(piece) for piece in join_text(pieces)]
         except BaseException:
             self.timeline.restore(before)
             raise

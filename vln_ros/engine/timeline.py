@@ -56,10 +56,7 @@ class Snapshot:
 
     segments: tuple[Segment, ...]
     next_position: int
-
-    @property
-    def tokens(self) -> int:
-        return sum(s.count for s in self.segments)
+    tokens: int
 
 
 @dataclass
@@ -68,10 +65,7 @@ class Timeline:
 
     segments: list[Segment] = field(default_factory=list)
     next_position: int = 0
-
-    @property
-    def tokens(self) -> int:
-        return sum(s.count for s in self.segments)
+    tokens: int = 0
 
     def positions(self) -> Tensor:
         """``[3, tokens]``, slot by slot."""
@@ -99,9 +93,10 @@ class Timeline:
     def append(self, segment: Segment, next_position: int) -> None:
         self.segments.append(segment)
         self.next_position = next_position
+        self.tokens += segment.count
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(tuple(self.segments), self.next_position)
+        return Snapshot(tuple(self.segments), self.next_position, self.tokens)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Drop everything behind ``snapshot``.
@@ -116,7 +111,7 @@ class Timeline:
                 "of it was evicted or replaced); fork the session to keep a state across such changes"
             )
         del self.segments[len(snapshot.segments) :]
-        self.next_position = snapshot.next_position
+        self.next_position, self.tokens = snapshot.next_position, snapshot.tokens
 
     def holds(self, snapshot: Snapshot) -> bool:
         n = len(snapshot.segments)
@@ -139,6 +134,7 @@ class Timeline:
                 ids = tuple(i for i, k in zip(segment.ids, mask.tolist(), strict=True) if k)
                 segments.append(replace(segment, ids=ids, positions=segment.positions[:, mask]))
         self.segments = segments
+        self.tokens = len(slots)
 
     def close_gaps(self) -> None:
         """Move every segment to the end of the one before it; within a segment nothing changes."""

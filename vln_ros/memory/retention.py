@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import Float64Array, Pose, wrap_angle
+from vln_ros.datatypes import Float64Array, Pose
 
 
 def pose_distances(poses: Sequence[Pose], *, distance_m: float, angle_rad: float) -> Float64Array:
     """``[n, n]`` how far apart views are: 1 is ``distance_m`` of way, or ``angle_rad`` of heading."""
     positions = np.array([p.position for p in poses]).reshape(-1, 3)
     way = np.linalg.norm(positions[:, None] - positions[None], axis=-1) / distance_m
-    yaws = [p.yaw_rad for p in poses]
-    turn = np.array([[abs(wrap_angle(a - b)) for b in yaws] for a in yaws]).reshape(len(poses), -1)
+    yaws = np.array([p.yaw_rad for p in poses])
+    turn = np.abs((yaws[:, None] - yaws[None] + np.pi) % (2.0 * np.pi) - np.pi)
     return np.asarray(np.hypot(way, turn / angle_rad), np.float64)
 
 
