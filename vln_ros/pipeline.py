@@ -43,16 +43,17 @@ def build_engine(config: NavigatorConfig) -> Engine:
                 config.expert.actions_per_decision,
             )
         case "qwen":
-            from vln_ros.engine.model import load_model
-            from vln_ros.engine.profile import load_profile
-            from vln_ros.engine.qwen import QwenEngine
-
             if not config.qwen.checkpoint:
                 raise ConfigError(
                     "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint, "
                     "or make a small random one with `vln_ros tiny FOLDER`"
                 )
+            from vln_ros.engine.profile import load_profile
+
             profile = load_profile(config.qwen.profile)
+            from vln_ros.engine.model import load_model  # torch: only when it is clear that it is needed
+            from vln_ros.engine.qwen import QwenEngine
+
             model = load_model(
                 config.qwen.checkpoint,
                 device=config.qwen.device,

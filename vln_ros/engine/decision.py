@@ -28,7 +28,8 @@ class DecisionLoop:
     Args:
         engine: what decides.
         decide_on: ``"progress"``: when the executor reports at most ``decide_ahead`` actions left and
-            a frame at least as new as the report was observed; ``"frame"``: after every frame, a stop ends nothing.
+            a frame at least as new as the report was observed; ``"frame"``: after every frame, and a stop
+            ends nothing.
         decide_ahead: see above.
         lost_after_ns: a queue that the executor does not name this long after the first frame that
             followed it was lost on the way; the next decision is then due. (Not after the frame it

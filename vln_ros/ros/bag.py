@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import ReaderError
 from rosbags.typesys import Stores, get_typestore
 
 from vln_ros.config import ConfigError
@@ -48,6 +48,19 @@ class BagMessage:
     data: bytes
 
 
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[None]:
+    """Whatever the reader meets in a broken file becomes a ConfigError.
+
+    A damaged length or index makes it fail in any way: SQLite's, struct's and codecs' errors,
+    OverflowError, KeyError, failed assertions. There is no list of them to rely on.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(f"bag {path} {what}: {error or type(error).__name__}") from error
+
+
 class Bag:
     """An open recording. Use as a context.
 
@@ -62,11 +75,9 @@ class Bag:
     def __init__(self, path: Path, topics: BagTopics) -> None:
         if not path.exists():
             raise ConfigError(f"bag {path} does not exist")
-        try:
+        with _readable(path, "cannot be opened"):
             self._reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
             self._reader.open()
-        except (AnyReaderError, ReaderError, ValueError, OSError) as e:
-            raise ConfigError(f"cannot read the bag {path}: {e}") from e
         self.path = path
         try:
             self.connections = self._choose(topics)
@@ -123,23 +134,26 @@ class Bag:
             ConfigError: the bag is damaged further on.
         """
         streams = {c.id: s for s, c in self.connections.items()}
-        try:
+        with _readable(self.path, "is damaged or truncated"):
             for connection, time_ns, data in self._reader.messages(list(self.connections.values())):
                 yield BagMessage(time_ns, streams[connection.id], bytes(data))
-        except (AnyReaderError, ReaderError, ValueError, OSError, IndexError, AssertionError) as e:
-            raise ConfigError(f"the bag {self.path} is damaged or truncated: {e!r}") from e
 
     def static_transform(self, parent: str, child: str) -> Pose | None:
-        """``parent_from_child`` from /tf_static, if the bag has that very transform."""
+        """``parent_from_child`` from /tf_static, if the bag has that very transform.
+
+        Raises:
+            ConfigError: the bag is damaged, or the transform is none.
+        """
         connections = [c for c in self._reader.connections if c.topic == "/tf_static"]
         if not connections:
             return None
-        for connection, _, data in self._reader.messages(connections):
-            message = self._reader.deserialize(data, connection.msgtype)
-            for transform in message.transforms:  # type: ignore[attr-defined]
-                if (transform.header.frame_id, transform.child_frame_id) == (parent, child):
-                    t, q = transform.transform.translation, transform.transform.rotation
-                    return Pose(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
+        with _readable(self.path, "is damaged or truncated"):
+            for connection, _, data in self._reader.messages(connections):
+                message = self._reader.deserialize(data, connection.msgtype)
+                for transform in message.transforms:  # type: ignore[attr-defined]
+                    if (transform.header.frame_id, transform.child_frame_id) == (parent, child):
+                        t, q = transform.transform.translation, transform.transform.rotation
+                        return Pose(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
         return None
 
     def close(self) -> None:

@@ -1,0 +1,13 @@
+"""For all tests: a ROS graph of one's own, and no thread pool that fights with the other workers'."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before anything imports numpy, torch or rclpy. Child processes inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)

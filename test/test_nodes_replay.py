@@ -1,0 +1,245 @@
+"""Recordings through the real nodes: every format, every frame; and recordings that are broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+from rclpy.serialization import serialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from vln_ros.axes import base_from_optical
+from vln_ros.cli.graph import graph_environment
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.ros import convert
+from vln_ros.ros.bag import COMPRESSED, IMAGE, Bag, BagTopics, Stream
+
+pytestmark = pytest.mark.ros
+
+FRAMES = 12
+CAMERA = CameraModel.from_hfov(64, 48, 1.4)
+MOUNT = base_from_optical(0.1, 0.0, 1.2, pitch_down_rad=0.2)
+PERIOD_NS = 100_000_000
+BEGIN_NS = 1_700_000_000_000_000_000
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+TRANSPORTS: dict[bool, dict[str, tuple[str, str]]] = {
+    False: {"color": ("/cam/color/image_raw", IMAGE), "depth": ("/cam/depth/image_raw", IMAGE)},
+    True: {
+        "color": ("/cam/color/image_raw/compressed", COMPRESSED),
+        "depth": ("/cam/depth/image_raw/compressedDepth", COMPRESSED),
+    },
+}
+
+
+def static_transform() -> bytes:
+    t = TYPES.types
+    x, y, z = (float(v) for v in MOUNT.position)
+    qx, qy, qz, qw = (float(v) for v in MOUNT.orientation)
+    stamp = t["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
+    transform = t["geometry_msgs/msg/TransformStamped"](
+        header=t["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link"),
+        child_frame_id="camera_color_optical_frame",
+        transform=t["geometry_msgs/msg/Transform"](
+            translation=t["geometry_msgs/msg/Vector3"](x=x, y=y, z=z),
+            rotation=t["geometry_msgs/msg/Quaternion"](x=qx, y=qy, z=qz, w=qw),
+        ),
+    )
+    message = t["tf2_msgs/msg/TFMessage"](transforms=[transform])
+    return bytes(TYPES.serialize_cdr(message, "tf2_msgs/msg/TFMessage"))
+
+
+def write_bag(path: Path, *, compressed: bool, mcap: bool, second_color: bool = False) -> Path:
+    """A drive of FRAMES frames straight on, odometry at twice their rate."""
+    rng = np.random.default_rng(1)
+    plugin = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
+    with Writer(path, version=9, storage_plugin=plugin) as writer:
+        connect: Callable[[str, str], Any] = lambda topic, type_: writer.add_connection(  # noqa: E731
+            topic, type_, typestore=TYPES
+        )
+        color = connect(*TRANSPORTS[compressed]["color"])
+        depth = connect(*TRANSPORTS[compressed]["depth"])
+        info = connect("/cam/color/camera_info", "sensor_msgs/msg/CameraInfo")
+        odometry = connect("/odom", "nav_msgs/msg/Odometry")
+        if second_color:
+            writer.write(connect("/other/color/image_raw", IMAGE), BEGIN_NS, b"\x00" * 64)
+        writer.write(connect("/tf_static", "tf2_msgs/msg/TFMessage"), BEGIN_NS, static_transform())
+        for i in range(2 * FRAMES + 1):
+            stamp = BEGIN_NS + i * PERIOD_NS // 2
+            pose = Pose.planar(0.01 * i, 0.0, 0.0)
+            message = convert.odometry_from_pose(pose, stamp, "odom", "base_link", 0.1, 0.0)
+            writer.write(odometry, stamp, serialize_message(message))
+            if i % 2 == 0 or i == 2 * FRAMES:
+                continue
+            rgb = rng.integers(0, 255, (48, 64, 3), np.uint8)
+            depth_m = rng.uniform(0.5, 5.0, (48, 64)).astype(np.float32)
+            messages = (
+                (info, convert.info_from_camera(CAMERA, stamp, "optical")),
+                (depth, (convert.compressed_from_depth if compressed else convert.image_from_depth)(
+                    depth_m, stamp, "optical")),
+                (color, convert.compressed_from_rgb(rgb, stamp, "optical", 90) if compressed
+                 else convert.image_from_rgb(rgb, stamp, "optical")),
+            )  # fmt: skip
+            for connection, sensor_message in messages:
+                writer.write(connection, stamp, serialize_message(sensor_message))
+    return path
+
+
+def replay(bag: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "vln_ros",
+        "replay",
+        str(bag),
+        "--instruction",
+        "go",
+        "--engine",
+        "paced",
+    ]
+    command += ["--out", str(folder / "run"), "--json", str(folder / "figures.json"), "--no-video", *options]
+    return subprocess.run(
+        command, env=graph_environment(), capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compressed", "mcap"), [(False, False), (True, True)], ids=["raw-sqlite3", "compressed-mcap"]
+)
+def test_every_frame_is_aligned_processed_and_decided(tmp_path: Path, compressed: bool, mcap: bool) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=compressed, mcap=mcap)
+    done = replay(bag, tmp_path, "--rate", "0", "--decision-ms", "1")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert figures["frames"] == {
+        "published": FRAMES,
+        "received": FRAMES,
+        "aligned": FRAMES,
+        "dropped": 0,
+        "replaced_by_newer": 0,
+        "processed": FRAMES,
+    }
+    assert figures["decisions"] == FRAMES
+    played = json.loads((tmp_path / "run/played.json").read_text("utf-8"))
+    stamps = [BEGIN_NS + PERIOD_NS // 2 + i * PERIOD_NS for i in range(FRAMES)]
+    assert [d["frame_stamp_ns"] for d in played["decisions"]] == stamps  # kept to the nanosecond
+    assert (tmp_path / "run/report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_slow_engine_gets_the_newest_frame_and_the_rest_is_counted(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=False, mcap=False)
+    done = replay(bag, tmp_path, "--rate", "1", "--decision-ms", "300")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    frames = figures["frames"]
+    assert frames["received"] == frames["aligned"] + frames["dropped"] == FRAMES
+    assert frames["processed"] + frames["replaced_by_newer"] == frames["aligned"]
+    assert 0 < frames["replaced_by_newer"] < FRAMES
+    assert figures["decisions"] == frames["processed"]
+
+
+@pytest.mark.parametrize("mcap", [False, True], ids=["sqlite3", "mcap"])
+@pytest.mark.parametrize("compressed", [False, True], ids=["raw", "compressed"])
+def test_the_reader_finds_its_topics_and_gives_all_messages(
+    tmp_path: Path, compressed: bool, mcap: bool
+) -> None:
+    path = write_bag(tmp_path / "bag", compressed=compressed, mcap=mcap)
+    with Bag(path, BagTopics()) as bag:
+        assert bag.connections[Stream.COLOR].topic == TRANSPORTS[compressed]["color"][0]
+        assert bag.connections[Stream.DEPTH].topic == TRANSPORTS[compressed]["depth"][0]
+        assert bag.is_compressed(Stream.DEPTH) == compressed
+        assert bag.count(Stream.COLOR) == FRAMES
+        messages = list(bag.messages())
+        mount = bag.static_transform("base_link", "camera_color_optical_frame")
+        assert bag.static_transform("base_link", "laser") is None
+    assert [m.time_ns for m in messages] == sorted(m.time_ns for m in messages)
+    assert len(messages) == 3 * FRAMES + 2 * FRAMES + 1
+    assert mount is not None
+    np.testing.assert_allclose(mount.matrix, MOUNT.matrix, atol=1e-12)
+
+
+def test_an_ambiguous_or_unknown_topic_lists_what_there_is(tmp_path: Path) -> None:
+    path = write_bag(tmp_path / "bag", compressed=False, mcap=False, second_color=True)
+    with pytest.raises(ConfigError, match=r"more than one topic for --color; name one of: .*/other/color"):
+        Bag(path, BagTopics())
+    with pytest.raises(ConfigError, match=r"no topic '/nope' for --depth"):
+        Bag(path, BagTopics(color="/cam/color/image_raw", depth="/nope"))
+    with Bag(path, BagTopics(color="/cam/color/image_raw")) as bag:
+        assert bag.count(Stream.COLOR) == FRAMES
+
+
+def read_all(path: Path) -> int:
+    with Bag(path, BagTopics()) as bag:
+        bag.static_transform("base_link", "camera_color_optical_frame")
+        return sum(1 for _ in bag.messages())
+
+
+def break_file(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    match how:
+        case "empty":
+            path.write_bytes(b"")
+        case "garbage":
+            path.write_bytes(b"not a bag at all" * 100)
+        case "half":
+            path.write_bytes(data[: len(data) // 2])
+        case "tail":
+            path.write_bytes(data[:-7])
+        case "hole":
+            path.write_bytes(data[: len(data) // 3] + b"\xff" * 20000 + data[len(data) // 3 + 20000 :])
+        case "missing":
+            path.unlink()
+
+
+@pytest.mark.parametrize("how", ["empty", "garbage", "half", "tail", "hole", "missing"])
+@pytest.mark.parametrize("mcap", [False, True], ids=["sqlite3", "mcap"])
+def test_a_broken_bag_is_a_clear_error_or_is_read(tmp_path: Path, mcap: bool, how: str) -> None:
+    path = write_bag(tmp_path / "bag", compressed=False, mcap=mcap)
+    whole = read_all(path)
+    (storage,) = path.glob("*.mcap" if mcap else "*.db3")
+    break_file(storage, how)
+    try:
+        count = read_all(path)
+    except ConfigError as error:
+        assert str(path) in str(error)
+    else:  # damage that the format hides (a payload's bytes) cannot be seen here
+        assert how in {"hole", "tail"}
+        assert count <= whole
+
+
+@pytest.mark.parametrize("text", ["", "}{", "rosbag2_bagfile_information: 3", "\x00\x01"])
+def test_a_broken_index_is_a_clear_error(tmp_path: Path, text: str) -> None:
+    path = write_bag(tmp_path / "bag", compressed=False, mcap=False)
+    (path / "metadata.yaml").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        Bag(path, BagTopics())
+
+
+def test_replay_says_what_is_wrong_with_its_bag(tmp_path: Path) -> None:
+    done = replay(tmp_path / "nowhere", tmp_path)
+    assert done.returncode == 2
+    assert "nowhere does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_bag_that_is_damaged_in_the_middle_ends_the_replay(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=False, mcap=True)
+    (storage,) = bag.glob("*.mcap")
+    break_file(storage, "half")
+    done = replay(bag, tmp_path, "--rate", "0")
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "bag" in done.stderr
