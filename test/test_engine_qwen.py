@@ -174,9 +174,7 @@ def test_closing_frees_the_cache_and_the_engine_can_start_again(model):
     assert [c.actions for c in queues(robot)] == [c.actions for c in first]
 
 
-@pytest.mark.parametrize(
-    "name", ["activevln-r2r", "activevln-rxr", "navida", "internvla-n1-s2", "qwen-zero-shot"]
-)
+@pytest.mark.parametrize("name", [n for n in list_profiles() if n != "tiny"])
 def test_every_shipped_profile_decides(model, name):
     for chunk in queues(engine(model, profile(name)), count=3):
         assert chunk.actions
