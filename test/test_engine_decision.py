@@ -158,9 +158,18 @@ def test_a_contradicted_queue_is_decided_again_at_the_next_frame() -> None:
     assert run.see(10)
 
 
-@pytest.mark.parametrize("decide_on", ["progress", "frame"])
-def test_a_stop_ends_the_run(decide_on: str) -> None:
-    run = Run(decide_on)
+def test_on_every_frame_a_stop_ends_nothing() -> None:
+    """Open loop, as with a recording: it goes on whatever is decided."""
+    run = Run("frame")
+    run.engine.actions = (STOP,)
+    run.see(1)
+    run.loop.decide()
+    assert run.loop.running
+    assert run.see(2)
+
+
+def test_a_stop_ends_the_run() -> None:
+    run = Run()
     run.engine.actions = (F, STOP)
     run.see(1)
     chunk = run.loop.decide()
@@ -171,9 +180,8 @@ def test_a_stop_ends_the_run(decide_on: str) -> None:
     assert not run.see(5 + 5 * LOST_NS)
 
 
-@pytest.mark.parametrize("decide_on", ["progress", "frame"])
-def test_a_stop_that_was_contradicted_or_lost_does_not_end_it(decide_on: str) -> None:
-    run = Run(decide_on)
+def test_a_stop_that_was_contradicted_or_lost_does_not_end_it() -> None:
+    run = Run()
     run.engine.actions = (STOP,)
     run.see(1)
     chunk = run.loop.decide()

@@ -277,7 +277,7 @@ def test_resume_decides_on_the_newest_frame_without_a_new_one() -> None:
 
 
 def test_after_a_stop_frames_are_taken_and_nothing_is_decided() -> None:
-    with rig() as it:
+    with rig("progress") as it:
         it.engine.actions = (STOP,)
         it.start(1)
         it.worker.put_frame(1)

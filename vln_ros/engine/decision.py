@@ -139,13 +139,13 @@ class DecisionLoop:
             return True
         if frame.stamp_ns <= last.frame_stamp_ns:
             return False
+        if self._every_frame:
+            return True
         if progress is not None and frame.stamp_ns >= progress.stamp_ns:
             if (progress.instruction, progress.queue) == (last.instruction, 0):
                 return True
-            if self._reported and not self._every_frame and not self._stop_decided:
+            if self._reported and not self._stop_decided:
                 return progress.remaining <= self.decide_ahead
-        if not self._stop_decided and self._every_frame:
-            return True
         since_ns = last.frame_stamp_ns if self._first_after_ns is None else self._first_after_ns
         if not self._reported and frame.stamp_ns - since_ns > self._lost_after_ns:
             self.lost += 1
