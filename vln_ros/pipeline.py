@@ -26,10 +26,11 @@ def build_engine(config: NavigatorConfig) -> Engine:
     """
     match config.engine:
         case "paced":
-            from vln_ros.engine.paced import PacedEngine
+            from vln_ros.engine.paced import ForwardEngine, PacedEngine
 
-            return PacedEngine(config.paced.decision_ms / 1e3, config.step.forward_m)
+            return PacedEngine(ForwardEngine(config.step.forward_m), config.paced.decision_ms / 1e3)
         case "expert":
+            from vln_ros.engine.paced import PacedEngine
             from vln_ros.sim.episodes import read_episodes
             from vln_ros.sim.guide import EpisodeGuide
 
@@ -37,11 +38,12 @@ def build_engine(config: NavigatorConfig) -> Engine:
                 raise ConfigError(
                     "expert.episodes is empty: the expert only knows the way in episodes; name their file"
                 )
-            return EpisodeGuide(
+            guide = EpisodeGuide(
                 read_episodes(Path(config.expert.episodes)),
                 step_size(config.step),
                 config.expert.actions_per_decision,
             )
+            return PacedEngine(guide, config.expert.decision_ms / 1e3)
         case "qwen":
             if not config.qwen.checkpoint:
                 raise ConfigError(

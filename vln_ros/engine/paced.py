@@ -1,4 +1,4 @@
-"""An engine that only takes time: the graph around it can be measured without a model."""
+"""Engines that only take time: the graph around a model can be measured without one."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ import time
 import numpy as np
 
 from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
+from vln_ros.protocols import Engine
 
 
-class PacedEngine:
-    """Computes for a given time per decision, then says forward. It releases the interpreter as torch does.
+class ForwardEngine:
+    """Answers every frame with one forward action.
 
     Args:
-        decision_s: how long a decision takes, seconds.
-        forward_m: length of the one forward action it answers with.
+        forward_m: its length.
     """
 
-    def __init__(self, decision_s: float, forward_m: float) -> None:
-        self._decision_s = decision_s
+    def __init__(self, forward_m: float) -> None:
         self._action = Action(forward_m=forward_m)
-        self._work = np.ones((256, 256), np.float32) / 256.0
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
 
@@ -33,10 +31,36 @@ class PacedEngine:
     def decide(self, queue: int) -> ActionChunk:
         if self._instruction is None or self._frame is None:
             raise RuntimeError("no instruction or no frame yet")
-        until = time.monotonic() + self._decision_s
-        while time.monotonic() < until:
-            self._work = self._work @ self._work  # stays what it is: its rows sum to one
         return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, (self._action,))
 
     def close(self) -> None:
         self._frame = None
+
+
+class PacedEngine:
+    """Another engine, after computing for a given time. It releases the interpreter as torch does.
+
+    Args:
+        engine: what decides.
+        decision_s: how long it computes first, seconds.
+    """
+
+    def __init__(self, engine: Engine, decision_s: float) -> None:
+        self._engine = engine
+        self._decision_s = decision_s
+        self._work = np.ones((256, 256), np.float32) / 256.0
+
+    def start(self, instruction: Instruction) -> None:
+        self._engine.start(instruction)
+
+    def observe(self, frame: Frame) -> None:
+        self._engine.observe(frame)
+
+    def decide(self, queue: int) -> ActionChunk:
+        until = time.monotonic() + self._decision_s
+        while time.monotonic() < until:
+            self._work = self._work @ self._work  # stays what it is: its rows sum to one
+        return self._engine.decide(queue)
+
+    def close(self) -> None:
+        self._engine.close()

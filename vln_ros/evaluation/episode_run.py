@@ -95,6 +95,7 @@ class EpisodeRun:
         # The pictures of a robot that stands still are the same, and rendering is what costs here.
         self._rendered: tuple[Pose, npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
         self._next_film_ns = start_ns
+        self._standing_ns: int | None = None
         self._recorder.step(Step.discrete(start_ns, world.pose, None, False))
 
     @property
@@ -148,6 +149,8 @@ class EpisodeRun:
         """Real time: hold a velocity for a while."""
         motion = self.world.drive(linear_m_s, angular_rad_s, duration_ns / 1e9)
         self.stamp_ns += duration_ns
+        stands = linear_m_s == 0.0 and angular_rad_s == 0.0
+        self._standing_ns = (self._standing_ns or 0) + stands * duration_ns
         if motion.collided and not self._collided:  # touching on is one collision
             self._collisions += 1
         self._collided = motion.collided
@@ -170,8 +173,9 @@ class EpisodeRun:
 
     def finish(self) -> EpisodeRecord:
         """Judge it and freeze the record."""
+        standing_s = None if self._standing_ns is None else self._standing_ns / 1e9
         return self._recorder.finish(
-            self.ended or "aborted", time.monotonic() - self._begun_s, self._measure()
+            self.ended or "aborted", time.monotonic() - self._begun_s, self._measure(), standing_s
         )
 
     def discard(self) -> None:

@@ -113,6 +113,7 @@ class EpisodeRecord:
         wall_s: how long it took, seconds, monotonic clock.
         metrics: None where there is no goal to measure against.
         video_frames: frames in its video; 0 without one.
+        standing_s: simulated time without a velocity commanded; None in lockstep, where time means nothing.
     """
 
     info: EpisodeInfo
@@ -122,6 +123,7 @@ class EpisodeRecord:
     wall_s: float
     metrics: EpisodeMetrics | None
     video_frames: int
+    standing_s: float | None = None
 
     @property
     def positions(self) -> Float64Array:
@@ -179,14 +181,16 @@ class EpisodeRecorder:
         )
         self._video.add(annotate(rgb, depth_m, overlay))
 
-    def finish(self, ended: str, wall_s: float, metrics: EpisodeMetrics | None) -> EpisodeRecord:
+    def finish(
+        self, ended: str, wall_s: float, metrics: EpisodeMetrics | None, standing_s: float | None = None
+    ) -> EpisodeRecord:
         """Close the video and freeze the record."""
         frames = 0
         if self._video is not None:
             self._video.close()
             frames = self._video.frames
         return EpisodeRecord(
-            self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames
+            self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s
         )
 
     def discard(self) -> None:

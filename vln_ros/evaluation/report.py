@@ -63,6 +63,8 @@ def _card(number: int, e: EpisodeResult) -> _Card:
         ("Ended by", e.ended),
         ("Took", f"{e.wall_s:.1f} s"),
     ]
+    if e.standing_s is not None:
+        facts.append(("Standing still", f"{e.standing_s:.1f} s"))
     verdict, tone = (
         ("recorded", "plain") if m is None else ("success", "good") if m.success else ("failure", "bad")
     )

@@ -110,6 +110,7 @@ class EpisodeResult:
         latencies_ms: of each of them, milliseconds, to 0.01.
         video_frames: 0: there is no video.
         metrics: None without a goal.
+        standing_s: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
     """
 
     episode_id: str
@@ -122,6 +123,7 @@ class EpisodeResult:
     latencies_ms: array[float]
     video_frames: int
     metrics: EpisodeMetrics | None
+    standing_s: float | None = None
 
     def to_json(self) -> str:
         """One line without its end."""
@@ -161,6 +163,12 @@ class RunResult:
     latency_ms: LatencyStats
     frames: FrameCounts | None
 
+    @property
+    def standing_s(self) -> float | None:
+        """Mean per episode; None where it was not measured."""
+        times = [e.standing_s for e in self.episodes if e.standing_s is not None]
+        return sum(times) / len(times) if times else None
+
     def to_json(self) -> str:
         tree = {
             "complete": self.complete,
@@ -172,6 +180,7 @@ class RunResult:
             "frames": None if self.frames is None else dataclasses.asdict(self.frames),
             "decisions": self.latency_ms.count,
             "latency_ms": dataclasses.asdict(self.latency_ms),
+            "standing_s": self.standing_s,
             "config": dict(self.info.config),
             "episodes": [
                 {

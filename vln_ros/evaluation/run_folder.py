@@ -195,6 +195,7 @@ class RunFolder:
             latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
             video_frames=record.video_frames,
             metrics=record.metrics,
+            standing_s=record.standing_s,
         )
         self._log.write(result.to_json() + "\n")
         self._log.flush()
