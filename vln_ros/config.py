@@ -311,6 +311,9 @@ class ExpertConfig:
 
     episodes: str = option("", "Episode file (VLN-CE json.gz) that the instructions come from")
     actions_per_decision: int = option(4, "Length of a queue", minimum=1, maximum=64)
+    decision_ms: float = option(
+        0.0, "Computation per decision, as a slower model would need", unit="ms", minimum=0.0, maximum=60000.0
+    )
 
 
 @dataclass(frozen=True)
@@ -514,3 +517,55 @@ class PlayerConfig:
     depth: str = option("", "Depth topic of the bag; empty: the only one that fits")
     camera_info: str = option("", "camera_info topic of the bag; empty: the only one that fits")
     odometry: str = option("", "Odometry topic of the bag; empty: the only one that fits")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training of the package's own small policy (`vln_ros train`)."""
+
+    seed: int = option(0, "Seed of weights, episodes and noise", minimum=0)
+    profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
+    device: str = option("cpu", "Torch device: cpu, cuda, cuda:1 ...")
+    workers: int = option(1, "Processes that make demonstrations; 0 makes them in line", minimum=0, maximum=256)
+    steps: int = option(20000, "Optimiser steps; the learning rate falls to nothing over them", minimum=1)
+    batch: int = option(16, "Conversations per step", minimum=1, maximum=4096)
+    micro_batch: int = option(8, "Conversations per forward", minimum=1, maximum=4096)
+    learning_rate: float = option(1.2e-3, "Highest learning rate", minimum=1e-6, maximum=1.0)
+    warmup_steps: int = option(150, "Steps until the highest learning rate", minimum=1)
+    weight_decay: float = option(0.02, "AdamW's, of matrices only", minimum=0.0, maximum=1.0)
+    vision_weight: float = option(
+        1.0, "Weight of naming what visual tokens show", minimum=0.0, maximum=100.0
+    )  # fmt: skip
+    referent_weight: float = option(
+        2.0, "Weight of finding the visual tokens that the instruction speaks of", minimum=0.0, maximum=100.0
+    )
+    way_weight: float = option(
+        0.5, "Weight of naming direction and length of the way", minimum=0.0, maximum=100.0
+    )  # fmt: skip
+    render_width: int = option(160, "Image width before the profile's resizing", unit="px", minimum=28)
+    render_height: int = option(120, "Image height before the profile's resizing", unit="px", minimum=28)
+    max_turns: int = option(10, "Runs are cut after this many decisions", minimum=1, maximum=1000)
+    stop_within_m: float = option(
+        0.7, "The expert stops when the goal is nearer than this", unit="m", minimum=0.1, maximum=3.0
+    )
+    noise: float = option(
+        0.3, "Highest share of random actions in a run of the expert", minimum=0.0, maximum=1.0
+    )
+    pool: int = option(128, "Demonstrations to draw batches from", minimum=1)
+    fresh: int = option(8, "Demonstrations that are replaced by new ones per step", minimum=1)
+    small_from: float = option(
+        0.5, "Share of the steps after which small flats join the rooms; 1 for never", minimum=0.0, maximum=1.0
+    )
+    flat_from: float = option(
+        0.75, "Share of the steps after which whole flats join in; 1 for never", minimum=0.0, maximum=1.0
+    )
+    dagger_from: float = option(
+        0.3, "Share of the steps after which the policy's own runs join in", minimum=0.0, maximum=1.0
+    )
+    dagger_share: float = option(0.5, "Share of these among new demonstrations", minimum=0.0, maximum=1.0)
+    dagger_every: int = option(200, "Steps between rounds of own runs", minimum=1)
+    dagger_runs: int = option(100, "Own runs per round", minimum=1)
+    validate_every: int = option(500, "Steps between validations", minimum=1)
+    validate_episodes: int = option(50, "Episodes per validation and kind of flat", minimum=1)
+    save_every: int = option(200, "Steps between saved states", minimum=1)
+    model: TinyConfig = group(TinyConfig)
