@@ -12,7 +12,7 @@ import vln_ros
 from vln_ros.config import ConfigError
 
 COMMANDS = ("demo", "doctor", "replay", "scenes", "tiny")
-BENCHES = ("nodes", "stream", "world")
+BENCHES = ("nodes", "overlap", "stream", "world")
 
 
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     width, height = _size(options.size)
-    episodes = _write_episodes(out / "dataset", options.split, options.episodes)
+    episodes = write_split(out / "dataset", options.split, options.episodes)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
         "expert.episodes": str(episodes),
@@ -60,20 +61,25 @@ def run(options: argparse.Namespace) -> int:
         "camera.height": height,
         "realtime_factor": options.speed,
     }
+    status = run_graph(out / "logs", bridge, navigator)
+    print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
+    if options.json is not None and status == 0:
+        options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
+    return status
+
+
+def run_graph(logs: Path, bridge: Mapping[str, Scalar], navigator: Mapping[str, Scalar]) -> int:
+    """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done."""
     try:
-        with Graph(out / "logs", graph_environment()) as graph:
+        with Graph(logs, graph_environment()) as graph:
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
-            if options.mode == "realtime":
+            if bridge["mode"] == "realtime":
                 graph.start(NodeSpec("executor", {"use_sim_time": True}))
-            status = graph.wait("sim_bridge")
+            return graph.wait("sim_bridge")
     except GraphError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
-    if options.json is not None:
-        options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
-    return status
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -84,7 +90,8 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def _write_episodes(root: Path, split: str, count: int) -> Path:
+def write_split(root: Path, split: str, count: int) -> Path:
+    """The first episodes of a split as a file that bridge and expert read."""
     from functools import partial
 
     from tqdm import tqdm
