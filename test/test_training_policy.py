@@ -1,0 +1,310 @@
+"""The training forward against the engine, the labels, and a run that is broken off and resumed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vln_ros.config import ConfigError, TrainConfig, from_flat
+from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
+from vln_ros.engine.model import LoadedModel, load_model
+from vln_ros.engine.profile import Profile, load_profile
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.tiny import build_tiny
+from vln_ros.sim.expert import Expert
+from vln_ros.sim.flat import generate_flat, scene_id
+from vln_ros.sim.splits import SPLIT_STEP
+from vln_ros.training.batch import IGNORED, Scribe, collate
+from vln_ros.training.demonstrations import Decision, Demonstration, Rules, Task, demonstrate, robot_camera
+from vln_ros.training.labels import CATEGORY_CLASSES, TokenLabeller, named_items
+from vln_ros.training.objective import forward
+from vln_ros.training.rollout import follow, training_world
+from vln_ros.training.trainer import Trainer, export, read_curve
+from vln_ros.training.vision import encode_frames
+
+F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, ActionKind.STOP
+SMALL = {
+    "model.hidden": 48,
+    "model.layers": 2,
+    "model.heads": 3,
+    "model.kv_heads": 1,
+    "model.intermediate": 64,
+    "model.vision_depth": 2,
+    "model.vision_hidden": 32,
+    "model.vision_heads": 2,
+    "model.vision_intermediate": 48,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    build_tiny(folder, from_flat(TrainConfig, SMALL).model)
+    return load_model(str(folder), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+
+
+def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
+    camera, mount = robot_camera(64, 48)
+    return Rules(camera, mount, grid, profile.max_phrases, 4, keep, 0.7)
+
+
+def profiled(keep: bool, size: tuple[int, int] = (112, 112)) -> Profile:
+    profile = load_profile("tiny")
+    context = replace(profile.context, unasked_frames="keep" if keep else "drop")
+    return replace(profile, context=context, image=replace(profile.image, resize=size))
+
+
+def frame(index: int, view: np.ndarray) -> Frame:
+    camera, _ = robot_camera(view.shape[1], view.shape[0])
+    return Frame(index, index, view, None, camera, Pose.identity(), Pose.identity())
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("size", [(112, 112), (140, 112)])
+def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, size: tuple[int, int]) -> None:
+    profile = profiled(keep, size)
+    scribe = Scribe(model, profile)
+    assert scribe.grid == (size[1] // 28, size[0] // 28)
+    shared = rules(profile, scribe.grid, keep=keep)
+    runs = [demonstrate(Task("room", n, 0.2, n), shared) for n in (0, 7)]
+    assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
+    with torch.no_grad():
+        batch = collate([scribe.write(r) for r in runs])
+        hidden = forward(model.network, batch, scribe.grid).hidden
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    for row, run in enumerate(runs):
+        engine.start(Instruction(row, run.instruction))
+        asked = 0
+        states = []
+        for number, decision in enumerate(run.decisions):
+            for view in decision.views:
+                engine.context.observe(frame(asked, view.rgb))
+                asked += 1
+            states.append(engine.session.push(engine.context.question()))
+            if number < len(run.decisions) - 1:
+                engine.context.answered(scribe.words.tokens(decision.executed), len(decision.executed))
+        stream = torch.cat(states)
+        last = scribe.words.tokens(run.decisions[-1].executed)
+        length = stream.shape[0]
+        assert engine.session.timeline.tokens == length
+        ids = [i for s in engine.session.timeline.segments for i in s.ids]
+        assert batch.ids[row, : length + len(last)].tolist() == [*ids, *last]
+        torch.testing.assert_close(hidden[row, :length], stream, atol=2e-4, rtol=1e-3)
+        # Where the engine answers is where the trainer teaches the answer.
+        assert int(batch.labels[row, length - 1]) != IGNORED
+        assert row * batch.ids.shape[1] + length - 1 in batch.asked.tolist()
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (4, 5), (6, 8), (3, 2)])
+def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tuple[int, int]) -> None:
+    half = torch.randn(3, grid[0] * grid[1] * 4, 3, 1, 14 * 14, generator=torch.Generator().manual_seed(1))
+    patches = half.expand(-1, -1, -1, 2, -1).reshape(3, -1, 3 * 2 * 14 * 14)
+    grids = torch.tensor([[1, grid[0] * 2, grid[1] * 2]] * 3)
+    with torch.no_grad():
+        released = model.network.model.get_image_features(patches.flatten(0, 1), grids).pooler_output
+        ours = encode_frames(model.network.model.visual, patches, grid)
+    torch.testing.assert_close(ours, torch.stack(list(released)), atol=1e-4, rtol=1e-4)
+
+
+def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> Decision:
+    return Decision((), executed, expert, 0, 0)
+
+
+def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
+    scribe = Scribe(model, profiled(False))
+    end = model.tokens.im_end
+
+    def taught(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> list[str]:
+        labels = scribe.words.labels(decision(executed, expert))
+        assert len(labels) == len(scribe.words.tokens(executed)) + 1
+        return ["-" if k == IGNORED else "END" if k == end else model.tokenizer.decode([k]) for k in labels]
+
+    assert "".join(taught((F, L, R, F), (F, L, R, F))) == "forward, left, right, forwardEND"
+    assert "".join(taught((F, S), (F, S))) == "forward, stopEND"
+    # The second action was not the expert's: the word for it is taught, the rest goes on from what was done.
+    assert "".join(taught((F, L, F, F), (F, R, F, F))) == "forward, right, forward, forwardEND"
+    assert "".join(taught((S,), (L,))) == "leftEND"
+    # A queue that broke off by itself does not teach to break off.
+    assert taught((F, F), (F, F))[-1] == "-"
+
+
+def test_the_expert_comments_every_moment_of_a_run() -> None:
+    shared = rules(profiled(False), (4, 4), keep=False)
+    run = demonstrate(Task("room", 3, 0.0, 0), replace(shared, max_turns=100))
+    assert all(d.executed == d.expert for d in run.decisions)
+    assert run.decisions[-1].executed[-1] is S
+    executed = ((L, L, L, L), (F, S))
+    own = demonstrate(Task("room", 3, 0.0, 0, executed), shared)
+    assert tuple(d.executed for d in own.decisions) == executed
+    assert all(len(d.expert) == len(d.executed) for d in own.decisions)
+    again = demonstrate(Task("room", 3, 0.0, 0, executed), shared)
+    for a, b in zip(own.decisions, again.decisions, strict=True):
+        assert (a.expert, a.bearing, a.distance) == (b.expert, b.bearing, b.distance)
+        np.testing.assert_array_equal(a.views[-1].rgb, b.views[-1].rgb)
+    # Four turns of 15 degrees: the way goes on 60 degrees further to the right.
+    first, second = own.decisions
+    assert (first.bearing - second.bearing) % 24 == 4
+
+
+def test_tokens_are_named_after_what_rays_hit() -> None:
+    """Against the renderer's own mesh: a reference that knows the triangles, not the depth."""
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    from vln_ros.sim.embedded import Scene
+
+    scene = Scene(scene_id(12, "small"), 0.18)
+    mesh = scene.mesh
+    rays = EmbreeScene(robust=True)
+    corners = mesh.triangles.reshape(-1, 3).astype(np.float32)
+    held = TriangleMesh(rays, corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3))
+    owner = np.full(len(mesh.triangles), -1)
+    for part in mesh.parts:
+        if part.item is not None:
+            owner[part.first : part.last] = part.item
+    rng = np.random.default_rng(0)
+    angles = rng.uniform(-np.pi, np.pi, 4000)
+    slopes = rng.uniform(-0.9, 0.5, 4000)
+    directions = np.stack([np.cos(angles), np.sin(angles), slopes], 1).astype(np.float32)
+    room = scene.flat.rooms[0].inner
+    place = scene.walkable.nearest(np.array([(room[0] + room[2]) / 2, (room[1] + room[3]) / 2]))
+    origins = np.tile(np.array([*place, 1.25], np.float32), (4000, 1))
+    hits = rays.run(origins, directions, output=1)
+    assert held is not None
+    points = origins + directions * hits["tfar"][:, None]
+    target = next(iter(scene.flat.referents))
+    named = named_items(scene.flat, f"stop at the {scene.flat.referents[target]}")
+    assert named.target == target
+    shown = TokenLabeller(scene.flat, named, (4, 4)).surfaces(points.astype(np.float64))
+    truth = owner[hits["primID"]]
+    assert (truth >= 0).sum() > 200
+    # Near the edge between a thing and what it stands on the two may differ.
+    assert (np.where(shown >= 0, shown, -1) == truth).mean() > 0.98
+
+
+def test_an_instruction_about_nothing_there_is_refused() -> None:
+    flat = generate_flat(scene_id(12, "room"))
+    with pytest.raises(ValueError, match="ends with no item"):
+        named_items(flat, "stop at the unicorn")
+    assert len({f.category for f in flat.furniture}) < CATEGORY_CLASSES
+
+
+class Teacher:
+    """The expert as an engine that is asked queue by queue."""
+
+    def __init__(self, goal: np.ndarray, scene: object) -> None:
+        self._expert = Expert(scene.walkable, goal, SPLIT_STEP)  # type: ignore[attr-defined]
+
+    def start(self, instruction: Instruction) -> None:
+        self._instruction = instruction
+
+    def observe(self, frame: Frame) -> None:
+        self._frame = frame
+
+    def decide(self, queue: int):  # type: ignore[no-untyped-def]
+        from vln_ros.datatypes import ActionChunk
+
+        actions, _ = self._expert.rollout(self._frame.odom_from_base, 4)
+        return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, tuple(actions))
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("every_frame", [True, False])
+def test_following_the_expert_succeeds(every_frame: bool) -> None:
+    from vln_ros.training.demonstrations import train_episode
+
+    shared = rules(profiled(False), (4, 4), keep=False)
+    world = training_world(shared)
+    episode = train_episode("room", 2)
+    world.load(episode.scene_id)
+    run = follow(
+        Teacher(episode.goal, world.scene), world, episode, 0, max_actions=100, every_frame=every_frame
+    )
+    assert run.success and run.spl > 0.85 and run.nearest_m < 0.3
+    assert episode.actions is not None
+    assert [k for queue in run.executed for k in queue] == list(episode.actions)
+
+
+def config(**changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        **SMALL,
+        "workers": 0,
+        "steps": 4,
+        "batch": 2,
+        "micro_batch": 1,
+        "pool": 3,
+        "fresh": 2,
+        "render_width": 56,
+        "render_height": 42,
+        "max_turns": 2,
+        "small_from": 1.0,
+        "flat_from": 1.0,
+        "dagger_from": 0.5,
+        "dagger_every": 2,
+        "dagger_runs": 1,
+        "validate_every": 100,
+        "validate_episodes": 1,
+        "save_every": 2,
+    }
+    return from_flat(TrainConfig, values | changes)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer(tmp_path / "whole", config(), resume=False)
+    whole.run()
+    broken = Trainer(tmp_path / "broken", config(), resume=False)
+    step = broken._step
+    calls = 0
+
+    def fail_at_third(demonstrations: list[Demonstration]) -> list[float]:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return step(demonstrations)
+
+    monkeypatch.setattr(broken, "_step", fail_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    resumed = Trainer(tmp_path / "broken", config(), resume=True)
+    assert resumed.progress.step == 2
+    resumed.run()
+    for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert whole.progress.own == resumed.progress.own
+    assert next(read_curve(tmp_path / "whole/validation.csv"))["kind"] == "room"
+    assert (tmp_path / "broken/curves.png").exists()
+    # What is written is a checkpoint that the engine loads.
+    written = load_model(
+        str(tmp_path / "broken/last"), device="cpu", dtype="float32", attention="sdpa", quantisation="none"
+    )
+    for a, b in zip(resumed.network.parameters(), written.network.parameters(), strict=True):
+        assert torch.equal(a.detach().half().float(), b)
+
+
+def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        Trainer(tmp_path / "new", config(), resume=True)
+    trainer = Trainer(tmp_path / "run", config(), resume=False)
+    trainer._save()
+    with pytest.raises(ConfigError, match="not empty"):
+        Trainer(tmp_path / "run", config(), resume=False)
+    with pytest.raises(ConfigError, match=r"another model\.seed"):
+        Trainer(tmp_path / "run", config(**{"model.seed": 1}), resume=True)
+    with pytest.raises(ConfigError, match="strategy append"):
+        Trainer(tmp_path / "other", config(profile="qwen-zero-shot"), resume=False)
+
+
+def test_an_exported_checkpoint_replaces_the_one_before(model: LoadedModel, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    build_tiny(start, from_flat(TrainConfig, SMALL).model)
+    for _ in range(2):
+        export(model, start, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in start.iterdir()}

@@ -1,0 +1,43 @@
+"""`vln_ros train FOLDER`: train the small policy in the embedded world."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.resources import files
+from pathlib import Path
+
+from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
+
+HELP = "train the small policy in the embedded world (behaviour cloning, then DAgger)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where states, curves and checkpoints go")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="options; default: the shipped ones")
+    parser.add_argument("--resume", action="store_true", help="go on with the last state in FOLDER")
+    for entry in walk_options(TrainConfig):
+        if entry.type is not bool:
+            parser.add_argument(
+                f"--{entry.name.replace('_', '-')}",
+                type=entry.type,
+                metavar="N" if entry.type is not str else "NAME",
+                help=entry.option.doc,
+            )
+
+
+def run(args: argparse.Namespace) -> int:
+    path = args.config or Path(str(files("vln_ros.training") / "tiny.yaml"))
+    entries = [e for e in walk_options(TrainConfig) if e.type is not bool]
+    given = {e.name: getattr(args, e.name) for e in entries if getattr(args, e.name) is not None}
+    config = from_flat(TrainConfig, {**to_flat(load_yaml(TrainConfig, path)), **given})
+
+    from vln_ros.training.trainer import Trainer  # torch: only when the command runs
+
+    try:
+        trainer = Trainer(args.folder, config, resume=args.resume)
+    except OSError as e:
+        raise ConfigError(f"cannot write {args.folder}: {e.strerror}") from e
+    trainer.run()
+    kinds, success = trainer.progress.best
+    print(f"{args.folder}/best: success {success:.2f} on val_seen, mean over {kinds} kinds of flats")
+    return 0

@@ -1,0 +1,1 @@
+"""Behaviour cloning and DAgger of the package's own small policy, in the embedded world."""

@@ -1,0 +1,219 @@
+"""Demonstrations as conversations in a profile's chat format, batched for the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import ActionKind
+from vln_ros.engine.model import LoadedModel
+from vln_ros.engine.pieces import Image, Piece, Text, append_piece
+from vln_ros.engine.preprocess import patchify, smart_resize
+from vln_ros.engine.profile import Profile
+from vln_ros.engine.script import Script
+from vln_ros.engine.timeline import SegmentKind, Timeline
+from vln_ros.sim.splits import SPLIT_STEP
+from vln_ros.training.demonstrations import Decision, Demonstration
+
+IGNORED = -100
+"""Label of a token that nothing is learnt from."""
+
+
+class ActionWords:
+    """The single actions of a profile's vocabulary as the policy says them.
+
+    Raises:
+        ConfigError: the profile lacks a phrase for one of the four actions of the embedded world.
+    """
+
+    def __init__(self, script: Script, profile: Profile, end_token: int) -> None:
+        self._script, self._separator, self._end = script, profile.separator, end_token
+        self._most = profile.max_phrases
+        self._texts: dict[ActionKind, str] = {}
+        for kind in ActionKind:
+            action = SPLIT_STEP.action(kind)
+            texts = [p.text for p in profile.vocabulary if p.actions == (action,)]
+            if not texts:
+                raise ConfigError(f"profile {profile.name} has no phrase for the action {action}")
+            self._texts[kind] = texts[0]
+
+    def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
+        return self._script.tokenize(self._separator.join(self._texts[k] for k in kinds)) if kinds else ()
+
+    def labels(self, decision: Decision) -> list[int]:
+        """What should be said at each token of the executed queue and behind it.
+
+        Where the expert would have done something else, its word is the label and what follows is
+        what was done, so that every word answers what was really said before it.
+        """
+        said = self.tokens(decision.executed)
+        labels = [IGNORED] * (len(said) + 1)
+        for k, kind in enumerate(decision.expert):
+            before = self.tokens(decision.executed[:k])
+            better = self.tokens((*decision.executed[:k], kind))
+            for position in range(len(before), len(better)):
+                labels[position] = better[position]
+                if position >= len(said) or better[position] != said[position]:
+                    break
+        if decision.executed[-1] is ActionKind.STOP or len(decision.executed) == self._most:
+            labels[-1] = self._end
+        return labels
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """One demonstration, ready for the decoder.
+
+    It has ``n`` tokens, ``f`` frames of ``v`` tokens and ``p`` patches each, and ``d`` decisions.
+
+    Attributes:
+        ids: ``[n]``; placeholders where a frame is.
+        positions: ``[3, n]``.
+        labels: ``[n]``: what should follow each token, or :data:`IGNORED`.
+        visual: ``[f * v]`` places of the visual tokens.
+        asked: ``[d]`` places of the tokens behind which the policy answers.
+        patches: ``[f * p, values]`` of all frames.
+        category, color, referent: ``[f * v]``.
+        bearing, distance: ``[d]``.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    visual: Tensor
+    asked: Tensor
+    patches: Tensor
+    category: Tensor
+    color: Tensor
+    referent: Tensor
+    bearing: Tensor
+    distance: Tensor
+
+
+class Scribe:
+    """Turns demonstrations into conversations exactly as the engine would hold them.
+
+    Args:
+        model: its tokenizer and image settings are used, not its weights.
+        profile: must be one growing chat (strategy ``append``) with a fixed image size.
+    """
+
+    def __init__(self, model: LoadedModel, profile: Profile) -> None:
+        if profile.context.strategy != "append" or profile.image.resize is None:
+            raise ConfigError(
+                f"profile {profile.name}: training needs strategy append and image.resize, "
+                f"not {profile.context.strategy} and {profile.image.resize}"
+            )
+        self._model, self.profile = model, profile
+        self._config = model.network.config
+        self._script = Script(model, profile)
+        self.words = ActionWords(self._script, profile, model.tokens.im_end)
+        width, height = profile.image.resize
+        pixels = model.pixels
+        bound = profile.image.max_pixels or pixels.max_pixels
+        h, w = smart_resize(
+            height, width, factor=pixels.token_side, min_pixels=pixels.min_pixels, max_pixels=bound
+        )
+        self.grid = (h // pixels.token_side, w // pixels.token_side)
+        """Rows and columns of visual tokens of a frame."""
+
+    def write(self, demonstration: Demonstration) -> Conversation:
+        timeline = Timeline()
+        rows, columns = self.grid
+        blank = Image(torch.empty(rows * columns, 0), rows, columns)
+        labels: list[int] = []
+        asked: list[int] = []
+
+        def say(pieces: Sequence[Piece]) -> None:
+            for piece in pieces:
+                append_piece(timeline, piece, self._config)
+
+        say(self._script.opening())
+        for number, decision in enumerate(demonstration.decisions):
+            turn = self._script.turn(number, demonstration.instruction, ())
+            say(turn.head)
+            for _ in decision.views:
+                say(self._script.shown(blank))
+            say(turn.tail)
+            asked.append(timeline.tokens - 1)
+            wanted = self.words.labels(decision)
+            labels += [IGNORED] * (timeline.tokens - 1 - len(labels)) + wanted
+            said = self.words.tokens(decision.executed)
+            if number < len(demonstration.decisions) - 1:
+                say(self._script.reply(said))
+            else:
+                say([Text(said)])
+        labels += [IGNORED] * (timeline.tokens - len(labels))
+        views = [v for d in demonstration.decisions for v in d.views]
+        spec = self.profile.image
+        patches = [patchify(v.rgb, self._model.pixels, spec.max_pixels, spec.resize).patches for v in views]
+        start = 0
+        visual = []
+        for segment in timeline.segments:
+            if segment.kind is SegmentKind.IMAGE:
+                visual.append(torch.arange(start, start + segment.count))
+            start += segment.count
+        return Conversation(
+            torch.tensor([i for s in timeline.segments for i in s.ids]),
+            timeline.positions(),
+            torch.tensor(labels),
+            torch.cat(visual),
+            torch.tensor(asked),
+            torch.cat(patches),
+            torch.from_numpy(np.concatenate([v.labels.category for v in views])),
+            torch.from_numpy(np.concatenate([v.labels.color for v in views])),
+            torch.from_numpy(np.concatenate([v.labels.referent for v in views])),
+            torch.tensor([d.bearing for d in demonstration.decisions]),
+            torch.tensor([d.distance for d in demonstration.decisions]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Conversations padded at the end: what comes later is seen by nothing before it.
+
+    ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual`` and ``asked`` are
+    places in ``[b * n]``; the others are those of the conversations, one behind the other.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    labels: Tensor
+    visual: Tensor
+    asked: Tensor
+    patches: Tensor
+    category: Tensor
+    color: Tensor
+    referent: Tensor
+    bearing: Tensor
+    distance: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def collate(conversations: Sequence[Conversation]) -> Batch:
+    longest = max(c.ids.shape[0] for c in conversations)
+
+    def pad(values: Tensor, filler: int) -> Tensor:
+        return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=filler)
+
+    def flat(name: str) -> Tensor:
+        return torch.cat([getattr(c, name) + k * longest for k, c in enumerate(conversations)])
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(c, name) for c in conversations])
+
+    return Batch(
+        torch.stack([pad(c.ids, 0) for c in conversations]),
+        torch.stack([pad(c.positions, 0) for c in conversations], 1),
+        torch.stack([pad(c.labels, IGNORED) for c in conversations]),
+        flat("visual"),
+        flat("asked"),
+        *(joined(n) for n in ("patches", "category", "color", "referent", "bearing", "distance")),
+    )

@@ -1,0 +1,191 @@
+"""Runs of the robot, seen by its camera and commented by the expert: what the policy learns from.
+
+The robot does what the expert says, with some noise, or repeats what the policy did (DAgger, Ross et
+al., arXiv 1011.0686); what it *should* do is asked of the expert at every place that it comes to.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.axes import base_from_optical
+from vln_ros.config import CameraConfig
+from vln_ros.datatypes import ActionKind, CameraModel, Pose, wrap_angle
+from vln_ros.sim.embedded import Scene, move
+from vln_ros.sim.episodes import Episode
+from vln_ros.sim.expert import Expert
+from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, make_scene_episodes
+from vln_ros.training.labels import TokenLabeller, TokenLabels, named_items
+
+BEARING_CLASSES = 24
+"""Where the way goes on, in turns of 15 degrees to the left of straight ahead."""
+_DISTANCE_BOUNDS_M = (0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
+DISTANCE_CLASSES = len(_DISTANCE_BOUNDS_M) + 1
+_MOVES = (ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run to make.
+
+    Attributes:
+        kind: size of the flat, a key of :data:`vln_ros.sim.flat.KINDS`.
+        number: of the episode in the train split.
+        noise: probability that an action is a random one instead of the expert's.
+        seed: of the noise.
+        executed: what the policy did, queue by queue; None follows the expert.
+    """
+
+    kind: str
+    number: int
+    noise: float
+    seed: int
+    executed: tuple[tuple[ActionKind, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all runs have in common.
+
+    Attributes:
+        camera: of the rendered images.
+        mount: pose of the camera's optical frame in base_link.
+        grid: rows and columns of visual tokens of a frame.
+        queue: actions per decision.
+        max_turns: a run is cut after this many decisions.
+        keep_frames: the frames between two decisions are shown too; otherwise only the newest one.
+        stop_within_m: the expert stops when the goal is nearer than this.
+    """
+
+    camera: CameraModel
+    mount: Pose
+    grid: tuple[int, int]
+    queue: int
+    max_turns: int
+    keep_frames: bool
+    stop_within_m: float
+
+
+def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
+    """The simulator's default camera at another image size, and where it is mounted."""
+    default = CameraConfig()
+    camera = CameraModel.from_hfov(default.width, default.height, math.radians(default.hfov_deg))
+    mount = base_from_optical(0.0, 0.0, default.height_m, pitch_down_rad=math.radians(default.pitch_down_deg))
+    return camera.resized(width, height), mount
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A frame ``[H, W, 3]`` uint8, and what its tokens show."""
+
+    rgb: npt.NDArray[np.uint8]
+    labels: TokenLabels
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """One turn of the conversation.
+
+    Attributes:
+        views: the frames shown, the newest last.
+        executed: what was done.
+        expert: what the expert would have done at each of these moments; ``[len(executed)]``.
+        bearing: class of the direction of the way, now.
+        distance: class of its length, now.
+    """
+
+    views: tuple[View, ...]
+    executed: tuple[ActionKind, ...]
+    expert: tuple[ActionKind, ...]
+    bearing: int
+    distance: int
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstration:
+    instruction: str
+    decisions: tuple[Decision, ...]
+
+
+@functools.lru_cache(maxsize=8)
+def _scene(scene: str) -> Scene:
+    return Scene(scene, AGENT_RADIUS_M)
+
+
+@functools.lru_cache(maxsize=8)
+def _episodes(kind: str, seed: int) -> tuple[Episode, ...]:
+    return make_scene_episodes("train", seed, kind)
+
+
+def train_episode(kind: str, number: int) -> Episode:
+    """Episode ``number`` of the train split."""
+    seed = SPLITS["train"].first_seed + number // EPISODES_PER_SCENE
+    return _episodes(kind, seed)[number % EPISODES_PER_SCENE]
+
+
+def demonstrate(task: Task, rules: Rules) -> Demonstration:
+    """Make the run; a pure function."""
+    episode = train_episode(task.kind, task.number)
+    scene = _scene(episode.scene_id)
+    expert = Expert(scene.walkable, episode.goal, SPLIT_STEP)
+    labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
+    rng = np.random.default_rng([task.seed, task.number])
+
+    def advise(pose: Pose) -> ActionKind:
+        if float(expert.field.distances(pose.position[None, :2])[0]) < rules.stop_within_m:
+            return ActionKind.STOP
+        return expert.next_action(pose).kind
+
+    def look(pose: Pose) -> View:
+        optical = pose @ rules.mount
+        rgb, depth_m = scene.renderer.render(rules.camera, optical)
+        return View(rgb, labeller.label(depth_m, rules.camera, optical))
+
+    pose = episode.start
+    path = [pose]
+    decisions: list[Decision] = []
+    turns = rules.max_turns if task.executed is None else min(rules.max_turns, len(task.executed))
+    while len(decisions) < turns:
+        shown = path if rules.keep_frames else path[-1:]
+        views = tuple(look(p) for p in shown)
+        start, path = pose, []
+        executed: list[ActionKind] = []
+        advised: list[ActionKind] = []
+        length = rules.queue if task.executed is None else len(task.executed[len(decisions)])
+        while len(executed) < length and (not executed or executed[-1] is not ActionKind.STOP):
+            advised.append(advise(pose))
+            if task.executed is not None:
+                kind = task.executed[len(decisions)][len(executed)]
+            elif rng.random() < task.noise:
+                kind = _MOVES[int(rng.integers(len(_MOVES)))]
+            else:
+                kind = advised[-1]
+            executed.append(kind)
+            pose, _ = move(scene.walkable, pose, SPLIT_STEP.action(kind))
+            path.append(pose)
+        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(expert, start)))
+        if executed[-1] is ActionKind.STOP:
+            break
+    return Demonstration(episode.instruction, tuple(decisions))
+
+
+def _where(expert: Expert, pose: Pose) -> tuple[int, int]:
+    """Classes of the bearing and the length of the way to the goal."""
+    position = expert.walkable.nearest(pose.position)
+    way = expert.field.path(position)
+    ahead = way[1] - way[0]
+    bearing = wrap_angle(math.atan2(ahead[1], ahead[0]) - pose.yaw_rad)
+    length_m = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
+    turns = round(bearing / (2 * math.pi / BEARING_CLASSES))
+    return turns % BEARING_CLASSES, int(np.digitize(length_m, _DISTANCE_BOUNDS_M))
+
+
+def check_kind(kind: str) -> None:
+    """Raises ConfigError for a kind of flat that does not exist."""
+    generate_flat(scene_id(0, kind))

@@ -1,0 +1,127 @@
+"""What every visual token shows, from the depth image and the plan of the flat.
+
+Cloning actions alone does not ground words in pixels; naming what each token shows does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vln_ros.datatypes import CameraModel, Float64Array, Pose
+from vln_ros.sim.flat import DOOR_HEIGHT_M, WALL_HEIGHT_M, Flat
+from vln_ros.sim.furniture import CATEGORIES, COLORS
+
+IntArray = npt.NDArray[np.intp]
+
+FLOOR, CEILING, WALL, DOOR = range(4)
+_BACKGROUNDS = 4
+_CATEGORY_NUMBERS = {name: _BACKGROUNDS + k for k, name in enumerate(CATEGORIES)}
+_COLOR_NUMBERS = {name: 1 + k for k, name in enumerate(COLORS)}
+CATEGORY_CLASSES = _BACKGROUNDS + len(CATEGORIES)
+COLOR_CLASSES = 1 + len(COLORS)
+"""Class 0 is no furniture."""
+REFERENT_CLASSES = 3
+"""Nothing that the instruction names, something that it names on the way, the thing to stop at."""
+
+_SAMPLES = 6  # rays per token and axis
+_SURFACE_M = 0.01  # how far a surface may seem to lie off its solid
+_CASING_M = 0.09  # how far a door's casing reaches beyond its opening
+_SEEN = 0.08  # share of a token that makes it show a thing
+
+
+@dataclass(frozen=True)
+class Referents:
+    """The items that an instruction names. ``target`` is the one to stop at."""
+
+    target: int
+    landmarks: frozenset[int]
+
+
+def named_items(flat: Flat, instruction: str) -> Referents:
+    """The items of ``flat`` that ``instruction`` names; the target's name is what it ends with.
+
+    Raises:
+        ValueError: it ends with the name of nothing in this flat.
+    """
+    ending = [k for k, name in flat.referents.items() if instruction.endswith(name)]
+    if not ending:
+        raise ValueError(f"the instruction {instruction!r} ends with no item of {flat.scene_id}")
+    target = max(ending, key=lambda k: len(flat.referents[k]))
+    others = {k for k, name in flat.referents.items() if name in instruction}
+    return Referents(target, frozenset(others - {target}))
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLabels:
+    """Classes of the tokens of one frame, ``[rows * columns]`` each."""
+
+    category: IntArray
+    color: IntArray
+    referent: IntArray
+
+
+class TokenLabeller:
+    """Labels the frames of one flat under one instruction.
+
+    Args:
+        grid: rows and columns of visual tokens.
+    """
+
+    def __init__(self, flat: Flat, named: Referents, grid: tuple[int, int]) -> None:
+        self._grid = grid
+        self._named = named
+        self._boxes = np.array([f.footprint for f in flat.furniture]).reshape(-1, 4)
+        self._doors = np.array([d.gap for d in flat.doors]).reshape(-1, 4)
+        self._category = np.array([_CATEGORY_NUMBERS[f.category] for f in flat.furniture], np.intp)
+        self._color = np.array([_COLOR_NUMBERS[f.color] for f in flat.furniture], np.intp)
+
+    def label(
+        self, depth_m: npt.NDArray[np.float32], camera: CameraModel, world_from_optical: Pose
+    ) -> TokenLabels:
+        """Labels of the frame with this depth ``[H, W]``, planar, in metres."""
+        rows, columns = self._grid
+        v = ((np.arange(rows * _SAMPLES) + 0.5) / (rows * _SAMPLES) * camera.height).astype(np.intp)
+        u = ((np.arange(columns * _SAMPLES) + 0.5) / (columns * _SAMPLES) * camera.width).astype(np.intp)
+        z = depth_m[np.ix_(v, u)].astype(np.float64)
+        x = (u[None] - camera.cx) / camera.fx * z
+        y = (v[:, None] - camera.cy) / camera.fy * z
+        points = world_from_optical.transform(np.stack([x, y, z], -1).reshape(-1, 3))
+        rays = self.surfaces(points).reshape(rows, _SAMPLES, columns, _SAMPLES)
+        shown = rays.transpose(0, 2, 1, 3).reshape(rows * columns, -1)
+        share = (shown[:, :, None] == np.arange(-_BACKGROUNDS, len(self._category))).mean(1)
+        background, things = share[:, :_BACKGROUNDS].argmax(1), share[:, _BACKGROUNDS:]
+        # What is talked about matters more than what is large.
+        sought = things[:, self._named.target] > _SEEN
+        item = np.where(sought, self._named.target, things.argmax(1))
+        seen = things.max(1) > _SEEN
+        landmark = np.isin(item, list(self._named.landmarks)).astype(np.intp)
+        referent = np.where(item == self._named.target, 2, landmark)
+        return TokenLabels(
+            np.where(seen, self._category[item], background),
+            np.where(seen, self._color[item], 0),
+            np.where(seen, referent, 0),
+        )
+
+    def surfaces(self, points: Float64Array) -> IntArray:
+        """``[N]``: the item that each of the ``[N, 3]`` points on a surface belongs to, or a background
+        minus the number of backgrounds, which is negative."""
+        x, y, z = points[:, 0], points[:, 1], points[:, 2]
+        found = np.full(len(points), WALL - _BACKGROUNDS, np.intp)
+        near = _inside(self._doors, x, y, _CASING_M).any(1) & (z < DOOR_HEIGHT_M + _CASING_M)
+        found[near] = DOOR - _BACKGROUNDS
+        found[z < 2 * _SURFACE_M] = FLOOR - _BACKGROUNDS
+        found[z > WALL_HEIGHT_M - 2 * _SURFACE_M] = CEILING - _BACKGROUNDS
+        inside = _inside(self._boxes, x, y, _SURFACE_M) & (z > 2 * _SURFACE_M)[:, None]
+        item = inside.any(1)
+        found[item] = inside[item].argmax(1)
+        return found
+
+
+def _inside(boxes: Float64Array, x: Float64Array, y: Float64Array, margin_m: float) -> npt.NDArray[np.bool_]:
+    """``[N, M]``: whether each point lies in each of the ``[M, 4]`` rectangles, grown by a margin."""
+    x, y = x[:, None], y[:, None]
+    low, high = boxes[:, :2] - margin_m, boxes[:, 2:] + margin_m
+    return np.asarray((x >= low[:, 0]) & (x <= high[:, 0]) & (y >= low[:, 1]) & (y <= high[:, 1]))

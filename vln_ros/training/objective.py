@@ -1,0 +1,116 @@
+"""The training forward, equal to the engine's, and what is asked of it.
+
+Besides the actions, train-only heads name what each visual token shows (from the vision tower's
+features), whether the instruction speaks of it (from the decoder's last states), and where the way
+goes on (from the state behind which the policy answers). They are not shipped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from vln_ros.training.batch import IGNORED, Batch
+from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES
+from vln_ros.training.labels import CATEGORY_CLASSES, COLOR_CLASSES, REFERENT_CLASSES
+from vln_ros.training.vision import encode_frames
+
+_BACKGROUND_WEIGHT = 0.25  # most tokens show walls and floor
+
+
+@dataclass(frozen=True, eq=False)
+class States:
+    """``features`` ``[tokens, hidden]`` of the vision tower, ``hidden`` ``[b, n, hidden]`` of the decoder."""
+
+    features: Tensor
+    hidden: Tensor
+
+
+def forward(network: Any, batch: Batch, grid: tuple[int, int]) -> States:
+    """Run vision tower and decoder on whole conversations at once.
+
+    Args:
+        network: a ``Qwen2_5_VLForConditionalGeneration``.
+        grid: rows and columns of visual tokens of a frame.
+    """
+    tokens = grid[0] * grid[1]
+    frames = batch.visual.shape[0] // tokens
+    patches = batch.patches.reshape(frames, -1, batch.patches.shape[-1])
+    features = encode_frames(network.model.visual, patches, grid).flatten(0, 1)
+    decoder = network.model.language_model
+    embeddings = decoder.embed_tokens(batch.ids)
+    flat = embeddings.reshape(-1, embeddings.shape[-1])
+    flat = flat.index_put((batch.visual,), features.to(flat.dtype))
+    output = decoder(
+        inputs_embeds=flat.reshape(embeddings.shape), position_ids=batch.positions, use_cache=False
+    )
+    return States(features, output.last_hidden_state)
+
+
+class Heads(nn.Module):
+    """The train-only heads."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.category = nn.Linear(hidden, CATEGORY_CLASSES)
+        self.color = nn.Linear(hidden, COLOR_CLASSES)
+        self.referent = nn.Linear(hidden, REFERENT_CLASSES)
+        self.bearing = nn.Linear(hidden, BEARING_CLASSES)
+        self.distance = nn.Linear(hidden, DISTANCE_CLASSES)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of the parts of the loss; the actions' is 1."""
+
+    vision: float
+    referent: float
+    way: float
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Scalars; ``correct`` is the share of action words that were right."""
+
+    total: Tensor
+    action: Tensor
+    category: Tensor
+    color: Tensor
+    referent: Tensor
+    bearing: Tensor
+    distance: Tensor
+    correct: Tensor
+
+
+def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: Weights) -> Losses:
+    hidden = states.hidden.reshape(-1, states.hidden.shape[-1])
+    labels = batch.labels.reshape(-1)
+    said = labels != IGNORED
+    scores = network.lm_head(hidden[said])
+    wanted = labels[said]
+    # Summed over a decision: commas cost nothing once they are learnt, and must not dilute the rest.
+    action = cross_entropy(scores, wanted, reduction="sum") / batch.asked.shape[0]
+
+    things = torch.ones(CATEGORY_CLASSES, device=hidden.device)
+    things[:4] = _BACKGROUND_WEIGHT
+    painted = torch.ones(COLOR_CLASSES, device=hidden.device)
+    painted[0] = _BACKGROUND_WEIGHT
+    meant = torch.tensor([_BACKGROUND_WEIGHT, 1.0, 1.0], device=hidden.device)
+    category = cross_entropy(heads.category(states.features), batch.category, things)
+    color = cross_entropy(heads.color(states.features), batch.color, painted)
+    referent = cross_entropy(heads.referent(hidden[batch.visual]), batch.referent, meant)
+    answering = hidden[batch.asked]
+    bearing = cross_entropy(heads.bearing(answering), batch.bearing)
+    distance = cross_entropy(heads.distance(answering), batch.distance)
+    total = (
+        action
+        + weights.vision * (category + color)
+        + weights.referent * referent
+        + weights.way * (bearing + distance)
+    )
+    correct = (scores.argmax(-1) == wanted).float().mean()
+    return Losses(total, action, category, color, referent, bearing, distance, correct)

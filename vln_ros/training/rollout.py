@@ -1,0 +1,115 @@
+"""The policy on its own: an engine in an embedded world, for validation and for DAgger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vln_ros.datatypes import ActionKind, Frame, Instruction
+from vln_ros.protocols import Engine
+from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.episodes import Episode
+from vln_ros.training.demonstrations import Rules
+
+_PERIOD_NS = 500_000_000
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One run.
+
+    Attributes:
+        executed: what was done, queue by queue.
+        success: it stopped nearer to the goal than the episode's radius.
+        spl: success weighted by path length (Anderson et al., arXiv 1807.06757).
+        nearest_m: the least distance to the goal on the way.
+    """
+
+    executed: tuple[tuple[ActionKind, ...], ...]
+    success: bool
+    spl: float
+    nearest_m: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """Means over episodes. ``stopped`` is the share that ended by a stop."""
+
+    episodes: int
+    success: float
+    spl: float
+    oracle: float
+    stopped: float
+
+
+def follow(
+    engine: Engine,
+    world: EmbeddedWorld,
+    episode: Episode,
+    number: int,
+    *,
+    max_actions: int,
+    every_frame: bool,
+) -> Rollout:
+    """Let ``engine`` run an episode, queue by queue, as the pipeline does in lockstep.
+
+    Args:
+        number: of the instruction.
+        max_actions: the run ends after this many.
+        every_frame: show the engine the frames between two decisions too. Where its profile drops
+            them, not showing them changes nothing and saves most of the time.
+    """
+    world.load(episode.scene_id)
+    world.place(episode.start)
+    engine.start(Instruction(number, episode.instruction))
+    frames, actions, travelled_m = 0, 0, 0.0
+
+    def distance_m() -> float:
+        return world.geodesic_distance(world.pose.position, episode.goal)
+
+    def show() -> None:
+        nonlocal frames
+        rgb, depth_m = world.render()
+        optical = world.pose @ world.base_from_optical
+        engine.observe(Frame(frames, actions * _PERIOD_NS, rgb, depth_m, world.camera, world.pose, optical))
+        frames += 1
+
+    show()
+    nearest_m = distance_m()
+    executed: list[tuple[ActionKind, ...]] = []
+    while actions < max_actions:
+        chunk = engine.decide(len(executed))
+        if not chunk.actions:
+            break
+        executed.append(tuple(a.kind for a in chunk.actions))
+        for left, action in zip(range(len(chunk.actions) - 1, -1, -1), chunk.actions, strict=True):
+            actions += 1
+            if action.stop:
+                success = distance_m() < episode.goal_radius_m
+                shortest_m = episode.geodesic_distance_m
+                spl = success * shortest_m / max(shortest_m, travelled_m)
+                return Rollout(tuple(executed), success, spl, nearest_m)
+            travelled_m += world.step(action).distance_m
+            nearest_m = min(nearest_m, distance_m())
+            if every_frame or left == 0:
+                show()
+    return Rollout(tuple(executed), False, 0.0, nearest_m)
+
+
+def training_world(rules: Rules) -> EmbeddedWorld:
+    """A world with the camera that the demonstrations are made with."""
+    return EmbeddedWorld(rules.camera, rules.mount)
+
+
+def score(rollouts: Iterable[Rollout], goal_radius_m: float) -> Score:
+    """Means over at least one run."""
+    runs = list(rollouts)
+    return Score(
+        len(runs),
+        float(np.mean([r.success for r in runs])),
+        float(np.mean([r.spl for r in runs])),
+        float(np.mean([r.nearest_m < goal_radius_m for r in runs])),
+        float(np.mean([bool(r.executed) and r.executed[-1][-1] is ActionKind.STOP for r in runs])),
+    )

@@ -1,0 +1,426 @@
+"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from tqdm import tqdm
+
+from vln_ros.config import ConfigError, TrainConfig, to_flat
+from vln_ros.engine.model import LoadedModel, load_model
+from vln_ros.engine.profile import load_profile
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.tiny import build_tiny
+from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.episodes import Episode
+from vln_ros.sim.splits import GOAL_RADIUS_M, make_episodes
+from vln_ros.training.batch import Scribe, collate
+from vln_ros.training.demonstrations import (
+    Demonstration,
+    Rules,
+    Task,
+    demonstrate,
+    robot_camera,
+    train_episode,
+)
+from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
+from vln_ros.training.rollout import Rollout, Score, follow, score, training_world
+
+_ADAM_BETAS = (0.9, 0.98)
+_CLIP = 1.0
+_FIRST_CERTAINTY = 0.1
+_LAST_RATE = 0.03  # share of the highest learning rate at the end
+_ACTIONS = {"room": 80, "small": 120, "flat": 200}
+"""After how many actions a run of the policy ends; the expert needs a quarter of it."""
+_CURVE_EVERY = 20
+_LOSSES = [f.name for f in dataclasses.fields(Losses)]
+
+
+class Supply:
+    """Makes demonstrations, ahead of their use if there are workers. A context manager."""
+
+    def __init__(self, rules: Rules, workers: int) -> None:
+        self._rules = rules
+        self._executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+
+    def __enter__(self) -> Supply:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+
+    def order(self, task: Task) -> Future[Demonstration]:
+        if self._executor is not None:
+            return self._executor.submit(demonstrate, task, self._rules)
+        made: Future[Demonstration] = Future()
+        made.set_result(demonstrate(task, self._rules))
+        return made
+
+
+@dataclass
+class Progress:
+    """Everything that a resumed run goes on with, besides tensors.
+
+    Attributes:
+        numbers: next train episode of each kind of flat.
+        pool: the tasks whose demonstrations batches are drawn from, oldest first.
+        own: runs of the policy that are still to be commented, oldest first.
+        best: number of kinds and mean success of the best validation.
+    """
+
+    step: int
+    seconds: float
+    numbers: dict[str, int]
+    pool: list[Task]
+    own: list[Task]
+    rng: np.random.Generator
+    best: tuple[int, float]
+
+
+class Trainer:
+    """One training run in ``folder``.
+
+    It holds ``state.pt`` (to resume), ``best/`` (the checkpoint with the best validation), ``last/``,
+    ``curves.csv``, ``validation.csv`` and ``curves.png``.
+
+    Args:
+        resume: go on with the state in ``folder``; its model options must be the same.
+
+    Raises:
+        ConfigError: a folder that holds a run already, or none to resume.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, *, resume: bool) -> None:
+        self.folder, self.config = folder, config
+        start = folder / "start"
+        state_path = folder / "state.pt"
+        if resume and not state_path.exists():
+            raise ConfigError(f"{folder} holds no state.pt: there is nothing to resume; leave --resume out")
+        if not resume and folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty: name a new folder, or go on with --resume")
+        if not start.exists():
+            build_tiny(start, config.model)
+        self.model = load_model(
+            str(start), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
+        )
+        self.profile = load_profile(config.profile)
+        self.scribe = Scribe(self.model, self.profile)
+        camera, mount = robot_camera(config.render_width, config.render_height)
+        self.rules = Rules(
+            camera,
+            mount,
+            self.scribe.grid,
+            self.profile.max_phrases,
+            config.max_turns,
+            self.profile.context.unasked_frames == "keep",
+            config.stop_within_m,
+        )
+        torch.manual_seed(config.seed)
+        # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
+        self.network: Any = self.model.network.requires_grad_(True)
+        self.heads = Heads(config.model.hidden).to(self.model.device)
+        self.optimizer = self._optimizer()
+        self.progress = Progress(0, 0.0, {}, [], [], np.random.default_rng([config.seed, 1]), (0, -1.0))
+        if resume:
+            self._restore(state_path)
+        else:
+            with torch.no_grad():  # the random checkpoint is sure of what it says; a beginner is not
+                self.network.lm_head.weight.mul_(_FIRST_CERTAINTY)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train up to the last step. Interrupted, it can be resumed from the last saved state."""
+        done, config = self.progress, self.config
+        begun = time.monotonic() - done.seconds
+        recent: deque[list[float]] = deque(maxlen=_CURVE_EVERY)
+        with (
+            Supply(self.rules, config.workers) as supply,
+            tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
+        ):
+            pool = deque(supply.order(task) for task in done.pool)
+            while done.step < config.steps:
+                if self._due(config.dagger_every) and self._share() >= config.dagger_from:
+                    self._run_alone()
+                for _ in range(config.fresh if pool else config.pool):
+                    task = self._next_task()
+                    done.pool.append(task)
+                    pool.append(supply.order(task))
+                while len(pool) > config.pool:
+                    pool.popleft()
+                    done.pool.pop(0)
+                chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
+                recent.append(self._step([pool[int(k)].result() for k in chosen]))
+                done.step += 1
+                bar.update()
+                done.seconds = time.monotonic() - begun
+                if self._due(_CURVE_EVERY):
+                    means = np.mean(recent, 0)
+                    bar.set_postfix(action=f"{means[1]:.3f}", referent=f"{means[4]:.3f}")
+                    self._append("curves.csv", ["step", "seconds", *_LOSSES], [
+                        done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
+                    ])  # fmt: skip
+                if self._due(config.validate_every) or done.step == config.steps:
+                    self._validate()
+                if self._due(config.save_every) or done.step == config.steps:
+                    self._save()
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0
+
+    def _share(self) -> float:
+        return self.progress.step / self.config.steps
+
+    def kinds(self) -> list[str]:
+        """The kinds of flats that are trained in now: the curriculum."""
+        begun = {"room": 0.0, "small": self.config.small_from, "flat": self.config.flat_from}
+        return [k for k, begin in begun.items() if begin < 1.0 and self._share() >= begin]
+
+    def _next_task(self) -> Task:
+        done, config = self.progress, self.config
+        if done.own and done.rng.random() < config.dagger_share:
+            return done.own.pop(0)
+        kind, number = self._next_episode()
+        # A third without noise; the others up to the highest.
+        noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
+        return Task(kind, number, noise, config.seed)
+
+    def _next_episode(self) -> tuple[str, int]:
+        done = self.progress
+        kinds = self.kinds()
+        kind = kinds[int(done.rng.integers(len(kinds)))]
+        number = done.numbers.get(kind, 0)
+        done.numbers[kind] = number + 1
+        return kind, number
+
+    def _step(self, demonstrations: list[Demonstration]) -> list[float]:
+        config = self.config
+        # Of like lengths together: little padding.
+        conversations = sorted((self.scribe.write(d) for d in demonstrations), key=lambda c: c.ids.shape[0])
+        decisions = sum(c.asked.shape[0] for c in conversations)
+        weights = Weights(config.vision_weight, config.referent_weight, config.way_weight)
+        means = np.zeros(len(_LOSSES))
+        self.optimizer.zero_grad(set_to_none=True)
+        for first in range(0, len(conversations), config.micro_batch):
+            batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
+            states = forward(self.network, batch, self.scribe.grid)
+            parts = losses(self.network, self.heads, batch, states, weights)
+            share = batch.asked.shape[0] / decisions
+            (parts.total * share).backward()  # type: ignore[no-untyped-call]
+            means += share * np.array([getattr(parts, name).item() for name in _LOSSES])
+        if not np.isfinite(means).all():
+            raise RuntimeError(
+                f"the loss is not finite at step {self.progress.step} "
+                f"({dict(zip(_LOSSES, means, strict=True))}): "
+                "lower learning_rate and resume"
+            )
+        torch.nn.utils.clip_grad_norm_([*self.network.parameters(), *self.heads.parameters()], _CLIP)
+        rise = min(1.0, (self.progress.step + 1) / config.warmup_steps)
+        fall = 0.5 * (1.0 + math.cos(math.pi * self._share())) * (1.0 - _LAST_RATE) + _LAST_RATE
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * rise * fall
+        self.optimizer.step()
+        return [float(m) for m in means]
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        parameters = [*self.network.parameters(), *self.heads.parameters()]
+        return torch.optim.AdamW(
+            [
+                {
+                    "params": [p for p in parameters if p.ndim > 1],
+                    "weight_decay": self.config.weight_decay,
+                },
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=self.config.learning_rate,
+            betas=_ADAM_BETAS,
+        )
+
+    # -- the policy on its own -----------------------------------------------------------------
+
+    def engine(self) -> QwenEngine:
+        """The engine around the weights as they are now."""
+        return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed)
+
+    def _run_alone(self) -> None:
+        done = self.progress
+        engine, world = self.engine(), training_world(self.rules)
+        for number in range(self.config.dagger_runs):
+            kind, episode = self._next_episode()
+            run = self._follow(engine, world, train_episode(kind, episode), number, kind)
+            if run.executed:
+                done.own.append(Task(kind, episode, 0.0, 0, run.executed))
+        engine.close()
+        world.close()
+        most = 4 * self.config.dagger_runs  # what an older policy did teaches little
+        done.own = done.own[-most:]
+
+    def _validate(self) -> None:
+        done = self.progress
+        scores = {kind: self.validate(kind) for kind in self.kinds()}
+        for kind, s in scores.items():
+            fields = dataclasses.asdict(s)
+            self._append(
+                "validation.csv",
+                ["step", "seconds", "kind", *fields],
+                [done.step, round(done.seconds, 1), kind, *(round(v, 4) for v in fields.values())],
+            )
+            tqdm.write(
+                f"step {done.step} {kind}: success {s.success:.2f} spl {s.spl:.2f} oracle {s.oracle:.2f}"
+            )
+        reached = (len(scores), float(np.mean([s.success for s in scores.values()])))
+        if reached > done.best:
+            done.best = reached
+            export(self.model, self.folder / "start", self.folder / "best")
+        export(self.model, self.folder / "start", self.folder / "last")
+        draw_curves(self.folder)
+
+    def validate(self, kind: str) -> Score:
+        """The policy on validation episodes in scenes like those of training."""
+        engine, world = self.engine(), training_world(self.rules)
+        episodes = make_episodes("val_seen", self.config.validate_episodes, kind)
+        runs = [self._follow(engine, world, e, number, kind) for number, e in enumerate(episodes)]
+        engine.close()
+        world.close()
+        return score(runs, GOAL_RADIUS_M)
+
+    def _follow(
+        self, engine: QwenEngine, world: EmbeddedWorld, episode: Episode, number: int, kind: str
+    ) -> Rollout:
+        return follow(
+            engine,
+            world,
+            episode,
+            number,
+            max_actions=_ACTIONS[kind],
+            every_frame=self.rules.keep_frames,
+        )
+
+    # -- files ---------------------------------------------------------------------------------
+
+    def _append(self, name: str, header: list[str], row: list[object]) -> None:
+        path = self.folder / name
+        new = not path.exists()
+        with path.open("a", newline="") as f:
+            writer = csv.writer(f)
+            if new:
+                writer.writerow(header)
+            writer.writerow(row)
+
+    def _save(self) -> None:
+        done = self.progress
+        path = self.folder / "state.pt"
+        torch.save(
+            {
+                "config": to_flat(self.config),
+                "network": self.network.state_dict(),
+                "heads": self.heads.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "torch": torch.get_rng_state(),
+                "rng": done.rng.bit_generator.state,
+                "progress": dataclasses.asdict(dataclasses.replace(done, rng=None)),  # type: ignore[arg-type]
+            },
+            path.with_suffix(".new"),
+        )
+        path.with_suffix(".new").replace(path)  # a run that dies here leaves the state before
+
+    def _restore(self, path: Path) -> None:
+        state = torch.load(path, map_location=self.model.device, weights_only=False)
+        model = {k: v for k, v in to_flat(self.config).items() if k.startswith("model.")}
+        changed = [k for k, v in model.items() if state["config"].get(k) != v]
+        if changed:
+            raise ConfigError(
+                f"{path} was written with another {', '.join(changed)}: start a new run for that"
+            )
+        self.network.load_state_dict(state["network"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["torch"].cpu())
+        saved = state["progress"]
+        rng = np.random.default_rng()
+        rng.bit_generator.state = state["rng"]
+        self.progress = Progress(
+            saved["step"],
+            saved["seconds"],
+            saved["numbers"],
+            [Task(**t) for t in saved["pool"]],
+            [Task(**t) for t in saved["own"]],
+            rng,
+            tuple(saved["best"]),
+        )
+        for name in ("curves.csv", "validation.csv"):
+            _forget_after(self.folder / name, self.progress.step)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the rows of a curve that a resumed run will write again."""
+    if path.exists():
+        header, *rows = path.read_text("utf-8").splitlines()
+        kept = [row for row in rows if int(row.split(",")[0]) <= step]
+        path.write_text("\n".join([header, *kept]) + "\n", "utf-8")
+
+
+def export(model: LoadedModel, start: Path, folder: Path) -> None:
+    """Write the weights in float16 as a checkpoint folder like ``start``, in the released layout."""
+    part = folder.with_name(folder.name + ".new")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for path in start.iterdir():
+        if not path.name.startswith("model"):
+            shutil.copy(path, part / path.name)
+    network: Any = model.network
+    tensors = {
+        name.replace("model.visual.", "visual.", 1).replace("model.language_model.", "model.", 1): (
+            p.detach().to("cpu", torch.float16).contiguous()
+        )
+        for name, p in network.named_parameters()
+    }
+    (part / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def read_curve(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a curve that the trainer wrote."""
+    with path.open(newline="") as f:
+        yield from csv.DictReader(f)
+
+
+def draw_curves(folder: Path) -> None:
+    """``curves.png`` from the CSV files of a run."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 6), layout="constrained")
+    top, bottom = figure.subplots(2, 1)
+    if (folder / "curves.csv").exists():
+        rows = list(read_curve(folder / "curves.csv"))
+        steps = [int(r["step"]) for r in rows]
+        for name in _LOSSES[1:]:
+            top.plot(steps, [float(r[name]) for r in rows], label=name)
+        top.set(xlabel="step", ylabel="loss; share correct", ylim=(0, None))
+        top.legend(ncols=4, fontsize="small")
+    rows = list(read_curve(folder / "validation.csv"))
+    for kind in dict.fromkeys(r["kind"] for r in rows):
+        mine = [r for r in rows if r["kind"] == kind]
+        for name, line in (("success", "-o"), ("oracle", ":")):
+            bottom.plot(
+                [int(r["step"]) for r in mine], [float(r[name]) for r in mine], line, label=f"{kind} {name}"
+            )
+    bottom.set(xlabel="step", ylabel="val_seen", ylim=(0, 1))
+    bottom.legend(fontsize="small")
+    figure.savefig(folder / "curves.png", dpi=120)
