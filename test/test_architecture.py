@@ -185,6 +185,7 @@ def test_habitat_has_one_door() -> None:
     assert doors <= {"vln_ros.sim.habitat"}
 
 
+@pytest.mark.slow
 def test_the_core_imports_without_ros_and_habitat() -> None:
     modules = [
         ".".join(p.relative_to(ROOT).with_suffix("").parts)

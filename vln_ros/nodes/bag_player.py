@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.publisher import Publisher
 from rclpy.serialization import deserialize_message
@@ -53,7 +53,8 @@ class BagPlayer(ProcessNode):
         self.create_subscription(Header, "frame_processed", self._on_processed, qos.sensor("reliable", 50))
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self._changed = threading.Condition()
-        self._answered = False
+        self._answered_ns: int | None = None
+        self._failed = False
         self._published_s: dict[int, float] = {}
         self._taken_ms: dict[int, float] = {}
         self._decisions: list[PlayedDecision] = []
@@ -83,7 +84,7 @@ class BagPlayer(ProcessNode):
         arrived_s = time.monotonic()
         chunk = convert.chunk_from_trajectory(msg)
         with self._changed:
-            self._answered = True
+            self._answered_ns = max(chunk.frame_stamp_ns, self._answered_ns or 0)
             published_s = self._published_s.get(chunk.frame_stamp_ns)
             if chunk.actions and published_s is not None:
                 actions = tuple((a.forward_m, a.turn_rad, a.stop) for a in chunk.actions)
@@ -104,6 +105,7 @@ class BagPlayer(ProcessNode):
             if status.name == "vln_ros: navigator":
                 with self._changed:
                     self._navigator = tuple((v.key, v.value) for v in status.values)
+                    self._failed = status.level == DiagnosticStatus.ERROR
                     self._diagnosed_s = time.monotonic()
                     self._changed.notify_all()
 
@@ -132,7 +134,7 @@ class BagPlayer(ProcessNode):
             if self._wait(lambda: False, 0.05) or self._closing:
                 return 1
         self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
-        if not self._wait(lambda: self._answered, c.answer_timeout_s):
+        if not self._wait(lambda: self._answered_ns is not None, c.answer_timeout_s):
             self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
             return 1
         self._stream()
@@ -151,8 +153,10 @@ class BagPlayer(ProcessNode):
         return 0
 
     def _settled(self) -> bool:
-        """The last frame was taken in: the newest wins, so it always is."""
-        return not self._published_s or max(self._published_s) in self._taken_ms
+        """The last frame was taken in (the newest wins, so it always is) and answered, if all is well."""
+        last_ns = max(self._published_s, default=0)
+        answered = self._failed or (self._answered_ns or 0) >= last_ns
+        return not last_ns or (last_ns in self._taken_ms and answered)
 
     def _stream(self) -> None:
         """Publish everything, in time."""
