@@ -16,10 +16,13 @@ from engine_models import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import DynamicCache
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from vln_ros.engine.pieces import Image, Text
 from vln_ros.engine.reference import Pixels, greedy, one_shot
 from vln_ros.engine.session import Session
+from vln_ros.engine.sparse import push_sparse
 from vln_ros.engine.vision import encode_images, encode_video
 
 TOLERANCE = 1e-4
@@ -245,3 +248,59 @@ def test_bad_pieces_are_refused():
     with pytest.raises(ValueError, match="option"):
         session.ask_choice((9,), [])
     assert session.cache.length == session.timeline.tokens == 0
+
+
+def one_token_at_a_time(session, ids, sources):
+    """What :func:`push_sparse` means, with the released cache and no masks."""
+    network, cache = session.network, DynamicCache()
+    decoder = network.model.language_model
+    base, start = session.timeline.tokens, session.timeline.next_position
+    for index, layer in enumerate(session.cache.layers):
+        cache.update(layer.keys[:, :, :base].clone(), layer.values[:, :, :base].clone(), index)
+    states = []
+    for i, (token, source) in enumerate(zip(ids, sources, strict=True)):
+        position = torch.full((3, 1), start + i)
+        if source < 0:
+            embedding = decoder.embed_tokens(torch.tensor([[token]]))
+            out = decoder(inputs_embeds=embedding, position_ids=position[:, None], past_key_values=cache)
+            states.append(out.last_hidden_state[0, 0])
+            continue
+        # Take the rotation off and put the new one on, by the released functions.
+        old = session.cache.positions[:, source : source + 1]
+        for index, layer in enumerate(session.cache.layers):
+            key, value = layer.keys[:, :, source : source + 1], layer.values[:, :, source : source + 1]
+            back, forth = (decoder.rotary_emb(key, p[:, None]) for p in (-old, position))
+            for cos, sin in (back, forth):
+                key, _ = apply_rotary_pos_emb(key, key, cos, sin)
+            cache.update(key, value.clone(), index)
+    return torch.stack(states)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(-6, 18), min_size=1, max_size=14), st.integers(0, 99))
+def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources, seed):
+    sources = [max(s, -1) for s in sources] + [-1]
+    twin = Twin()
+    twin.push_text(words(9, seed))
+    twin.push_image(2, 3, seed)
+    ids = words(len(sources), seed + 1)
+    with torch.no_grad():
+        expected = one_token_at_a_time(twin.session, ids, sources)
+    dense = twin.session.fork()
+    before = twin.session.work.tokens
+    states = push_sparse(twin.session, [Text(ids)], torch.tensor(sources))
+    assert (states - expected).abs().max() <= TOLERANCE
+    assert twin.session.work.tokens - before == len(expected)
+    assert torch.equal(twin.session.cache.positions, twin.session.timeline.positions())
+    if len(expected) == len(ids):
+        assert (states - dense.push([Text(ids)])).abs().max() <= TOLERANCE
+
+
+def test_sparse_prefill_refuses_what_it_cannot_do():
+    session = Session(tiny_network(), block_tokens=16)
+    session.push([Text(words(5, 0))])
+    before = state(session)
+    for sources in ([-1, -1], [5, -1, -1], [0, 0, 0]):
+        with pytest.raises(ValueError, match="sources"):
+            push_sparse(session, [Text(words(3, 1))], torch.tensor(sources))
+    assert_same_bits(session, before)

@@ -84,6 +84,12 @@ def tree_visibility(tree: TokenTree, base: int, prompt: int, device: torch.devic
     return visible
 
 
+def takes_mask(network: Qwen2_5_VLForConditionalGeneration) -> bool:
+    """Can the attention implementation restrict what a token sees beyond causality?"""
+    config: Any = network.config
+    return config.text_config._attn_implementation in ("sdpa", "eager")
+
+
 def _attention_mask(network: Qwen2_5_VLForConditionalGeneration, visible: Tensor) -> Tensor:
     """``visible`` in the form that the attention implementation takes, ``[batch, 1, n, slots]``."""
     config: Any = network.config

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import torch
 
-from vln_ros.config import StreamConfig
+from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
 from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.context_choice import bound_options, build_context
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
-from vln_ros.engine.forward import Work
+from vln_ros.engine.forward import Work, takes_mask
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
@@ -78,6 +78,11 @@ class QwenEngine:
         stream: StreamConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
+        if config.decode in ("tree", "forced") and not takes_mask(model.network):
+            raise ConfigError(
+                f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
+                "load the model with attention sdpa or eager, or set decode to tokens or free"
+            )
         self.profile = profile
         self._end_token = model.tokens.im_end
         self._temperature, self._seed = temperature, seed

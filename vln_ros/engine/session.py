@@ -144,7 +144,8 @@ class Session:
         kept[slots] = False
         keep = kept.nonzero()[:, 0]
         self.cache.truncate(self.timeline.tokens)
-        self.cache.keep(keep)
+        first = int(slots.min()) if slots.numel() else len(keep)  # what is before it does not move
+        self.cache.keep(keep[first:], start=first)
         self.timeline.keep(keep)
 
     def evict_blocks(self, blocks: Sequence[int]) -> None:
@@ -244,10 +245,17 @@ class Session:
             raise ValueError("nothing to push")
         return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
 
-    def complete(self, chunk: Chunk) -> None:
-        """The forward of ``chunk`` has been run: its keys and values are in the cache."""
-        self.cache.record(chunk.positions)
-        n = chunk.embeddings.shape[0]
+    def complete(self, chunk: Chunk, computed: Tensor | None = None) -> None:
+        """The forward of ``chunk`` has been run: its keys and values are in the cache.
+
+        Args:
+            computed: ``[m]`` which of its tokens that was, if not all.
+        """
+        n = len(chunk.embeddings) if computed is None else len(computed)
+        if computed is None:
+            self.cache.record(chunk.positions)
+        else:
+            self.cache.record(chunk.positions[:, computed], chunk.before.tokens + computed)
         self._count(1, n, self._prefill_flops(n, self.cache.length))
 
     def count_logits(self, rows: int) -> None:
