@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
     options = build_parser().parse_args(arguments)
     # So that what a command has started is ended with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, signal.default_int_handler)
     try:
         status = options.run(options)
     except ConfigError as error:

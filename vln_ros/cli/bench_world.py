@@ -6,6 +6,8 @@ import argparse
 import json
 import math
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +20,18 @@ HELP = "Time the embedded simulator: RGB-D frames, making a scene, geodesic quer
 
 _SIZES = ((320, 240), (640, 480))
 _SCENES = 3
+_STARTS = 5
+_FIRST_FRAME = """
+from vln_ros.axes import base_from_optical
+from vln_ros.datatypes import CameraModel
+from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.splits import make_episodes
+episode = make_episodes("val_unseen", 1)[0]
+world = EmbeddedWorld(CameraModel.from_hfov(640, 480, 1.38), base_from_optical(0.0, 0.0, 1.25))
+world.load(episode.scene_id)
+world.place(episode.start)
+world.render()
+"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,9 @@ def run(args: argparse.Namespace) -> int:
             calls.append(partial(scenes[episode.scene_id].renderer.render, camera, pose))
         calls[0]()
         measure(f"RGB-D frame {width}x{height}", calls)
+    # A whole process: interpreter, imports, episode, scene, 640x480 frame.
+    start = [sys.executable, "-c", _FIRST_FRAME]
+    measure("command to first frame", [partial(subprocess.run, start, check=True)] * _STARTS)
     machine = f"{platform.machine()}, {_cpu()}"
     versions = {
         "python": platform.python_version(),
