@@ -350,11 +350,14 @@ def test_a_lack_of_memory_between_turns_loses_only_old_turns(model):
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    ladder = ReliefLadder([lambda: "less"])
+    ladder = ReliefLadder([lambda: "less", lambda: None], lambda: "anew")
     with pytest.raises(RuntimeError, match="shape"):
         ladder.run(lambda: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
     assert ladder.steps == []
     with pytest.raises(MemoryError):
         ladder.run(lambda: (_ for _ in ()).throw(MemoryError()))
-    assert ladder.steps == ["less"]
+    assert ladder.steps == ["less", "anew"]
+    calls = iter([MemoryError, None])
+    assert ladder.run(lambda: "done" if (e := next(calls)) is None else (_ for _ in ()).throw(e)) == "done"
+    assert ladder.steps == ["less", "anew", "anew"]  # the last resort is there for every piece of work
     assert not is_out_of_memory(ValueError("out of memory"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vln_ros.config import StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.decode import DecodeMode
 from vln_ros.engine.model import load_model
@@ -178,3 +178,23 @@ def test_closing_frees_the_cache_and_the_engine_can_start_again(model):
 def test_every_shipped_profile_decides(model, name):
     for chunk in queues(engine(model, profile(name)), count=3):
         assert chunk.actions
+
+
+@pytest.mark.parametrize(("dtype", "attention"), [("bfloat16", "sdpa"), ("float32", "eager")])
+def test_other_number_formats_and_attention_run(tmp_path, dtype, attention):
+    build_tiny(tmp_path / "c", TinyConfig(hidden=96, layers=2, heads=6, intermediate=128, vision_depth=2))
+    other = load_model(
+        str(tmp_path / "c"), device="cpu", dtype=dtype, attention=attention, quantisation="none"
+    )
+    robot = engine(other, token_budget=150, max_position=200)
+    chunks = queues(robot, count=12)
+    assert all(c.actions for c in chunks) and robot.report().evicted
+    assert robot.report().used_bytes == robot.session.token_bytes * robot.session.cache.length
+
+
+def test_a_tree_needs_an_attention_that_takes_a_mask(model, monkeypatch):
+    monkeypatch.setattr(model.network.config.text_config, "_attn_implementation", "flash_attention_2")
+    for decode in ("tree", "forced"):
+        with pytest.raises(ConfigError, match="sdpa or eager"):
+            engine(model, decode=decode)
+    engine(model, decode="tokens")

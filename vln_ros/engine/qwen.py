@@ -104,7 +104,8 @@ class QwenEngine:
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._ladder = ReliefLadder(
-            [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less, self._begin_anew]
+            [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
+            self._begin_anew,
         )
         self._frame_stride = 1
         self._seen: Frame | None = None

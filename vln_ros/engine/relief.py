@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -28,10 +29,12 @@ class ReliefLadder:
 
     Args:
         rungs: in the order in which to take them, each once; a rung may occur several times.
+        last: what remains when they are used up, once for each piece of work.
     """
 
-    def __init__(self, rungs: list[Rung]) -> None:
+    def __init__(self, rungs: list[Rung], last: Rung) -> None:
         self._rungs: Iterator[Rung] = iter(rungs)
+        self._last = last
         self.steps: list[str] = []
         """What was given up so far, in order."""
 
@@ -41,24 +44,19 @@ class ReliefLadder:
         Raises:
             whatever ``work`` raises that is not a lack of memory, or that when nothing is left.
         """
+        rungs = chain(self._rungs, [self._last])
         while True:
             try:
                 return work()
             except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                step = self._descend()
-                if step is None:
-                    raise
-            # Outside the handler: the error's traceback holds the tensors of the failed forward.
+                # Without its traceback, which would hold the tensors of the failed forward.
+                failure = error.with_traceback(None)
+            step = next(filter(None, (rung() for rung in rungs)), None)
+            if step is None:
+                raise failure
             logger.warning("out of memory: going on with %s", step)
             self.steps.append(step)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-    def _descend(self) -> str | None:
-        for rung in self._rungs:
-            step = rung()
-            if step is not None:
-                return step
-        return None
