@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
+from vln_ros.sim.flat import KINDS
 
 HELP = "train the small policy in the embedded world (behaviour cloning, then DAgger)"
 
@@ -15,6 +16,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where states, curves and checkpoints go")
     parser.add_argument("--config", type=Path, metavar="YAML", help="options; default: the shipped ones")
     parser.add_argument("--resume", action="store_true", help="go on with the last state in FOLDER")
+    parser.add_argument(
+        "--judge",
+        type=int,
+        metavar="COUNT",
+        help="do not train: compare FOLDER/best (or FOLDER) with baselines on COUNT val_unseen episodes",
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", default=["room", "small", "flat"], choices=list(KINDS), help="of flats"
+    )
     for entry in walk_options(TrainConfig):
         if entry.type is not bool:
             parser.add_argument(
@@ -31,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     given = {e.name: getattr(args, e.name) for e in entries if getattr(args, e.name) is not None}
     config = from_flat(TrainConfig, {**to_flat(load_yaml(TrainConfig, path)), **given})
 
+    if args.judge is not None:
+        return _judge(args.folder, config, args.judge, args.kinds)
     from vln_ros.training.trainer import Trainer  # torch: only when the command runs
 
     try:
@@ -40,4 +52,21 @@ def run(args: argparse.Namespace) -> int:
     trainer.run()
     kinds, success = trainer.progress.best
     print(f"{args.folder}/best: success {success:.2f} on val_seen, mean over {kinds} kinds of flats")
+    return 0
+
+
+def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
+    from vln_ros.engine.model import load_model
+    from vln_ros.engine.profile import load_profile
+    from vln_ros.training.judge import judge, table, write_table
+
+    checkpoint = folder / "best" if (folder / "best").is_dir() else folder
+    model = load_model(
+        str(checkpoint), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
+    )
+    verdicts = []
+    for verdict in judge(model, load_profile(config.profile), kinds, count, config.seed):
+        verdicts.append(verdict)
+        write_table(verdicts, folder / "table.md", model, count)
+    print(table(verdicts), end="")
     return 0

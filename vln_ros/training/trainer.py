@@ -37,6 +37,7 @@ from vln_ros.training.demonstrations import (
     robot_camera,
     train_episode,
 )
+from vln_ros.training.judge import MAX_ACTIONS
 from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
 from vln_ros.training.rollout import Rollout, Score, follow, score, training_world
 
@@ -44,8 +45,6 @@ _ADAM_BETAS = (0.9, 0.98)
 _CLIP = 1.0
 _FIRST_CERTAINTY = 0.1
 _LAST_RATE = 0.03  # share of the highest learning rate at the end
-_ACTIONS = {"room": 80, "small": 120, "flat": 200}
-"""After how many actions a run of the policy ends; the expert needs a quarter of it."""
 _CURVE_EVERY = 20
 _LOSSES = [f.name for f in dataclasses.fields(Losses)]
 
@@ -307,7 +306,7 @@ class Trainer:
             world,
             episode,
             number,
-            max_actions=_ACTIONS[kind],
+            max_actions=MAX_ACTIONS[kind],
             every_frame=self.rules.keep_frames,
         )
 
