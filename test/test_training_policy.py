@@ -16,8 +16,8 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import generate_flat, scene_id
 from vln_ros.sim.splits import SPLIT_STEP
-from vln_ros.training.batch import IGNORED, Scribe, collate
-from vln_ros.training.demonstrations import Decision, Demonstration, Rules, Task, demonstrate, robot_camera
+from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
+from vln_ros.training.demonstrations import Decision, Rules, Task, demonstrate, robot_camera
 from vln_ros.training.labels import CATEGORY_CLASSES, TokenLabeller, named_items
 from vln_ros.training.objective import forward
 from vln_ros.training.rollout import follow, training_world
@@ -263,14 +263,14 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     step = broken._step
     calls = 0
 
-    def fail_at_third(demonstrations: list[Demonstration]) -> list[float]:
+    def fail_at_fourth(drawn: list[Conversation]) -> list[float]:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return step(demonstrations)
+        return step(drawn)
 
-    monkeypatch.setattr(broken, "_step", fail_at_third)
+    monkeypatch.setattr(broken, "_step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     resumed = Trainer(tmp_path / "broken", config(), resume=True)

@@ -28,7 +28,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
 from vln_ros.sim.splits import GOAL_RADIUS_M, make_episodes
-from vln_ros.training.batch import Scribe, collate
+from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
@@ -69,6 +69,20 @@ class Supply:
         made: Future[Demonstration] = Future()
         made.set_result(demonstrate(task, self._rules))
         return made
+
+
+class _Lot:
+    """A demonstration on order, written once when it is first drawn."""
+
+    def __init__(self, ordered: Future[Demonstration]) -> None:
+        self._ordered: Future[Demonstration] | None = ordered
+        self._written: Conversation | None = None
+
+    def conversation(self, scribe: Scribe) -> Conversation:
+        if self._ordered is not None:
+            self._written, self._ordered = scribe.write(self._ordered.result()), None
+        assert self._written is not None
+        return self._written
 
 
 @dataclass
@@ -152,19 +166,19 @@ class Trainer:
             Supply(self.rules, config.workers) as supply,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(supply.order(task) for task in done.pool)
+            pool = deque(_Lot(supply.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
                     self._run_alone()
                 for _ in range(config.fresh if pool else config.pool):
                     task = self._next_task()
                     done.pool.append(task)
-                    pool.append(supply.order(task))
+                    pool.append(_Lot(supply.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                     done.pool.pop(0)
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self._step([pool[int(k)].result() for k in chosen]))
+                recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen]))
                 done.step += 1
                 bar.update()
                 done.seconds = time.monotonic() - begun
@@ -207,10 +221,11 @@ class Trainer:
         done.numbers[kind] = number + 1
         return kind, number
 
-    def _step(self, demonstrations: list[Demonstration]) -> list[float]:
+    def _step(self, drawn: list[Conversation]) -> list[float]:
         config = self.config
-        # Of like lengths together: little padding.
-        conversations = sorted((self.scribe.write(d) for d in demonstrations), key=lambda c: c.ids.shape[0])
+        conversations = sorted(
+            drawn, key=lambda c: c.ids.shape[0]
+        )  # of like lengths together: little padding
         decisions = sum(c.asked.shape[0] for c in conversations)
         weights = Weights(config.vision_weight, config.referent_weight, config.way_weight)
         means = np.zeros(len(_LOSSES))
