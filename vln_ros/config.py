@@ -334,7 +334,11 @@ class NavigatorConfig:
         choices=("progress", "frame"),
     )
     decide_ahead: int = option(
-        0, "Decide when this many actions are left in the executor's queue", minimum=0, maximum=64, live=True
+        0,
+        "Decide when this many actions are left in the executor's queue; lockstep needs 0",
+        minimum=0,
+        maximum=64,
+        live=True,
     )
     lost_after_s: float = option(
         2.0,
@@ -526,7 +530,9 @@ class TrainConfig:
     seed: int = option(0, "Seed of weights, episodes and noise", minimum=0)
     profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
     device: str = option("cpu", "Torch device: cpu, cuda, cuda:1 ...")
-    workers: int = option(1, "Processes that make demonstrations; 0 makes them in line", minimum=0, maximum=256)
+    workers: int = option(
+        1, "Processes that make demonstrations; 0 makes them in line", minimum=0, maximum=256
+    )
     steps: int = option(20000, "Optimiser steps; the learning rate falls to nothing over them", minimum=1)
     batch: int = option(16, "Conversations per step", minimum=1, maximum=4096)
     micro_batch: int = option(8, "Conversations per forward", minimum=1, maximum=4096)
@@ -554,7 +560,10 @@ class TrainConfig:
     pool: int = option(128, "Demonstrations to draw batches from", minimum=1)
     fresh: int = option(8, "Demonstrations that are replaced by new ones per step", minimum=1)
     small_from: float = option(
-        0.5, "Share of the steps after which small flats join the rooms; 1 for never", minimum=0.0, maximum=1.0
+        0.5,
+        "Share of the steps after which small flats join the rooms; 1 for never",
+        minimum=0.0,
+        maximum=1.0,
     )
     flat_from: float = option(
         0.75, "Share of the steps after which whole flats join in; 1 for never", minimum=0.0, maximum=1.0
