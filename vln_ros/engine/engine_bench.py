@@ -1,0 +1,329 @@
+"""Measurements of the engine on one machine: flat cost, batches, ways to decode, context strategies.
+
+Each drives :class:`QwenEngine` as the worker does, frame by frame. Times are wall clock; what they
+measure depends on the shapes of the network only, not on what its weights say.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from vln_ros.axes import base_from_optical
+from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
+from vln_ros.engine.batch import decide_together, observe_together
+from vln_ros.engine.context_replay import DelayedBatchContext
+from vln_ros.engine.decode import DecodeMode
+from vln_ros.engine.model import LoadedModel
+from vln_ros.engine.profile import ContextSpec, Profile
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream_bench import make_frame
+
+INSTRUCTION = "Walk past the red sofa and stop next to the lamp."
+_SCENE_FRAMES = 16
+_TEXTURE_JUMP = 997
+_CIRCLE_M = 5.0
+_STEP_M = 0.25
+
+STRATEGIES = {
+    "append": ContextSpec("append", unasked_frames="keep"),
+    "window_reset": ContextSpec(
+        "window_reset",
+        unasked_frames="keep",
+        reset_steps=32,
+        history_frames=8,
+        history_choice="uniform_round",
+    ),
+    "history": ContextSpec(
+        "history", history_frames=8, history_choice="uniform_round", history_empty="none", history_limit=0
+    ),
+    "delayed_batch": ContextSpec("delayed_batch", recent_frames=16, important_frames=8, important_score=0.6),
+}
+"""The released scripts' parameters where there are any: StreamVLN's rhythm, NaVIDA's history."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure and how much it varies."""
+
+    median: float
+    p5: float
+    p95: float
+    count: int
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Spread:
+        p5, median, p95 = np.percentile(values, [5, 50, 95])
+        return Spread(float(median), float(p5), float(p95), len(values))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A long bounded stream; lists have one value per frame (taken in and decided on).
+
+    Attributes:
+        frame_s: wall clock.
+        cpu_s: processor time of the process, which other programs disturb less.
+        resident_bytes: of the process; ``cache_bytes``: allocated for keys and values.
+    """
+
+    token_budget: int
+    frame_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    resident_bytes: tuple[int, ...]
+    cache_bytes: tuple[int, ...]
+    cached_tokens: tuple[int, ...]
+    evicted: int
+    next_position: int
+
+    def ratio(self, name: str) -> float:
+        """Median of the last hundred frames over that of the second hundred, of the list ``name``."""
+        values = getattr(self, name)
+        part = min(100, len(values) // 3)
+        return float(np.median(values[-part:]) / np.median(values[part : 2 * part]))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Robots on one model.
+
+    Attributes:
+        together_s, separate_s: per round, in which each robot takes in a frame and decides.
+        same_queues: every decision of every robot is the same both ways.
+        probability_difference: largest, between the two ways.
+    """
+
+    robots: int
+    together_s: tuple[float, ...]
+    separate_s: tuple[float, ...]
+    same_queues: bool
+    probability_difference: float
+
+
+@dataclass(frozen=True)
+class DecodingCost:
+    """One way to decode on one stream; lists have one value per decision, frame and question included."""
+
+    way: str
+    seconds: tuple[float, ...]
+    forwards: tuple[int, ...]
+    tokens: tuple[int, ...]
+    flops: tuple[float, ...]
+    queues: tuple[tuple[str, ...], ...]
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class ContextCost:
+    """One context strategy on one stream.
+
+    Attributes:
+        every: frames per decision.
+        observe_s: per frame; ``decide_s``: per decision, from question to queue.
+        tokens, flops: of the decoder, in the whole run.
+        patches: through the vision tower.
+        cached_tokens: most after a decision.
+        compression: collected frames per shown frame, for the strategy that selects.
+    """
+
+    strategy: str
+    every: int
+    observe_s: tuple[float, ...]
+    decide_s: tuple[float, ...]
+    tokens: int
+    flops: float
+    patches: int
+    cached_tokens: int
+    compression: float | None
+
+
+def walk(count: int, size: tuple[int, int], *, robot: int = 0) -> Iterator[Frame]:
+    """Frames of a robot that walks in a circle; its surroundings change every 16 frames."""
+    width, height = size
+    camera = CameraModel.from_hfov(width, height, math.radians(79.0))
+    mount = base_from_optical(0.0, 0.0, 1.25)
+    for i in range(count):
+        angle = i * _STEP_M / _CIRCLE_M
+        pose = Pose.planar(_CIRCLE_M * math.cos(angle), _CIRCLE_M * math.sin(angle), angle + math.pi / 2)
+        texture = i + _TEXTURE_JUMP * (i // _SCENE_FRAMES) + 31 * robot
+        yield Frame(i, (i + 1) * 10**8, make_frame(texture, *size), None, camera, pose, pose @ mount)
+
+
+def measure_flat(model: LoadedModel, profile: Profile, frames: int, token_budget: int) -> Flat:
+    """One robot for ``frames`` frames, each decided on, within ``token_budget``."""
+    config = StreamConfig(token_budget=token_budget)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
+    engine.start(Instruction(1, INSTRUCTION))
+    rows: list[tuple[float, float, int, int, int]] = []
+    for frame in tqdm(walk(frames, (112, 112)), desc="flat", total=frames, unit="frame", disable=None):
+        cpu, start = time.process_time(), _now(model)
+        engine.observe(frame)
+        engine.decide(frame.index)
+        took = _now(model) - start, time.process_time() - cpu
+        report = engine.report()
+        rows.append((*took, _resident_bytes(), report.allocated_bytes, report.cached_tokens))
+    wall, cpu_s, resident, cache, tokens = zip(*rows, strict=True)
+    evicted, position = engine.report().evicted, engine.session.timeline.next_position
+    engine.close()
+    return Flat(token_budget, wall, cpu_s, resident, cache, tokens, evicted, position)
+
+
+def measure_batch(model: LoadedModel, profile: Profile, robots: int, rounds: int, repeats: int) -> Batch:
+    """The same robots in shared forwards, and one after the other."""
+    frames = [list(walk(rounds, (112, 112), robot=r)) for r in range(robots)]
+    together_s: list[float] = []
+    separate_s: list[float] = []
+    same, difference = True, 0.0
+    for _ in tqdm(range(repeats), desc="batch", disable=None):
+        shared = [_robot(model, profile, r) for r in range(robots)]
+        alone = [_robot(model, profile, r) for r in range(robots)]
+        for i in range(rounds):
+            start = _now(model)
+            errors = observe_together(shared, [f[i] for f in frames])
+            chunks = decide_together(shared, [i] * robots)
+            together_s.append(_now(model) - start)
+            start = _now(model)
+            expected = []
+            for engine, seen in zip(alone, frames, strict=True):
+                engine.observe(seen[i])
+                expected.append(engine.decide(i))
+            separate_s.append(_now(model) - start)
+            for error, chunk, other in zip(errors, chunks, expected, strict=True):
+                if error is not None:
+                    raise error
+                if isinstance(chunk, Exception):
+                    raise chunk
+                same = same and _said(chunk) == _said(other)
+                pairs = zip(chunk.probabilities, other.probabilities, strict=False)
+                difference = max([difference, *(abs(a - b) for a, b in pairs)])
+        for engine in (*shared, *alone):
+            engine.close()
+    return Batch(robots, tuple(together_s), tuple(separate_s), same, difference)
+
+
+def measure_decoding(
+    model: LoadedModel, profile: Profile, way: str, decisions: int, temperature: float, free_tokens: int
+) -> DecodingCost:
+    """``decisions`` decisions, each with the frame and the question before it.
+
+    Args:
+        way: ``tree``, ``forced``, ``tokens`` or ``free``.
+        free_tokens: length of free text.
+    """
+    config = StreamConfig(decode=way, prefill_on_arrival=False, free_tokens=free_tokens)
+    engine = QwenEngine(model, profile, temperature=temperature, seed=0, stream=config)
+    engine.start(Instruction(1, INSTRUCTION))
+    seconds: list[float] = []
+    works = []
+    chunks: list[ActionChunk] = []
+    for frame in tqdm(walk(decisions, (112, 112)), desc=way, total=decisions, disable=None):
+        engine.observe(frame)  # vision only, the same for all
+        start = _now(model)
+        chunks.append(engine.decide(frame.index))
+        seconds.append(_now(model) - start)
+        works.append(engine.report().decision)
+    engine.close()
+    return DecodingCost(
+        way,
+        tuple(seconds),
+        tuple(w.forwards for w in works),
+        tuple(w.tokens for w in works),
+        tuple(w.flops for w in works),
+        tuple(tuple(str(a) for a in c.actions) for c in chunks),
+        tuple(c.probabilities for c in chunks),
+    )
+
+
+DECODE_MODES = (*(m.value for m in (DecodeMode.TREE, DecodeMode.FORCED, DecodeMode.TOKENS)), "free")
+
+
+def measure_context(
+    model: LoadedModel, profile: Profile, strategy: str, frames: Sequence[Frame], every: int
+) -> ContextCost:
+    """One strategy on ``frames``, asked after each ``every`` of them."""
+    spec = STRATEGIES[strategy]
+    past = "{history}" if spec.history_frames else ""
+    first = f"Instruction: {{instruction}}\n{past}{{image}}"
+    later = first if strategy == "history" else "{image}"  # each of its questions is a chat of its own
+    profile = replace(profile, context=spec, first_turn=first, next_turn=later)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    observe_s: list[float] = []
+    decide_s: list[float] = []
+    cached = 0
+    with _counted_patches(model) as patches:
+        engine.start(Instruction(1, INSTRUCTION))
+        for frame in tqdm(frames, desc=f"{strategy}, every {every}", unit="frame", disable=None):
+            start = _now(model)
+            engine.observe(frame)
+            observe_s.append(_now(model) - start)
+            if (frame.index + 1) % every == 0:
+                start = _now(model)
+                engine.decide(frame.index)
+                decide_s.append(_now(model) - start)
+                cached = max(cached, engine.session.timeline.tokens)
+    context = engine.context
+    ratio = context.selection.compression_ratio if isinstance(context, DelayedBatchContext) else None
+    work = engine.session.work
+    engine.close()
+    return ContextCost(
+        strategy,
+        every,
+        tuple(observe_s),
+        tuple(decide_s),
+        work.tokens,
+        work.flops,
+        sum(patches),
+        cached,
+        ratio,
+    )
+
+
+@contextmanager
+def _counted_patches(model: LoadedModel) -> Iterator[list[int]]:
+    """Patches of each call of the vision tower."""
+    counts: list[int] = []
+    tower: Any = model.network.model.visual
+
+    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        counts.append((args[0] if args else kwargs["hidden_states"]).shape[0])
+
+    handle = tower.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield counts
+    finally:
+        handle.remove()
+
+
+def _robot(model: LoadedModel, profile: Profile, number: int) -> QwenEngine:
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    engine.start(Instruction(number + 1, f"{INSTRUCTION} You are robot {number}."))
+    return engine
+
+
+def _said(chunk: ActionChunk) -> tuple[object, ...]:
+    return chunk.actions, chunk.wanted, chunk.instruction, chunk.frame_stamp_ns
+
+
+def _now(model: LoadedModel) -> float:
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError as error:
+        raise ConfigError("the flat section reads resident memory from /proc: it needs Linux") from error
+    return pages * os.sysconf("SC_PAGE_SIZE")
