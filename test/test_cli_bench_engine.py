@@ -108,14 +108,16 @@ def test_contexts_are_measured_on_one_stream(model, profile, strategy):
         assert cost.compression is None
 
 
-def test_roofline_counts_what_torch_counts(model):
+def test_roofline_counts_what_torch_counts(checkpoint):
+    # Eager: torch counts no fused attention on a CPU.
+    model = load_model(checkpoint, device="cpu", dtype="float32", attention="eager", quantisation="none")
     roofline = Roofline(model.network.config, 4)
     (frame,) = walk(1, (140, 112))
     patches = patchify(frame.rgb, model.pixels, None, None)
     with FlopCounterMode(display=False) as counter:
         encode_images(model.network, [patches])
     vision = roofline.vision(patches.grid_h, patches.grid_w)
-    assert vision.flops == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert vision.flops == counter.get_total_flops()
 
     session = Session(model.network)
     session.push([Text(tuple(range(10, 60)))])
@@ -127,7 +129,7 @@ def test_roofline_counts_what_torch_counts(model):
     # Torch counts a causal product in full; the roofline counts the half that is needed.
     t = model.network.config.text_config
     unseen = 4.0 * t.hidden_size * t.num_hidden_layers * 30 * 30 / 2
-    assert cost.flops + unseen == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert cost.flops + unseen == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert session.token_bytes == roofline.token_bytes
 
 
