@@ -1,4 +1,4 @@
-"""Builds with colcon (ament_python) and with pip alike; dependencies stand in package.xml and requirements*.txt."""
+"""Builds with colcon (ament_python) and with pip; dependencies stand in package.xml and requirements*.txt."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,9 @@ assert VERSION, "package.xml holds the version"
 
 def shared(folder: str, pattern: str) -> tuple[str, list[str]]:
     """data_files entry that installs ``folder/pattern`` under share/."""
-    return f"share/{PACKAGE}/{folder}", sorted(str(p.relative_to(HERE)) for p in (HERE / folder).glob(pattern))
+    return f"share/{PACKAGE}/{folder}", sorted(
+        str(p.relative_to(HERE)) for p in (HERE / folder).glob(pattern)
+    )
 
 
 setup(
@@ -23,7 +25,9 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={PACKAGE: ["profiles/*.yaml", "ros/*.xml", "training/*.yaml", "checkpoints/*/*", "py.typed"]},
+    package_data={
+        PACKAGE: ["profiles/*.yaml", "ros/*.xml", "training/*.yaml", "checkpoints/*/*", "py.typed"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),

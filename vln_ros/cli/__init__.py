@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import vln_ros
 from vln_ros.config import ConfigError
 
-COMMANDS = ("demo", "doctor", "replay", "scenes", "tiny")
-BENCHES = ("nodes", "overlap", "stream", "world")
+COMMANDS = ("demo", "doctor", "replay", "scenes", "tiny", "train")
+BENCHES = ("engine", "nodes", "overlap", "stream", "world")
 
 
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> None:
