@@ -62,7 +62,8 @@ def test_spread_is_of_the_values():
 
 def test_flat_compares_the_last_hundred_with_the_second():
     steady = tuple([9.0] * 100 + [1.0] * 100 + [5.0] * 100 + [1.05] * 100)
-    flat = Flat(1, steady, steady, (1,), (1,), (1,), 0, 0)
+    flat = Flat(1, steady, steady, (1,), (1,), (1,), (3.0,) * 3, (2.0,) * 3, 0, 0)
+    assert flat.paired_ratio == 1.5
     assert flat.ratio("frame_s") == pytest.approx(1.05)
 
 
@@ -70,6 +71,7 @@ def test_a_bounded_stream_is_measured_frame_by_frame(model, profile):
     flat = measure_flat(model, profile, frames=20, token_budget=150)
     assert len(flat.frame_s) == len(flat.cpu_s) == len(flat.resident_bytes) == 20
     assert min(flat.frame_s) > 0 and min(flat.resident_bytes) > 10_000_000
+    assert len(flat.old_s) == len(flat.young_s) == 6
     assert flat.cached_tokens[-1] > flat.cached_tokens[0]
     assert len(set(flat.cache_bytes)) == 1  # one block holds it all
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream_bench import make_frame
 
 INSTRUCTION = "Walk past the red sofa and stop next to the lamp."
+_HUNDRED = 100
 _SCENE_FRAMES = 16
 _TEXTURE_JUMP = 997
 _CIRCLE_M = 5.0
@@ -41,7 +43,7 @@ STRATEGIES = {
     "window_reset": ContextSpec(
         "window_reset",
         unasked_frames="keep",
-        reset_steps=32,
+        reset_steps=16,
         history_frames=8,
         history_choice="uniform_round",
     ),
@@ -50,7 +52,7 @@ STRATEGIES = {
     ),
     "delayed_batch": ContextSpec("delayed_batch", recent_frames=16, important_frames=8, important_score=0.6),
 }
-"""The released scripts' parameters where there are any: StreamVLN's rhythm, NaVIDA's history."""
+"""As in the profiles that use them; but StreamVLN resets every 32 actions, more than a short stream has."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ class Flat:
     Attributes:
         frame_s: wall clock.
         cpu_s: processor time of the process, which other programs disturb less.
+        old_s, young_s: the stream goes on after its last frame, by turns with a new one that is past its
+            first hundred: both are measured in the same minutes, so that the load of the machine is the same.
         resident_bytes: of the process; ``cache_bytes``: allocated for keys and values.
     """
 
@@ -84,13 +88,20 @@ class Flat:
     resident_bytes: tuple[int, ...]
     cache_bytes: tuple[int, ...]
     cached_tokens: tuple[int, ...]
+    old_s: tuple[float, ...]
+    young_s: tuple[float, ...]
     evicted: int
     next_position: int
+
+    @property
+    def paired_ratio(self) -> float:
+        """Median frame of the old stream over that of the new one."""
+        return float(np.median(self.old_s) / np.median(self.young_s))
 
     def ratio(self, name: str) -> float:
         """Median of the last hundred frames over that of the second hundred, of the list ``name``."""
         values = getattr(self, name)
-        part = min(100, len(values) // 3)
+        part = min(_HUNDRED, len(values) // 3)
         return float(np.median(values[-part:]) / np.median(values[part : 2 * part]))
 
 
@@ -163,20 +174,42 @@ def walk(count: int, size: tuple[int, int], *, robot: int = 0) -> Iterator[Frame
 def measure_flat(model: LoadedModel, profile: Profile, frames: int, token_budget: int) -> Flat:
     """One robot for ``frames`` frames, each decided on, within ``token_budget``."""
     config = StreamConfig(token_budget=token_budget)
-    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
-    engine.start(Instruction(1, INSTRUCTION))
-    rows: list[tuple[float, float, int, int, int]] = []
-    for frame in tqdm(walk(frames, (112, 112)), desc="flat", total=frames, unit="frame", disable=None):
+    part = min(_HUNDRED, frames // 3)
+
+    def new_engine() -> QwenEngine:
+        engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
+        engine.start(Instruction(1, INSTRUCTION))
+        return engine
+
+    def timed(engine: QwenEngine, frame: Frame) -> tuple[float, float]:
         cpu, start = time.process_time(), _now(model)
         engine.observe(frame)
         engine.decide(frame.index)
-        took = _now(model) - start, time.process_time() - cpu
-        report = engine.report()
-        rows.append((*took, _resident_bytes(), report.allocated_bytes, report.cached_tokens))
+        return _now(model) - start, time.process_time() - cpu
+
+    rows: list[tuple[float, float, int, int, int]] = []
+    stream = walk(frames + part, (112, 112))
+    old = new_engine()
+    with tqdm(desc="flat", total=frames + 3 * part, unit="frame", disable=None) as bar:
+        for frame in islice(stream, frames):
+            took = timed(old, frame)
+            report = old.report()
+            rows.append((*took, _resident_bytes(), report.allocated_bytes, report.cached_tokens))
+            bar.update()
+        evicted, position = old.report().evicted, old.session.timeline.next_position
+        young, pairs = new_engine(), []
+        fresh = walk(2 * part, (112, 112))
+        for frame in islice(fresh, part):
+            timed(young, frame)
+            bar.update()
+        for late, early in zip(stream, fresh, strict=True):
+            pairs.append((timed(old, late)[0], timed(young, early)[0]))
+            bar.update(2)
     wall, cpu_s, resident, cache, tokens = zip(*rows, strict=True)
-    evicted, position = engine.report().evicted, engine.session.timeline.next_position
-    engine.close()
-    return Flat(token_budget, wall, cpu_s, resident, cache, tokens, evicted, position)
+    old_s, young_s = zip(*pairs, strict=True)
+    old.close()
+    young.close()
+    return Flat(token_budget, wall, cpu_s, resident, cache, tokens, old_s, young_s, evicted, position)
 
 
 def measure_batch(model: LoadedModel, profile: Profile, robots: int, rounds: int, repeats: int) -> Batch:
