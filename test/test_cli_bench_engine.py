@@ -159,15 +159,16 @@ def test_released_shapes_have_the_released_number_of_parameters(model, shape, bi
 def test_random_weights_are_made_on_the_device_and_decide(checkpoint, model, profile):
     made = random_model(model, model.network.config, "cpu", torch.bfloat16)
     frames = list(walk(5, (84, 56)))
-    found = measure_stages(
-        made,
-        replace(profile, image=ImageSpec(None, None)),
-        frames,
-        context_frames=2,
-        decode="tree",
-        peak=PEAK,
+    own = replace(profile, image=ImageSpec(None, None))
+    found, slow = (
+        measure_stages(made, own, frames, context_frames=2, decode=way, peak=PEAK)
+        for way in ("tree", "tokens")
     )
-    assert len(found) == 2
+    assert len(found) == len(slow) == 2
+    assert {d.actions for d in (*found, *slow)} == {4}
+    assert {d.stages["decode"].forwards for d in slow} == {
+        6
+    }  # four words and three commas, the last one free
     for decision in found:
         assert decision.stages["prefill"].forwards == 1 and decision.stages["decode"].forwards == 0
         parts = sum(p.seconds for p in decision.stages.values())

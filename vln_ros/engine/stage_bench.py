@@ -159,6 +159,9 @@ def measure_stages(
 ) -> list[StagedDecision]:
     """Decisions for the frames after ``context_frames``, each with its frame's vision and prefill.
 
+    The end of a queue and STOP are struck out of the scores: random weights end a queue anywhere, and what
+    is measured is a queue of the profile's full length.
+
     Args:
         decode: ``tree``, ``forced`` or ``tokens``.
     """
@@ -166,6 +169,7 @@ def measure_stages(
     config = StreamConfig(decode=decode, prefill_on_arrival=False, token_budget=1_000_000)
     engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
     engine.start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
+    ends = _end_tokens(model, profile)
     found: list[StagedDecision] = []
     with _StopWatch(model) as watch:
         for i, frame in enumerate(tqdm(frames, desc=f"stages, {decode}", unit="frame", disable=None)):
@@ -174,7 +178,7 @@ def measure_stages(
                 engine.session.push(engine.context.to_prefill())
                 engine.context.prefilled()
                 continue
-            decision = _decide(engine, frame, model, watch, peak)
+            decision = _decide(engine, frame, model, watch, peak, ends)
             if i > context_frames:  # the first decision warms up, and closes the turn of the context
                 found.append(decision)
     engine.close()
@@ -228,7 +232,12 @@ class _StopWatch(AbstractContextManager["_StopWatch"]):
 
 @torch.no_grad()
 def _decide(
-    engine: QwenEngine, frame: Frame, model: LoadedModel, watch: _StopWatch, peak: Peak
+    engine: QwenEngine,
+    frame: Frame,
+    model: LoadedModel,
+    watch: _StopWatch,
+    peak: Peak,
+    ends: Sequence[int],
 ) -> StagedDecision:
     session, image = engine.session, engine.profile.image
     roofline = Roofline(model.network.config, torch.finfo(model.dtype).bits // 8)
@@ -258,6 +267,7 @@ def _decide(
             spent["head"].append((t2 - t1, roofline.head(wanted.shape[0])))
             context = context or session.timeline.tokens
             stage = "decode"
+            scores[:, ends] = float("-inf")
             push = decoding.send(scores)
     except StopIteration as stop:
         chunk = stop.value
@@ -279,6 +289,18 @@ def _decide(
     rest_s = total_s - sum(p.seconds for p in stages.values())
     stages["rest"] = Part(rest_s, 0, nothing, 0.0, "host")
     return StagedDecision(total_s, context, len(chunk.actions), stages)
+
+
+def _end_tokens(model: LoadedModel, profile: Profile) -> list[int]:
+    """Tokens that end a queue and are part of nothing else."""
+
+    def tokens(phrases: Sequence[str]) -> set[int]:
+        texts = [t for p in phrases for t in (p, f"{profile.separator}{p}")]
+        return {i for t in texts for i in model.tokenizer(t, add_special_tokens=False).input_ids}
+
+    stops = tokens([p.text for p in profile.vocabulary if p.actions[-1].stop])
+    others = tokens([p.text for p in profile.vocabulary if not p.actions[-1].stop])
+    return sorted(stops - others | {model.tokens.im_end})
 
 
 def _best_s(work: Callable[[], object], device: torch.device) -> float:
