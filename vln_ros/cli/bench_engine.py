@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames", type=int, default=2000, help="flat: length of the stream (default: %(default)s)"
     )
     parser.add_argument(
-        "--token-budget", type=int, default=2048, help="flat: budget of the stream (default: %(default)s)"
+        "--token-budget", type=int, default=768, help="flat: budget of the stream (default: %(default)s)"
     )
     parser.add_argument(
         "--shapes",
