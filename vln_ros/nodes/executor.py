@@ -5,6 +5,7 @@ from __future__ import annotations
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
+from rclpy.duration import Duration
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
@@ -16,6 +17,9 @@ from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
+
+ENDING_WAIT_NS = 500_000_000
+"""How long the process waits for the base to have heard its last velocity."""
 
 
 class ExecutorNode(ProcessNode):
@@ -40,6 +44,8 @@ class ExecutorNode(ProcessNode):
     def close(self) -> None:
         """The last velocity that the base hears from this process is zero."""
         self._command_pub.publish(convert.twist_from_velocity(0.0, 0.0))
+        # A process that ends at once takes what is still on its way with it.
+        self._command_pub.wait_for_all_acked(Duration(nanoseconds=ENDING_WAIT_NS))
 
     def _reconfigure(self, config: ExecutorConfig) -> None:
         self._executor.config = config
