@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
+from vln_ros.sim.embedded import Scene
 from vln_ros.sim.episodes import read_episodes, write_episodes
+from vln_ros.sim.flat import AGENT_RADIUS_M
 from vln_ros.sim.splits import EPISODES_PER_SCENE, make_episodes, make_scene_episodes
+from vln_ros.training.labels import named_items
 
 EPISODES = make_episodes("val_unseen", 3)
 
@@ -207,3 +210,21 @@ def test_episodes_make_sense():
         length = np.linalg.norm(np.diff(e.reference_path, axis=0), axis=1).sum()
         assert length == pytest.approx(e.geodesic_distance_m)
         assert e.geodesic_distance_m >= 1.5
+
+
+@pytest.mark.parametrize("kind", ["room", "small"])
+def test_the_goal_is_the_nearest_place_beside_the_thing(kind):
+    for e in make_episodes("val_unseen", 5, kind):
+        scene = Scene(e.scene_id, AGENT_RADIUS_M)
+        target = scene.flat.furniture[named_items(scene.flat, e.instruction).target]
+        x0, y0, x1, y1 = target.footprint
+        gx, gy = e.goal[:2]
+        off = np.hypot(max(x0 - gx, gx - x1, 0.0), max(y0 - gy, gy - y1, 0.0))
+        assert off == pytest.approx(AGENT_RADIUS_M + 0.15)
+        # No other free place that far from it is reached on a shorter way.
+        grid = np.stack(np.meshgrid(np.arange(x0 - 1, x1 + 1, 0.1), np.arange(y0 - 1, y1 + 1, 0.1)), -1)
+        for point in grid.reshape(-1, 2):
+            apart = np.hypot(max(x0 - point[0], point[0] - x1, 0.0), max(y0 - point[1], point[1] - y1, 0.0))
+            square = x0 <= point[0] <= x1 or y0 <= point[1] <= y1  # not past a corner
+            if square and abs(apart - off) < 0.02 and scene.flat.room_at(point) == target.room:
+                assert scene.walkable.distance(e.start.position, point) > e.geodesic_distance_m - 0.15

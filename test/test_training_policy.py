@@ -13,12 +13,13 @@ from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.sim.embedded import Scene
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import generate_flat, scene_id
 from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
 from vln_ros.training.demonstrations import Decision, Rules, Task, demonstrate, robot_camera
-from vln_ros.training.labels import CATEGORY_CLASSES, TokenLabeller, named_items
+from vln_ros.training.labels import AIM_CLASSES, CATEGORY_CLASSES, TokenLabeller, named_items
 from vln_ros.training.objective import forward
 from vln_ros.training.rollout import follow, training_world
 from vln_ros.training.trainer import Trainer, export, read_curve
@@ -154,8 +155,6 @@ def test_tokens_are_named_after_what_rays_hit() -> None:
     from embreex.mesh_construction import TriangleMesh
     from embreex.rtcore_scene import EmbreeScene
 
-    from vln_ros.sim.embedded import Scene
-
     scene = Scene(scene_id(12, "small"), 0.18)
     mesh = scene.mesh
     rays = EmbreeScene(robust=True)
@@ -183,6 +182,40 @@ def test_tokens_are_named_after_what_rays_hit() -> None:
     assert (truth >= 0).sum() > 200
     # Near the edge between a thing and what it stands on the two may differ.
     assert (np.where(shown >= 0, shown, -1) == truth).mean() > 0.98
+
+
+def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
+    """Against the depth image and the whole view, pixel by pixel."""
+    scene = Scene(scene_id(12, "room"), 0.18)
+    camera, mount = robot_camera(96, 96)
+    target = next(iter(scene.flat.referents))
+    labeller = TokenLabeller(
+        scene.flat, named_items(scene.flat, f"at the {scene.flat.referents[target]}"), (4, 4)
+    )
+    things = 0
+    for heading in range(8):
+        center = np.array(scene.flat.rooms[0].inner).reshape(2, 2).mean(0)
+        place = scene.walkable.nearest(center)
+        optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+        _, depth = scene.renderer.render(camera, optical)
+        labels = labeller.label(depth, camera, optical)
+        v, u = np.mgrid[0:96, 0:96]
+        rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
+        owner = labeller.surfaces(optical.transform((rays * depth[..., None]).reshape(-1, 3))).reshape(96, 96)
+        bounds = np.array([0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0])
+        for token in range(16):
+            row, column = divmod(token, 4)
+            part = np.s_[row * 24 : row * 24 + 24, column * 24 : column * 24 + 24]
+            low, high = np.quantile(depth[part], [0.4, 0.6])
+            assert np.searchsorted(bounds, low) <= labels.depth[token] <= np.searchsorted(bounds, high)
+            items, counts = np.unique(owner[part][owner[part] >= 0], return_counts=True)
+            if labels.category[token] < 4:
+                assert labels.aim[token] == 4 * column + 2
+            elif len(items) == 1 and counts[0] > 100:
+                middle = (owner == items[0]).nonzero()[1].mean() / 96 * AIM_CLASSES
+                assert abs(labels.aim[token] + 0.5 - middle) < 1.0
+                things += 1
+    assert things > 10
 
 
 def test_an_instruction_about_nothing_there_is_refused() -> None:
@@ -300,6 +333,14 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
         Trainer(tmp_path / "run", config(**{"model.seed": 1}), resume=True)
     with pytest.raises(ConfigError, match="strategy append"):
         Trainer(tmp_path / "other", config(profile="qwen-zero-shot"), resume=False)
+
+
+def test_a_run_can_begin_with_the_weights_of_another(model: LoadedModel, tmp_path: Path) -> None:
+    build_tiny(tmp_path / "first", from_flat(TrainConfig, SMALL).model)
+    export(model, tmp_path / "first", tmp_path / "given")
+    trainer = Trainer(tmp_path / "run", config(start_from=str(tmp_path / "given")), resume=False)
+    for a, b in zip(model.network.parameters(), trainer.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # float16 in the file
 
 
 def test_an_exported_checkpoint_replaces_the_one_before(model: LoadedModel, tmp_path: Path) -> None:

@@ -529,6 +529,7 @@ class TrainConfig:
 
     seed: int = option(0, "Seed of weights, episodes and noise", minimum=0)
     profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
+    start_from: str = option("", "Checkpoint folder whose weights to begin with; empty: random ones")
     device: str = option("cpu", "Torch device: cpu, cuda, cuda:1 ...")
     workers: int = option(
         1, "Processes that make demonstrations; 0 makes them in line", minimum=0, maximum=256
@@ -552,7 +553,7 @@ class TrainConfig:
     render_height: int = option(120, "Image height before the profile's resizing", unit="px", minimum=28)
     max_turns: int = option(10, "Runs are cut after this many decisions", minimum=1, maximum=1000)
     stop_within_m: float = option(
-        0.7, "The expert stops when the goal is nearer than this", unit="m", minimum=0.1, maximum=3.0
+        0.5, "The expert stops when the goal is nearer than this", unit="m", minimum=0.1, maximum=3.0
     )
     noise: float = option(
         0.3, "Highest share of random actions in a run of the expert", minimum=0.0, maximum=1.0

@@ -18,6 +18,7 @@ from vln_ros.sim.embedded import Scene, SceneCache
 from vln_ros.sim.episodes import Episode
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import AGENT_RADIUS_M, FurnitureItem, scene_id
+from vln_ros.sim.geodesic import GoalField
 from vln_ros.sim.instructions import describe_route, tell
 
 GOAL_RADIUS_M = 1.0
@@ -27,6 +28,7 @@ SPLIT_STEP = StepSize(0.25, math.radians(15.0))
 """What the ground-truth actions are made of."""
 
 _BESIDE_M = 0.15  # free floor between the robot's square and the thing it stops at
+_BESIDE_STEP_M = 0.1  # between two places beside it that are looked at
 _MAX_STEPS = 500
 
 
@@ -114,16 +116,15 @@ def _episode(split: Split, number: int, scene: Scene) -> Episode:
     targets = [f for f in flat.furniture if f.number in flat.referents]
     while True:
         target = targets[int(rng.integers(len(targets)))]
-        goal = _place_beside(scene, target)
         start = rng.random(2) * flat.size_m
         yaw = wrap_angle(float(rng.integers(24)) * math.radians(15.0))
-        if goal is None or not walkable.contains(start[None])[0]:
+        if not walkable.contains(start[None])[0]:
             continue
         if len(flat.rooms) > 1 and flat.room_at(start) == target.room:
             continue
-        if not shortest_m <= walkable.distance(start, goal) < math.inf:
-            continue
-        break
+        goal = _place_beside(scene, target, start)
+        if goal is not None and walkable.distance(start, goal) >= shortest_m:
+            break
     path = walkable.path(start, goal)
     start_pose = Pose.planar(float(start[0]), float(start[1]), yaw)
     actions, poses = Expert(walkable, goal, SPLIT_STEP).rollout(start_pose, _MAX_STEPS)
@@ -143,15 +144,23 @@ def _episode(split: Split, number: int, scene: Scene) -> Episode:
     )
 
 
-def _place_beside(scene: Scene, item: FurnitureItem) -> Float64Array | None:
-    """Where to stand at a thing: before its front if there is room, else at a side; None if nowhere."""
+def _place_beside(scene: Scene, item: FurnitureItem, start: Float64Array) -> Float64Array | None:
+    """The place beside a thing that is nearest on foot; None if none can be reached.
+
+    "Stop next to the sofa" names no side of it: only where one comes from does.
+    """
     x0, y0, x1, y1 = item.footprint
     away = scene.walkable.radius_m + _BESIDE_M
-    cx, cy = (x0 + x1) / 2, (y0 + y1) / 2
-    for quarter in (0, 1, 3, 2):
-        angle = item.yaw_rad + quarter * math.pi / 2
-        dx, dy = round(math.cos(angle)), round(math.sin(angle))
-        place = np.array([cx + dx * ((x1 - x0) / 2 + away), cy + dy * ((y1 - y0) / 2 + away)])
-        if scene.flat.room_at(place) == item.room and scene.walkable.contains(place[None])[0]:
-            return place
-    return None
+    xs = np.linspace(x0, x1, math.ceil((x1 - x0) / _BESIDE_STEP_M) + 1)
+    ys = np.linspace(y0, y1, math.ceil((y1 - y0) / _BESIDE_STEP_M) + 1)
+    places = np.array(
+        [(x, y) for x in xs for y in (y0 - away, y1 + away)]
+        + [(x, y) for y in ys for x in (x0 - away, x1 + away)]
+    )
+    inside = np.array([scene.flat.room_at(p) == item.room for p in places])
+    places = places[inside & scene.walkable.contains(places)]
+    if not len(places):
+        return None
+    lengths = GoalField(scene.walkable, start).distances(places)
+    nearest = int(lengths.argmin())
+    return places[nearest] if math.isfinite(lengths[nearest]) else None

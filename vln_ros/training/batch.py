@@ -78,7 +78,7 @@ class Conversation:
         visual: ``[f * v]`` places of the visual tokens.
         asked: ``[d]`` places of the tokens behind which the policy answers.
         patches: ``[f * p, values]`` of all frames.
-        category, color, referent: ``[f * v]``.
+        category, color, referent, depth, aim: ``[f * v]``.
         bearing, distance: ``[d]``.
     """
 
@@ -91,6 +91,8 @@ class Conversation:
     category: Tensor
     color: Tensor
     referent: Tensor
+    depth: Tensor
+    aim: Tensor
     bearing: Tensor
     distance: Tensor
 
@@ -168,6 +170,8 @@ class Scribe:
             torch.from_numpy(np.concatenate([v.labels.category for v in views])),
             torch.from_numpy(np.concatenate([v.labels.color for v in views])),
             torch.from_numpy(np.concatenate([v.labels.referent for v in views])),
+            torch.from_numpy(np.concatenate([v.labels.depth for v in views])),
+            torch.from_numpy(np.concatenate([v.labels.aim for v in views])),
             torch.tensor([d.bearing for d in demonstration.decisions]),
             torch.tensor([d.distance for d in demonstration.decisions]),
         )
@@ -190,6 +194,8 @@ class Batch:
     category: Tensor
     color: Tensor
     referent: Tensor
+    depth: Tensor
+    aim: Tensor
     bearing: Tensor
     distance: Tensor
 
@@ -215,5 +221,8 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
         torch.stack([pad(c.labels, IGNORED) for c in conversations]),
         flat("visual"),
         flat("asked"),
-        *(joined(n) for n in ("patches", "category", "color", "referent", "bearing", "distance")),
+        *(
+            joined(name)
+            for name in ("patches", "category", "color", "referent", "depth", "aim", "bearing", "distance")
+        ),
     )

@@ -23,6 +23,10 @@ _COLOR_NUMBERS = {name: 1 + k for k, name in enumerate(COLORS)}
 CATEGORY_CLASSES = _BACKGROUNDS + len(CATEGORIES)
 COLOR_CLASSES = 1 + len(COLORS)
 """Class 0 is no furniture."""
+_DEPTH_BOUNDS_M = (0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0)
+DEPTH_CLASSES = len(_DEPTH_BOUNDS_M) + 1
+AIM_CLASSES = 16
+"""Columns of the picture: where what a token shows has its middle."""
 REFERENT_CLASSES = 3
 """Nothing that the instruction names, something that it names on the way, the thing to stop at."""
 
@@ -61,6 +65,8 @@ class TokenLabels:
     category: IntArray
     color: IntArray
     referent: IntArray
+    depth: IntArray
+    aim: IntArray
 
 
 class TokenLabeller:
@@ -99,10 +105,20 @@ class TokenLabeller:
         seen = things.max(1) > _SEEN
         landmark = np.isin(item, list(self._named.landmarks)).astype(np.intp)
         referent = np.where(item == self._named.target, 2, landmark)
+        # The tower knows no absolute positions: unless it is asked for them, a turn has nothing to go by.
+        middles = np.zeros(len(self._category))
+        across = rays.reshape(-1, columns * _SAMPLES)
+        for k in np.unique(item[seen]):
+            middles[k] = ((across == k).nonzero()[1].mean() + 0.5) / (columns * _SAMPLES)
+        own = np.tile((np.arange(columns) + 0.5) / columns, rows)
+        aim = (np.where(seen, middles[item], own) * AIM_CLASSES).astype(np.intp)
+        deep = z.reshape(rows, _SAMPLES, columns, _SAMPLES).transpose(0, 2, 1, 3).reshape(rows * columns, -1)
         return TokenLabels(
             np.where(seen, self._category[item], background),
             np.where(seen, self._color[item], 0),
             np.where(seen, referent, 0),
+            np.digitize(np.median(deep, 1), _DEPTH_BOUNDS_M),
+            aim,
         )
 
     def surfaces(self, points: Float64Array) -> IntArray:

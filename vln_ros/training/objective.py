@@ -1,8 +1,9 @@
 """The training forward, equal to the engine's, and what is asked of it.
 
-Besides the actions, train-only heads name what each visual token shows (from the vision tower's
-features), whether the instruction speaks of it (from the decoder's last states), and where the way
-goes on (from the state behind which the policy answers). They are not shipped.
+Besides the actions, train-only heads name what each visual token shows, how deep in the room and where in
+the picture (from the vision tower's features), whether the instruction speaks of it (from the decoder's
+last states), and where the way goes on (from the state behind which the policy answers). They are not
+shipped.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from torch.nn.functional import cross_entropy
 
 from vln_ros.training.batch import IGNORED, Batch
 from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES
-from vln_ros.training.labels import CATEGORY_CLASSES, COLOR_CLASSES, REFERENT_CLASSES
+from vln_ros.training.labels import (
+    AIM_CLASSES,
+    CATEGORY_CLASSES,
+    COLOR_CLASSES,
+    DEPTH_CLASSES,
+    REFERENT_CLASSES,
+)
 from vln_ros.training.vision import encode_frames
 
 _BACKGROUND_WEIGHT = 0.25  # most tokens show walls and floor
@@ -58,6 +65,8 @@ class Heads(nn.Module):
         super().__init__()
         self.category = nn.Linear(hidden, CATEGORY_CLASSES)
         self.color = nn.Linear(hidden, COLOR_CLASSES)
+        self.depth = nn.Linear(hidden, DEPTH_CLASSES)
+        self.aim = nn.Linear(hidden, AIM_CLASSES)
         self.referent = nn.Linear(hidden, REFERENT_CLASSES)
         self.bearing = nn.Linear(hidden, BEARING_CLASSES)
         self.distance = nn.Linear(hidden, DISTANCE_CLASSES)
@@ -80,6 +89,8 @@ class Losses:
     action: Tensor
     category: Tensor
     color: Tensor
+    depth: Tensor
+    aim: Tensor
     referent: Tensor
     bearing: Tensor
     distance: Tensor
@@ -102,15 +113,17 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     meant = torch.tensor([_BACKGROUND_WEIGHT, 1.0, 1.0], device=hidden.device)
     category = cross_entropy(heads.category(states.features), batch.category, things)
     color = cross_entropy(heads.color(states.features), batch.color, painted)
+    depth = cross_entropy(heads.depth(states.features), batch.depth)
+    aim = cross_entropy(heads.aim(states.features), batch.aim)
     referent = cross_entropy(heads.referent(hidden[batch.visual]), batch.referent, meant)
     answering = hidden[batch.asked]
     bearing = cross_entropy(heads.bearing(answering), batch.bearing)
     distance = cross_entropy(heads.distance(answering), batch.distance)
     total = (
         action
-        + weights.vision * (category + color)
+        + weights.vision * (category + color + 0.5 * (depth + aim))
         + weights.referent * referent
         + weights.way * (bearing + distance)
     )
     correct = (scores.argmax(-1) == wanted).float().mean()
-    return Losses(total, action, category, color, referent, bearing, distance, correct)
+    return Losses(total, action, category, color, depth, aim, referent, bearing, distance, correct)

@@ -127,7 +127,10 @@ class Trainer:
         if not resume and folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty: name a new folder, or go on with --resume")
         if not start.exists():
-            build_tiny(start, config.model)
+            if config.start_from:
+                shutil.copytree(config.start_from, start)
+            else:
+                build_tiny(start, config.model)
         self.model = load_model(
             str(start), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
         )
@@ -146,12 +149,12 @@ class Trainer:
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
         self.network: Any = self.model.network.requires_grad_(True)
-        self.heads = Heads(config.model.hidden).to(self.model.device)
+        self.heads = Heads(self.network.lm_head.in_features).to(self.model.device)
         self.optimizer = self._optimizer()
         self.progress = Progress(0, 0.0, {}, [], [], np.random.default_rng([config.seed, 1]), (0, -1.0))
         if resume:
             self._restore(state_path)
-        else:
+        elif not config.start_from:
             with torch.no_grad():  # the random checkpoint is sure of what it says; a beginner is not
                 self.network.lm_head.weight.mul_(_FIRST_CERTAINTY)
 
@@ -184,7 +187,9 @@ class Trainer:
                 done.seconds = time.monotonic() - begun
                 if self._due(_CURVE_EVERY):
                     means = np.mean(recent, 0)
-                    bar.set_postfix(action=f"{means[1]:.3f}", referent=f"{means[4]:.3f}")
+                    bar.set_postfix(
+                        **{name: f"{means[_LOSSES.index(name)]:.3f}" for name in ("action", "referent")}
+                    )
                     self._append("curves.csv", ["step", "seconds", *_LOSSES], [
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
