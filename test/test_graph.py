@@ -50,6 +50,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def run_graph(folder: Path, episodes: Path, bridge: dict[str, Scalar], realtime: bool) -> dict[str, Any]:
     navigator: dict[str, Scalar] = {
         "engine": "expert",
+        "extrinsics": "parameters",
         "expert.episodes": str(episodes),
         "reliability": "reliable",
     }

@@ -139,6 +139,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
         "navigator",
         {
             "engine": "paced",
+            "extrinsics": "parameters",
             "paced.decision_ms": 0.0,
             "decide_on": "frame",
             "reliability": "reliable",

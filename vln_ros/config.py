@@ -361,7 +361,21 @@ class NavigatorConfig:
         "raw: Image messages; compressed: CompressedImage, compressedDepth",
         choices=("raw", "compressed"),
     )
+    color_topic: str = option(
+        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
+    )
+    depth_topic: str = option(
+        "camera/aligned_depth_to_color/image_raw",
+        "Depth registered to colour; /compressedDepth is appended for that transport",
+    )
+    camera_info_topic: str = option("camera/color/camera_info", "Calibration of the colour images")
     base_frame: str = option("base_link", "Frame in which actions are expressed")
+    extrinsics: str = option(
+        "tf",
+        "Where the camera's mounting comes from. tf: base_frame from the images' frame_id, needs tf2_ros; "
+        "parameters: the six camera_* values",
+        choices=("tf", "parameters"),
+    )
     camera_x_m: float = option(
         0.0, "Camera position in base_link, forward", unit="m", minimum=-5.0, maximum=5.0
     )
@@ -464,6 +478,12 @@ class BridgeConfig:
     reliability: str = option(
         "reliable", "Quality of service of the image publishers", choices=("best_effort", "reliable")
     )
+    transport: str = option(
+        "raw",
+        "raw: Image messages; compressed: colour as JPEG, depth as compressedDepth",
+        choices=("raw", "compressed"),
+    )
+    jpeg_quality: int = option(90, "Quality of the JPEG images", minimum=1, maximum=100)
     odom_frame: str = option("odom", "Frame of the published odometry")
     base_frame: str = option("base_link", "Child frame of the published odometry")
     optical_frame: str = option("camera_color_optical_frame", "Frame of the published images")
@@ -521,6 +541,15 @@ class PlayerConfig:
     depth: str = option("", "Depth topic of the bag; empty: the only one that fits")
     camera_info: str = option("", "camera_info topic of the bag; empty: the only one that fits")
     odometry: str = option("", "Odometry topic of the bag; empty: the only one that fits")
+
+
+NODES: Mapping[str, type] = {
+    "navigator": NavigatorConfig,
+    "executor": ExecutorConfig,
+    "sim_bridge": BridgeConfig,
+    "bag_player": PlayerConfig,
+}
+"""The parameters of every node, by its name."""
 
 
 @dataclass(frozen=True)

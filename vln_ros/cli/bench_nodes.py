@@ -99,7 +99,12 @@ def _stream(folder: Path, profile: bool, reliability: str, seconds: float) -> St
     folder.mkdir()
     environment = _environment(folder, profile)
     episodes = write_episodes(folder, "val_unseen", make_episodes("val_unseen", 1))
-    navigator: dict[str, Scalar] = {"engine": "paced", "reliability": reliability, "use_sim_time": True}
+    navigator: dict[str, Scalar] = {
+        "engine": "paced",
+        "extrinsics": "parameters",
+        "reliability": reliability,
+        "use_sim_time": True,
+    }
     bridge: dict[str, Scalar] = {
         "episodes": str(episodes),
         "mode": "realtime",

@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     episodes = write_split(out / "dataset", options.split, options.episodes)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
+        "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
         "reliability": "reliable",
         "use_sim_time": options.mode == "realtime",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +60,23 @@ def graph_environment() -> dict[str, str]:
     return environment
 
 
+@contextlib.contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """SIGINT and SIGTERM wait: a process that was forked and not yet noted down would be left behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda n, _: came.append(n)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
 class Graph:
     """The processes of one graph. Use as a context: leaving it ends all of them.
 
@@ -88,9 +107,10 @@ class Graph:
             self._logs.append(output)
         else:
             command += ["--log-level", "warn"]
-        self._processes[spec.name] = subprocess.Popen(
-            command, env=self._environment, stdout=output, stderr=output, start_new_session=True
-        )
+        with _interrupted_afterwards():
+            self._processes[spec.name] = subprocess.Popen(
+                command, env=self._environment, stdout=output, stderr=output, start_new_session=True
+            )
 
     def output_of(self, arguments: Sequence[str]) -> str:
         """Run Python beside the nodes, in their environment, to its end; what it prints."""

@@ -107,6 +107,7 @@ def _extrinsics(bag: Bag) -> dict[str, Scalar]:
         )
     x, y, z, roll, pitch, yaw = mount_from_optical(mount)
     return {
+        "extrinsics": "parameters",
         "camera_x_m": x,
         "camera_y_m": y,
         "camera_z_m": z,

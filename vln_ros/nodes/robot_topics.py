@@ -5,7 +5,7 @@ from __future__ import annotations
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import BridgeConfig
 from vln_ros.datatypes import CameraModel, Pose
@@ -21,8 +21,13 @@ class RobotTopics:
         self._config = config
         self._camera = camera
         sensor = qos.sensor(config.reliability, 5)
-        self._color_pub = node.create_publisher(Image, COLOR_TOPIC, sensor)
-        self._depth_pub = node.create_publisher(Image, DEPTH_TOPIC, sensor)
+        if config.transport == "compressed":
+            color, depth = f"{COLOR_TOPIC}/compressed", f"{DEPTH_TOPIC}/compressedDepth"
+            self._color_pub = node.create_publisher(CompressedImage, color, sensor)
+            self._depth_pub = node.create_publisher(CompressedImage, depth, sensor)
+        else:
+            self._color_pub = node.create_publisher(Image, COLOR_TOPIC, sensor)
+            self._depth_pub = node.create_publisher(Image, DEPTH_TOPIC, sensor)
         self._info_pub = node.create_publisher(CameraInfo, INFO_TOPIC, sensor)
         self._odom_pub = node.create_publisher(Odometry, "odom", qos.sensor("reliable", 100))
         self._clock_pub = node.create_publisher(Clock, "/clock", qos.sensor("best_effort", 1))
@@ -47,5 +52,11 @@ class RobotTopics:
         """Colour, depth and camera_info of one observation."""
         stamp_ns, frame = observation.stamp_ns, self._config.optical_frame
         self._info_pub.publish(convert.info_from_camera(self._camera, stamp_ns, frame))
-        self._depth_pub.publish(convert.image_from_depth(observation.depth_m, stamp_ns, frame))
-        self._color_pub.publish(convert.image_from_rgb(observation.rgb, stamp_ns, frame))
+        rgb, depth_m = observation.rgb, observation.depth_m
+        if self._config.transport == "compressed":
+            quality = self._config.jpeg_quality
+            self._depth_pub.publish(convert.compressed_from_depth(depth_m, stamp_ns, frame))
+            self._color_pub.publish(convert.compressed_from_rgb(rgb, stamp_ns, frame, quality))
+            return
+        self._depth_pub.publish(convert.image_from_depth(depth_m, stamp_ns, frame))
+        self._color_pub.publish(convert.image_from_rgb(rgb, stamp_ns, frame))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -13,16 +12,16 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vln_ros.axes import base_from_optical
 from vln_ros.config import NavigatorConfig
-from vln_ros.datatypes import CameraModel, Frame
+from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.ros import convert, qos
+from vln_ros.ros.mounting import make_mounting
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 
 ImageMsg: TypeAlias = "Image | CompressedImage"
-COLOR_TOPIC = "camera/color/image_raw"
-DEPTH_TOPIC = "camera/aligned_depth_to_color/image_raw"
-INFO_TOPIC = "camera/color/camera_info"
+COLOR_TOPIC = NavigatorConfig.color_topic
+DEPTH_TOPIC = NavigatorConfig.depth_topic
+INFO_TOPIC = NavigatorConfig.camera_info_topic
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +31,13 @@ class RawFrame:
     Attributes:
         aligned: colour and depth message, and the pose at the colour's stamp.
         camera: from the newest camera_info.
+        base_from_optical: where the camera was on the robot.
         arrived_s: monotonic time at which it was complete.
     """
 
     aligned: Aligned[ImageMsg, ImageMsg]
     camera: CameraModel
+    base_from_optical: Pose
     arrived_s: float
 
 
@@ -56,29 +57,24 @@ class SensorInput:
         self._deliver = deliver
         self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync)
         self._camera: CameraModel | None = None
-        # Its camera_info may arrive just after the first image.
-        self._without_camera: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
-        self._base_from_optical = base_from_optical(
-            config.camera_x_m,
-            config.camera_y_m,
-            config.camera_z_m,
-            math.radians(config.camera_roll_deg),
-            math.radians(config.camera_pitch_down_deg),
-            math.radians(config.camera_yaw_deg),
-        )
+        self._info_topic = config.camera_info_topic
+        self._base_frame = config.base_frame
+        self._mounting = make_mounting(node, config)
+        # camera_info and transform may arrive just after the image.
+        self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
         self.refused: Counter[str] = Counter()
         """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
 
         sensor = qos.sensor(config.reliability, config.image_depth)
-        color_type, color = Image, COLOR_TOPIC
+        color_type, color = Image, config.color_topic
         if config.color_transport == "compressed":
-            color_type, color = CompressedImage, f"{COLOR_TOPIC}/compressed"
-        depth_type, depth = Image, DEPTH_TOPIC
+            color_type, color = CompressedImage, f"{color}/compressed"
+        depth_type, depth = Image, config.depth_topic
         if config.depth_transport == "compressed":
-            depth_type, depth = CompressedImage, f"{DEPTH_TOPIC}/compressedDepth"
+            depth_type, depth = CompressedImage, f"{depth}/compressedDepth"
         node.create_subscription(color_type, color, self._on_color, sensor)
         node.create_subscription(depth_type, depth, self._on_depth, sensor)
-        node.create_subscription(CameraInfo, INFO_TOPIC, self._on_camera_info, sensor)
+        node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
         node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 100))
 
     @property
@@ -115,12 +111,30 @@ class SensorInput:
             self.refuse(error)
             return
         for aligned in complete:
-            if self._camera is not None:
-                self._deliver(RawFrame(aligned, self._camera, time.monotonic()))
+            if len(self._incomplete) == self._incomplete.maxlen:
+                self.refuse(self._missing(self._incomplete[0]))
+            self._incomplete.append(aligned)
+        self._deliver_complete()
+
+    def _missing(self, aligned: Aligned[ImageMsg, ImageMsg]) -> convert.MessageError:
+        if self._camera is None:
+            return convert.MessageError("no_camera_info", f"no camera_info on {self._info_topic}")
+        frames = f"{self._base_frame} to {aligned.color.header.frame_id}"
+        return convert.MessageError("no_transform", f"no transform from {frames} at an image's stamp on /tf")
+
+    def _deliver_complete(self) -> None:
+        """In order: nothing overtakes a frame that still waits."""
+        while self._camera is not None and self._incomplete:
+            aligned = self._incomplete[0]
+            try:
+                mount = self._mounting.at(aligned.color.header.frame_id, aligned.stamp_ns)
+            except convert.MessageError as error:
+                self.refuse(error)
             else:
-                if len(self._without_camera) == self._without_camera.maxlen:
-                    self.refuse(convert.MessageError("no_camera_info", f"no camera_info on {INFO_TOPIC}"))
-                self._without_camera.append(aligned)
+                if mount is None:
+                    return
+                self._deliver(RawFrame(aligned, self._camera, mount, time.monotonic()))
+            self._incomplete.popleft()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:
         try:
@@ -135,8 +149,7 @@ class SensorInput:
                 text = "camera_info has distortion: subscribe to the rectified image"
                 self.refuse(convert.MessageError(reason, text))
             self._camera = camera
-            while self._without_camera:
-                self._deliver(RawFrame(self._without_camera.popleft(), camera, time.monotonic()))
+            self._deliver_complete()
 
     def decode(self, raw: RawFrame, index: int) -> Frame:
         """Messages to a frame. Safe in another thread than the callbacks'.
@@ -165,4 +178,4 @@ class SensorInput:
                     f"{camera.width}x{camera.height}: use a depth registered to colour, and its camera_info",
                 )
         base = aligned.odom_from_base
-        return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ self._base_from_optical)
+        return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ raw.base_from_optical)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Twist, Vector3
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Transform, Twist, Vector3
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -435,6 +435,18 @@ def pose_to_pose(pose: Pose) -> PoseMsg:
     x, y, z = pose.position.tolist()
     qx, qy, qz, qw = pose.orientation.tolist()
     return PoseMsg(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+
+
+def pose_from_transform(msg: Transform) -> Pose:
+    """``parent_from_child``. Errors: as of :func:`pose_from_pose`."""
+    t = msg.translation
+    return pose_from_pose(PoseMsg(position=Point(x=t.x, y=t.y, z=t.z), orientation=msg.rotation))
+
+
+def transform_from_pose(pose: Pose) -> Transform:
+    message = pose_to_pose(pose)
+    p = message.position
+    return Transform(translation=Vector3(x=p.x, y=p.y, z=p.z), rotation=message.orientation)
 
 
 def pose_from_stamped(msg: PoseStamped) -> Pose:

@@ -1,0 +1,104 @@
+"""``vln_ros params``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import textwrap
+
+from vln_ros.config import NODES, ConfigError, OptionEntry, walk_options
+
+HELP = "List every parameter of every node: default, range, whether it may change while running"
+WIDTH = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", nargs="?", default="", help=f"only this one: {', '.join(NODES)}")
+    parser.add_argument("--match", default="", help="only parameters with this in name or description")
+    parser.add_argument("--markdown", action="store_true", help="print docs/parameters.md")
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.markdown:
+        print(markdown(), end="")
+        return 0
+    if options.node and options.node not in NODES:
+        raise ConfigError(f"node {options.node!r}: choose one of {', '.join(NODES)}")
+    shown = 0
+    for node in [options.node] if options.node else NODES:
+        entries = [e for e in walk_options(NODES[node]) if _matches(e, options.match)]
+        if entries:
+            print(f"{node}: {_purpose(NODES[node])}")
+        for entry in entries:
+            live = "  [live]" if entry.option.live else ""
+            print(f"  {entry.name} = {_value(entry.default)}   {_kind(entry)}{live}")
+            print(textwrap.fill(entry.option.doc, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        shown += len(entries)
+    if not shown:
+        raise ConfigError(f"no parameter matches {options.match!r}")
+    return 0
+
+
+def _matches(entry: OptionEntry, text: str) -> bool:
+    return text.lower() in f"{entry.name} {entry.option.doc}".lower()
+
+
+def _purpose(config: type) -> str:
+    return (inspect.getdoc(config) or "").splitlines()[0]
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '""' if value == "" else str(value)
+
+
+def _kind(entry: OptionEntry) -> str:
+    """Type with its choices or range and unit: ``float [0.01, 3.0] m/s``."""
+    option = entry.option
+    if option.choices:
+        return " | ".join(option.choices)
+    low, high = option.minimum, option.maximum
+    bounds = ""
+    if low is not None and high is not None:
+        bounds = f" [{low:g}, {high:g}]"
+    elif low is not None:
+        bounds = f" >= {low:g}"
+    elif high is not None:
+        bounds = f" <= {high:g}"
+    return f"{entry.type.__name__}{bounds}{' ' + option.unit if option.unit else ''}"
+
+
+INTRODUCTION = """\
+# Parameters
+
+Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config.py`; a test holds the two
+equal. `vln_ros params --match WORD` searches here from a terminal.
+
+* Parameters marked *live* may be changed while the node runs (`ros2 param set /executor max_linear_m_s 0.3`);
+  a value that is out of range is refused with the range. All others are read when the node is configured:
+  changing one is refused as read-only; put it in the parameter file and start the node anew.
+* An unknown name, in a file or on the command line, is an error that names the nearest known one. A whole
+  number serves where a float is asked.
+* ROS's own come on top: `use_sim_time`, and `qos_overrides.TOPIC.publisher|subscription.*`.
+"""
+
+
+def markdown() -> str:
+    """docs/parameters.md."""
+    parts = [INTRODUCTION]
+    for node, config in NODES.items():
+        parts.append(f"## {node}\n\n{_purpose(config)}\n")
+        parts.append("| parameter | default | values | live | meaning |\n|---|---|---|---|---|")
+        for e in walk_options(config):
+            kind = _kind(e).replace("|", "\\|")
+            cells = (
+                f"`{e.name}`",
+                f"`{_value(e.default)}`",
+                kind,
+                "live" if e.option.live else "",
+                e.option.doc,
+            )
+            parts.append("| " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
