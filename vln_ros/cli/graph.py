@@ -71,8 +71,8 @@ def _interrupted_afterwards() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for ending, handler in before.items():
+            signal.signal(ending, handler)
         for number in came:
             signal.raise_signal(number)
 
