@@ -413,6 +413,7 @@ class NavigatorConfig:
     qwen: QwenConfig = group(QwenConfig)
     expert: ExpertConfig = group(ExpertConfig)
     paced: PacedConfig = group(PacedConfig)
+    profiling: ProfilingConfig = group(ProfilingConfig)
 
 
 @dataclass(frozen=True)
@@ -448,6 +449,7 @@ class ExecutorConfig:
     )
     diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
     base_frame: str = option("base_link", "Frame in which velocities are expressed")
+    profiling: ProfilingConfig = group(ProfilingConfig)
 
 
 @dataclass(frozen=True)

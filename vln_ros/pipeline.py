@@ -10,6 +10,7 @@ from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
 from vln_ros.datatypes import Frame, Instruction, StepSize
 from vln_ros.engine.decision import DecisionLoop, Progress
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine, World
 
 
@@ -56,13 +57,14 @@ def build_engine(config: NavigatorConfig) -> Engine:
             from vln_ros.engine.model import load_model  # torch: only when it is clear that it is needed
             from vln_ros.engine.qwen import QwenEngine
 
-            model = load_model(
-                config.qwen.checkpoint,
-                device=config.qwen.device,
-                dtype=config.qwen.dtype,
-                attention=config.qwen.attention,
-                quantisation=config.qwen.quantisation,
-            )
+            with span("model load"):
+                model = load_model(
+                    config.qwen.checkpoint,
+                    device=config.qwen.device,
+                    dtype=config.qwen.dtype,
+                    attention=config.qwen.attention,
+                    quantisation=config.qwen.quantisation,
+                )
             return QwenEngine(
                 model,
                 profile,

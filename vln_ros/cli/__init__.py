@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import vln_ros
 from vln_ros.config import ConfigError
 
-COMMANDS = ("demo", "doctor", "params", "replay", "scenes", "tiny", "train")
+COMMANDS = ("demo", "doctor", "params", "profile", "replay", "scenes", "tiny", "train")
 BENCHES = ("engine", "nodes", "overlap", "stream", "world")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
+from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, Scalar
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="", help="profile of the checkpoint (default: tiny)")
     parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second in real time")
+    add_switch(parser)
     parser.add_argument("--no-video", action="store_true", help="write no videos")
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/demo-DATE)")
     parser.add_argument("--json", type=Path, default=None, help="also write the summary there")
@@ -47,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
         "expert.episodes": str(episodes),
         "reliability": "reliable",
         "use_sim_time": options.mode == "realtime",
+        **node_parameters(options, out),
     }
     if options.checkpoint:
         navigator["qwen.checkpoint"] = options.checkpoint
@@ -62,21 +65,28 @@ def run(options: argparse.Namespace) -> int:
         "camera.height": height,
         "realtime_factor": options.speed,
     }
-    status = run_graph(out / "logs", bridge, navigator)
+    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out))
+    if status == 0:
+        print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
     if options.json is not None and status == 0:
         options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
     return status
 
 
-def run_graph(logs: Path, bridge: Mapping[str, Scalar], navigator: Mapping[str, Scalar]) -> int:
+def run_graph(
+    logs: Path,
+    bridge: Mapping[str, Scalar],
+    navigator: Mapping[str, Scalar],
+    executor: Mapping[str, Scalar] | None = None,
+) -> int:
     """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done."""
     try:
         with Graph(logs, graph_environment()) as graph:
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
             if bridge["mode"] == "realtime":
-                graph.start(NodeSpec("executor", {"use_sim_time": True}))
+                graph.start(NodeSpec("executor", {"use_sim_time": True, **(executor or {})}))
             return graph.wait("sim_bridge")
     except GraphError as error:
         print(error, file=sys.stderr)

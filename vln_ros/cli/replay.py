@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
+from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, Scalar
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{stream}", default="", help="topic in the bag (default: the only one that fits)"
         )
+    add_switch(parser)
     parser.add_argument("--no-video", action="store_true", help="write no video")
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/replay-DATE)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             "paced.decision_ms": options.decision_ms,
             **_extrinsics(bag),
             **_checkpoint(options, out),
+            **node_parameters(options, out),
         }
         player: dict[str, Scalar] = {
             "bag": str(options.bag),
@@ -79,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             with Graph(out / "logs", graph_environment()) as graph:
                 graph.start(NodeSpec("navigator", navigator))
-                graph.start(NodeSpec("executor", {}))
+                graph.start(NodeSpec("executor", node_parameters(options, out)))
                 graph.start(NodeSpec("bag_player", player, quiet=False))
                 if graph.wait("bag_player"):
                     return 1
@@ -89,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
         played: dict[str, Any] = json.loads((out / "played.json").read_text("utf-8"))
         figures = _figures(played)
         _write_run(options, out, bag, played, navigator)
+    print_recordings(options, out)
     print(json.dumps(figures, indent=2))
     print(f"report: {out / 'report.html'}")
     if options.json is not None:

@@ -7,6 +7,7 @@ outgrows the model's positions has its gaps closed, by rotating the keys that ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from vln_ros.engine.pieces import Image
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
+from vln_ros.profiling.spans import span
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,23 @@ class StreamBound:
             session.reindex()
             self.reindexed += 1
         if len(numbers) > 1:
-            self._evict(session, numbers, blocks)
+            with span("memory"):
+                self._evict(session, numbers, blocks)
 
     def _evict(self, session: Session, numbers: list[int], blocks: dict[int, int]) -> None:
+        options = self.options
+        with span("memory: selection"):
+            gone = self._select(session, numbers, blocks)
+        with span("memory: eviction"):
+            if gone:
+                session.evict_blocks([numbers[i] for i in gone])
+                self.evicted += len(gone)
+            if options.keyframe_stride > 1:
+                keyframes = frozenset(numbers[: -options.recent]) - {numbers[i] for i in gone}
+                thin_images(session, keyframes, options.keyframe_stride)
+
+    def _select(self, session: Session, numbers: list[int], blocks: dict[int, int]) -> Sequence[int]:
+        """Indices in ``numbers`` of what is to go."""
         options = self.options
         views = [self._views[b] for b in numbers]
         if options.novelty == "pose":
@@ -90,13 +106,7 @@ class StreamBound:
             distances = appearance_distances(features, scale=options.appearance)
         tokens = [blocks[b] for b in numbers]
         fixed = session.timeline.tokens - sum(tokens)
-        gone = choose_evictions(tokens, distances, recent=options.recent, budget=max(self.budget - fixed, 0))
-        if gone:
-            session.evict_blocks([numbers[i] for i in gone])
-            self.evicted += len(gone)
-        if options.keyframe_stride > 1:
-            keyframes = frozenset(numbers[: -options.recent]) - {numbers[i] for i in gone}
-            thin_images(session, keyframes, options.keyframe_stride)
+        return choose_evictions(tokens, distances, recent=options.recent, budget=max(self.budget - fixed, 0))
 
 
 def thin_images(session: Session, blocks: frozenset[int], stride: int) -> None:

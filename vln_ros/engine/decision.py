@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import Engine
 
 
@@ -91,7 +92,8 @@ class DecisionLoop:
         """
         self._instruction = instruction
         self._frame = self._last = self._progress = None
-        self.engine.start(instruction)
+        with span(INSTRUCTION, instruction.number):
+            self.engine.start(instruction)
         return self._hold(instruction.number)
 
     def cancel(self) -> ActionChunk | None:
@@ -119,7 +121,8 @@ class DecisionLoop:
         """The next frame, in the order of stamps; an older one means that the clock was reset."""
         if self._instruction is None:
             return
-        self.engine.observe(frame)
+        with span(FRAME, frame.index):
+            self.engine.observe(frame)
         if self._frame is not None and frame.stamp_ns < self._frame.stamp_ns and not self._stop_executed:
             self._last = self._progress = None
         self._frame = frame
@@ -155,7 +158,8 @@ class DecisionLoop:
     def decide(self) -> ActionChunk:
         """Ask the engine, after :meth:`due` said so."""
         self._queue += 1
-        self._last = self.engine.decide(self._queue)
+        with span(DECISION, self._queue):
+            self._last = self.engine.decide(self._queue)
         # Reports until now are of the queues before.
         self._first_after_ns = self._progress = None
         return self._last

@@ -21,6 +21,7 @@ from vln_ros.engine.pieces import Piece, Text
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
 from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.profiling.spans import span
 
 
 class DecodeMode(str, Enum):
@@ -109,10 +110,15 @@ is not its business: :func:`run` does so for one session, ``batch.run_batch`` fo
 def run(session: Session, decoding: Decoding[T]) -> T:
     """The result of one decoding."""
     try:
-        push = next(decoding)
+        push, stage = next(decoding), "prefill"
         while True:
-            states, nodes = session.push_tree(push.pieces, push.tree)
-            push = decoding.send(session.logits(torch.cat([states[-1:], nodes])))
+            with span(stage, device=True):
+                states, nodes = session.push_tree(push.pieces, push.tree)
+            with span("head", device=True):
+                scores = session.logits(torch.cat([states[-1:], nodes]))
+            with span("grammar"):  # on a GPU it waits for the scores
+                push = decoding.send(scores)
+            stage = "decode"
     except StopIteration as stop:
         result: T = stop.value
         return result

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from vln_ros.profiling.spans import span
+
 
 class _Target(NamedTuple):
     slots: Tensor
@@ -58,9 +60,10 @@ class SlotLayer(CacheLayerMixin):
             new[:, :, : self.length] = old[:, :, : self.length]
             return new
 
-        self.keys, self.values = moved(self.keys), moved(self.values)
-        if self.original_keys is not None:
-            self.original_keys = moved(self.original_keys)
+        with span("cache allocation"):
+            self.keys, self.values = moved(self.keys), moved(self.values)
+            if self.original_keys is not None:
+                self.original_keys = moved(self.original_keys)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import ConfigError
+from vln_ros.engine.layer_spans import watch_network
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -151,6 +152,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     if quantisation_config is None:
         network.to(torch_device)  # type: ignore[arg-type]
     network.eval().requires_grad_(False)
+    watch_network(network)
     return LoadedModel(
         network=network,
         tokenizer=tokenizer,

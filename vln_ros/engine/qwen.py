@@ -16,12 +16,14 @@ from vln_ros.engine.context_choice import bound_options, build_context
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
 from vln_ros.engine.forward import Work, takes_mask
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
 from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.vision import Eyes
+from vln_ros.profiling.spans import span
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7
@@ -144,7 +146,9 @@ class QwenEngine:
 
     def decide(self, queue: int) -> ActionChunk:
         self.ready()
-        return self._ladder.run(lambda: run(self.session, self.deciding(queue)))
+        chunk = self._ladder.run(lambda: run(self.session, self.deciding(queue)))
+        note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
+        return chunk
 
     def ready(self) -> None:
         """Make sure that a decision can be taken, and that it sees the newest frame.
@@ -243,7 +247,8 @@ class QwenEngine:
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()
         if pieces:
-            self.session.push(pieces)
+            with span("prefill", device=True):
+                self.session.push(pieces)
             self.context.prefilled()
 
     def _fewer_pixels(self) -> str | None:

@@ -15,6 +15,7 @@ from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.pieces import Image, Video
 from vln_ros.engine.preprocess import patchify, stack_video
 from vln_ros.engine.profile import ImageSpec
+from vln_ros.profiling.spans import span
 
 
 class Patches(Protocol):
@@ -74,15 +75,19 @@ class Eyes:
 
     def see(self, rgb: npt.NDArray[np.uint8]) -> Image:
         """One frame, ``[H, W, 3]``."""
-        patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
-        return encode_images(self._model.network, [patches])[0]
+        with span("preprocess"):
+            patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+        with span("vision encode", device=True):
+            return encode_images(self._model.network, [patches])[0]
 
     def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
         """Several frames of one size as a video."""
-        clip = stack_video(frames, self._model.pixels, self.max_pixels, self._size.resize)
-        return encode_video(
-            self._model.network,
-            clip.patches,
-            (clip.grid_t, clip.grid_h, clip.grid_w),
-            seconds_per_grid=frame_interval_s * self._model.pixels.temporal_patch_size,
-        )
+        with span("preprocess"):
+            clip = stack_video(frames, self._model.pixels, self.max_pixels, self._size.resize)
+        with span("vision encode", device=True):
+            return encode_video(
+                self._model.network,
+                clip.patches,
+                (clip.grid_t, clip.grid_h, clip.grid_w),
+                seconds_per_grid=frame_interval_s * self._model.pixels.temporal_patch_size,
+            )

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.profiling.spans import PUBLICATION, span
 from vln_ros.sync.mailbox import LatestMailbox
 
 Raw = TypeVar("Raw")
@@ -156,7 +157,9 @@ class EngineWorker(Generic[Raw]):
         if self._loop.due():
             begun = time.monotonic()
             chunk = self._loop.decide()
-            self._events.on_chunk(chunk, self._frame, (time.monotonic() - begun) * 1e3)
+            decide_ms = (time.monotonic() - begun) * 1e3
+            with span(PUBLICATION, chunk.queue):
+                self._events.on_chunk(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
 
     def _apply(self, command: Command) -> None:
@@ -178,7 +181,8 @@ class EngineWorker(Generic[Raw]):
     def _observe(self, raw: Raw) -> None:
         begun = time.monotonic()
         try:
-            frame = self._decode(raw, self._frames)
+            with span("conversion", self._frames):
+                frame = self._decode(raw, self._frames)
         except ValueError as error:
             self._events.on_bad_frame(error)
             return

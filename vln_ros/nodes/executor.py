@@ -13,7 +13,9 @@ from vln_ros.config import ExecutorConfig
 from vln_ros.datatypes import ActionChunk
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor, ExecutorState
+from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.profiling.spans import span
 from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
@@ -28,6 +30,7 @@ class ExecutorNode(ProcessNode):
     def __init__(self) -> None:
         super().__init__("executor")
         self.config = c = declare_config(self, ExecutorConfig)
+        self._profiling = NodeProfiling(self, c.profiling)
         self._executor = Executor(c)
         self._state = ExecutorState.IDLE
         self._refused = 0
@@ -46,6 +49,7 @@ class ExecutorNode(ProcessNode):
         self._command_pub.publish(convert.twist_from_velocity(0.0, 0.0))
         # A process that ends at once takes what is still on its way with it.
         self._command_pub.wait_for_all_acked(Duration(nanoseconds=ENDING_WAIT_NS))
+        self._profiling.close()
 
     def _reconfigure(self, config: ExecutorConfig) -> None:
         self._executor.config = config
@@ -76,7 +80,8 @@ class ExecutorNode(ProcessNode):
         self.get_logger().warning(str(error), throttle_duration_sec=2.0)
 
     def _control(self) -> None:
-        output = self._executor.update(self._now_s())
+        with span("executor"):
+            output = self._executor.update(self._now_s())
         # A robot that is to stand still is told so all the time: a lost message must not leave it moving.
         velocity = output.velocity
         self._command_pub.publish(convert.twist_from_velocity(velocity.linear_m_s, velocity.angular_rad_s))
@@ -112,6 +117,7 @@ class ExecutorNode(ProcessNode):
                 ("blocked actions", executor.blocked),
                 ("clock resets", executor.clock_resets),
                 ("refused messages", self._refused),
+                *self._profiling.values(),
             ),
         )
         stamp_ns = self.get_clock().now().nanoseconds

@@ -17,6 +17,7 @@ from vln_ros.config import ExecutorConfig, NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, DecideAhead, EngineWorker, Pause, Start
+from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop
@@ -39,6 +40,7 @@ class Navigator(ProcessNode):
     def __init__(self) -> None:
         super().__init__("navigator")
         self.config = c = declare_config(self, NavigatorConfig)
+        self._profiling = NodeProfiling(self, c.profiling)
         self._instructions = 0
         self._failure: str | None = None
         self._decisions = 0
@@ -70,6 +72,7 @@ class Navigator(ProcessNode):
 
     def close(self) -> None:
         self._worker.close()
+        self._profiling.close()
 
     # ------------------------------------------------------------------ callbacks: store and return
 
@@ -175,6 +178,7 @@ class Navigator(ProcessNode):
                 values += [(f"{name} p50 [ms]", float(p50)), (f"{name} p95 [ms]", float(p95))]
         values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
         values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
+        values += self._profiling.values()
         stamp_ns = self.get_clock().now().nanoseconds
         health = Health(level, summary, tuple(values))
         self._diagnostics_pub.publish(diagnostics_from_health(health, "vln_ros: navigator", "", stamp_ns))

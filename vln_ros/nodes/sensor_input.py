@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
+from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
 from vln_ros.ros.mounting import make_mounting
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
@@ -62,6 +63,7 @@ class SensorInput:
         self._mounting = make_mounting(node, config)
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
+        self._sync_wait = Waits("sync wait")
         self.refused: Counter[str] = Counter()
         """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
 
@@ -87,7 +89,12 @@ class SensorInput:
         self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)
 
     def _on_color(self, msg: ImageMsg) -> None:
-        self._take(lambda: self._aligner.add_color(convert.stamp_ns_from_time(msg.header.stamp), msg))
+        def add() -> list[Aligned[ImageMsg, ImageMsg]]:
+            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+            self._sync_wait.begin(stamp_ns)
+            return self._aligner.add_color(stamp_ns, msg)
+
+        self._take(add)
 
     def _on_depth(self, msg: ImageMsg) -> None:
         self._take(lambda: self._aligner.add_depth(convert.stamp_ns_from_time(msg.header.stamp), msg))
@@ -111,6 +118,7 @@ class SensorInput:
             self.refuse(error)
             return
         for aligned in complete:
+            self._sync_wait.end(aligned.stamp_ns)
             if len(self._incomplete) == self._incomplete.maxlen:
                 self.refuse(self._missing(self._incomplete[0]))
             self._incomplete.append(aligned)
@@ -157,6 +165,7 @@ class SensorInput:
         Raises:
             MessageError: an image cannot be decoded, or its size is not the one of the camera_info.
         """
+        waited("mailbox wait", round(raw.arrived_s * 1e9))
         aligned, camera = raw.aligned, raw.camera
         color, depth = aligned.color, aligned.depth
         compressed = isinstance(color, CompressedImage)

@@ -19,9 +19,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Protocol
 
@@ -159,10 +159,6 @@ class Ledger:
     decisions: int = 0
     own_ns: dict[str, int] = field(default_factory=dict)
 
-    def add(self, other: Mapping[str, int]) -> None:
-        for name, own in other.items():
-            self.own_ns[name] = self.own_ns.get(name, 0) + own
-
 
 class Rows:
     """A list of which only both ends and the sum are kept."""
@@ -181,7 +177,15 @@ class Rows:
             self.last.append(row)
         self.sum.frames += row.frames
         self.sum.decisions += row.decisions
-        self.sum.add(row.own_ns)
+        for name, own in list(row.own_ns.items()):
+            self.sum.own_ns[name] = self.sum.own_ns.get(name, 0) + own
+
+    def copy(self) -> Rows:
+        """An independent list of the same rows."""
+        other = Rows()
+        other.first, other.last, other.count = list(self.first), self.last.copy(), self.count
+        other.sum = replace(self.sum, own_ns=dict(self.sum.own_ns))
+        return other
 
 
 @dataclass(frozen=True)
@@ -336,11 +340,13 @@ class Recorder:
         try:
             found: Track = self._local.track
         except AttributeError:
-            thread = threading.current_thread()
-            found = Track(thread.name, threading.get_native_id(), self.config.trace_spans)
-            self._local.track = found
+            name = threading.current_thread().name
             with self._lock:
+                others = sum(t.name == name or t.name.startswith(f"{name} #") for t in self.tracks)
+                unique = f"{name} #{others + 1}" if others else name
+                found = Track(unique, threading.get_native_id(), self.config.trace_spans)
                 self.tracks.append(found)
+            self._local.track = found
         return found
 
     def add_wait(self, name: str, begun_ns: int, ended_ns: int) -> None:

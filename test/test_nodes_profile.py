@@ -1,0 +1,84 @@
+"""A node that records: report by service, levels in its diagnostics, a page to scrape, files at the end."""
+
+from __future__ import annotations
+
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.profiling.files import read_recordings
+from vln_ros.ros import qos
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def context(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    for name, value in graph_environment().items():
+        monkeypatch.setenv(name, value)
+    context = Context()
+    context.init()
+    yield context
+    context.try_shutdown()
+
+
+def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    parameters = {
+        "engine": "paced",
+        "profiling.level": "spans",
+        "profiling.folder": str(tmp_path / "profiling"),
+        "profiling.prometheus_port": port,
+    }
+    observer = Node("observer", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(observer)
+    values: dict[str, str] = {}
+    observer.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda m: values.update((v.key, v.value) for v in m.status[0].values),
+        qos.diagnostics(),
+    )
+    instruction = observer.create_publisher(String, "instruction", qos.latched())
+    client = observer.create_client(Trigger, "navigator/profile")
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline_s, what
+            executor.spin_once(0.05)
+
+    with Graph(tmp_path / "logs", graph_environment()) as graph:
+        graph.start(NodeSpec("navigator", parameters))
+        instruction.publish(String(data="go to the red chair"))
+        wait(client.service_is_ready, "no service")
+        wait(lambda: "share of rest of instruction [%]" in values, f"not in the diagnostics: {values}")
+        answer = client.call_async(Trigger.Request())
+        wait(answer.done, "no answer")
+        assert answer.result().success
+        assert "thread engine: busy" in answer.result().message
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+            assert 'vln_ros_span_total{process="navigator",thread="engine"' in page.read().decode()
+    observer.destroy_node()
+    (timings,) = read_recordings(tmp_path / "profiling")
+    assert timings.process == "navigator"
+    assert timings.count("instruction") == 1

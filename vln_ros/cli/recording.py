@@ -1,0 +1,56 @@
+"""The switch ``--profiling`` of the commands that run something, and what it prints at their end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vln_ros.config import ProfilingConfig, Scalar, walk_options
+
+FOLDER = "profiling"
+
+
+def add_switch(parser: argparse.ArgumentParser) -> None:
+    level = next(e for e in walk_options(ProfilingConfig) if e.name == "level")
+    parser.add_argument(
+        "--profiling",
+        choices=level.option.choices,
+        default=level.default,
+        help=f"{level.option.doc} (default: {level.default}); report, JSON, CSV and trace go to OUT/{FOLDER}",
+    )
+
+
+def node_parameters(options: argparse.Namespace, out: Path) -> dict[str, Scalar]:
+    """What the nodes are to be started with."""
+    if options.profiling == "off":
+        return {}
+    return {"profiling.level": options.profiling, "profiling.folder": str(out / FOLDER)}
+
+
+@contextmanager
+def recording(options: argparse.Namespace, out: Path, process: str) -> Iterator[None]:
+    """Record what this process does inside."""
+    from vln_ros.profiling import spans
+    from vln_ros.profiling.files import write_recording
+
+    recorder = spans.start(ProfilingConfig(level=options.profiling))
+    try:
+        yield
+    finally:
+        if recorder is not None:
+            write_recording(recorder, process, out / FOLDER)
+        spans.stop()
+
+
+def print_recordings(options: argparse.Namespace, out: Path) -> None:
+    """The reports of all processes of the run."""
+    if options.profiling == "off":
+        return
+    from vln_ros.profiling.files import TRACE, read_recordings
+    from vln_ros.profiling.report import write_report
+
+    for timings in read_recordings(out / FOLDER):
+        print(write_report(timings))
+    print(f"trace: {out / FOLDER / TRACE} (open it in ui.perfetto.dev)")
