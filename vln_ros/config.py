@@ -227,6 +227,79 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
+class PruneConfig:
+    """Leaving visual tokens out that show what others show; needs depth and poses."""
+
+    strategy: str = option(
+        "none",
+        "none; voxels: past tokens are dropped when later ones show the same place; "
+        "seen: tokens that show a place seen before are not taken in",
+        choices=("none", "voxels", "seen"),
+    )
+    voxel_m: float = option(
+        0.25, "Tokens in one cube of this side show the same place", unit="m", minimum=0.01, maximum=10.0
+    )
+    max_depth_m: float = option(
+        10.0, "Tokens beyond this depth have no place", unit="m", minimum=0.1, maximum=1000.0
+    )
+    depth_tolerance: float = option(
+        0.05, "Depths that differ by this share of themselves agree", minimum=0.001, maximum=0.5
+    )
+    max_step_m: float = option(
+        2.0, "A camera that moves farther from one frame to the next has jumped", unit="m", minimum=0.01,
+        maximum=100.0,
+    )  # fmt: skip
+    max_turn_deg: float = option(
+        120.0, "The same, turned", unit="deg", minimum=1.0, maximum=180.0
+    )  # fmt: skip
+    least_share: float = option(
+        0.1,
+        "voxels: a frame with less than this share of its tokens left is dropped; "
+        "seen: of each frame at least this share is taken in",
+        minimum=0.001,
+        maximum=1.0,
+    )
+    period_frames: int = option(
+        64, "voxels: tokens replace others of the same so many frames", minimum=1, maximum=1000000
+    )
+    whole_frames: int = option(1, "voxels: so many newest frames stay whole", minimum=0, maximum=10000)
+    max_age_frames: int = option(
+        64, "seen: a token counts as seen if that was no more frames ago", minimum=1, maximum=1000000
+    )
+    nearer: float = option(
+        1.5,
+        "seen: a place seen from more than this many times as far counts as new",
+        minimum=1.0,
+        maximum=100.0,
+    )
+    refresh_frames: int = option(
+        16, "seen: after so many frames without it, one is taken in whole", minimum=1, maximum=1000000
+    )
+
+
+@dataclass(frozen=True)
+class LandmarkConfig:
+    """Instruction agent and frame memory: what the instruction names, and which frames show it."""
+
+    plan: str = option(
+        "none",
+        "Who splits the instruction into stages and landmarks: none; rules, of English; or the model, with "
+        "the rules where its answer does not hold",
+        choices=("none", "rules", "model"),
+    )
+    plan_tokens: int = option(192, "Longest answer of the model to that", minimum=1, maximum=4096)
+    memory: bool = option(
+        False,
+        "After each decision ask the model which landmarks its frame shows; past frames are then kept and "
+        "shown by that instead of by novelty",
+    )
+    threshold: float = option(
+        0.5, "A landmark is in a frame when the model is this sure", minimum=0.0, maximum=1.0
+    )
+    frames: int = option(16, "Most older frames that stay for their landmarks", minimum=1, maximum=100000)
+
+
+@dataclass(frozen=True)
 class StreamConfig:
     """How the stream of one robot is kept and decoded."""
 
@@ -278,6 +351,8 @@ class StreamConfig:
     max_position: int = option(
         30000, "Positions are made contiguous before they reach this", minimum=1024, maximum=1000000
     )
+    prune: PruneConfig = group(PruneConfig)
+    landmarks: LandmarkConfig = group(LandmarkConfig)
 
 
 @dataclass(frozen=True)

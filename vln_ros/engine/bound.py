@@ -8,7 +8,7 @@ outgrows the model's positions has its gaps closed, by rotating the keys that ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from vln_ros.datatypes import Frame, Pose
 from vln_ros.engine.pieces import Image
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
+from vln_ros.memory.landmarks import LandmarkRule, choose_landmark_evictions
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
 from vln_ros.profiling.spans import span
 
@@ -34,6 +35,7 @@ class BoundOptions:
         appearance: mean vision features this far apart (cosine distance) are novel.
         keyframe_stride: of a keyframe's image only every such row and column is kept; 1 keeps all.
         max_position: positions are made contiguous before they reach this.
+        landmarks: older turns stay for the landmarks that they show instead of for their novelty.
     """
 
     tokens: int
@@ -44,12 +46,14 @@ class BoundOptions:
     appearance: float
     keyframe_stride: int
     max_position: int
+    landmarks: LandmarkRule | None = None
 
 
 @dataclass(frozen=True)
 class _View:
     pose: Pose
     feature: npt.NDArray[np.float32]
+    scores: tuple[float, ...] = ()
 
 
 class StreamBound:
@@ -68,6 +72,10 @@ class StreamBound:
     def note(self, block: int, frame: Frame, image: Image) -> None:
         """The newest frame of a turn stands for it."""
         self._views[block] = _View(frame.odom_from_base, image.features.float().mean(0).cpu().numpy())
+
+    def score(self, block: int, scores: tuple[float, ...]) -> None:
+        """How surely the frame that stands for a turn shows each landmark."""
+        self._views[block] = replace(self._views[block], scores=scores)
 
     def enforce(self, session: Session) -> None:
         blocks = session.timeline.blocks()
@@ -97,6 +105,14 @@ class StreamBound:
         """Indices in ``numbers`` of what is to go."""
         options = self.options
         views = [self._views[b] for b in numbers]
+        tokens = [blocks[b] for b in numbers]
+        budget = max(self.budget - (session.timeline.tokens - sum(tokens)), 0)
+        if options.landmarks is not None:
+            most = max(len(v.scores) for v in views)
+            scores = np.array([v.scores or (0.0,) * most for v in views]).reshape(len(views), most)
+            return choose_landmark_evictions(
+                tokens, scores, recent=options.recent, rule=options.landmarks, budget=budget
+            )
         if options.novelty == "pose":
             distances = pose_distances(
                 [v.pose for v in views], distance_m=options.distance_m, angle_rad=options.angle_rad
@@ -104,9 +120,7 @@ class StreamBound:
         else:
             features = np.stack([v.feature for v in views])
             distances = appearance_distances(features, scale=options.appearance)
-        tokens = [blocks[b] for b in numbers]
-        fixed = session.timeline.tokens - sum(tokens)
-        return choose_evictions(tokens, distances, recent=options.recent, budget=max(self.budget - fixed, 0))
+        return choose_evictions(tokens, distances, recent=options.recent, budget=budget)
 
 
 def thin_images(session: Session, blocks: frozenset[int], stride: int) -> None:

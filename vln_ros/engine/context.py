@@ -9,14 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from vln_ros.datatypes import Frame
+import numpy as np
+
+from vln_ros.datatypes import Float64Array, Frame
 from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.pieces import Image, Piece
 from vln_ros.engine.profile import ContextSpec
+from vln_ros.engine.pruning import KeepAll, shown_by
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
 from vln_ros.engine.vision import Eyes
+from vln_ros.memory.landmarks import LandmarkRule, choose_shown, rank_frames
 
 
 class Context(Protocol):
@@ -60,32 +64,66 @@ class Context(Protocol):
         Called when memory ran out, in the midst of anything; what was interrupted is tried again.
         """
 
+    def score(self, scores: tuple[float, ...]) -> None:
+        """How surely the frame of the last answer shows each landmark of the instruction."""
+
 
 class FrameBank:
-    """Vision features of past frames, in main memory, thinned evenly when there are too many."""
+    """Vision features of past frames, in main memory.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    Args:
+        limit: when there are more they are thinned evenly; with a rule, the worst go.
+        rule: frames are kept and chosen for the landmarks that they show.
+    """
+
+    def __init__(self, limit: int, rule: LandmarkRule | None = None) -> None:
+        self._limit, self._rule = limit, rule
         self._images: list[Image] = []
+        self._seen: list[tuple[float, ...]] = []
 
     def __len__(self) -> int:
         return len(self._images)
 
     def add(self, image: Image) -> None:
         self._images.append(replace(image, features=image.features.cpu()))
-        if len(self._images) > self._limit:
+        self._seen.append(())
+        if self._rule is not None:
+            self.keep(self._limit)
+        elif len(self._images) > self._limit:
             # Every other one of all but the newest: an even choice among these stays nearly even.
             self._images = [*self._images[:-1:2], self._images[-1]]
+            self._seen = [*self._seen[:-1:2], self._seen[-1]]
 
-    def keep_newest(self, count: int) -> None:
-        if len(self._images) > count:
-            del self._images[: len(self._images) - count]
+    def score(self, scores: tuple[float, ...]) -> None:
+        """How surely the newest frame shows each landmark."""
+        if self._seen:
+            self._seen[-1] = scores
+
+    def keep(self, count: int) -> None:
+        """Only the newest so many; with a rule the newest one and the best of the others."""
+        while len(self._images) > count:
+            gone = 0 if self._rule is None else rank_frames(self._scores(len(self._images) - 1))[-1]
+            del self._images[gone], self._seen[gone]
 
     def clear(self) -> None:
         self._images.clear()
+        self._seen.clear()
 
     def choose(self, indices: Sequence[int]) -> list[Image]:
         return [self._images[i] for i in indices]
+
+    def choose_past(self, spec: ContextSpec, past: int) -> list[Image]:
+        """Those of the oldest ``past`` frames that a question shows."""
+        if self._rule is None:
+            return self.choose(spec.choose_history(past))
+        most = spec.history_frames or 0
+        return self.choose(choose_shown(self._scores(past), most=most, threshold=self._rule.threshold))
+
+    def _scores(self, count: int) -> Float64Array:
+        """``[count, landmarks]``; frames that nobody asked about have zeros."""
+        most = max(map(len, self._seen), default=0)
+        rows = [row or (0.0,) * most for row in self._seen[:count]]
+        return np.array(rows, np.float64).reshape(count, most)
 
 
 @dataclass(frozen=True)
@@ -99,6 +137,7 @@ class AppendContext:
 
     Args:
         bound: keeps the stream within a budget.
+        pruning: leaves tokens out.
     """
 
     _lead: tuple[Piece, ...]
@@ -120,9 +159,10 @@ class AppendContext:
         eyes: Eyes,
         spec: ContextSpec,
         bound: StreamBound,
+        pruning: KeepAll,
     ) -> None:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
-        self._bound = bound
+        self._bound, self._pruning = bound, pruning
         self._instruction = ""
         self._begin(())
 
@@ -137,6 +177,7 @@ class AppendContext:
         if self._turn and (self._spec.unasked_frames == "drop" or self._is_long()):
             self._session.rollback(self._turn_start)
             self._turn, self._pushed = [], 0
+        image = self._pruning.locate(frame, image)
         self._remember(image)
         if not self._turn:
             self._turn_start = self._session.snapshot()
@@ -144,7 +185,8 @@ class AppendContext:
             self._turn = [*self._lead, *turn.head]
             self._tail = turn.tail
         self._asked = None
-        self._turn += self._script.shown(image, self._block)
+        earlier = shown_by(self._session, self._turn[self._pushed :])
+        self._turn += self._script.shown(self._pruning.admit(image, earlier), self._block)
         if self._block is not None:
             self._bound.note(self._block, frame, image)
 
@@ -190,6 +232,10 @@ class AppendContext:
         self._answer = tuple(ids)
         self._answer_actions = actions
 
+    def score(self, scores: tuple[float, ...]) -> None:
+        if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn
+            self._bound.score(self._block, scores)
+
     @property
     def _block(self) -> int | None:
         """The first turn belongs to no block: with the system text it is what must always stay."""
@@ -220,6 +266,7 @@ class AppendContext:
         self._history = ()
         self._asked = self._answer = None
         self._bound.enforce(self._session)
+        self._pruning.settle(self._session)
         self._turn_start = self._session.snapshot()
 
     def _is_long(self) -> bool:
@@ -241,11 +288,11 @@ class WindowResetContext(AppendContext):
         eyes: Eyes,
         spec: ContextSpec,
         bound: StreamBound,
-        *,
-        bank_frames: int,
+        pruning: KeepAll,
+        bank: FrameBank,
     ) -> None:
-        self._bank = FrameBank(bank_frames)
-        super().__init__(session, script, eyes, spec, bound)
+        self._bank = bank
+        super().__init__(session, script, eyes, spec, bound, pruning)
 
     def start(self, instruction: str) -> None:
         self._bank.clear()
@@ -255,7 +302,12 @@ class WindowResetContext(AppendContext):
         super()._close_turn()
         assert self._spec.reset_steps is not None
         if self._actions >= self._spec.reset_steps:
-            self._begin(self._bank.choose(self._spec.choose_history(len(self._bank))))
+            past = self._bank.choose_past(self._spec, len(self._bank))
+            self._begin(self._pruning.thin(past, whole=0))
 
     def _remember(self, image: Image) -> None:
         self._bank.add(image)
+
+    def score(self, scores: tuple[float, ...]) -> None:
+        super().score(scores)
+        self._bank.score(scores)

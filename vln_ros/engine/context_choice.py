@@ -4,29 +4,48 @@ from __future__ import annotations
 
 import math
 
-from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
 from vln_ros.engine.bound import BoundOptions, StreamBound
-from vln_ros.engine.context import AppendContext, Context, WindowResetContext
+from vln_ros.engine.context import AppendContext, Context, FrameBank, WindowResetContext
 from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
 from vln_ros.engine.profile import Profile
+from vln_ros.engine.pruning import KeepAll
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.vision import Eyes
+from vln_ros.memory.landmarks import LandmarkRule
 
 
 def build_context(
-    profile: Profile, session: Session, script: Script, eyes: Eyes, bound: StreamBound, bank_frames: int
+    profile: Profile,
+    session: Session,
+    script: Script,
+    eyes: Eyes,
+    bound: StreamBound,
+    pruning: KeepAll,
+    config: StreamConfig,
 ) -> Context:
-    """The strategy that the profile asks for. Raises ConfigError if there is none of that name."""
+    """The strategy that the profile asks for.
+
+    Raises:
+        ConfigError: there is none of that name, or it cannot do what the options ask for.
+    """
     spec = profile.context
+    bank = FrameBank(config.bank_frames, landmark_rule(config.landmarks))
     match spec.strategy:
         case "append":
-            return AppendContext(session, script, eyes, spec, bound)
+            return AppendContext(session, script, eyes, spec, bound, pruning)
         case "window_reset":
-            return WindowResetContext(session, script, eyes, spec, bound, bank_frames=bank_frames)
+            return WindowResetContext(session, script, eyes, spec, bound, pruning, bank)
         case "history":
-            return HistoryContext(session, script, eyes, spec, bank_frames=bank_frames)
+            return HistoryContext(session, script, eyes, spec, pruning, bank)
         case "delayed_batch":
+            if config.prune.strategy != "none" or config.landmarks.memory:
+                raise ConfigError(
+                    f"profile {profile.name} shows frames as one video (delayed_batch), of which no tokens "
+                    "are left out and which is not chosen by landmarks: set prune.strategy to none and "
+                    "landmarks.memory to false"
+                )
             return DelayedBatchContext(session, script, eyes, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
 
@@ -45,4 +64,9 @@ def bound_options(config: StreamConfig, token_bytes: int) -> BoundOptions:
         config.keyframe_difference,
         config.keyframe_stride,
         config.max_position,
+        landmark_rule(config.landmarks),
     )
+
+
+def landmark_rule(config: LandmarkConfig) -> LandmarkRule | None:
+    return LandmarkRule(config.threshold, config.frames) if config.memory else None

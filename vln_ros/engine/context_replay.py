@@ -12,6 +12,7 @@ from vln_ros.datatypes import Frame
 from vln_ros.engine.context import FrameBank
 from vln_ros.engine.pieces import Piece, Video
 from vln_ros.engine.profile import ContextSpec
+from vln_ros.engine.pruning import KeepAll
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
@@ -27,23 +28,31 @@ class HistoryContext:
     """
 
     def __init__(
-        self, session: Session, script: Script, eyes: Eyes, spec: ContextSpec, *, bank_frames: int
+        self,
+        session: Session,
+        script: Script,
+        eyes: Eyes,
+        spec: ContextSpec,
+        pruning: KeepAll,
+        bank: FrameBank,
     ) -> None:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
-        self._bank = FrameBank(bank_frames)
+        self._pruning, self._bank = pruning, bank
         self._instruction = ""
+        self._answer: tuple[int, ...] | None = None
 
     def start(self, instruction: str) -> None:
-        self._instruction = instruction
+        self._instruction, self._answer = instruction, None
         self._bank.clear()
         self._session.reset()
         self._session.push(self._script.opening())
         self._opened = self._session.snapshot()
 
     def observe(self, frame: Frame) -> None:
-        self._bank.add(self._eyes.see(frame.rgb))
+        self._bank.add(self._pruning.locate(frame, self._eyes.see(frame.rgb)))
+        self._answer = None
         if self._spec.history_limit:
-            self._bank.keep_newest(self._spec.history_limit + 1)
+            self._bank.keep(self._spec.history_limit + 1)
 
     def to_prefill(self) -> Sequence[Piece]:
         """Nothing: the next question may show other frames."""
@@ -55,10 +64,13 @@ class HistoryContext:
     def question(self) -> Sequence[Piece]:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
+        self._answer = None
         before, tail = self._chat()
         return (*before, *tail)
 
     def aside(self) -> Sequence[Piece]:
+        if self._answer is not None:  # the chat about the newest frame is still there
+            return (*self._script.reply(self._answer), *self._script.user())
         if len(self._bank):
             return self._chat()[0]
         self._session.rollback(self._opened)
@@ -67,18 +79,25 @@ class HistoryContext:
     def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
         """A turn about the newest frame: all up to that frame, and the rest."""
         past = len(self._bank) - 1
-        chosen = self._spec.choose_history(past)
-        if not past and self._spec.history_empty == "current":
-            chosen = (0,)
-        turn = self._script.turn(0, self._instruction, self._bank.choose(chosen))
         (current,) = self._bank.choose([past])
+        if past:
+            frames = [*self._bank.choose_past(self._spec, past), current]
+            *shown, current = self._pruning.thin(frames, whole=1)
+        else:
+            shown = [current] if self._spec.history_empty == "current" else []
+        turn = self._script.turn(0, self._instruction, shown)
         self._session.rollback(self._opened)
         return (*turn.head, *self._script.shown(current)), turn.tail
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
-        """Nothing of an answer is shown again."""
+        """Only questions beside the run are shown the answer."""
+        self._answer = tuple(ids)
+
+    def score(self, scores: tuple[float, ...]) -> None:
+        self._bank.score(scores)
 
     def shrink(self) -> str | None:
+        self._answer = None
         frames = self._spec.history_frames or 0
         if frames <= 1:
             return None
@@ -176,6 +195,9 @@ class DelayedBatchContext:
         self._session.cache.trim()
         self._asked = None
         return f"window of {frames // 2} frames"
+
+    def score(self, scores: tuple[float, ...]) -> None:
+        """Frames are chosen by how much the scene changes."""
 
     def _clear(self) -> None:
         self._session.reset()

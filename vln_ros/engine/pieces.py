@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vln_ros.engine.positions import image_positions, text_positions, video_positions
 from vln_ros.engine.timeline import Segment, SegmentKind, Timeline
+from vln_ros.memory.voxels import Surface
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,20 @@ class Text:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """Vision features ``[height * width, hidden]`` of an image of ``height x width`` tokens."""
+    """Vision features of an image of ``height x width`` tokens.
+
+    Attributes:
+        features: ``[n, hidden]`` of the tokens that are there.
+        cells: ``[n]`` int64, increasing: which those are, counted row by row; None: all.
+        surface: where the tokens of the whole image lie, if it is known.
+    """
 
     features: Tensor
     height: int
     width: int
     block: int | None = None
+    cells: Tensor | None = None
+    surface: Surface | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +114,19 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
             tokens_per_second=config.vision_config.tokens_per_second,
             first_grid=first_grid,
         )
-    n = placed.positions.shape[1]
+    positions, surface = placed.positions, None
+    if isinstance(piece, Image):
+        surface = piece.surface
+        if piece.cells is not None:
+            positions = positions[:, piece.cells]
+    n = positions.shape[1]
+    if not n:
+        raise ValueError(f"a {kind.value} needs at least one token")
     if piece.features.shape[0] != n:
         raise ValueError(f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}")
     if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
         raise ValueError(f"a {kind.value} must follow a vision start token: keep the chat wrapping around it")
-    segment = Segment(kind, (pad,) * n, placed.positions, start, piece.block, grid, first_grid)
+    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, surface)
     timeline.append(segment, placed.next_position)
     return segment
 

@@ -16,9 +16,11 @@ from vln_ros.engine.context_choice import bound_options, build_context
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
 from vln_ros.engine.forward import Work, takes_mask
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.landmark_memory import LandmarkMemory, LandmarkReport
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
+from vln_ros.engine.pruning import PruneReport, build_pruning
 from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
@@ -41,6 +43,8 @@ class EngineReport:
         evicted: turns evicted so far.
         relief: what was given up for lack of memory, in order.
         frame_stride: only every such frame is taken in.
+        pruning: what was left out of this run's frames; None if that is off.
+        landmarks: of the instruction, and the frames that show them.
     """
 
     cached_tokens: int
@@ -51,6 +55,8 @@ class EngineReport:
     evicted: int
     relief: tuple[str, ...]
     frame_stride: int
+    pruning: PruneReport | None
+    landmarks: LandmarkReport
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,14 @@ class QwenEngine:
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
         self._bound = StreamBound(bound_options(config, self.session.token_bytes))
+        self._pruning = build_pruning(config.prune)
         self.context = build_context(
-            profile, self.session, self._script, self._eyes, self._bound, config.bank_frames
+            profile, self.session, self._script, self._eyes, self._bound, self._pruning, config
         )
+        self.landmarks = LandmarkMemory(
+            config.landmarks, self.session, self._script, self._end_token, self._aside
+        )
+        self._unscored = False
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._ladder = ReliefLadder(
@@ -123,7 +134,10 @@ class QwenEngine:
         self._instruction, self._last = instruction, ()
         self._frame = self._seen = self._skipped = None
         self._generator.manual_seed(self._seed + instruction.number)
+        self._unscored = False
+        self._pruning.begin()
         self._ladder.run(lambda: self.context.start(instruction.text))
+        self._ladder.run(lambda: self.landmarks.begin(instruction.text))
 
     @property
     def prefills(self) -> bool:
@@ -139,6 +153,8 @@ class QwenEngine:
         """:meth:`observe` without its prefill."""
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
+        if self._unscored:  # here, and not when deciding: by now the robot moves
+            self._ladder.run(self._score)
         if frame.index % self._frame_stride and self._frame is not None:
             self._skipped = frame  # only if the robot asks right now is it taken in after all
             return
@@ -168,6 +184,7 @@ class QwenEngine:
         answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
         self.context.answered(answer.ids, len(answer.actions))
         self._last = answer.actions or self._last
+        self._unscored = True
         return ActionChunk(
             queue,
             self._instruction.number,
@@ -214,6 +231,8 @@ class QwenEngine:
             self._bound.evicted,
             tuple(self._ladder.steps),
             self._frame_stride,
+            self._pruning.report(),
+            self.landmarks.report(),
         )
 
     def close(self) -> None:
@@ -234,6 +253,12 @@ class QwenEngine:
             yield
         finally:
             self.session.rollback(before)
+
+    def _score(self) -> None:
+        scores = self.landmarks.look()
+        self._unscored = False
+        if scores is not None:
+            self.context.score(scores)
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None

@@ -9,6 +9,8 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+from vln_ros.memory.voxels import Surface
+
 
 class SegmentKind(Enum):
     TEXT = "text"
@@ -31,6 +33,7 @@ class Segment:
         block: number of the frame that the segment belongs to; None for text of no frame.
         grid: ``(t, h, w)`` in tokens of a vision segment, as prefilled.
         first_grid: index of the first temporal grid within its video.
+        surface: where the tokens of the whole image lie, if it is known.
     """
 
     kind: SegmentKind
@@ -40,6 +43,7 @@ class Segment:
     block: int | None = None
     grid: tuple[int, int, int] | None = None
     first_grid: int = 0
+    surface: Surface | None = None
 
     def __post_init__(self) -> None:
         if self.positions.shape != (3, len(self.ids)):
