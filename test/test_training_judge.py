@@ -24,6 +24,7 @@ from vln_ros.training.judge import (
     Contestant,
     RandomEngine,
     Verdict,
+    metrics_of,
     misled,
     run_all,
     summarise,
@@ -47,10 +48,10 @@ SMALL = {
 def test_the_expert_reaches_what_chance_does_not() -> None:
     episodes = make_episodes("val_unseen", 6, "room")
     expert = Contestant("expert", EpisodeGuide(episodes, SPLIT_STEP, 4), episodes, False)
-    metrics = run_all(expert, 80)
+    metrics = metrics_of(run_all(expert, 80))
     assert all(m.success for m in metrics)
     chance = [
-        run_all(Contestant("random", RandomEngine((1, 1, 1, 1), seed), episodes, False), 80)
+        metrics_of(run_all(Contestant("random", RandomEngine((1, 1, 1, 1), seed), episodes, False), 80))
         for seed in (3, 3)
     ]
     assert chance[0] == chance[1]

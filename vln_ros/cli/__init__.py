@@ -12,7 +12,7 @@ import vln_ros
 from vln_ros.config import ConfigError
 
 COMMANDS = ("demo", "doctor", "params", "profile", "replay", "scenes", "tiny", "train")
-BENCHES = ("engine", "nodes", "overlap", "stream", "world")
+BENCHES = ("engine", "nodes", "overlap", "policy", "stream", "world")
 
 
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> None:

@@ -21,7 +21,7 @@ from vln_ros.engine.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary, summarise
-from vln_ros.evaluation.record import EpisodeRecorder
+from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.sim.embedded import EmbeddedWorld
@@ -128,12 +128,12 @@ def misled(episodes: tuple[Episode, ...], seed: int) -> tuple[Episode, ...]:
     return tuple(replace(e, instruction=episodes[other[k]].instruction) for k, e in enumerate(episodes))
 
 
-def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeMetrics]:
+def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeRecord]:
     """All episodes of a contestant through the pipeline."""
     camera, mount = robot_camera(*(_CAMERA if contestant.looks else _UNUSED_CAMERA))
     world = EmbeddedWorld(camera, mount)
     loop = build_loop(contestant.engine, NavigatorConfig())
-    measured = []
+    records = []
     for number, episode in enumerate(tqdm(contestant.episodes, desc=contestant.name, leave=False)):
         run = EpisodeRun(
             world,
@@ -144,12 +144,15 @@ def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeMetrics]:
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, loop, number)
-        metrics = run.finish().metrics
-        assert metrics is not None, "embedded episodes have goals"
-        measured.append(metrics)
+        records.append(run.finish())
     contestant.engine.close()
     world.close()
-    return measured
+    return records
+
+
+def metrics_of(records: Sequence[EpisodeRecord]) -> list[EpisodeMetrics]:
+    """The measures of embedded episodes, which all have goals."""
+    return [r.metrics for r in records if r.metrics is not None]
 
 
 def judge(
@@ -159,7 +162,8 @@ def judge(
     for kind in kinds:
         episodes = make_episodes("val_unseen", count, kind)
         for contestant in contestants(model, profile, episodes, seed):
-            yield Verdict(kind, contestant.name, summarise(run_all(contestant, MAX_ACTIONS[kind]), seed))
+            records = run_all(contestant, MAX_ACTIONS[kind])
+            yield Verdict(kind, contestant.name, summarise(metrics_of(records), seed))
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

@@ -1,0 +1,257 @@
+"""One policy run in different ways on the same episodes: what each way costs, and what it changes.
+
+The reference is the naive way: before every decision the whole chat, all pictures included, is computed
+anew. What the engine does instead is held against it, episode by episode.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vln_ros.config import StreamConfig
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engine.model import LoadedModel
+from vln_ros.engine.profile import ContextSpec, Profile
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.script import Script
+from vln_ros.evaluation.metrics import Estimate, bootstrap_mean
+from vln_ros.evaluation.record import EpisodeRecord
+from vln_ros.sim.splits import make_episodes
+from vln_ros.training.batch import ActionWords
+from vln_ros.training.judge import MAX_ACTIONS, Contestant, metrics_of, run_all
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a policy.
+
+    Attributes:
+        recompute: forget the cache and the pictures' features before every decision.
+    """
+
+    name: str
+    profile: Profile
+    stream: StreamConfig
+    recompute: bool = False
+
+
+def ways(profile: Profile) -> list[Way]:
+    """The reference first, then the shipped way, then one change at a time.
+
+    Raises:
+        ValueError: the policy's own context is not one growing chat: there is no common reference.
+    """
+    if profile.context.strategy != "append":
+        raise ValueError(f"profile {profile.name} has context {profile.context.strategy}, not append")
+    stream = StreamConfig()
+    other = "drop" if profile.context.unasked_frames == "keep" else "keep"
+    told = profile.first_turn.replace("{image}", "{history}{image}")
+    growing = ContextSpec("append", unasked_frames=other)
+    window = ContextSpec(
+        "window_reset",
+        unasked_frames="drop",
+        reset_steps=16,
+        history_frames=4,
+        history_choice="uniform_round",
+    )
+    alone = ContextSpec(
+        "history",
+        history_frames=4,
+        history_choice="uniform_round",
+        history_empty="none",
+        history_limit=0,
+    )
+    video = ContextSpec("delayed_batch", recent_frames=4, important_frames=4, important_score=0.5)
+    return [
+        Way("full recompute", profile, stream, recompute=True),
+        Way("stream", profile, stream),
+        Way("stream, prefill when asked", profile, replace(stream, prefill_on_arrival=False)),
+        Way("stream, token by token", profile, replace(stream, decode="tokens")),
+        Way("stream, free text", profile, replace(stream, decode="free")),
+        Way("1 action per decision", profile, replace(stream, max_phrases=1)),
+        Way("2 actions per decision", profile, replace(stream, max_phrases=2)),
+        Way(f"unasked frames: {other}", replace(profile, context=growing), stream),
+        Way("budget 512 tokens, pose keyframes", profile, replace(stream, token_budget=512, recent_turns=4)),
+        Way(
+            "budget 512 tokens, appearance keyframes",
+            profile,
+            replace(stream, token_budget=512, recent_turns=4, keyframes="appearance"),
+        ),
+        Way(
+            "window of 16 actions, 4 frames of history",
+            replace(profile, context=window, first_turn=told),
+            stream,
+        ),
+        Way(
+            "every question a chat, 4 frames of history",
+            replace(profile, context=alone, next_turn=told),
+            stream,
+        ),
+        Way("collected frames as a video", replace(profile, context=video), stream),
+    ]
+
+
+class TimedEngine:
+    """An engine, and how long it takes. Implements :class:`vln_ros.protocols.Engine`.
+
+    Attributes:
+        seconds: per decision so far, frames since the decision before included.
+    """
+
+    def __init__(self, engine: QwenEngine) -> None:
+        self._engine = engine
+        self._spent_s = 0.0
+        self.seconds: list[float] = []
+
+    @property
+    def tokens(self) -> int:
+        """Query rows that went through the decoder so far."""
+        return self._engine.session.work.tokens
+
+    def start(self, instruction: Instruction) -> None:
+        self._engine.start(instruction)
+        self._spent_s = 0.0
+
+    def observe(self, frame: Frame) -> None:
+        begun = time.perf_counter()
+        self._engine.observe(frame)
+        self._spent_s += time.perf_counter() - begun
+
+    def decide(self, queue: int) -> ActionChunk:
+        begun = time.perf_counter()
+        chunk = self._engine.decide(queue)
+        self.seconds.append(self._spent_s + time.perf_counter() - begun)
+        self._spent_s = 0.0
+        return chunk
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class RecomputeEngine(TimedEngine):
+    """The slow, obvious reference: the whole run is shown to an empty engine before every decision."""
+
+    def __init__(self, engine: QwenEngine, words: ActionWords) -> None:
+        super().__init__(engine)
+        self._words = words
+        self._run: list[Frame | ActionChunk] = []
+        self._instruction = Instruction(0, "")
+
+    def start(self, instruction: Instruction) -> None:
+        self._instruction, self._run = instruction, []
+
+    def observe(self, frame: Frame) -> None:
+        self._run.append(frame)
+
+    def decide(self, queue: int) -> ActionChunk:
+        begun = time.perf_counter()
+        engine = self._engine
+        engine.start(self._instruction)
+        for event in self._run:
+            if isinstance(event, Frame):
+                engine.observe(event)
+            else:
+                engine.session.push(engine.context.question())
+                engine.context.answered(
+                    self._words.tokens([a.kind for a in event.actions]), len(event.actions)
+                )
+        chunk = engine.decide(queue)
+        self.seconds.append(time.perf_counter() - begun)
+        self._run.append(chunk)
+        return chunk
+
+
+@dataclass(frozen=True)
+class WayFigures:
+    """A row of the table.
+
+    Attributes:
+        gain: success minus the reference's, episode by episode.
+        same: share of the episodes whose actions are the reference's, one by one.
+        decisions: per episode.
+        tokens: decoder rows per decision.
+        median_ms, high_ms: engine time per decision, frames included; 50th and 95th percentile.
+    """
+
+    kind: str
+    name: str
+    episodes: int
+    success: Estimate
+    spl: Estimate
+    gain: Estimate
+    same: float
+    decisions: float
+    tokens: float
+    median_ms: float
+    high_ms: float
+
+
+def compare(
+    model: LoadedModel, profile: Profile, kind: str, count: int, seed: int, chosen: Sequence[str]
+) -> Iterator[WayFigures]:
+    """The ways with these names, or all if none is named, over the first ``count`` episodes of val_unseen.
+
+    The reference always runs, and comes first.
+    """
+    episodes = make_episodes("val_unseen", count, kind)
+    reference: list[EpisodeRecord] | None = None
+    for way in ways(profile):
+        if chosen and reference is not None and way.name not in chosen:
+            continue
+        inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream)
+        words = ActionWords(Script(model, way.profile), way.profile, model.tokens.im_end)
+        engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
+        records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind])
+        reference = reference or records
+        yield _figures(kind, way.name, engine, records, reference, seed)
+
+
+def _figures(
+    kind: str,
+    name: str,
+    engine: TimedEngine,
+    records: list[EpisodeRecord],
+    reference: list[EpisodeRecord],
+    seed: int,
+) -> WayFigures:
+    measured, before = metrics_of(records), metrics_of(reference)
+    success = np.array([float(m.success) for m in measured])
+    ms = np.array(engine.seconds) * 1e3
+    same = [
+        [s.action for s in a.steps] == [s.action for s in b.steps]
+        for a, b in zip(records, reference, strict=True)
+    ]
+    return WayFigures(
+        kind,
+        name,
+        len(records),
+        bootstrap_mean(success, seed),
+        bootstrap_mean(np.array([m.spl for m in measured]), seed),
+        bootstrap_mean(success - np.array([float(m.success) for m in before]), seed),
+        float(np.mean(same)),
+        len(ms) / len(records),
+        engine.tokens / len(ms),
+        float(np.median(ms)),
+        float(np.quantile(ms, 0.95)),
+    )
+
+
+def table(figures: Sequence[WayFigures]) -> str:
+    """Markdown; success and its gain in percent and points, with 95 % bootstrap intervals."""
+    lines = [
+        "| flats | way | success | points gained | SPL | same actions | decisions | tokens | ms (p95) |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for f in figures:
+        low, high = f.success.low * 100, f.success.high * 100
+        gain = f"{f.gain.mean * 100:+.1f} ({f.gain.low * 100:+.0f} to {f.gain.high * 100:+.0f})"
+        success = f"{f.success.mean:.1%} ({low:.0f}-{high:.0f})"
+        lines.append(
+            f"| {f.kind} | {f.name} | {success} | {gain} | {f.spl.mean:.1%} | {f.same:.0%} "
+            f"| {f.decisions:.1f} | {f.tokens:.0f} | {f.median_ms:.1f} ({f.high_ms:.1f}) |"
+        )
+    return "\n".join(lines) + "\n"
