@@ -35,7 +35,7 @@ class GatedEngine:
         self.calls: list[tuple[str, int]] = []
         self.fail_on: tuple[str, int] | None = None
         self.actions: tuple[Action, ...] = (F,)
-        self.closed_in: threading.Thread | None = None
+        self.closed = False
         self._instruction = 0
         self._stamp = 0
 
@@ -59,7 +59,7 @@ class GatedEngine:
         return ActionChunk(queue, self._instruction, self._stamp, self.actions)
 
     def close(self) -> None:
-        self.closed_in = threading.current_thread()
+        self.closed = True
 
 
 class Events:
@@ -121,7 +121,7 @@ def rig(decide_on: str = "frame") -> Iterator[Rig]:
     finally:
         it.engine.gate.set()
         it.worker.close()
-        assert it.engine.closed_in is threading.current_thread()  # after its thread has ended
+        assert not it.engine.closed  # it is whoever's made it
 
 
 def test_the_newest_frame_wins_and_every_frame_is_accounted_for() -> None:
@@ -299,14 +299,33 @@ def test_close_waits_for_the_call_in_progress() -> None:
     assert it.engine.deciding.wait(DEADLINE_S)
     closing = threading.Thread(target=it.worker.close)
     closing.start()
-    assert it.engine.closed_in is None
+    assert closing.is_alive()
     it.engine.gate.set()
     closing.join(DEADLINE_S)
-    assert it.engine.closed_in is closing
+    assert not closing.is_alive()
     it.worker.put_frame(2)  # too late, and no harm
 
 
 def test_close_before_start() -> None:
     it = Rig("frame")
     it.worker.close()
-    assert it.engine.closed_in is threading.current_thread()
+
+
+@pytest.mark.parametrize("command", [Cancel(), Pause(True), Start(Instruction(2, "elsewhere"))])
+def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Cancel | Pause | Start) -> None:
+    with rig() as it:
+        it.start(1)
+        it.worker.put_frame(1)
+        it.decided(1)
+        moving = it.events.chunks[-1]
+        it.engine.gate.clear()
+        it.engine.deciding.clear()
+        it.worker.put_frame(2)
+        assert it.engine.deciding.wait(DEADLINE_S)
+        it.worker.command(command)
+        hold = it.events.chunks[-1]  # said by this thread: nothing to wait for
+        assert (hold.actions, hold.queue, hold.instruction) == ((), moving.queue, moving.instruction)
+        it.engine.gate.set()
+        it.events.wait(lambda e: e.chunks[-1].queue > moving.queue)
+        # What was being decided all the while is not said any more.
+        assert not any(c.actions for c in it.events.chunks if c.queue > moving.queue)

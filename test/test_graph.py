@@ -59,7 +59,7 @@ def run_graph(folder: Path, episodes: Path, bridge: dict[str, Scalar], realtime:
         graph.start(NodeSpec("sim_bridge", spec))
         graph.start(NodeSpec("navigator", {**navigator, "use_sim_time": realtime}))
         if realtime:
-            graph.start(NodeSpec("executor", {"use_sim_time": True}))
+            graph.start(NodeSpec("executor", {"use_sim_time": True, "safety.obstacles": "none"}))
         assert graph.wait("sim_bridge") == 0
     result: dict[str, Any] = json.loads((folder / "result.json").read_text("utf-8"))
     return result
@@ -138,7 +138,7 @@ def test_a_node_that_ends_ends_the_graph_with_its_reason(tmp_path: Path) -> None
             GraphError, match=r"navigator ended with status 2(?s:.*)unknown parameter 'engin'.*'engine'"
         ),
     ):
-        graph.start(NodeSpec("executor", {}))
+        graph.start(NodeSpec("executor", {"safety.obstacles": "none"}))
         graph.start(NodeSpec("navigator", {"engin": "paced"}))
         graph.wait("executor")
 

@@ -122,14 +122,52 @@ def test_nothing_of_the_run_moves_after_its_stop() -> None:
     assert queue.offer(chunk(3, F, instruction=2, stamp=11)) is Acceptance.ACCEPTED
 
 
-def test_clear_keeps_the_numbers_and_reset_does_not() -> None:
+def test_a_flush_keeps_the_numbers_and_a_reset_does_not() -> None:
     queue = ActionQueue()
     queue.offer(chunk(4, F))
-    queue.clear()
+    queue.flush(10)
     assert queue.current is None
-    assert queue.offer(chunk(4, F)) is Acceptance.STALE
+    assert queue.state.queue == 0  # whoever counts on queue 4 must know
+    assert queue.offer(chunk(4, F, stamp=11)) is Acceptance.STALE
     queue.reset()
     assert queue.offer(chunk(1, F)) is Acceptance.ACCEPTED
+
+
+def test_a_queue_that_counts_on_what_was_flushed_contradicts() -> None:
+    queue = ActionQueue()
+    queue.offer(chunk(4, F, F))
+    queue.flush(10)
+    assert queue.offer(chunk(5, F, stamp=9)) is Acceptance.CONTRADICTED
+    assert queue.offer(chunk(6, F, stamp=10)) is Acceptance.ACCEPTED
+
+
+def test_a_flush_of_nothing_is_none() -> None:
+    queue = ActionQueue()
+    queue.offer(chunk(4, F, STOP))
+    run(queue, 10)
+    run(queue, 11)
+    queue.flush(20)
+    assert queue.state.queue == 4
+
+
+def test_a_navigator_that_was_restarted_counts_from_one_again() -> None:
+    queue = ActionQueue()
+    queue.offer(chunk(7, F, F, instruction=3))
+    queue.begin(1)
+    again = ActionChunk(1, 1, 2, (L,), epoch=2)
+    assert queue.offer(again) is Acceptance.ACCEPTED
+    assert (queue.state.instruction, queue.state.queue, queue.state.epoch) == (1, 1, 2)
+    assert queue.state.remaining == (L,)
+    assert queue.offer(again) is Acceptance.STALE
+
+
+def test_a_hold_sent_in_haste_has_the_number_of_the_queue_that_it_ends() -> None:
+    queue = ActionQueue()
+    queue.offer(chunk(4, F, F))
+    queue.begin(1)
+    assert queue.offer(chunk(4)) is Acceptance.ACCEPTED
+    assert queue.current is None
+    assert queue.offer(chunk(3)) is Acceptance.STALE
 
 
 def test_nothing_to_begin_or_complete_is_an_error() -> None:
@@ -144,17 +182,20 @@ class Reference:
 
     def __init__(self) -> None:
         self.numbers, self.left, self.done, self.begun = (0, 0), [], [], False
+        self.flushed = 0
 
     def offer(self, c: ActionChunk) -> Acceptance:
         same = c.instruction == self.numbers[0]
-        if (c.instruction, c.queue) <= self.numbers or (same and any(a.stop for _, a in self.done)):
+        number = (c.instruction, c.queue)
+        old = number < self.numbers or (number == self.numbers and bool(c.actions))
+        if old or (same and any(a.stop for _, a in self.done)):
             return Acceptance.STALE
         if not same:
             self.left, self.done, self.begun = [], [], False
         self.numbers = (c.instruction, c.queue)
         under_way = self.left[:1] if self.begun else []
         past = [a for s, a in self.done if s > c.frame_stamp_ns] + under_way
-        usable = [*c.actions][: len(past)] == past
+        usable = [*c.actions][: len(past)] == past and c.frame_stamp_ns >= self.flushed
         if not c.actions or not usable:
             self.left, self.begun = [], False
             return Acceptance.ACCEPTED if not c.actions else Acceptance.CONTRADICTED
@@ -170,7 +211,7 @@ class Reference:
                 st.integers(-1, 1), st.integers(-1, 2), st.integers(0, 3),
                 st.lists(st.sampled_from((F, L, STOP)), max_size=4),
             ),
-            st.sampled_from(("begin", "complete", "clear")),
+            st.sampled_from(("begin", "complete", "flush")),
         ),
         max_size=30,
     )
@@ -190,8 +231,9 @@ def test_equals_the_obvious_bookkeeping(events: list) -> None:
                     assert action == reference.left.pop(0)
                     reference.done.append((now, action))
                     reference.begun = False
-            case "clear":
-                queue.clear()
+            case "flush":
+                queue.flush(now)
+                reference.flushed = now if reference.left else reference.flushed
                 reference.left, reference.begun = [], False
             case (instruction, number, age, actions):
                 stopped = next((i + 1 for i, a in enumerate(actions) if a.stop), len(actions))

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import STOP, Action, ActionChunk, Pose, apply_action, wrap_angle
+from vln_ros.config import ExecutorConfig, SafetyConfig
+from vln_ros.datatypes import STOP, Action, ActionChunk, Pose, Velocity, apply_action, wrap_angle
 from vln_ros.motion.action_queue import Acceptance
-from vln_ros.motion.executor import Executor, ExecutorState, Output, Velocity
+from vln_ros.motion.executor import Executor, ExecutorState, Output
+from vln_ros.motion.safety import Fault
 
-CONFIG = ExecutorConfig()
+CONFIG = replace(ExecutorConfig(), delay_s=0.0, safety=replace(SafetyConfig(), obstacles="none"))
+SAFETY = CONFIG.safety
 F = Action(forward_m=0.25)
 L = Action(turn_rad=math.radians(15.0))
 R = Action(turn_rad=-math.radians(15.0))
@@ -37,22 +39,25 @@ class Unicycle:
     def stamp_ns(self) -> int:
         return round(self.now_s * 1e9)
 
-    def show(self) -> None:
-        self.executor.odometry(self.stamp_ns, self.pose, self.now_s)
+    def show(self, odometry: bool = True, heartbeat: bool = True, frames: bool = True) -> None:
+        if odometry:
+            self.executor.odometry(self.stamp_ns, self.pose, self.now_s)
+        if heartbeat:
+            self.executor.heartbeat(self.stamp_ns if frames else 1, self.now_s)
 
-    def offer(self, queue: int, *actions: Action, instruction: int = 1) -> Acceptance:
-        return self.executor.offer(ActionChunk(queue, instruction, self.stamp_ns, actions))
+    def offer(self, queue: int, *actions: Action, instruction: int = 1, epoch: int = 0) -> Acceptance:
+        return self.executor.offer(ActionChunk(queue, instruction, self.stamp_ns, actions, epoch=epoch))
 
-    def period(self, odometry: bool = True) -> Output:
+    def period(self, odometry: bool = True, heartbeat: bool = True, frames: bool = True) -> Output:
         output = self.executor.update(self.now_s)
         self.outputs.append(output)
         v, w = output.velocity.linear_m_s, output.velocity.angular_rad_s
         if not self.blocked:
             half = Pose.planar(0.0, 0.0, w * self.period_s / 2.0)
-            self.pose = self.pose @ half @ Pose.planar(v * self.period_s, 0.0, 0.0) @ half
+            side = output.velocity.lateral_m_s * self.period_s
+            self.pose = self.pose @ half @ Pose.planar(v * self.period_s, side, 0.0) @ half
         self.now_s += self.period_s
-        if odometry:
-            self.show()
+        self.show(odometry, heartbeat, frames)
         return output
 
     def until(self, state: ExecutorState, limit_s: float = 60.0) -> list[Action]:
@@ -175,10 +180,10 @@ def test_without_odometry_it_stands_and_forgets_the_queue() -> None:
     for _ in range(20):
         assert base.period().state is ExecutorState.MOVING
     lost_s = base.now_s
-    while base.now_s <= lost_s + CONFIG.odometry_timeout_s:
+    while base.now_s <= lost_s + SAFETY.odometry_timeout_s:
         assert base.period(odometry=False).state is ExecutorState.MOVING
     output = base.period(odometry=False)
-    assert output.state is ExecutorState.NO_ODOMETRY
+    assert (output.state, output.faults) == (ExecutorState.STOPPED, (Fault.NO_ODOMETRY,))
     assert output.velocity == Velocity()
     assert base.executor.queue.current is None
     base.show()
@@ -191,7 +196,8 @@ def test_no_odometry_at_all() -> None:
     executor = Executor(CONFIG)
     executor.offer(ActionChunk(1, 1, 0, (F,)))
     output = executor.update(1.0)
-    assert (output.state, output.velocity) == (ExecutorState.NO_ODOMETRY, Velocity())
+    assert (output.state, output.velocity) == (ExecutorState.STOPPED, Velocity())
+    assert output.faults == (Fault.NO_ODOMETRY, Fault.NO_HEARTBEAT)
 
 
 def test_stop_finishes_and_a_new_instruction_begins_again() -> None:
@@ -204,17 +210,20 @@ def test_stop_finishes_and_a_new_instruction_begins_again() -> None:
     assert base.until(ExecutorState.IDLE) == [L]
 
 
-def test_a_blocked_action_is_given_up_and_the_next_starts_from_where_it_stands() -> None:
+def test_a_blocked_action_stops_the_robot_and_the_next_queue_starts_from_where_it_stands() -> None:
     base = Unicycle()
     base.offer(1, F, L)
     base.blocked = True
-    while not base.period().completed:
+    while (output := base.period()).state is ExecutorState.MOVING:
         pass
     base.blocked = False
+    assert (output.faults, output.velocity, output.report) == ((Fault.BLOCKED,), Velocity(), True)
     assert base.executor.blocked == 1
     assert base.now_s - 100.0 == pytest.approx(
         CONFIG.action_timeout_s + 0.25 / CONFIG.max_linear_m_s, abs=3 * base.period_s
     )
+    assert base.executor.queue.state.queue == 0
+    assert base.offer(2, L) is Acceptance.ACCEPTED
     assert base.until(ExecutorState.IDLE) == [L]
     distance_m, heading_rad = error(base.pose, Pose.planar(0.0, 0.0, L.turn_rad))
     assert distance_m < 1e-6 + 0.02
@@ -276,9 +285,169 @@ def test_a_clock_reset_forgets_the_queue_and_takes_the_next_one() -> None:
     assert base.until(ExecutorState.IDLE) == [L]
 
 
-def test_old_odometry_is_not_fresh_because_the_node_clock_jumped_back() -> None:
+@pytest.mark.parametrize(
+    ("missing", "fault", "timeout_s"),
+    [
+        ("odometry", Fault.NO_ODOMETRY, SAFETY.odometry_timeout_s),
+        ("heartbeat", Fault.NO_HEARTBEAT, SAFETY.heartbeat_timeout_s),
+        ("frames", Fault.NO_FRAMES, SAFETY.frame_timeout_s),
+    ],
+)
+def test_what_stops_coming_stops_the_robot_within_one_period(
+    missing: str, fault: Fault, timeout_s: float
+) -> None:
     base = Unicycle()
-    base.offer(1, F)
+    base.offer(1, Action(forward_m=5.0))
+    for _ in range(10):
+        base.period()
+    begun_s = base.now_s
+    while (output := base.period(**{missing: False})).state is ExecutorState.MOVING:
+        pass
+    assert base.outputs[-1].velocity == Velocity()
+    assert output.faults == (fault,)
+    assert base.now_s - begun_s <= timeout_s + 3 * base.period_s
+    assert not output.report  # a decision now would be for nothing
+    assert base.offer(2, L) is Acceptance.REFUSED
+    reported = [base.period().report for _ in range(3)]
+    assert reported.count(True) == 1
+    assert base.executor.queue.state.queue == 0
+    assert base.offer(3, L) is Acceptance.ACCEPTED
+    assert base.until(ExecutorState.IDLE) == [L]
+
+
+def test_repeating_the_last_message_is_not_coming() -> None:
+    base = Unicycle()
+    stamp_ns, pose = base.stamp_ns, base.pose
+    base.offer(1, Action(forward_m=5.0))
+    for _ in range(round((SAFETY.odometry_timeout_s + 0.2) / base.period_s)):
+        output = base.period(odometry=False)
+        base.executor.odometry(stamp_ns, pose, base.now_s)
+    assert output.faults == (Fault.NO_ODOMETRY,)
+
+
+def test_the_clock_of_control_stands() -> None:
+    base = Unicycle()
+    base.offer(1, Action(forward_m=5.0))
+    for _ in range(10):
+        base.period()
+    assert base.executor.check(base.now_s) is None
+    late_s = base.now_s + SAFETY.odometry_timeout_s + 0.1
+    base.executor.odometry(base.stamp_ns + 1, base.pose, late_s)
+    base.executor.heartbeat(base.stamp_ns + 1, late_s)
+    output = base.executor.check(late_s)
+    assert output is not None
+    assert (output.velocity, output.faults) == (Velocity(), (Fault.NO_CLOCK,))
+    assert base.executor.queue.current is None
+    assert base.period().state is ExecutorState.STOPPED
+    assert base.executor.check(base.now_s) is None
+    assert base.period().state is ExecutorState.IDLE
+
+
+def test_a_jump_waits_for_somebody() -> None:
+    base = Unicycle()
+    base.offer(1, F, F)
     base.period()
-    output = base.executor.update(base.now_s - 50.0)
-    assert (output.state, output.velocity) == (ExecutorState.NO_ODOMETRY, Velocity())
+    base.pose = base.pose @ Pose.planar(0.5, 0.0, 0.0)
+    base.show()
+    base.now_s += base.period_s
+    base.show()
+    assert base.period().faults == (Fault.ODOMETRY_JUMP,)
+    for _ in range(5):
+        assert base.period().velocity == Velocity()
+    assert base.offer(2, F) is Acceptance.REFUSED
+    assert base.offer(3, F, epoch=7) is Acceptance.REFUSED  # a restart is nobody's word
+    base.executor.pause(False)
+    base.period()
+    assert base.offer(4, F, epoch=7) is Acceptance.ACCEPTED
+    base.pose = base.pose @ Pose.planar(0.5, 0.0, 0.0)
+    base.now_s += base.period_s
+    base.show()
+    assert base.period().faults == (Fault.ODOMETRY_JUMP,)
+    assert base.offer(5, F, instruction=2, epoch=7) is Acceptance.ACCEPTED
+    assert base.until(ExecutorState.IDLE) == [F]
+
+
+def test_bad_odometry_and_bad_queues_stop_it_once() -> None:
+    base = Unicycle()
+    for number, harm in enumerate((base.executor.bad_odometry, base.executor.bad_queue), start=1):
+        assert base.offer(number, F, F) is Acceptance.ACCEPTED
+        base.period()
+        harm()
+        assert base.period(odometry=False).velocity == Velocity()
+        base.show()
+        base.period()
+        assert base.executor.queue.current is None
+
+
+def test_pause() -> None:
+    base = Unicycle()
+    base.offer(1, F, F)
+    base.period()
+    base.executor.pause(True)
+    output = base.period()
+    assert (output.velocity, output.faults) == (Velocity(), (Fault.PAUSED,))
+    assert base.offer(2, L, instruction=2) is Acceptance.REFUSED  # a new instruction ends no pause
+    base.executor.pause(False)
+    base.period()
+    assert base.offer(3, L, instruction=2) is Acceptance.ACCEPTED
+
+
+def wall(base: Unicycle, distance_m: float) -> None:
+    points = np.stack([np.full(41, distance_m), np.linspace(-1.0, 1.0, 41)], 1)
+    base.executor.scan(base.stamp_ns, points, Pose.identity(), base.now_s)
+
+
+@pytest.mark.parametrize("appears_at_m", [3.0, 0.8, 0.5, 0.35])
+def test_it_slows_down_and_stops_before_a_wall(appears_at_m: float) -> None:
+    config = replace(CONFIG, safety=replace(SAFETY, obstacles="scan"))
+    base = Unicycle(config)
+    wall(base, 5.0)
+    base.offer(1, Action(forward_m=5.0))
+    for _ in range(20):
+        wall(base, 5.0)
+        base.period()
+    at_m = base.pose.position[0] + SAFETY.robot_radius_m + appears_at_m
+    while (output := base.period()).state is ExecutorState.MOVING:
+        wall(base, at_m - base.pose.position[0])
+    assert output.faults == (Fault.OBSTACLE,)
+    left_m = at_m - base.pose.position[0] - SAFETY.robot_radius_m
+    assert left_m > 0.1
+    if appears_at_m > SAFETY.slow_distance_m:
+        assert left_m == pytest.approx(SAFETY.stop_distance_m, abs=0.03)
+        assert base.outputs[-2].velocity.linear_m_s <= SAFETY.creep_m_s + 0.05
+    assert base.offer(2, Action(turn_rad=1.5)) is Acceptance.ACCEPTED  # turning away is free
+    while (output := base.period()).state is ExecutorState.MOVING:
+        wall(base, at_m - base.pose.position[0])
+    assert output.state is ExecutorState.IDLE
+
+
+def test_equal_actions_are_driven_as_one_and_the_next_queue_without_standing() -> None:
+    durations = {}
+    for blend in (False, True):
+        base = Unicycle(replace(CONFIG, blend=blend))
+        base.offer(1, F, F, F, F)
+        assert base.until(ExecutorState.IDLE) == [F] * 4
+        durations[blend] = base.now_s - 100.0
+        slowest = min(o.velocity.linear_m_s for o in base.outputs[8:-12])
+        assert (slowest > 0.4) is blend
+    assert durations[True] < 0.75 * durations[False]
+    base = Unicycle()
+    base.offer(1, F, F)
+    begun_ns = base.stamp_ns
+    while len(base.executor.queue.state.remaining) == 2:
+        base.period()
+    base.executor.offer(ActionChunk(2, 1, begun_ns + 1, (F, F, F, F)))
+    base.until(ExecutorState.IDLE)
+    assert min(o.velocity.linear_m_s for o in base.outputs[8:-12]) > 0.3
+
+
+def test_a_holonomic_base_returns_to_its_place_after_a_push() -> None:
+    base = Unicycle(replace(CONFIG, holonomic=True))
+    base.offer(1, Action(forward_m=1.0))
+    for _ in range(10):
+        base.period()
+    base.pose = base.pose @ Pose.planar(0.0, 0.08, 0.0)
+    base.period()
+    output = base.period()
+    assert output.velocity.lateral_m_s < 0.0
+    assert output.error.beside_m == pytest.approx(-0.08, abs=0.01)

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,31 +16,50 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
+from vln_ros.config import Scalar
+from vln_ros.datatypes import STOP, Action, ActionChunk, Pose, Velocity
 from vln_ros.ros import convert, qos
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 DEADLINE_S = 30.0
 FAR = Action(forward_m=9.0)
+ZERO = Velocity()
+# Time-outs that a loaded machine does not reach by itself.
+PARAMETERS: dict[str, Scalar] = {
+    "diagnostics_hz": 10.0,
+    "action_timeout_s": 60.0,
+    "safety.obstacles": "scan",
+    "safety.odometry_timeout_s": 1.0,
+    "safety.heartbeat_timeout_s": 1.0,
+    "safety.obstacle_timeout_s": 1.0,
+}
 
 
 class Base(Node):
-    """A base that notes what it is told and says that it stands where it is."""
+    """A base that notes what it is told and says that it stands where it is; and all that belongs to it."""
 
     def __init__(self, context: Context) -> None:
         super().__init__("base", context=context)
         self.odom = self.create_publisher(Odometry, "odom", qos.sensor("reliable", 10))
+        self.scan = self.create_publisher(LaserScan, "scan", qos.sensor("reliable", 10))
+        self.heartbeat = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.queue = self.create_publisher(JointTrajectory, "action_queue", qos.commands())
-        self.commands: list[tuple[float, float]] = []
+        self.pause = self.create_client(SetBool, "executor/pause")
+        self.change = self.create_client(ChangeState, "executor/change_state")
+        self.commands: list[Velocity] = []
         self.progress: list[ActionChunk] = []
         self.stopped = 0
         self.values: dict[str, str] = {}
@@ -50,10 +70,13 @@ class Base(Node):
         )
         self.create_subscription(Header, "stopped", self._on_stopped, qos.commands())
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
-        self.odometry_on = True
+        self.silent: set[str] = set()
+        self.pose = Pose.identity()
+        self.nearest_m = 3.0
+        self.number = 0
         self.create_timer(0.02, self._on_timer)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self)
 
     def _on_command(self, msg: Twist) -> None:
         self.commands.append(convert.velocity_from_twist(msg))
@@ -68,43 +91,69 @@ class Base(Node):
         (status,) = msg.status
         self.values, self.summary = {v.key: v.value for v in status.values}, status.message
 
+    @property
+    def now_ns(self) -> int:
+        return int(self.get_clock().now().nanoseconds)
+
+    def odometry(self) -> Odometry:
+        return convert.odometry_from_pose(self.pose, self.now_ns, "odom", "base", 0.0, 0.0)
+
     def _on_timer(self) -> None:
-        if self.odometry_on:
-            now_ns = self.get_clock().now().nanoseconds
-            self.odom.publish(convert.odometry_from_pose(Pose.identity(), now_ns, "odom", "base", 0.0, 0.0))
+        stamp = convert.time_from_stamp_ns(self.now_ns)
+        if "odom" not in self.silent:
+            self.odom.publish(self.odometry())
+        if "heartbeat" not in self.silent:
+            frame = convert.time_from_stamp_ns(1) if "frames" in self.silent else stamp
+            self.heartbeat.publish(Header(stamp=frame))
+        if "scan" not in self.silent:
+            self.scan.publish(
+                LaserScan(
+                    header=Header(stamp=stamp), angle_min=-0.5, angle_max=0.5, angle_increment=0.1,
+                    range_min=0.1, range_max=10.0, ranges=[self.nearest_m] * 11,
+                )
+            )  # fmt: skip
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + DEADLINE_S
         while not condition():
             assert time.monotonic() < deadline_s, f"{what}; {self.summary} {self.values} {self.commands[-3:]}"
-            self._executor.spin_once(0.1)
+            self._spinner.spin_once(0.1)
 
-    def offer(self, queue: int, *actions: Action, instruction: int = 1) -> None:
-        stamp_ns = self.get_clock().now().nanoseconds
-        chunk = ActionChunk(queue, instruction, stamp_ns, actions)
+    def call(self, client: object, request: object) -> bool:
+        future = client.call_async(request)  # type: ignore[attr-defined]
+        self.wait(future.done, "no answer to the service")
+        return bool(future.result().success)
+
+    def offer(self, *actions: Action, instruction: int = 1, epoch: int = 0) -> None:
+        self.number += 1
+        chunk = ActionChunk(self.number, instruction, self.now_ns, actions, epoch=epoch)
         self.queue.publish(convert.trajectory_from_chunk(chunk, "base_link", 0.5, 1.0))
+
+    def says(self, summary: str) -> None:
+        self.wait(lambda: self.summary.startswith(summary), f"it does not say {summary!r}")
 
     def moves(self) -> None:
         begun = len(self.commands)
-        self.wait(lambda: any(v > 0.1 for v, _ in self.commands[begun:]), "it does not move")
+        self.wait(lambda: any(v.linear_m_s > 0.1 for v in self.commands[begun:]), "it does not move")
 
     def stands(self) -> None:
         begun = len(self.commands)
-        self.wait(lambda: (0.0, 0.0) in self.commands[begun:], "it does not stand")
+        self.wait(lambda: self.commands[begun:].count(ZERO) >= 3, "it does not stand")
+        assert self.commands[-1] == ZERO
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Iterator[tuple[Base, Graph]]:
+@contextmanager
+def executor(folder: Path) -> Iterator[tuple[Base, Graph]]:
     context = Context()
     context.init()
     node = Base(context)
-    with Graph(tmp_path, graph_environment()) as graph:
-        graph.start(NodeSpec("executor", {"diagnostics_hz": 10.0, "action_timeout_s": 60.0}))
+    with Graph(folder, graph_environment()) as graph:
+        graph.start(NodeSpec("executor", PARAMETERS))
 
         def connected() -> bool:
             graph.check()
-            found = node.odom.get_subscription_count() and node.queue.get_subscription_count()
-            return bool(found and node.commands and node.summary == "idle")
+            inputs = (node.odom, node.queue, node.heartbeat, node.scan)
+            return all(p.get_subscription_count() for p in inputs) and node.summary == "idle"
 
         node.wait(connected, "the executor did not come up")
         yield node, graph
@@ -112,46 +161,157 @@ def base(tmp_path: Path) -> Iterator[tuple[Base, Graph]]:
     context.shutdown()
 
 
-def test_queue_stop_hold_and_lost_odometry(base: tuple[Base, Graph]) -> None:
-    node, _ = base
-    node.offer(1, FAR)
-    node.moves()
-    node.offer(2)  # a hold
-    node.stands()
-    node.offer(3, FAR)
-    node.moves()
-    node.odometry_on = False
-    node.wait(lambda: node.summary == "no odometry", "lost odometry was not reported")
-    node.stands()
-    node.odometry_on = True
-    node.wait(lambda: node.summary == "idle", "it does not recover")
-    node.offer(4, STOP)
-    node.wait(lambda: node.stopped == 1, "stop was not told")
-    node.wait(lambda: node.summary == "finished", "stop is not shown")
-    assert [c.queue for c in node.progress if not c.actions][-1] == 4
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    with executor(tmp_path_factory.mktemp("executor")) as (node, graph):
+        yield node
+        graph.check()
 
 
-def test_bad_messages_are_counted_and_do_not_move_it(base: tuple[Base, Graph]) -> None:
-    node, _ = base
-    good = convert.trajectory_from_chunk(ActionChunk(1, 1, 0, (FAR,)), "base_link", 0.5, 1.0)
+@pytest.fixture
+def base(shared: Base) -> Base:
+    """Idle, whatever the test before has left."""
+    shared.silent.clear()
+    shared.nearest_m = 3.0
+    shared.number += 100
+    shared.call(shared.pause, SetBool.Request(data=False))
+    shared.offer()
+    shared.wait(lambda: "stopped: no" not in shared.summary, "still missing something")
+    return shared
+
+
+def test_queue_hold_and_stop(base: Base) -> None:
+    base.offer(FAR)
+    base.moves()
+    base.offer()  # a hold
+    base.stands()
+    base.offer(STOP)
+    base.wait(lambda: base.stopped == 1, "stop was not told")
+    base.says("finished")
+    assert [c.queue for c in base.progress if not c.actions][-1] == base.number
+    base.offer(FAR, instruction=2)
+    base.moves()
+
+
+@pytest.mark.parametrize(
+    ("silent", "reason"),
+    [
+        ("odom", "no odometry"),
+        ("heartbeat", "no navigator heartbeat"),
+        ("frames", "no frames at the navigator"),
+        ("scan", "no scan"),
+    ],
+)
+def test_what_stops_coming_stops_the_robot_until_it_is_back(base: Base, silent: str, reason: str) -> None:
+    base.offer(FAR, instruction=9)
+    base.moves()
+    base.silent.add(silent)
+    base.says(f"stopped: {reason}")
+    base.stands()
+    reports = len(base.progress)
+    base.silent.clear()
+    base.says("idle")  # it does not go on by itself
+    base.wait(lambda: any(c.queue == 0 for c in base.progress[reports:]), "the navigator must know")
+    base.stands()
+    base.offer(FAR, instruction=9)
+    base.moves()
+
+
+def test_bad_messages_are_counted_and_stop_it(base: Base) -> None:
     for n, value in enumerate((math.nan, math.inf, -1.0), start=1):
-        good.points[0].positions[0] = value
-        node.queue.publish(good)
-        node.wait(lambda n=n: int(node.values["refused messages"]) == n, "a bad queue was not counted")
-    nan = convert.odometry_from_pose(Pose.identity(), 1, "odom", "base", 0.0, 0.0)
+        base.offer(FAR, instruction=10)
+        base.moves()
+        bad = convert.trajectory_from_chunk(ActionChunk(999, 10, 0, (FAR,)), "base_link", 0.5, 1.0)
+        bad.points[0].positions[0] = value
+        base.queue.publish(bad)
+        base.says("stopped: queue not usable")
+        assert int(base.values["refused messages"]) == n
+        base.stands()
+    base.offer(FAR, instruction=10)
+    base.moves()
+    nan = base.odometry()
     nan.pose.pose.position.y = math.nan
-    node.odom.publish(nan)
-    node.wait(lambda: int(node.values["refused messages"]) == 4, "bad odometry was not counted")
-    assert set(node.commands) == {(0.0, 0.0)}
-    node.offer(5, FAR)
-    node.moves()
+    base.odom.publish(nan)
+    base.wait(lambda: base.values.get("stopped by odometry not usable") == "1", "NaN did not stop it")
+    base.stands()
+
+
+def test_an_odometry_jump_waits_for_somebody(base: Base) -> None:
+    base.offer(FAR, instruction=11)
+    base.moves()
+    base.pose = base.pose @ Pose.planar(2.0, 0.0, 0.0)
+    base.says("stopped: odometry jumped")
+    base.stands()
+    base.offer(FAR, instruction=11)
+    base.stands()
+    base.call(base.pause, SetBool.Request(data=False))
+    base.offer(FAR, instruction=11)
+    base.moves()
+    base.pose = base.pose @ Pose.planar(2.0, 0.0, 0.0)
+    base.says("stopped: odometry jumped")
+    base.offer(FAR, instruction=12)  # a new instruction serves as well
+    base.moves()
+
+
+def test_an_obstacle_ahead_stops_it_and_turning_away_is_allowed(base: Base) -> None:
+    base.offer(FAR, instruction=13)
+    base.moves()
+    base.nearest_m = 0.35
+    base.says("stopped: obstacle")
+    base.stands()
+    base.offer(FAR, instruction=13)
+    base.stands()
+    base.offer(Action(turn_rad=1.0), instruction=13)
+    begun = len(base.commands)
+    base.wait(lambda: any(v.angular_rad_s > 0.1 for v in base.commands[begun:]), "it does not turn")
+
+
+def test_pause_holds_through_new_queues(base: Base) -> None:
+    base.offer(FAR, instruction=14)
+    base.moves()
+    assert base.call(base.pause, SetBool.Request(data=True))
+    base.says("stopped: paused")
+    base.offer(FAR, instruction=15)
+    base.stands()
+    base.call(base.pause, SetBool.Request(data=False))
+    base.says("idle")
+    base.offer(FAR, instruction=15)
+    base.moves()
+
+
+def test_a_restarted_navigator_is_listened_to(base: Base) -> None:
+    base.offer(FAR, instruction=16)
+    base.moves()
+    base.number = 0
+    base.offer(epoch=1)
+    base.stands()
+    base.offer(FAR, epoch=1)
+    base.moves()
+    base.number = 10_000
+    base.offer(instruction=1)
+
+
+def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None:
+    base.offer(FAR, instruction=17)
+    base.moves()
+    for step in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP):
+        assert base.call(base.change, ChangeState.Request(transition=Transition(id=step)))
+        base.wait(lambda: base.commands[-1] == ZERO, "the base was left moving")
+    assert base.odom.get_subscription_count() == 0
+    assert base.count_publishers("cmd_vel") == 0
+    told = len(base.commands)
+    for step in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        assert base.call(base.change, ChangeState.Request(transition=Transition(id=step)))
+    base.wait(lambda: base.summary == "idle" and len(base.commands) > told, "it did not come back")
+    base.offer(FAR, instruction=17)
+    base.moves()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_last_thing_the_base_hears_is_zero(base: tuple[Base, Graph], number: signal.Signals) -> None:
-    node, graph = base
-    node.offer(1, FAR)
-    node.moves()
-    os.kill(graph.pid("executor"), number)
-    node.wait(lambda: node.commands[-1] == (0.0, 0.0), "the base was left moving")
-    assert graph.wait("executor") == 0
+def test_the_last_thing_the_base_hears_is_zero(tmp_path: Path, number: signal.Signals) -> None:
+    with executor(tmp_path) as (base, graph):
+        base.offer(FAR)
+        base.moves()
+        os.kill(graph.pid("executor"), number)
+        base.wait(lambda: base.commands[-1] == ZERO, "the base was left moving")
+        assert graph.wait("executor") == 0

@@ -23,11 +23,11 @@ pytest.importorskip("sensor_msgs.msg", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Twist
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, RegionOfInterest
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vln_ros.datatypes import STOP, Action, ActionChunk, ActionKind, CameraModel, Pose
+from vln_ros.datatypes import STOP, Action, ActionChunk, ActionKind, CameraModel, Pose, Velocity
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 
@@ -538,7 +538,7 @@ def test_poses_and_odometry_round_trip() -> None:
     assert convert.pose_from_odometry(odometry) == POSE
     assert convert.stamp_ns_from_time(odometry.header.stamp) == STAMP_NS
     assert (odometry.header.frame_id, odometry.child_frame_id) == ("odom", "base_link")
-    assert convert.velocity_from_twist(odometry.twist.twist) == (0.25, -0.5)
+    assert convert.velocity_from_twist(odometry.twist.twist) == Velocity(0.25, -0.5)
 
 
 def test_bad_poses_and_twists() -> None:
@@ -582,18 +582,22 @@ def test_chunks_round_trip(
 
 
 CHUNK = ActionChunk(
-    7, 3, STAMP_NS, (Action(forward_m=0.25), Action(turn_rad=-math.pi / 2), Action(forward_m=0.5), STOP)
+    7,
+    3,
+    STAMP_NS,
+    (Action(forward_m=0.25), Action(turn_rad=-math.pi / 2), Action(forward_m=0.5), STOP),
+    epoch=5,
 )
 
 
 def test_points_are_displacements_with_nominal_completion_times() -> None:
     msg = convert.trajectory_from_chunk(CHUNK, "base_link", 0.25, math.pi / 4)
-    assert list(msg.joint_names) == ["forward", "turn", "stop", "instruction", "queue"]
+    assert list(msg.joint_names) == ["forward", "turn", "stop", "instruction", "queue", "epoch"]
     assert [list(p.positions) for p in msg.points] == [
-        [0.25, 0, 0, 3, 7],
-        [0, -math.pi / 2, 0, 3, 7],
-        [0.5, 0, 0, 3, 7],
-        [0, 0, 1, 3, 7],
+        [0.25, 0, 0, 3, 7, 5],
+        [0, -math.pi / 2, 0, 3, 7, 5],
+        [0.5, 0, 0, 3, 7, 5],
+        [0, 0, 1, 3, 7, 5],
     ]
     assert [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in msg.points] == [1, 3, 5, 5]
 
@@ -677,3 +681,17 @@ def test_bytes_that_are_not_utf8_arrive_as_something_that_is_refused() -> None:
 
     wire = serialize_message(String(data="go NOW")).replace(b"NOW", b"\xff\xfeW")
     assert reason(lambda: convert.instruction_from_string(deserialize_message(wire, String))) == "not_utf8"
+
+
+def test_scans() -> None:
+    scan = LaserScan(angle_min=0.0, angle_increment=math.pi / 2.0, range_min=0.1, range_max=5.0)
+    scan.ranges = [1.0, 2.0, math.nan, math.inf, 0.0, 9.0]
+    assert convert.points_from_scan(scan) == pytest.approx(np.array([[1.0, 0.0], [0.0, 2.0]]))
+    scan.angle_increment = math.nan
+    assert reason(lambda: convert.points_from_scan(scan)) == "bad_scan"
+
+
+def test_stamped_velocity() -> None:
+    msg = convert.stamped_from_velocity(Velocity(0.1, 0.2, 0.3), STAMP_NS, "base_link")
+    assert convert.velocity_from_twist(msg.twist) == Velocity(0.1, 0.2, 0.3)
+    assert (convert.stamp_ns_from_time(msg.header.stamp), msg.header.frame_id) == (STAMP_NS, "base_link")

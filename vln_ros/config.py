@@ -417,52 +417,15 @@ class ProfilingConfig:
 
 
 @dataclass(frozen=True)
-class NavigatorConfig:
-    """The navigator node."""
+class MountConfig:
+    """The depth camera and where it sits on the base."""
 
-    engine: str = option("qwen", "What decides", choices=("qwen", "expert", "paced"))
-    decide_on: str = option(
-        "progress",
-        "progress: when the executor has at most decide_ahead actions left; frame: after every frame",
-        choices=("progress", "frame"),
-    )
-    decide_ahead: int = option(
-        0,
-        "Decide when this many actions are left in the executor's queue; lockstep needs 0",
-        minimum=0,
-        maximum=64,
-        live=True,
-    )
-    lost_after_s: float = option(
-        2.0,
-        "A queue that the executor has not begun this long after its frame is taken for lost",
-        unit="s",
-        minimum=0.1,
-        maximum=60.0,
-    )
-    heartbeat_hz: float = option(10.0, "Rate of the heartbeat", unit="Hz", minimum=1.0, maximum=100.0)
-    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
-    reliability: str = option(
-        "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
-    )
-    image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
-    color_transport: str = option(
-        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
-    )
-    depth_transport: str = option(
-        "raw",
-        "raw: Image messages; compressed: CompressedImage, compressedDepth",
-        choices=("raw", "compressed"),
-    )
-    color_topic: str = option(
-        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
-    )
     depth_topic: str = option(
         "camera/aligned_depth_to_color/image_raw",
         "Depth registered to colour; /compressedDepth is appended for that transport",
     )
     camera_info_topic: str = option("camera/color/camera_info", "Calibration of the colour images")
-    base_frame: str = option("base_link", "Frame in which actions are expressed")
+    base_frame: str = option("base_link", "Frame in which actions and velocities are expressed")
     extrinsics: str = option(
         "tf",
         "Where the camera's mounting comes from. tf: base_frame from the images' frame_id, needs tf2_ros; "
@@ -483,6 +446,50 @@ class NavigatorConfig:
     camera_yaw_deg: float = option(
         0.0, "Camera turned to the left", unit="deg", minimum=-180.0, maximum=180.0
     )
+
+
+@dataclass(frozen=True)
+class NavigatorConfig(MountConfig):
+    """The navigator node."""
+
+    autostart: bool = option(True, "Configure and activate the node when its process starts")
+    engine: str = option("qwen", "What decides", choices=("qwen", "expert", "paced"))
+    decide_on: str = option(
+        "progress",
+        "progress: when the executor has at most decide_ahead actions left; frame: after every frame",
+        choices=("progress", "frame"),
+    )
+    decide_ahead: int = option(
+        0,
+        "Decide when this many actions are left in the executor's queue; lockstep needs 0",
+        minimum=0,
+        maximum=64,
+        live=True,
+    )
+    lost_after_s: float = option(
+        2.0,
+        "A queue that the executor has not begun this long after its frame is taken for lost",
+        unit="s",
+        minimum=0.1,
+        maximum=60.0,
+    )
+    heartbeat_hz: float = option(20.0, "Rate of the heartbeat", unit="Hz", minimum=1.0, maximum=100.0)
+    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
+    reliability: str = option(
+        "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
+    )
+    image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
+    color_transport: str = option(
+        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
+    )
+    depth_transport: str = option(
+        "raw",
+        "raw: Image messages; compressed: CompressedImage, compressedDepth",
+        choices=("raw", "compressed"),
+    )
+    color_topic: str = option(
+        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
+    )
     step: StepConfig = group(StepConfig)
     sync: SyncConfig = group(SyncConfig)
     qwen: QwenConfig = group(QwenConfig)
@@ -492,9 +499,81 @@ class NavigatorConfig:
 
 
 @dataclass(frozen=True)
-class ExecutorConfig:
+class SafetyConfig:
+    """When the executor stands still, whatever the queue says. Ages are measured on a steady clock."""
+
+    odometry_timeout_s: float = option(
+        0.5, "Without new odometry for this long the robot stops", unit="s", minimum=0.05, maximum=10.0
+    )
+    heartbeat_timeout_s: float = option(
+        0.5, "Without the navigator's heartbeat for this long it stops", unit="s", minimum=0.1, maximum=10.0
+    )
+    frame_timeout_s: float = option(
+        1.0,
+        "Without a new complete frame at the navigator for this long it stops",
+        unit="s",
+        minimum=0.1,
+        maximum=10.0,
+    )
+    obstacles: str = option(
+        "depth", "Where obstacles are looked for", choices=("none", "depth", "scan", "both")
+    )
+    obstacle_timeout_s: float = option(
+        0.7, "Without new depth (or scan) for this long it stops", unit="s", minimum=0.05, maximum=10.0
+    )
+    stop_distance_m: float = option(
+        0.15,
+        "It stops when the free way ahead of its edge is shorter",
+        unit="m",
+        minimum=0.0,
+        maximum=3.0,
+        live=True,
+    )
+    slow_distance_m: float = option(
+        0.6,
+        "It slows down when the free way ahead of its edge is shorter",
+        unit="m",
+        minimum=0.0,
+        maximum=3.0,
+        live=True,
+    )
+    creep_m_s: float = option(
+        0.05, "Speed at the end of the slow-down zone", unit="m/s", minimum=0.01, maximum=0.5
+    )
+    reaction_s: float = option(
+        0.15, "Age of the depth and delay of the base together", unit="s", minimum=0.0, maximum=1.0
+    )
+    robot_radius_m: float = option(
+        0.25, "Radius of the circle that holds the robot", unit="m", minimum=0.05, maximum=2.0
+    )
+    min_height_m: float = option(
+        0.1, "What is lower is floor; above base_link", unit="m", minimum=-2.0, maximum=2.0
+    )
+    max_height_m: float = option(
+        1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0
+    )
+    scan_x_m: float = option(
+        0.0, "Laser scanner's position in base_link, forward", unit="m", minimum=-3.0, maximum=3.0
+    )
+    scan_y_m: float = option(
+        0.0, "Laser scanner's position in base_link, left", unit="m", minimum=-3.0, maximum=3.0
+    )
+    scan_yaw_deg: float = option(
+        0.0, "Laser scanner turned to the left", unit="deg", minimum=-180.0, maximum=180.0
+    )
+    max_jump_m: float = option(
+        0.2, "Odometry that moves this much too far has jumped", unit="m", minimum=0.01, maximum=10.0
+    )
+    max_jump_deg: float = option(
+        15.0, "Odometry that turns this much too far has jumped", unit="deg", minimum=0.5, maximum=180.0
+    )
+
+
+@dataclass(frozen=True)
+class ExecutorConfig(MountConfig):
     """The executor: action queue and odometry to velocities."""
 
+    autostart: bool = option(True, "Configure and activate the node when its process starts")
     rate_hz: float = option(20.0, "Control rate", unit="Hz", minimum=5.0, maximum=200.0)
     max_linear_m_s: float = option(
         0.5, "Largest forward velocity", unit="m/s", minimum=0.01, maximum=3.0, live=True
@@ -508,23 +587,49 @@ class ExecutorConfig:
     max_angular_accel_rad_s2: float = option(
         3.0, "Largest turn acceleration", unit="rad/s^2", minimum=0.05, maximum=50.0, live=True
     )
-    linear_gain: float = option(3.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0)
-    angular_gain: float = option(4.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0)
+    linear_gain: float = option(5.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0)
+    angular_gain: float = option(5.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0)
     position_tolerance_m: float = option(
-        0.02, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5
+        0.01, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5
     )
     heading_tolerance_deg: float = option(
-        1.0, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0
+        0.7, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0
     )
+    lookahead_m: float = option(
+        0.3,
+        "A base beside its line steers toward the point this far ahead on it",
+        unit="m",
+        minimum=0.05,
+        maximum=5.0,
+    )
+    delay_s: float = option(
+        0.1, "From a command to its effect in the odometry", unit="s", minimum=0.0, maximum=1.0
+    )
+    blend: bool = option(True, "Drive equal actions in a row as one; false: every action ends standing")
+    holonomic: bool = option(False, "The base can also move sideways")
+    stamped_cmd_vel: bool = option(False, "cmd_vel is TwistStamped instead of Twist")
     action_timeout_s: float = option(
-        4.0, "An action that has not ended by then is given up (blocked)", unit="s", minimum=0.5, maximum=60.0
-    )
-    odometry_timeout_s: float = option(
-        0.5, "Without odometry for this long the robot stops", unit="s", minimum=0.05, maximum=10.0
+        4.0,
+        "An action that has not ended this long after its due time is blocked, and the robot stops",
+        unit="s",
+        minimum=0.5,
+        maximum=60.0,
     )
     diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
-    base_frame: str = option("base_link", "Frame in which velocities are expressed")
     profiling: ProfilingConfig = group(ProfilingConfig)
+    safety: SafetyConfig = group(SafetyConfig)
+
+    def __post_init__(self) -> None:
+        s = self.safety
+        if s.slow_distance_m < s.stop_distance_m:
+            raise ConfigError(
+                f"safety.slow_distance_m = {s.slow_distance_m}: must be at least safety.stop_distance_m = "
+                f"{s.stop_distance_m}"
+            )
+        if s.max_height_m <= s.min_height_m:
+            raise ConfigError(
+                f"safety.max_height_m = {s.max_height_m}: must be above min_height_m = {s.min_height_m}"
+            )
 
 
 @dataclass(frozen=True)

@@ -322,6 +322,15 @@ def apply_action(pose: Pose, action: Action) -> Pose:
 
 
 @dataclass(frozen=True)
+class Velocity:
+    """A planar velocity in the base frame; ``lateral_m_s`` is to the left, for holonomic bases."""
+
+    linear_m_s: float = 0.0
+    angular_rad_s: float = 0.0
+    lateral_m_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class Instruction:
     """What the robot was told, and a number that tells one telling from the next.
 
@@ -345,6 +354,8 @@ class ActionChunk:
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
         wanted: what the model would have said without the grammar, where it differs; else None.
+        epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
+            counts from 1 again. Numbers of different epochs cannot be compared.
     """
 
     queue: int
@@ -353,6 +364,7 @@ class ActionChunk:
     actions: tuple[Action, ...]
     probabilities: tuple[float, ...] = field(default=())
     wanted: str | None = None
+    epoch: int = 0
 
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):

@@ -75,6 +75,14 @@ def build_engine(config: NavigatorConfig) -> Engine:
     raise ConfigError(f"engine = {config.engine!r}: unknown")
 
 
+def free_memory(config: NavigatorConfig) -> None:
+    """After the engine that the options name was closed and forgotten: give back what it held."""
+    if config.engine == "qwen":
+        from vln_ros.engine.model import free_memory as free
+
+        free()
+
+
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
     return DecisionLoop(engine, config.decide_on, config.decide_ahead, round(config.lost_after_s * 1e9))

@@ -65,6 +65,7 @@ def _measure(folder: Path, episodes: Path, ahead: int, decision_ms: float) -> Ov
     out = folder / f"ahead-{ahead}"
     navigator: dict[str, Scalar] = {
         "engine": "expert",
+        "extrinsics": "parameters",
         "expert.episodes": str(episodes),
         "expert.decision_ms": decision_ms,
         "decide_ahead": ahead,

@@ -82,7 +82,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             with Graph(out / "logs", graph_environment()) as graph:
                 graph.start(NodeSpec("navigator", navigator))
-                graph.start(NodeSpec("executor", node_parameters(options, out)))
+                # There is no robot that could run into something.
+                executor: dict[str, Scalar] = {"safety.obstacles": "none", **node_parameters(options, out)}
+                graph.start(NodeSpec("executor", executor))
                 graph.start(NodeSpec("bag_player", player, quiet=False))
                 if graph.wait("bag_player"):
                     return 1

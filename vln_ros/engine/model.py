@@ -7,10 +7,13 @@ released ``Qwen2_5_VLForConditionalGeneration``, unpatched.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import importlib.util
 import json
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -431,3 +434,15 @@ def _fingerprint(folder: Path, weights: list[Path]) -> str:
             f.seek(max(0, size - edge))
             digest.update(f.read(edge))
     return digest.hexdigest()[:16]
+
+
+def free_memory() -> None:
+    """Give the memory of models that nobody holds any more back to the device and the system."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        # glibc keeps what was freed for itself; a musl system has no such call, and no need.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -80,6 +80,7 @@ class EngineWorker(Generic[Raw]):
         self._closing = False
         self._frames = 0
         self._frame: Frame | None = None
+        self._last: ActionChunk | None = None
         self.frames_processed = 0
         """Since the start of the worker. Written by its thread only."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -97,12 +98,11 @@ class EngineWorker(Generic[Raw]):
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread after the call in progress, and free the engine."""
+        """End the thread after the call in progress. The engine is left to whoever made it."""
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._loop.engine.close()
 
     def put_frame(self, raw: Raw) -> None:
         with self._lock:
@@ -115,12 +115,28 @@ class EngineWorker(Generic[Raw]):
         self._wake.set()
 
     def command(self, command: Command) -> None:
+        """What ends the queue in execution is said at once, however long the engine still computes."""
         with self._lock:
             if isinstance(command, Start):
                 # Frames from before the instruction belong to the run before.
                 self.mailbox.clear()
             self._commands.append(command)
+            last = self._last
+            if self._overtaking and last is not None and last.actions:
+                # Under the number of the queue that it ends: the count is the worker's.
+                hold = ActionChunk(last.queue, last.instruction, last.frame_stamp_ns, ())
+                self._say(hold, None, 0.0)
         self._wake.set()
+
+    @property
+    def _overtaking(self) -> bool:
+        """A command waits before which nothing may be decided any more."""
+        return any(isinstance(c, Start | Cancel) or c == Pause(True) for c in self._commands)
+
+    def _say(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
+        """Under the lock: what is said and what overtakes it keep their order."""
+        self._last = chunk
+        self._events.on_chunk(chunk, frame, decide_ms)
 
     def _run(self) -> None:
         while True:
@@ -133,7 +149,8 @@ class EngineWorker(Generic[Raw]):
             except Exception as error:
                 hold = self._loop.cancel()
                 if hold is not None:
-                    self._events.on_chunk(hold, None, 0.0)
+                    with self._lock:
+                        self._say(hold, None, 0.0)
                 self._events.on_failure(error)
                 self._wake.set()  # what came after the one that failed is still waiting
 
@@ -158,8 +175,10 @@ class EngineWorker(Generic[Raw]):
             begun = time.monotonic()
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
-            with span(PUBLICATION, chunk.queue):
-                self._events.on_chunk(chunk, self._frame, decide_ms)
+            with self._lock:
+                if not self._overtaking:
+                    with span(PUBLICATION, chunk.queue):
+                        self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
 
     def _apply(self, command: Command) -> None:
@@ -176,7 +195,8 @@ class EngineWorker(Generic[Raw]):
             case DecideAhead(actions):
                 self._loop.decide_ahead = actions
         if chunk is not None:
-            self._events.on_chunk(chunk, None, 0.0)
+            with self._lock:
+                self._say(chunk, None, 0.0)
 
     def _observe(self, raw: Raw) -> None:
         begun = time.monotonic()

@@ -18,19 +18,22 @@ class Acceptance(Enum):
     """Older than what the queue already knows, or after the stop that ended its run: dropped."""
     CONTRADICTED = "contradicted"
     """Since its frame was seen, the robot did something else: queue flushed, a new decision is due."""
+    REFUSED = "refused"
+    """The robot is kept standing by a fault: dropped."""
 
 
 @dataclass(frozen=True)
 class QueueState:
     """What is left to do, and of which queue. Queue and instruction are 0 before the first one.
 
-    After a contradiction the queue is 0 again: whoever decides learns that the queue it counts on
-    is not being executed, and can tell that from one that has been executed to its end.
+    After a contradiction or a flush the queue is 0 again: whoever decides learns that the queue it
+    counts on is not being executed, and can tell that from one that has been executed to its end.
     """
 
     instruction: int
     queue: int
     remaining: tuple[Action, ...]
+    epoch: int = 0
 
 
 class ActionQueue:
@@ -39,15 +42,20 @@ class ActionQueue:
     A chunk answers one frame and is planned from where the robot was in that frame. If the robot
     went on moving while the model thought, the chunk's first actions must be those that it has
     executed meanwhile; they are skipped. If they are not, the chunk contradicts what was done and
-    cannot be used.
+    cannot be used. Nor can one whose frame is older than a flush that cut an action short.
+
+    A hold is taken even under the number of the queue that is being executed: it may have been sent in
+    haste, beside the one who counts.
     """
 
     HISTORY = 64
 
     def __init__(self) -> None:
+        self._epoch = 0
         self._instruction = 0
         self._queue = 0
         self._taken = True
+        self._flushed_ns = 0
         self._remaining: deque[Action] = deque()
         self._begun_ns: int | None = None
         self._executed: deque[tuple[int, Action]] = deque(maxlen=self.HISTORY)
@@ -56,7 +64,9 @@ class ActionQueue:
 
     @property
     def state(self) -> QueueState:
-        return QueueState(self._instruction, self._queue if self._taken else 0, tuple(self._remaining))
+        return QueueState(
+            self._instruction, self._queue if self._taken else 0, tuple(self._remaining), self._epoch
+        )
 
     @property
     def current(self) -> Action | None:
@@ -65,9 +75,14 @@ class ActionQueue:
 
     def offer(self, chunk: ActionChunk) -> Acceptance:
         """Take over a new chunk, or say why not."""
+        if chunk.epoch != self._epoch:  # the navigator was restarted: its numbers begin anew
+            self.reset()
+            self._epoch = chunk.epoch
         same_run = chunk.instruction == self._instruction
         stopped = same_run and bool(self._executed) and self._executed[-1][1].stop
-        if stopped or (chunk.instruction, chunk.queue) <= (self._instruction, self._queue):
+        known, offered = (self._instruction, self._queue), (chunk.instruction, chunk.queue)
+        hasty = not chunk.actions and offered == known
+        if stopped or (offered <= known and not hasty):
             self.stale += 1
             return Acceptance.STALE
         in_progress = self.current if same_run and self._begun_ns is not None else None
@@ -76,7 +91,8 @@ class ActionQueue:
             # An action under way is finished first, so it counts as done.
             done.append(in_progress)
         self._instruction, self._queue = chunk.instruction, chunk.queue
-        self._taken = not chunk.actions or list(chunk.actions[: len(done)]) == done
+        follows = list(chunk.actions[: len(done)]) == done and chunk.frame_stamp_ns >= self._flushed_ns
+        self._taken = not chunk.actions or follows
         if not self._taken:
             self._remaining.clear()
             self._begun_ns = None
@@ -106,14 +122,22 @@ class ActionQueue:
         self._executed.append((stamp_ns, action))
         return action
 
-    def clear(self) -> None:
-        """Flush. The numbers are kept, so that a queue from before the flush stays stale."""
+    def flush(self, stamp_ns: int) -> None:
+        """Forget what is queued. The numbers are kept, so that a queue from before stays stale.
+
+        Args:
+            stamp_ns: of the newest odometry: queues that answer older frames count on what was flushed.
+        """
+        if self._remaining:
+            self._flushed_ns = stamp_ns
+            self._taken = False
         self._remaining.clear()
         self._begun_ns = None
 
     def reset(self) -> None:
         """Forget everything, the numbers too: after a clock reset nothing can be compared with before."""
-        self.clear()
+        self._remaining.clear()
+        self._begun_ns = None
         self._executed.clear()
-        self._instruction = self._queue = 0
+        self._instruction = self._queue = self._flushed_ns = 0
         self._taken = True

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
+import numpy.typing as npt
+
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import Action, ActionChunk, ActionKind, Pose, apply_action, wrap_angle
-from vln_ros.motion.action_queue import Acceptance, ActionQueue, QueueState
+from vln_ros.datatypes import (
+    Action,
+    ActionChunk,
+    ActionKind,
+    CameraModel,
+    Float64Array,
+    Pose,
+    Velocity,
+    apply_action,
+    wrap_angle,
+)
+from vln_ros.motion.action_queue import Acceptance, ActionQueue
+from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
+from vln_ros.motion.safety import LATCHED, STANDING, Fault, Watch, jumped
+from vln_ros.motion.tracking import GoalError, goal_error, predict, track
 
-
-@dataclass(frozen=True)
-class Velocity:
-    """A planar velocity in the base frame."""
-
-    linear_m_s: float = 0.0
-    angular_rad_s: float = 0.0
+_NS = 1e9
+_KEPT_ANCHOR_M = 0.1
+_KEPT_ANCHOR_RAD = math.radians(10.0)
 
 
 class ExecutorState(Enum):
@@ -25,7 +39,8 @@ class ExecutorState(Enum):
     MOVING = "moving"
     FINISHED = "finished"
     """The model said stop; a new instruction begins a new run."""
-    NO_ODOMETRY = "no odometry"
+    STOPPED = "stopped"
+    """By a fault. The queue is gone."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +50,31 @@ class Output:
     Attributes:
         velocity: to be sent to the base now.
         state: of the executor.
+        faults: why it stands, in the state STOPPED.
         completed: actions that ended in this period (a stop counts).
-        remaining_m, remaining_rad: error to the goal of the action in progress.
+        action: in progress.
+        error: what is left to its goal.
+        report: what is left of the queue has changed otherwise than by a new queue: tell the navigator.
     """
 
     velocity: Velocity
     state: ExecutorState
+    faults: tuple[Fault, ...]
     completed: tuple[Action, ...]
-    remaining_m: float
-    remaining_rad: float
+    action: Action | None
+    error: GoalError
+    report: bool
 
 
 class Executor:
-    """Tracks the queue action by action in the odometry frame. One thread owns it.
+    """Tracks the queue action by action in the odometry frame, and stands still when in doubt.
 
-    The goal of an action is where the previous one was to end, moved by the action, so errors do
-    not add up; only after a blocked action, or a queue from a standstill, is the goal taken from
-    the odometry.
+    The goal of an action is where the previous one was to end, moved by the action, so errors do not
+    add up; only after the robot was stopped, or pushed, is the goal taken from the odometry. Equal actions
+    in a row are driven as one.
+
+    One thread owns it. ``now_s`` is always of one steady clock, and only used for the age of things; the
+    time of control is counted in periods, so that simulated time may run at any speed.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
@@ -59,141 +82,259 @@ class Executor:
         self.queue = ActionQueue()
         self.blocked = 0
         self.clock_resets = 0
+        self.stops: dict[Fault, int] = dict.fromkeys(Fault, 0)
+        """How often each fault has stopped the robot."""
+        self.clearance_m = math.inf
+        """The free way ahead of the robot's edge, at the last period in which it drove."""
+        self.watch = Watch(config)
+        self.obstacles = ObstacleMemory(config.safety.min_height_m, config.safety.max_height_m)
+        self._held: set[Fault] = set()
+        self._faults: tuple[Fault, ...] = ()
+        self._report = False
+        self._updated_s: float | None = None
         self._pose: Pose | None = None
-        self._pose_s = -math.inf
         self._pose_stamp_ns = 0
-        self._now_s = -math.inf
         self._goal: Pose | None = None
-        self._goal_since_s = 0.0
+        self._error = GoalError()
+        self._allowed_periods = 0
         self._anchor: Pose | None = None
-        self._sent = Velocity()
+        underway = max(1, round(config.delay_s * config.rate_hz))
+        self._sent: deque[Velocity] = deque([Velocity()], maxlen=underway)
         self._finished = False
 
+    # ------------------------------------------------------------------ what comes in
+
     def offer(self, chunk: ActionChunk) -> Acceptance:
-        """A queue from the navigator."""
-        previous = self.queue.state
+        """A queue from the navigator. While a fault lasts, none is taken, but a new instruction ends a
+        fault that waits for one."""
+        before = self.queue.state
         in_progress = self._goal is not None
         acceptance = self.queue.offer(chunk)
         if acceptance is Acceptance.STALE:
             return acceptance
-        if chunk.instruction != previous.instruction:
+        restarted = chunk.epoch != before.epoch  # that alone is nobody's word that all is well
+        if chunk.instruction > before.instruction and not (restarted and before.epoch):
+            self._release(LATCHED)
+        if chunk.instruction != before.instruction or restarted:
             self._finished = False
-        if not (in_progress and acceptance is Acceptance.ACCEPTED and self._still_current(previous)):
+        if chunk.actions and not STANDING.issuperset(self._faults):
+            self.queue.flush(self._pose_stamp_ns)
+            acceptance = Acceptance.REFUSED
+        kept = bool(before.remaining) and self.queue.current == before.remaining[0]
+        if in_progress and not (acceptance is Acceptance.ACCEPTED and kept):
             self._drop_goal()
+            self._anchor = None
+        if acceptance is Acceptance.ACCEPTED and chunk.actions:
+            self._release(STANDING)
         return acceptance
 
-    def _still_current(self, previous: QueueState) -> bool:
-        return bool(previous.remaining) and self.queue.current == previous.remaining[0]
-
     def odometry(self, stamp_ns: int, pose: Pose, now_s: float) -> None:
-        """Newest odometry; ``now_s`` is the node's clock, used for its age only.
+        """Newest odometry. A late one is ignored.
 
-        A late one is ignored. One older by more than ``odometry_timeout_s`` means that the clock was
-        reset: the queue is forgotten, for it was planned in the time before.
+        One older by more than the time-out means that the clock was reset: the queue is forgotten, for
+        it was planned in the time before.
         """
-        back_s = (self._pose_stamp_ns - stamp_ns) / 1e9
-        if back_s > self.config.odometry_timeout_s:
+        timeout_s = self.config.safety.odometry_timeout_s
+        between_s = (stamp_ns - self._pose_stamp_ns) / _NS
+        if -between_s > timeout_s:
             self.queue.reset()
             self._drop_goal()
+            self.obstacles.clear()
             self.clock_resets += 1
-        elif back_s > 0.0:
+        elif between_s <= 0.0:
             return
-        self._pose, self._pose_stamp_ns, self._pose_s = pose, stamp_ns, now_s
+        elif self._pose is not None and jumped(self.config, self._pose, pose, between_s):
+            self._hold(Fault.ODOMETRY_JUMP)
+            self.obstacles.clear()
+        self._pose, self._pose_stamp_ns = pose, stamp_ns
+        self.watch.came(Fault.NO_ODOMETRY, stamp_ns, now_s)
 
     @property
     def odometry_stamp_ns(self) -> int:
         return self._pose_stamp_ns
 
-    def flush(self) -> None:
-        """Stand still and forget the queue."""
-        self.queue.clear()
-        self._drop_goal()
+    def bad_odometry(self) -> None:
+        """An odometry message that is no pose (NaN)."""
+        self._hold(Fault.BAD_ODOMETRY)
+
+    def bad_queue(self) -> None:
+        """A queue that cannot be read: who sends it cannot be trusted with the queue before it."""
+        self._hold(Fault.BAD_QUEUE)
+
+    def heartbeat(self, frame_stamp_ns: int, now_s: float) -> None:
+        """The navigator lives; ``frame_stamp_ns`` is the stamp of its newest complete frame, 0 before."""
+        self.watch.beat(now_s)
+        if frame_stamp_ns:
+            self.watch.came(Fault.NO_FRAMES, frame_stamp_ns, now_s)
+
+    def depth(
+        self,
+        stamp_ns: int,
+        depth_m: npt.NDArray[np.float32],
+        camera: CameraModel,
+        base_from_optical: Pose,
+        now_s: float,
+    ) -> None:
+        """A depth image ``[H, W]`` in metres."""
+        self.watch.came(Fault.NO_DEPTH, stamp_ns, now_s)
+        if self._pose is not None:
+            self.obstacles.see(depth_m, camera, self._pose @ base_from_optical, self._pose)
+
+    def scan(self, stamp_ns: int, points: Float64Array, base_from_scanner: Pose, now_s: float) -> None:
+        """A laser scan ``[N, 2]`` in the scanner's frame, metres."""
+        self.watch.came(Fault.NO_SCAN, stamp_ns, now_s)
+        if self._pose is not None:
+            self.obstacles.scan(points, self._pose @ base_from_scanner)
+
+    def pause(self, paused: bool) -> None:
+        """Stand until told otherwise. Going on also ends the faults that wait for somebody."""
+        if paused:
+            self._hold(Fault.PAUSED)
+        else:
+            self._release(LATCHED | {Fault.PAUSED})
+
+    # ------------------------------------------------------------------ what goes out
 
     def update(self, now_s: float) -> Output:
-        """One control period at time ``now_s`` of the node's clock."""
+        """One control period."""
+        self._updated_s = now_s
+        self._judge(now_s)
+        if self._faults:
+            return self._output(Velocity(), ())
         completed: list[Action] = []
-        if now_s < self._now_s:  # odometry is only as fresh as this clock says: begin anew
-            self._pose = None
-        self._now_s = now_s
-        if self._pose is None or now_s - self._pose_s > self.config.odometry_timeout_s:
-            self.flush()
-            return self._output(Velocity(), ExecutorState.NO_ODOMETRY, completed)
-        pose = self._pose
+        velocity = self._step(completed)
+        if self._held & STANDING:
+            self._judge(now_s)
+            velocity = Velocity()
+        return self._output(velocity, tuple(completed))
+
+    def check(self, now_s: float) -> Output | None:
+        """To be called on a steady clock: what to send if the clock of control stands or a stream has ended
+        between two periods; None if all is well."""
+        if self._updated_s is None:
+            return None
+        if now_s - self._updated_s > self.config.safety.odometry_timeout_s:
+            self._held.add(Fault.NO_CLOCK)
+        else:
+            self._held.discard(Fault.NO_CLOCK)
+        self._judge(now_s)
+        return self._output(Velocity(), ()) if self._faults else None
+
+    def _hold(self, fault: Fault) -> None:
+        self._held.add(fault)
+
+    def _release(self, faults: frozenset[Fault]) -> None:
+        self._held -= faults
+        self._report |= bool(self._faults) and faults.issuperset(self._faults)
+        self._faults = tuple(f for f in self._faults if f not in faults)
+
+    def _judge(self, now_s: float) -> None:
+        """Which faults there are now. A new one flushes; when the last has gone, the navigator must know."""
+        missing = self.watch.missing(now_s)
+        faults = tuple(f for f in Fault if f in self._held or f in missing)
+        for fault in faults:
+            self.stops[fault] += fault not in self._faults
+        if faults and (self.queue.current is not None or set(faults) - set(self._faults)):
+            self.queue.flush(self._pose_stamp_ns)
+            self._drop_goal()
+            self._anchor = None
+            self._report = STANDING.issuperset(faults)
+        if self._faults and not faults:
+            self._report = True
+        self._faults = faults
+
+    def _drop_goal(self) -> None:
+        self._goal = None
+        self._error = GoalError()
+
+    def _step(self, completed: list[Action]) -> Velocity:
+        assert self._pose is not None  # otherwise there were no odometry
+        c = self.config
+        periods = round(c.delay_s * c.rate_hz)
+        pose = predict(self._pose, list(self._sent)[-periods:] if periods else (), 1.0 / c.rate_hz)
         while (action := self.queue.current) is not None:
             if action.stop:
                 completed.append(self.queue.complete(self._pose_stamp_ns))
                 self._finished = True
-                self._drop_goal()
+                self._anchor = None
                 break
             if self._goal is None:
-                self._goal = apply_action(self._anchor or pose, action)
-                self._goal_since_s = now_s
-                self.queue.begin(self._pose_stamp_ns)
-            along_m, heading_rad = self._error(pose, self._goal)
-            if self._reached(action, along_m, heading_rad):
+                self._begin(pose, action)
+            assert self._goal is not None
+            self._error = goal_error(pose, self._goal)
+            further = self._further(action)
+            if self._reached(action, further):
                 self._anchor = self._goal
-            elif now_s - self._goal_since_s > self._allowed_s(action):
+                self._drop_goal()
+                completed.append(self.queue.complete(self._pose_stamp_ns))
+                continue
+            self._allowed_periods -= 1
+            if self._allowed_periods < 0:
                 self.blocked += 1
-                self._anchor = None
-                self._sent = Velocity()  # it stands, whatever it was sent
-            else:
-                return self._output(
-                    self._track(action, along_m, heading_rad), ExecutorState.MOVING, completed
-                )
-            self._goal = None
-            completed.append(self.queue.complete(self._pose_stamp_ns))
-        state = ExecutorState.FINISHED if self._finished else ExecutorState.IDLE
-        return self._output(Velocity(), state, completed)
+                self._hold(Fault.BLOCKED)
+                return Velocity()
+            velocity = self._slow_down(pose, action, further)
+            if velocity is None:
+                self._hold(Fault.OBSTACLE)
+                return Velocity()
+            return velocity
+        return Velocity()
 
-    def _drop_goal(self) -> None:
-        self._goal = None
-        self._anchor = None
-
-    def _allowed_s(self, action: Action) -> float:
-        """The time-out, beside what the action takes at full speed: a long one is not a blocked one."""
+    def _begin(self, pose: Pose, action: Action) -> None:
+        anchor = self._anchor
+        if anchor is not None:
+            pushed_m = float(np.linalg.norm(anchor.position[:2] - pose.position[:2]))
+            turned_rad = abs(wrap_angle(anchor.yaw_rad - pose.yaw_rad))
+            if pushed_m > _KEPT_ANCHOR_M or turned_rad > _KEPT_ANCHOR_RAD:
+                anchor = None
+        self._goal = apply_action(anchor or pose, action)
         c = self.config
         travel_s = action.forward_m / c.max_linear_m_s + abs(action.turn_rad) / c.max_angular_rad_s
-        return c.action_timeout_s + travel_s
+        self._allowed_periods = round((c.action_timeout_s + travel_s) * c.rate_hz)
+        self.queue.begin(self._pose_stamp_ns)
 
-    @staticmethod
-    def _error(pose: Pose, goal: Pose) -> tuple[float, float]:
-        """Distance along the goal's heading and heading error that are left."""
-        offset = goal.position - pose.position
-        along = offset[0] * math.cos(goal.yaw_rad) + offset[1] * math.sin(goal.yaw_rad)
-        return float(along), wrap_angle(goal.yaw_rad - pose.yaw_rad)
+    def _further(self, action: Action) -> float:
+        """What the equal actions right behind this one add to it, metres or radians."""
+        if not self.config.blend:
+            return 0.0
+        behind = itertools.islice(self.queue.state.remaining, 1, None)
+        equal = itertools.takewhile(lambda a: a.kind is action.kind, behind)
+        return sum(a.forward_m + abs(a.turn_rad) for a in equal)
 
-    def _reached(self, action: Action, along_m: float, heading_rad: float) -> bool:
+    def _reached(self, action: Action, further: float) -> bool:
+        c, error = self.config, self._error
+        straight = abs(error.heading_rad) <= math.radians(c.heading_tolerance_deg)
         if action.kind is ActionKind.FORWARD:
-            return along_m <= self.config.position_tolerance_m
-        return abs(heading_rad) <= math.radians(self.config.heading_tolerance_deg)
+            return error.along_m <= 0.0 if further else error.along_m <= c.position_tolerance_m and straight
+        if further:
+            return math.copysign(1.0, action.turn_rad) * error.heading_rad <= 0.0
+        return straight
 
-    def _track(self, action: Action, along_m: float, heading_rad: float) -> Velocity:
-        c, sent, step_s = self.config, self._sent, 1.0 / self.config.rate_hz
-        angular = _approach(
-            heading_rad, sent.angular_rad_s, c.angular_gain, c.max_angular_rad_s, c.max_angular_accel_rad_s2,
-            step_s,
-        )  # fmt: skip
-        linear = _approach(
-            along_m if action.kind is ActionKind.FORWARD else 0.0, sent.linear_m_s, c.linear_gain,
-            c.max_linear_m_s, c.max_linear_accel_m_s2, step_s,
-        )  # fmt: skip
-        return Velocity(max(0.0, linear), angular)
+    def _slow_down(self, pose: Pose, action: Action, further: float) -> Velocity | None:
+        """The next velocity, slower before an obstacle; None where it must not go on."""
+        c, s = self.config, self.config.safety
+        sent = self._sent[-1]
+        velocity = track(c, action, self._error, further, sent, c.max_linear_m_s)
+        if s.obstacles == "none" or (velocity.linear_m_s == 0.0 and velocity.lateral_m_s == 0.0):
+            return velocity
+        self.clearance_m = free = clearance_m(self.obstacles.around(pose), velocity, s.robot_radius_m)
+        speed = math.hypot(sent.linear_m_s, sent.lateral_m_s)
+        needed = speed * s.reaction_s + speed**2 / (2.0 * c.max_linear_accel_m_s2)
+        if free <= s.stop_distance_m or free < needed:
+            return None
+        if free < s.slow_distance_m:
+            share = (free - s.stop_distance_m) / (s.slow_distance_m - s.stop_distance_m)
+            limit = min(c.max_linear_m_s, max(s.creep_m_s, c.max_linear_m_s * share))
+            velocity = track(c, action, self._error, further, sent, limit)
+        return velocity
 
-    def _output(self, velocity: Velocity, state: ExecutorState, completed: list[Action]) -> Output:
-        self._sent = velocity
-        along = heading = 0.0
-        if self._goal is not None and self._pose is not None:
-            along, heading = self._error(self._pose, self._goal)
-        return Output(velocity, state, tuple(completed), along, heading)
-
-
-def _approach(
-    error: float, sent: float, gain: float, limit: float, acceleration: float, step_s: float
-) -> float:
-    """The next velocity toward an error of zero: never above ``limit``, never so fast that it could not
-    brake in time, nor further from what was sent last than ``acceleration`` allows in one period."""
-    change = acceleration * step_s
-    # The way of the period until this velocity is replaced is gone before any braking begins.
-    braking = math.sqrt(2.0 * acceleration * abs(error) + change**2) - change
-    wanted = math.copysign(min(limit, gain * abs(error), braking), error)
-    return max(sent - change, min(sent + change, wanted))
+    def _output(self, velocity: Velocity, completed: tuple[Action, ...]) -> Output:
+        self._sent.append(velocity)
+        if self._faults:
+            state = ExecutorState.STOPPED
+        elif self._goal is not None:
+            state = ExecutorState.MOVING
+        else:
+            state = ExecutorState.FINISHED if self._finished else ExecutorState.IDLE
+        report, self._report = self._report or bool(completed), False
+        return Output(velocity, state, self._faults, completed, self.queue.current, self._error, report)

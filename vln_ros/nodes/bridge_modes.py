@@ -10,7 +10,7 @@ from geometry_msgs.msg import Twist
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
-from vln_ros.datatypes import ActionChunk
+from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
 from vln_ros.ros import convert, qos
 
@@ -112,7 +112,7 @@ class RealTime:
         self._tick_ns = round(1e9 / c.odometry_hz)
         self._image_ns = round(1e9 / c.image_hz)
         self._run: EpisodeRun | None = None
-        self._velocity = (0.0, 0.0)
+        self._velocity = Velocity()
         self._commanded_ns = 0
         self._next_image_ns = 0
         self._left: ActionChunk | None = None
@@ -125,18 +125,19 @@ class RealTime:
     def tick(self, run: EpisodeRun) -> None:
         """One odometry period."""
         if run is not self._run:
-            self._run, self._velocity, self._left = run, (0.0, 0.0), None
+            self._run, self._velocity, self._left = run, Velocity(), None
             self._next_image_ns = run.stamp_ns
         c = self._bridge.config
         if run.stamp_ns - self._commanded_ns > c.command_timeout_s * 1e9:
-            self._velocity = (0.0, 0.0)
-        run.drive(*self._velocity, self._tick_ns)
+            self._velocity = Velocity()
+        linear_m_s, angular_rad_s = self._velocity.linear_m_s, self._velocity.angular_rad_s
+        run.drive(linear_m_s, angular_rad_s, self._tick_ns)
         topics = self._bridge.topics
         topics.clock(run.stamp_ns)
-        topics.odometry(run.stamp_ns, run.world.pose, *self._velocity)
+        topics.odometry(run.stamp_ns, run.world.pose, linear_m_s, angular_rad_s)
         if run.stamp_ns >= self._next_image_ns:
             self._next_image_ns += self._image_ns
-            run.note(*self._velocity)
+            run.note(linear_m_s, angular_rad_s)
             topics.images(run.observe(len(self._left.actions) if self._left else 0))
         if run.elapsed_s > c.max_episode_s:
             run.end("time limit")
@@ -145,7 +146,7 @@ class RealTime:
         try:
             self._velocity = convert.velocity_from_twist(msg)
         except convert.MessageError as error:
-            self._velocity = (0.0, 0.0)
+            self._velocity = Velocity()
             self._bridge.get_logger().error(str(error))
         if self._run is not None:
             self._commanded_ns = self._run.stamp_ns

@@ -2,126 +2,147 @@
 
 from __future__ import annotations
 
-from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
-from nav_msgs.msg import Odometry
+from dataclasses import replace
+
+from geometry_msgs.msg import Twist, TwistStamped
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.duration import Duration
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import ActionChunk
-from vln_ros.motion.action_queue import Acceptance
-from vln_ros.motion.executor import Executor, ExecutorState
+from vln_ros.datatypes import ActionChunk, Velocity
+from vln_ros.motion.executor import Executor, ExecutorState, Output
+from vln_ros.motion.safety import Fault
+from vln_ros.nodes.executor_input import ExecutorInput
+from vln_ros.nodes.executor_report import ControlTimes, ExecutorReport, described, health
+from vln_ros.nodes.managed import ManagedNode
 from vln_ros.nodes.node_profiling import NodeProfiling
-from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.nodes.running import run_node
 from vln_ros.profiling.spans import span
 from vln_ros.ros import convert, qos
-from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
 ENDING_WAIT_NS = 500_000_000
-"""How long the process waits for the base to have heard its last velocity."""
+"""How long it waits for the base to have heard its last velocity."""
 
 
-class ExecutorNode(ProcessNode):
-    """See docs/nodes.md for topics and parameters. Thin: the state machine is in vln_ros.motion."""
+class ExecutorNode(ManagedNode):
+    """See docs/executor.md for topics, states and faults. Thin: the state machine is in vln_ros.motion."""
 
     def __init__(self) -> None:
         super().__init__("executor")
-        self.config = c = declare_config(self, ExecutorConfig)
-        self._profiling = NodeProfiling(self, c.profiling)
-        self._executor = Executor(c)
-        self._state = ExecutorState.IDLE
-        self._refused = 0
-        self._command_pub = self.create_publisher(Twist, "cmd_vel", qos.commands())
+        self.config = declare_config(self, ExecutorConfig)
+        self._profiling = NodeProfiling(self, self.config.profiling)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._core: Executor | None = None
+        bind_live_parameters(self, self.config, self._reconfigure)
+
+    def configure(self) -> None:
+        command = TwistStamped if self.config.stamped_cmd_vel else Twist
+        self._command_pub = self.create_publisher(command, "cmd_vel", qos.commands())
         self._progress_pub = self.create_publisher(JointTrajectory, "queue_progress", qos.commands())
         self._stopped_pub = self.create_publisher(Header, "stopped", qos.commands())
-        self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
-        self.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 1))
-        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
-        self.create_timer(1.0 / c.rate_hz, self._control)
-        self.create_timer(1.0 / c.diagnostics_hz, self._diagnose)
-        bind_live_parameters(self, c, self._reconfigure)
+        self._report = ExecutorReport(self, self.config.base_frame)
 
-    def close(self) -> None:
-        """The last velocity that the base hears from this process is zero."""
-        self._command_pub.publish(convert.twist_from_velocity(0.0, 0.0))
+    def activate(self) -> None:
+        """Nothing is kept from before: what moved the robot meanwhile, this node does not know."""
+        c = self.config
+        self._core = Executor(c)
+        self._times = ControlTimes(1.0 / c.rate_hz)
+        self._state: tuple[ExecutorState, tuple[Fault, ...]] = (ExecutorState.IDLE, ())
+        self._input = ExecutorInput(self, c, self._core, self._now_s, self._report_progress)
+        # Control goes with simulated time where there is one; nothing else may depend on a clock that
+        # can stand still or jump.
+        simulated = self.get_parameter("use_sim_time").value
+        self.create_timer(
+            1.0 / c.rate_hz, self._control, clock=self.get_clock() if simulated else self._steady
+        )
+        self.create_timer(1.0 / c.rate_hz, self._check, clock=self._steady)
+        self.create_timer(1.0 / c.diagnostics_hz, self._diagnose, clock=self._steady)
+        self.create_service(SetBool, "~/pause", self._on_pause)
+
+    def deactivate(self) -> None:
+        """The last velocity that the base hears from this node is zero."""
+        if self._core is None:
+            return
+        self._core = None
+        self._send(Velocity())
         # A process that ends at once takes what is still on its way with it.
         self._command_pub.wait_for_all_acked(Duration(nanoseconds=ENDING_WAIT_NS))
+
+    def close(self) -> None:
+        super().close()
         self._profiling.close()
 
     def _reconfigure(self, config: ExecutorConfig) -> None:
-        self._executor.config = config
+        self.config = config
+        if self._core is not None:
+            self._core.config = config
+
+    @property
+    def _active(self) -> Executor:
+        assert self._core is not None, "callbacks exist only while the node is active"
+        return self._core
 
     def _now_s(self) -> float:
-        return float(self.get_clock().now().nanoseconds) / 1e9
+        return float(self._steady.now().nanoseconds) / 1e9
 
-    def _on_odometry(self, msg: Odometry) -> None:
-        try:
-            pose = convert.pose_from_odometry(msg)
-            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
-        except convert.MessageError as error:
-            self._refuse(error)  # and the age of the last good one runs on
-            return
-        self._executor.odometry(stamp_ns, pose, self._now_s())
+    def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._active.pause(request.data)
+        response.success = True
+        response.message = "paused" if request.data else "going on with the next queue"
+        return response
 
-    def _on_queue(self, msg: JointTrajectory) -> None:
-        try:
-            chunk = convert.chunk_from_trajectory(msg)
-        except convert.MessageError as error:
-            self._refuse(error)
-            return
-        if self._executor.offer(chunk) is not Acceptance.STALE:
-            self._report_progress()
-
-    def _refuse(self, error: convert.MessageError) -> None:
-        self._refused += 1
-        self.get_logger().warning(str(error), throttle_duration_sec=2.0)
+    # ------------------------------------------------------------------ what goes out
 
     def _control(self) -> None:
+        self._times.tick()
         with span("executor"):
-            output = self._executor.update(self._now_s())
+            output = self._active.update(self._now_s())
+        self._apply(output)
+
+    def _check(self) -> None:
+        output = self._active.check(self._now_s())
+        if output is not None:
+            self._apply(output)
+
+    def _apply(self, output: Output) -> None:
         # A robot that is to stand still is told so all the time: a lost message must not leave it moving.
-        velocity = output.velocity
-        self._command_pub.publish(convert.twist_from_velocity(velocity.linear_m_s, velocity.angular_rad_s))
-        if output.state is not self._state:
-            self.get_logger().info(f"{self._state.value} -> {output.state.value}")
-            self._state = output.state
-        if output.completed:
+        self._send(output.velocity)
+        if (output.state, output.faults) != self._state:
+            self._state = output.state, output.faults
+            self.get_logger().info(described(*self._state))
+            self._diagnose()
+        if output.report:
             self._report_progress()
         if any(action.stop for action in output.completed):
-            stamp = convert.time_from_stamp_ns(self._executor.odometry_stamp_ns)
+            stamp = convert.time_from_stamp_ns(self._active.odometry_stamp_ns)
             self._stopped_pub.publish(Header(stamp=stamp, frame_id=self.config.base_frame))
+        self._report.publish(output, self._active.odometry_stamp_ns)
+
+    def _send(self, velocity: Velocity) -> None:
+        if self.config.stamped_cmd_vel:
+            now_ns = self.get_clock().now().nanoseconds
+            stamped = convert.stamped_from_velocity(velocity, now_ns, self.config.base_frame)
+            self._command_pub.publish(stamped)
+        else:
+            self._command_pub.publish(convert.twist_from_velocity(velocity))
 
     def _report_progress(self) -> None:
-        state = self._executor.queue.state
-        left = ActionChunk(state.queue, state.instruction, self._executor.odometry_stamp_ns, state.remaining)
-        c = self.config
+        state, c = self._active.queue.state, self.config
+        stamp_ns = self._active.odometry_stamp_ns
+        left = ActionChunk(state.queue, state.instruction, stamp_ns, state.remaining, epoch=state.epoch)
         self._progress_pub.publish(
             convert.trajectory_from_chunk(left, c.base_frame, c.max_linear_m_s, c.max_angular_rad_s)
         )
 
     def _diagnose(self) -> None:
-        executor, queue = self._executor, self._executor.queue
-        no_odometry = self._state is ExecutorState.NO_ODOMETRY
-        health = Health(
-            Level.ERROR if no_odometry else Level.OK,
-            self._state.value,
-            (
-                ("instruction", queue.state.instruction),
-                ("queue", queue.state.queue),
-                ("actions left", len(queue.state.remaining)),
-                ("stale queues", queue.stale),
-                ("contradicted queues", queue.contradicted),
-                ("blocked actions", executor.blocked),
-                ("clock resets", executor.clock_resets),
-                ("refused messages", self._refused),
-                *self._profiling.values(),
-            ),
-        )
-        stamp_ns = self.get_clock().now().nanoseconds
-        self._diagnostics_pub.publish(diagnostics_from_health(health, "vln_ros: executor", "", stamp_ns))
+        last, now_s = self._report.last, self._now_s()
+        is_now = health(self._active, *self._state, last, self._times, self._input.refused, now_s)
+        self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from vln_ros.config import ConfigError
+from vln_ros.nodes.managed import ManagedNode
 from vln_ros.ros.environment import prepare_environment
 
 
@@ -59,11 +60,13 @@ def _complete_on_signal(done: Future) -> None:
     signal.set_wakeup_fd(writing.detach())
 
 
-def run_node(make: Callable[[], ProcessNode]) -> None:
+def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     """Spin one node until SIGINT or SIGTERM; exits the process with 2 when it cannot be configured.
 
     One thread runs all callbacks, so the state of a node needs no locks; whatever takes long runs
-    in a worker thread of its own. When :meth:`ProcessNode.close` is called, it can still publish.
+    in a worker thread of its own. When ``close`` is called, the node can still publish.
+
+    A managed node is configured and activated if its option ``autostart`` says so.
     """
     prepare_environment()
     signal.signal(signal.SIGINT, _interrupt)  # a shell's background job would ignore it
@@ -71,6 +74,9 @@ def run_node(make: Callable[[], ProcessNode]) -> None:
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()
+        if isinstance(node, ManagedNode) and node.get_parameter("autostart").value and not node.start():
+            node.close()
+            raise ConfigError(f"{node.get_name()} cannot start: {node.failure}")
     except ConfigError as error:
         print(error, file=sys.stderr)
         rclpy.utilities.try_shutdown()

@@ -64,6 +64,8 @@ class SensorInput:
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
         self._sync_wait = Waits("sync wait")
+        self.newest_ns = 0
+        """Stamp of the newest complete frame."""
         self.refused: Counter[str] = Counter()
         """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
 
@@ -141,6 +143,7 @@ class SensorInput:
             else:
                 if mount is None:
                     return
+                self.newest_ns = aligned.stamp_ns
                 self._deliver(RawFrame(aligned, self._camera, mount, time.monotonic()))
             self._incomplete.popleft()
 

@@ -63,7 +63,7 @@ class SimBridge(ProcessNode):
         self.create_timer(period_s, self._tick, clock=self._steady)
         self._progress = tqdm(total=len(self._episodes), unit="episode", file=sys.stderr, disable=None)
         self._next = iter(self._episodes)
-        self._instruction = 0
+        self._epoch = self._instruction = 0
         self._stamp_ns = RESET_PAUSE_NS
         self._successes = 0
         self._asked_s = time.monotonic()
@@ -147,7 +147,9 @@ class SimBridge(ProcessNode):
             return
         if self.run is None:
             return
-        if not self.answered:
+        if chunk.epoch != self._epoch:  # another life of the navigator: its numbers begin anew
+            self._epoch, self._instruction, self.answered = chunk.epoch, chunk.instruction, True
+        elif not self.answered:
             # Any queue under a new number will do: the hold itself may have been overwritten.
             self.answered = chunk.instruction > self._instruction
             self._instruction = max(self._instruction, chunk.instruction)

@@ -20,14 +20,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Transform, Twist, Vector3
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Transform, Twist, TwistStamped, Vector3
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, apply_action
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, Velocity, apply_action
 
 Rgb = npt.NDArray[np.uint8]
 DepthM = npt.NDArray[np.float32]
@@ -474,28 +474,54 @@ def odometry_from_pose(
     """``pose`` is frame_from_child; the velocities are forward and about z, in the child frame."""
     msg = Odometry(header=_header(stamp_ns, frame_id), child_frame_id=child_frame_id)
     msg.pose.pose = pose_to_pose(pose)
-    msg.twist.twist = twist_from_velocity(linear_m_s, angular_rad_s)
+    msg.twist.twist = twist_from_velocity(Velocity(linear_m_s, angular_rad_s))
     return msg
 
 
-def velocity_from_twist(msg: Twist) -> tuple[float, float]:
-    """Forward m/s and rad/s about z of a planar base. Errors: ``not_finite``."""
-    linear_m_s, angular_rad_s = float(msg.linear.x), float(msg.angular.z)
-    if not (math.isfinite(linear_m_s) and math.isfinite(angular_rad_s)):
-        raise MessageError("not_finite", f"twist is not finite: {linear_m_s} m/s, {angular_rad_s} rad/s")
-    return linear_m_s, angular_rad_s
+def velocity_from_twist(msg: Twist) -> Velocity:
+    """Of a planar base. Errors: ``not_finite``."""
+    velocity = Velocity(float(msg.linear.x), float(msg.angular.z), float(msg.linear.y))
+    if not all(math.isfinite(v) for v in (msg.linear.x, msg.linear.y, msg.angular.z)):
+        raise MessageError("not_finite", f"twist is not finite: {velocity}")
+    return velocity
 
 
-def twist_from_velocity(linear_m_s: float, angular_rad_s: float) -> Twist:
-    return Twist(linear=Vector3(x=float(linear_m_s)), angular=Vector3(z=float(angular_rad_s)))
+def twist_from_velocity(velocity: Velocity) -> Twist:
+    return Twist(
+        linear=Vector3(x=float(velocity.linear_m_s), y=float(velocity.lateral_m_s)),
+        angular=Vector3(z=float(velocity.angular_rad_s)),
+    )
+
+
+def stamped_from_velocity(velocity: Velocity, stamp_ns: int, frame_id: str) -> TwistStamped:
+    return TwistStamped(header=_header(stamp_ns, frame_id), twist=twist_from_velocity(velocity))
+
+
+# ------------------------------------------------------------------------------------- laser scans
+
+
+def points_from_scan(msg: LaserScan) -> npt.NDArray[np.float64]:
+    """``[N, 2]`` metres in the scanner's frame (x forward, y left); readings out of range are left out.
+
+    Errors: ``bad_scan`` (angles or limits that are not finite, or no increment).
+    """
+    limits = (msg.angle_min, msg.angle_increment, msg.range_min, msg.range_max)
+    if not all(math.isfinite(v) for v in limits) or msg.angle_increment == 0.0:
+        raise MessageError("bad_scan", f"scan has angles and ranges {limits}")
+    ranges = np.asarray(msg.ranges, np.float64)
+    angles = msg.angle_min + msg.angle_increment * np.arange(len(ranges))
+    with np.errstate(invalid="ignore"):
+        hit = (ranges >= msg.range_min) & (ranges <= msg.range_max)  # false for NaN and infinity
+    ranges, angles = ranges[hit], angles[hit]
+    return np.stack([ranges * np.cos(angles), ranges * np.sin(angles)], 1)
 
 
 # ---------------------------------------------------------------------------------- action queues
 
 _MOTION_JOINTS = ("forward", "turn", "stop")
-_NUMBER_JOINTS = ("instruction", "queue")
+_NUMBER_JOINTS = ("instruction", "queue", "epoch")
 CHUNK_JOINTS = _MOTION_JOINTS + _NUMBER_JOINTS
-"""Joints of the queue's trajectory: metres, radians, 0 or 1, and two constant numbers."""
+"""Joints of the queue's trajectory: metres, radians, 0 or 1, and three constant numbers."""
 
 
 def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
@@ -519,9 +545,9 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
         rows.append([float(point.positions[c]) for c in columns])
     numbers = rows[0][3:]
     if any(not (0.0 <= n < 2.0**53 and n.is_integer()) for n in numbers):
-        raise MessageError("bad_number", f"instruction and queue must be whole numbers from 0, got {numbers}")
+        raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be whole numbers from 0, got {numbers}")
     if any(row[3:] != numbers for row in rows):
-        raise MessageError("bad_number", "instruction and queue must be the same in every point")
+        raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be the same in every point")
     actions = []
     for i, (forward_m, turn_rad, stop, *_) in enumerate(rows):
         if len(rows) == 1 and forward_m == turn_rad == stop == 0.0:
@@ -533,7 +559,8 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
         except ValueError as e:
             raise MessageError("bad_action", f"point {i}: {e}") from e
     try:
-        return ActionChunk(int(numbers[1]), int(numbers[0]), stamp_ns, tuple(actions))
+        instruction, queue, epoch = (int(n) for n in numbers)
+        return ActionChunk(queue, instruction, stamp_ns, tuple(actions), epoch=epoch)
     except ValueError as e:
         raise MessageError("bad_action", str(e)) from e
 
@@ -552,7 +579,7 @@ def trajectory_from_chunk(
         angular_rad_s: the same for turns.
     """
     msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=list(CHUNK_JOINTS))
-    numbers = [float(chunk.instruction), float(chunk.queue)]
+    numbers = [float(chunk.instruction), float(chunk.queue), float(chunk.epoch)]
     elapsed_s = 0.0
     points = []
     for action in chunk.actions:

@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, NavigatorConfig
+from vln_ros.config import ConfigError, MountConfig
 from vln_ros.datatypes import Pose
 from vln_ros.ros.convert import MessageError, pose_from_transform
 
@@ -33,7 +33,7 @@ class Mounting(Protocol):
 class FixedMounting:
     """The six parameters."""
 
-    def __init__(self, config: NavigatorConfig) -> None:
+    def __init__(self, config: MountConfig) -> None:
         self._pose = base_from_optical(
             config.camera_x_m,
             config.camera_y_m,
@@ -82,7 +82,7 @@ class TfMounting:
         return pose
 
 
-def make_mounting(node: Node, config: NavigatorConfig) -> Mounting:
+def make_mounting(node: Node, config: MountConfig) -> Mounting:
     """What ``extrinsics`` says.
 
     Raises:

@@ -1,0 +1,86 @@
+"""What makes a robot stand still: the faults, and the watch over everything that must keep coming."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+import numpy as np
+
+from vln_ros.config import ExecutorConfig
+from vln_ros.datatypes import Pose, wrap_angle
+
+
+class Fault(Enum):
+    """Why the robot stands. The value is what people read on /diagnostics."""
+
+    NO_ODOMETRY = "no odometry"
+    BAD_ODOMETRY = "odometry not usable"
+    ODOMETRY_JUMP = "odometry jumped"
+    NO_HEARTBEAT = "no navigator heartbeat"
+    NO_FRAMES = "no frames at the navigator"
+    NO_DEPTH = "no depth"
+    NO_SCAN = "no scan"
+    NO_CLOCK = "the control clock stands"
+    BAD_QUEUE = "queue not usable"
+    OBSTACLE = "obstacle"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+
+
+STANDING = frozenset({Fault.OBSTACLE, Fault.BLOCKED, Fault.BAD_QUEUE, Fault.BAD_ODOMETRY})
+"""Over as soon as the robot stands: the next queue is judged on its own."""
+LATCHED = frozenset({Fault.ODOMETRY_JUMP})
+"""Stay until somebody resumes, or tells a new instruction."""
+
+
+class Watch:
+    """The age of every stream, on a steady clock, and the faults that follow from it.
+
+    A stream whose stamps stand still has stopped, however often its last message is repeated.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        safety = config.safety
+        self._timeouts_s = {
+            Fault.NO_ODOMETRY: safety.odometry_timeout_s,
+            Fault.NO_HEARTBEAT: safety.heartbeat_timeout_s,
+            Fault.NO_FRAMES: safety.frame_timeout_s,
+        }
+        if safety.obstacles in ("depth", "both"):
+            self._timeouts_s[Fault.NO_DEPTH] = safety.obstacle_timeout_s
+        if safety.obstacles in ("scan", "both"):
+            self._timeouts_s[Fault.NO_SCAN] = safety.obstacle_timeout_s
+        self._last_s = dict.fromkeys(self._timeouts_s, -math.inf)
+        self._stamps_ns: dict[Fault, int] = {}
+
+    def came(self, missing: Fault, stamp_ns: int, now_s: float) -> None:
+        """Something came of the stream that would otherwise be ``missing``."""
+        if stamp_ns != self._stamps_ns.get(missing):
+            self._stamps_ns[missing] = stamp_ns
+            self._last_s[missing] = now_s
+
+    def beat(self, now_s: float) -> None:
+        """A heartbeat: its coming counts, whatever it says."""
+        self._last_s[Fault.NO_HEARTBEAT] = now_s
+
+    def missing(self, now_s: float) -> list[Fault]:
+        late = [fault for fault, limit_s in self._timeouts_s.items() if now_s - self._last_s[fault] > limit_s]
+        if Fault.NO_HEARTBEAT in late and Fault.NO_FRAMES in late:
+            late.remove(Fault.NO_FRAMES)  # only the navigator can tell
+        return late
+
+    def ages_s(self, now_s: float) -> dict[Fault, float]:
+        """Time since the last message of each stream that is watched; inf before the first."""
+        return {fault: now_s - last_s for fault, last_s in self._last_s.items()}
+
+
+def jumped(config: ExecutorConfig, before: Pose, after: Pose, between_s: float) -> bool:
+    """Odometry went farther in this time than the robot can."""
+    safety = config.safety
+    moved_m = float(np.linalg.norm(after.position - before.position))
+    turned_rad = abs(wrap_angle(after.yaw_rad - before.yaw_rad))
+    return (
+        moved_m > safety.max_jump_m + 2.0 * config.max_linear_m_s * between_s
+        or turned_rad > math.radians(safety.max_jump_deg) + 2.0 * config.max_angular_rad_s * between_s
+    )

@@ -1,0 +1,121 @@
+"""What the executor hears: subscriptions, and the count of everything refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, LaserScan
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory
+
+from vln_ros.config import ExecutorConfig
+from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.motion.action_queue import Acceptance
+from vln_ros.motion.executor import Executor
+from vln_ros.ros import convert, qos
+from vln_ros.ros.mounting import make_mounting
+
+
+class ExecutorInput:
+    """Hands messages on to the state machine, as values. What cannot be used makes the robot stand.
+
+    Args:
+        node: gets the subscriptions.
+        config: which topics, and where the sensors sit.
+        core: the state machine.
+        now_s: the steady clock.
+        accepted: called when a queue has changed what is left to do.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        config: ExecutorConfig,
+        core: Executor,
+        now_s: Callable[[], float],
+        accepted: Callable[[], None],
+    ) -> None:
+        self._node, self._config, self._core = node, config, core
+        self._now_s, self._accepted = now_s, accepted
+        self.refused = 0
+        """Messages that could not be used."""
+        self._camera: CameraModel | None = None
+        safety = config.safety
+        self._base_from_scanner = Pose.planar(
+            safety.scan_x_m, safety.scan_y_m, math.radians(safety.scan_yaw_deg)
+        )
+        sensor = qos.sensor("best_effort", 1)
+        node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
+        node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
+        node.create_subscription(Header, "navigator_heartbeat", self._on_heartbeat, sensor)
+        if safety.obstacles in ("depth", "both"):
+            self._mounting = make_mounting(node, config)
+            node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
+            node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
+        if safety.obstacles in ("scan", "both"):
+            node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
+
+    def _on_odometry(self, msg: Odometry) -> None:
+        try:
+            pose = convert.pose_from_odometry(msg)
+            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+        except convert.MessageError as error:
+            self._refuse(error)
+            self._core.bad_odometry()
+            return
+        self._core.odometry(stamp_ns, pose, self._now_s())
+
+    def _on_queue(self, msg: JointTrajectory) -> None:
+        try:
+            chunk = convert.chunk_from_trajectory(msg)
+        except convert.MessageError as error:
+            self._refuse(error)
+            self._core.bad_queue()
+            return
+        if self._core.offer(chunk) in (Acceptance.ACCEPTED, Acceptance.CONTRADICTED):
+            self._accepted()
+
+    def _on_heartbeat(self, msg: Header) -> None:
+        try:
+            self._core.heartbeat(convert.stamp_ns_from_time(msg.stamp), self._now_s())
+        except convert.MessageError as error:
+            self._refuse(error)
+
+    def _on_depth(self, msg: Image) -> None:
+        try:
+            depth_m = convert.depth_from_image(msg)
+            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+            mount = self._mounting.at(msg.header.frame_id, stamp_ns)
+            if mount is None:
+                frames = f"{self._config.base_frame} to {msg.header.frame_id}"
+                raise convert.MessageError("no_transform", f"no transform from {frames} on /tf")
+            camera = self._camera
+            if camera is None or depth_m.shape != (camera.height, camera.width):
+                topic = self._config.camera_info_topic
+                raise convert.MessageError("no_camera_info", f"depth without its camera_info on {topic}")
+        except convert.MessageError as error:
+            self._refuse(error)
+            return
+        self._core.depth(stamp_ns, depth_m, camera, mount, self._now_s())
+
+    def _on_camera_info(self, msg: CameraInfo) -> None:
+        try:
+            self._camera = convert.camera_from_info(msg)
+        except convert.MessageError as error:
+            self._refuse(error)
+
+    def _on_scan(self, msg: LaserScan) -> None:
+        try:
+            points = convert.points_from_scan(msg)
+            stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+        except convert.MessageError as error:
+            self._refuse(error)
+            return
+        self._core.scan(stamp_ns, points, self._base_from_scanner, self._now_s())
+
+    def _refuse(self, error: convert.MessageError) -> None:
+        self.refused += 1
+        self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)
