@@ -2,7 +2,9 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,12 +61,49 @@ def test_command_writes_table_json_and_plots(
     assert {p.name for p in (tmp_path / "plots").iterdir()} == {"frame_cost.png", "sweep_frames.png"}
 
 
+def request_of(frames: int) -> Request:
+    return Request("c", "cpu", "float32", frames, 84, 56, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("fits", "stride", "log"), [(64, 1, []), (20, 4, [64, 32]), (1, 64, [64, 32, 16, 8, 4, 2])]
+)
+def test_out_of_memory_steps_down_and_still_compares(fits: int, stride: int, log: list[int]) -> None:
+    def measure(way: str, request: Request) -> Any:
+        if way == "native" and len(request.shown) > fits:
+            raise bench_stream.OutOfMemoryError("too much")
+        return way, len(request.shown)
+
+    steps: list[bench_stream.StepDown] = []
+    request, streaming, native = bench_stream._compare(request_of(64), measure, {}, steps)
+    assert request.stride == stride
+    assert (streaming, native) == (("streaming", 64 // stride), ("native", 64 // stride))
+    assert [s.shown for s in steps] == log
+    assert all("too much" in s.describe() for s in steps)
+
+
+def test_a_single_frame_that_does_not_fit_is_an_error() -> None:
+    def measure(way: str, request: Request) -> Any:
+        raise bench_stream.OutOfMemoryError("too much")
+
+    with pytest.raises(ConfigError, match="single frame"):
+        bench_stream._compare(request_of(3), measure, {}, [])
+
+
+@pytest.mark.slow
+def test_a_process_that_hits_its_limit_says_so(checkpoint: str, tmp_path: Path) -> None:
+    request = replace(request_of(4), checkpoint=checkpoint, memory_limit_mb=200)
+    with pytest.raises(bench_stream.OutOfMemoryError, match="memory"):
+        bench_stream._measure("native", request, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--size", "640"], "WIDTHxHEIGHT"),
         (["--size", "10x10"], "at least 28x28"),
         (["--frames", "0"], "--frames = 0"),
+        (["--memory-limit-mb", "-1"], "memory-limit-mb = -1"),
         (["--fps", "0"], "rates must be positive"),
     ],
 )

@@ -7,19 +7,34 @@ import importlib
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import vln_ros
+from vln_ros.cli.bench_record import run_bench
 from vln_ros.config import ConfigError
 
-COMMANDS = ("demo", "doctor", "params", "profile", "replay", "scenes", "tiny", "train")
-BENCHES = ("engine", "nodes", "overlap", "policy", "stream", "world")
+COMMANDS = ("demo", "doctor", "params", "plan", "profile", "replay", "scenes", "tiny", "train")
+BENCHES = (
+    "engine",
+    "graph",
+    "nodes",
+    "overlap",
+    "policy",
+    "profiling",
+    "roofline",
+    "setup",
+    "stream",
+    "world",
+)
 
 
-def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> None:
+def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
     command = importlib.import_module(f"vln_ros.cli.{module}")
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)
     parser.set_defaults(run=command.run)
+    return command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
     benches = bench.add_subparsers(required=True, metavar="BENCH")
     for name in BENCHES:
+        module = _add(benches, name, f"bench_{name}")
+        benches.choices[name].set_defaults(run=partial(run_bench, name, module.run))
+    for name in ("all", "page"):
         _add(benches, name, f"bench_{name}")
     return parser
 

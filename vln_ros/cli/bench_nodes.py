@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ import numpy as np
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 
+TITLE = "Camera streams and recordings through the nodes"
 HELP = "Measure the graph: camera streams with and without the shared-memory profile, and replays"
 FRAMES = 240
 FRAME_HZ = 30.0
@@ -52,7 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         streams = [
@@ -282,3 +280,52 @@ def _print_replays(replays: dict[str, dict[str, Any]]) -> None:
             f"{frames['processed']:>11}{taken['p50']:>14.1f} /{taken['p95']:>6.1f}"
             f"{r['navigator_timer_latest_ms']:>10.1f}"
         )
+
+
+def section(figures: dict[str, Any]) -> str:
+    from vln_ros.cli.bench_page import table
+
+    streams = [
+        (
+            "shipped" if s["profile"] else "none",
+            s["reliability"].replace("_", " "),
+            s["published"],
+            f"{s['lost_percent']:.1f} %",
+            f"{s['p50_ms']:.1f} ms",
+            f"{s['p95_ms']:.1f} ms",
+        )
+        for s in figures["streams"]
+    ]
+    replays = []
+    for name, r in figures["replays"].items():
+        frames, taken = r["frames"], r["latency_ms"]["publish_to_engine"]
+        replays.append(
+            (
+                name.replace("_", " "),
+                f"{frames['aligned']}/{frames['published']}",
+                frames["processed"],
+                f"{taken['p50']:.0f} / {taken['p95']:.0f} ms",
+                f"{r['navigator_timer_latest_ms']:.0f} ms",
+            )
+        )
+    return "\n".join(
+        (
+            "640x480 RGB-D at 30 Hz from the simulator bridge to a second process, while the navigator "
+            "listens too. "
+            "*Shipped* is the Fast DDS profile that the nodes set (`vln_ros/ros/fastdds.xml`, 16 MB of "
+            "shared "
+            "memory); a camera driver in a process of its own needs it too: `vln_ros doctor` prints the "
+            "line.\n",
+            table(("profile", "reliability", "sent", "lost", "p50", "p95"), streams),
+            f"{FRAMES} recorded frames (640x480, JPEG and compressedDepth, {FRAME_HZ:g} Hz) at their own "
+            f"rate; an "
+            "engine that computes for a fixed time per decision and decides on every frame it gets. *To "
+            "engine* "
+            "runs from the publication of a frame to the news that the engine has taken it in; *timer* is "
+            "by how "
+            "much the navigator's 10 Hz heartbeat was ever late. What is not processed was replaced by a "
+            "newer "
+            "frame: the newest wins.\n",
+            table(("engine, camera", "aligned", "processed", "to engine p50 / p95", "timer, worst"), replays),
+        )
+    )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,32 @@ from vln_ros.config import ConfigError, TinyConfig
 if TYPE_CHECKING:
     from vln_ros.engine.stream_bench import Request, Result
 
+TITLE = "Streaming against one shot"
 HELP = "streaming against native one-shot inference: latency, memory, work, agreement"
 SWEEPS = ("frames", "chunk", "resolution")
 CHUNKS = (1, 2, 4, 8)
+
+
+class OutOfMemoryError(RuntimeError):
+    """A measuring process had not enough memory."""
+
+
+@dataclass(frozen=True)
+class StepDown:
+    """One attempt that ended for lack of memory; the next one showed every second of its frames."""
+
+    way: str
+    frames: int
+    stride: int
+    shown: int
+    size: str
+    reason: str
+
+    def describe(self) -> str:
+        return (
+            f"{self.way} ran out of memory with {self.shown} of {self.frames} frames of {self.size} (stride "
+            f"{self.stride}): {self.reason}; compared with stride {2 * self.stride} instead"
+        )
 
 
 @dataclass(frozen=True)
@@ -89,6 +114,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="besides the main setting: fewer frames, larger chunks (1, 2, 4, 8), smaller and larger frames",
     )
+    parser.add_argument(
+        "--memory-limit-mb",
+        type=int,
+        default=0,
+        help="as if the machine had no more (main memory, per process); default 0: no limit",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots (PNG)")
 
@@ -101,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("frames", "chunk", "answer_tokens"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} = {getattr(args, name)}: must be at least 1")
+    if args.memory_limit_mb < 0:
+        raise ConfigError(f"--memory-limit-mb = {args.memory_limit_mb}: must not be negative")
     if any(not rate > 0 for rate in args.fps):
         raise ConfigError(f"--fps = {args.fps}: rates must be positive")
     with tempfile.TemporaryDirectory() as scratch:
@@ -110,23 +143,23 @@ def run(args: argparse.Namespace) -> int:
             build_tiny(folder / "tiny", TinyConfig())
             checkpoint = str(folder / "tiny")
         main = Request(
-            checkpoint, args.device, args.dtype, args.frames, width, height, args.chunk, args.answer_tokens
-        )
+            checkpoint, args.device, args.dtype, args.frames, width, height, args.chunk, args.answer_tokens,
+            memory_limit_mb=args.memory_limit_mb,
+        )  # fmt: skip
         settings = list(_settings(main, args.sweep))
-        natives: dict[tuple[int, int, int], Result] = {}
+        natives: dict[Request, Result] = {}
+        steps: list[StepDown] = []
         points: list[Point] = []
         for sweep, request in tqdm(settings, desc="settings", disable=None):
-            key = (request.frames, request.width, request.height)
-            if key not in natives:  # the native way has no chunks
-                natives[key] = _measure("native", request, folder)
-            points.append(
-                _point(sweep, request, _measure("streaming", request, folder), natives[key], args.fps)
-            )
+            feasible, streaming, native = _compare(request, partial(_measure, folder=folder), natives, steps)
+            points.append(_point(sweep, feasible, streaming, native, args.fps))
     print(_table(points))
+    for step in steps:
+        print(step.describe())
     print(_explain(points[0]))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(_report(points, args.checkpoint), indent=1) + "\n", "utf-8")
+        args.json.write_text(json.dumps(_report(points, steps, args.checkpoint), indent=1) + "\n", "utf-8")
     if args.plots:
         _plot(points, args.plots)
     return 0
@@ -157,8 +190,45 @@ def _settings(main: Request, sweeps: list[str]) -> list[tuple[str, Request]]:
     return found
 
 
+def _compare(
+    request: Request,
+    measure: Callable[[str, Request], Result],
+    natives: dict[Request, Result],
+    steps: list[StepDown],
+) -> tuple[Request, Result, Result]:
+    """Both ways with all frames, or with every second, fourth ... where memory does not reach further.
+
+    Args:
+        natives: what was measured already; the native way has no chunks.
+        steps: gets what was given up.
+
+    Returns:
+        What could be measured, streaming, native.
+
+    Raises:
+        ConfigError: not even a single frame fits.
+    """
+    while True:
+        way = "native"
+        try:
+            key = replace(request, chunk=1)
+            if key not in natives:
+                natives[key] = measure(way, request)
+            way = "streaming"
+            return request, measure(way, request), natives[key]
+        except OutOfMemoryError as error:
+            shown = len(request.shown)
+            if shown == 1:
+                raise ConfigError(
+                    f"{way} runs out of memory with a single frame: choose a smaller checkpoint or --size"
+                ) from error
+            size = f"{request.width}x{request.height}"
+            steps.append(StepDown(way, request.frames, request.stride, shown, size, str(error)))
+            request = replace(request, stride=2 * request.stride)
+
+
 def _measure(way: str, request: Request, folder: Path) -> Result:
-    from vln_ros.engine.stream_bench import Result
+    from vln_ros.engine.stream_bench import OUT_OF_MEMORY, Result
 
     asked, answered = folder / "request.json", folder / "result.json"
     asked.write_text(json.dumps(asdict(request)), "utf-8")
@@ -168,8 +238,12 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, check=False, stderr=subprocess.PIPE
     )
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode == -signal.SIGKILL:
+        raise OutOfMemoryError("killed by the system")
+    if done.returncode == OUT_OF_MEMORY:
+        raise OutOfMemoryError(lines[-1])
     if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise ConfigError(
             f"{way} with {request.frames} frames failed: {lines[-1] if lines else done.returncode}"
         )
@@ -216,7 +290,7 @@ def _table(points: list[Point]) -> str:
     for p in points:
         s, n, r = p.streaming, p.native, p.request
         lines.append(
-            f"{p.sweep:<11}{r.frames:>7}{f'{r.width}x{r.height}':>9}{r.chunk:>6}{s.context_tokens:>8} | "
+            f"{p.sweep:<11}{len(r.shown):>7}{f'{r.width}x{r.height}':>9}{r.chunk:>6}{s.context_tokens:>8} | "
             f"{s.first_token_s * 1e3:>8.1f}{n.first_token_s * 1e3:>9.0f}{p.first_token_speedup:>6.0f} | "
             f"{s.total_s * 1e3:>8.1f}{n.total_s * 1e3:>9.0f}{p.total_speedup:>6.1f} | "
             f"{s.peak_bytes / 1e6:>8.0f}{n.peak_bytes / 1e6:>7.0f}{p.peak_ratio * 100:>6.0f} | "
@@ -247,18 +321,14 @@ def _explain(point: Point) -> str:
     )
 
 
-def _report(points: list[Point], checkpoint: str | None) -> dict[str, object]:
+def _report(points: list[Point], steps: list[StepDown], checkpoint: str | None) -> dict[str, object]:
 
     def figures(result: Result) -> dict[str, object]:
         return {k: v for k, v in asdict(result).items() if k != "first_logits"}
 
     return {
-        "machine": {
-            "platform": platform.platform(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
         "checkpoint": checkpoint or "tiny",
+        "stepped_down": [asdict(step) for step in steps],
         "points": [
             {
                 "sweep": p.sweep,
@@ -325,3 +395,53 @@ def _plot(points: list[Point], folder: Path) -> None:
         axes[1].legend()
         fig.savefig(folder / f"sweep_{sweep}.png", dpi=120, bbox_inches="tight")
         plt.close(fig)
+
+
+def section(figures: dict[str, Any]) -> str:
+    from vln_ros.cli.bench_page import table
+
+    main = figures["points"][0]
+    s, n, request = main["streaming"], main["native"], main["request"]
+    each = main["flops_question_each_frame"]
+
+    def row(name: str, streaming: str, native: str, ratio: float) -> tuple[str, ...]:
+        return name, streaming, native, f"{ratio:.3g}"
+
+    def seconds(value: float) -> str:
+        return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+    rows = [
+        row("time to first token", seconds(s["first_token_s"]), seconds(n["first_token_s"]),
+            n["first_token_s"] / s["first_token_s"]),
+        row("whole answer", seconds(s["total_s"]), seconds(n["total_s"]), n["total_s"] / s["total_s"]),
+        row("peak memory above the model", f"{s['peak_bytes'] / 1e6:.0f} MB",
+            f"{n['peak_bytes'] / 1e6:.0f} MB",
+            n["peak_bytes"] / s["peak_bytes"]),
+        row("peak memory of the process", f"{s['process_peak_bytes'] / 1e6:.0f} MB",
+            f"{n['process_peak_bytes'] / 1e6:.0f} MB", n["process_peak_bytes"] / s["process_peak_bytes"]),
+        row("decoder, a question after every frame", f"{each['streaming'] / 1e9:.0f} GFLOP",
+            f"{each['native'] / 1e9:.0f} GFLOP", each["native"] / each["streaming"]),
+    ]  # fmt: skip
+    shown = len(range(0, request["frames"], request["stride"]))
+    before = 100 * (1 - s["ask_flops"] / s["all_flops"])
+    frame_s = sorted(s["frame_s"])
+    text = (
+        f"{shown} frames of {request['width']}x{request['height']}, {s['context_tokens']} tokens of context, "
+        f"{request['answer_tokens']} answer tokens, checkpoint {figures['checkpoint']}, {request['dtype']} "
+        f"on "
+        f"{request['device']}, one process per way.\n\n"
+    )
+    text += table(("", "streaming", "one shot (`generate` on the whole history)", "ratio"), rows)
+    text += (
+        f"\n{main['same_tokens']:.0%} of the answer's tokens agree; the first one's scores differ by at most "
+        f"{main['logit_difference']:.1e}. **What this is:** for a single question it is latency hiding: "
+        f"both ways "
+        f"spend the same FLOPs, and streaming has spent {before:.1f} % of them while the frames arrived. "
+        f"For a "
+        "question after every frame it is less work. The time to the first token assumes that the newest "
+        "frame is "
+        f"prefilled; one frame takes {frame_s[len(frame_s) // 2]:.2f} s here (median).\n"
+    )
+    for step in figures["stepped_down"]:
+        text += f"\n* {StepDown(**step).describe()}"
+    return text

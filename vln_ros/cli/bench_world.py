@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from vln_ros.config import CameraConfig, ConfigError
 
+TITLE = "The embedded world"
 HELP = "Time the embedded simulator: RGB-D frames, making a scene, geodesic queries"
 
 _SIZES = ((320, 240), (640, 480))
@@ -49,10 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import embreex
     import numpy as np
-    import scipy
-    import trimesh
     from tqdm import tqdm
 
     from vln_ros.axes import base_from_optical
@@ -107,36 +104,19 @@ def run(args: argparse.Namespace) -> int:
     # A whole process: interpreter, imports, episode, scene, 640x480 frame.
     start = [sys.executable, "-c", _FIRST_FRAME]
     measure("command to first frame", [partial(subprocess.run, start, check=True)] * _STARTS)
-    machine = f"{platform.machine()}, {_cpu()}"
-    versions = {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "scipy": scipy.__version__,
-        "trimesh": trimesh.__version__,
-        "embreex": getattr(embreex, "__version__", "unknown"),
-    }
-    print(machine + "; " + ", ".join(f"{k} {v}" for k, v in versions.items()))
     print(f"{'':28}{'median ms':>12}{'p95 ms':>12}{'n':>8}")
     for name, t in results.items():
         print(f"{name:28}{t.median_ms:12.2f}{t.p95_ms:12.2f}{t.n:8d}")
     if args.json is not None:
-        content = {
-            "machine": machine,
-            "versions": versions,
-            "timings": {name: asdict(t) for name, t in results.items()},
-        }
-        args.json.write_text(json.dumps(content, indent=1) + "\n")
+        figures = {name: asdict(t) for name, t in results.items()}
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
-def _cpu() -> str:
-    """Model and number of processors."""
-    import os
+def section(figures: dict[str, dict[str, float]]) -> str:
+    from vln_ros.cli.bench_page import table
 
-    model = platform.processor() or "unknown processor"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or a kernel that does not say
-        pass
-    return f"{os.cpu_count()} x {model}"
+    rows = [
+        (name, f"{t['median_ms']:.1f} ms", f"{t['p95_ms']:.1f} ms", t["n"]) for name, t in figures.items()
+    ]
+    return table(("", "median", "p95", "n"), rows)

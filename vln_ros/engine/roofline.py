@@ -53,6 +53,9 @@ PUBLISHED = {
     "H100 PCIe": Peak(756e12, 2.0e12, "published, dense bf16"),
     "H100": Peak(989e12, 3.35e12, "published, dense bf16"),
     "H200": Peak(989e12, 4.8e12, "published, dense bf16"),
+    "RTX 4090": Peak(165.2e12, 1.008e12, "published, dense bf16"),
+    "Orin": Peak(42.5e12, 204.8e9, "published, AGX 64 GB, GPU only, dense fp16"),
+    "Thor": Peak(258e12, 273e9, "published, T5000, a quarter of the dense fp4 figure"),
 }
 """By part of the device's name, the first that fits."""
 

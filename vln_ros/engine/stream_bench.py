@@ -29,17 +29,25 @@ from transformers.generation.streamers import BaseStreamer
 from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.pieces import Piece, Text
 from vln_ros.engine.preprocess import patchify
+from vln_ros.engine.relief import is_out_of_memory
 from vln_ros.engine.session import Session, Work
 from vln_ros.engine.vision import encode_images
 
 WAYS = ("streaming", "native")
+OUT_OF_MEMORY = 3
+"""Exit status of a measuring process that ran out of memory by itself."""
 _HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
 _QUESTION = "What do you see?<|im_end|>\n<|im_start|>assistant\n"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure. Frames are ``width x height`` pixels; ``chunk`` of them are taken in at once."""
+    """What to measure. Frames are ``width x height`` pixels; ``chunk`` of them are taken in at once.
+
+    Attributes:
+        stride: of the ``frames`` only every such one is shown.
+        memory_limit_mb: as on a machine that has no more; 0 for no limit of its own.
+    """
 
     checkpoint: str
     device: str
@@ -49,6 +57,13 @@ class Request:
     height: int
     chunk: int
     answer_tokens: int
+    stride: int = 1
+    memory_limit_mb: int = 0
+
+    @property
+    def shown(self) -> range:
+        """Indices of the frames that are shown."""
+        return range(0, self.frames, self.stride)
 
 
 @dataclass(frozen=True)
@@ -178,10 +193,12 @@ def measure_streaming(model: LoadedModel, request: Request) -> Result:
     stream = _Stream(model)
     frame_s: list[float] = []
     spent: list[float] = []
-    bar = tqdm(total=request.frames, desc="streaming", unit="frame", disable=None)
-    for first in range(0, request.frames, request.chunk):
-        count = min(request.chunk, request.frames - first)
-        frames = [make_frame(first + i, request.width, request.height) for i in range(count)]
+    shown = request.shown
+    bar = tqdm(total=len(shown), desc="streaming", unit="frame", disable=None)
+    for first in range(0, len(shown), request.chunk):
+        indices = shown[first : first + request.chunk]
+        count = len(indices)
+        frames = [make_frame(i, request.width, request.height) for i in indices]
         start = _now(model)
         stream.take_in(frames)
         frame_s += [(_now(model) - start) / count] * count
@@ -239,7 +256,7 @@ def measure_native(model: LoadedModel, request: Request) -> Result:
         do_sample=False, eos_token_id=None, pad_token_id=model.tokenizer.pad_token_id, use_cache=True
     )
 
-    pictures = [make_frame(i, request.width, request.height) for i in range(request.frames)]
+    pictures = [make_frame(i, request.width, request.height) for i in request.shown]
 
     def answer(count: int, tokens: int) -> tuple[Any, float, int]:
         clock = _FirstTokenClock(model)
@@ -272,7 +289,7 @@ def measure_native(model: LoadedModel, request: Request) -> Result:
     memory = _PeakMemory(model.device)
     base = memory.reset()
     start = _now(model)
-    output, first_token_s, context = answer(request.frames, request.answer_tokens)
+    output, first_token_s, context = answer(len(pictures), request.answer_tokens)
     total_s = _now(model) - start
     return Result(
         first_token_s,
@@ -294,11 +311,25 @@ def measure_native(model: LoadedModel, request: Request) -> Result:
 def main(way: str, request_file: str, result_file: str) -> None:
     """Entry of the measuring process."""
     request = Request(**json.loads(Path(request_file).read_text("utf-8")))
-    model = load_model(
-        request.checkpoint, device=request.device, dtype=request.dtype, attention="sdpa", quantisation="none"
-    )
+    if request.memory_limit_mb:
+        limit = request.memory_limit_mb * 10**6
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     measure = {"streaming": measure_streaming, "native": measure_native}[way]
-    Path(result_file).write_text(json.dumps(asdict(measure(model, request))), "utf-8")
+    try:
+        model = load_model(
+            request.checkpoint,
+            device=request.device,
+            dtype=request.dtype,
+            attention="sdpa",
+            quantisation="none",
+        )
+        result = measure(model, request)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(OUT_OF_MEMORY)
+    Path(result_file).write_text(json.dumps(asdict(result)), "utf-8")
 
 
 if __name__ == "__main__":

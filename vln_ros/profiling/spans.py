@@ -117,6 +117,13 @@ def start(config: ProfilingConfig) -> Recorder | None:
     return _recorder
 
 
+def resume(recorder: Recorder | None) -> Recorder | None:
+    """Record with an earlier recorder again; None: record nothing."""
+    global _recorder
+    _recorder = recorder
+    return recorder
+
+
 def stop() -> None:
     """Spans cost nothing again."""
     global _recorder

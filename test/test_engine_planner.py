@@ -1,0 +1,166 @@
+"""The capacity planner: known rooflines, fits that are exact where they can be, limits that limit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from vln_ros.cli import build_parser
+from vln_ros.cli.bench_record import Machine, Record, write_record
+from vln_ros.config import ConfigError
+from vln_ros.engine.planner import (
+    ASSUMED,
+    DEVICES,
+    STAGES,
+    Calibration,
+    Device,
+    Measured,
+    StageFit,
+    StageTime,
+    Workload,
+    calibrate,
+    leave_one_out,
+    parameters,
+    plan,
+)
+from vln_ros.engine.roofline import Roofline
+from vln_ros.engine.stage_bench import published_config
+
+EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
+LOAD = Workload(34, 46, 391, 5.0, 1.0, 0, 1, 4096, 0, 8)
+
+
+def roofline(shape: str) -> Roofline:
+    return Roofline(published_config(shape), 2)
+
+
+@pytest.mark.parametrize(
+    ("device", "shape", "vision_ms", "prefill_ms", "step_ms"),
+    [("h100", "3B", 2.1, 2.8, 1.9), ("thor", "3B", 8, 21, 23), ("orin", "3B", 49, 64, 31),
+     ("h100", "7B", 2.1, 6.0, 4.3), ("orin", "7B", 49, 139, 70)],
+)  # fmt: skip
+def test_the_bound_is_the_one_worked_out_by_hand(
+    device: str, shape: str, vision_ms: float, prefill_ms: float, step_ms: float
+) -> None:
+    found = plan(roofline(shape), DEVICES[device], LOAD, EXACT, 2.0)
+    step_s = (found.parts["decode"] + found.parts["head"]) / 7.5  # seven steps, eight heads
+    assert 1e3 * found.parts["vision"] == pytest.approx(vision_ms, rel=0.1)
+    assert 1e3 * found.parts["prefill of the frame"] == pytest.approx(prefill_ms, rel=0.15)
+    assert 1e3 * step_s == pytest.approx(step_ms, rel=0.1)
+    assert found.frame_s + found.decision_s == pytest.approx(found.least_s)
+
+
+def test_parameters_are_those_of_the_released_models() -> None:
+    assert parameters(roofline("3B")) == pytest.approx(3.75e9, rel=0.02)
+    assert parameters(roofline("7B")) == pytest.approx(8.29e9, rel=0.02)
+
+
+def measured(name: str, fits: dict[str, StageFit], host_s: float, scale: float, forwards: int) -> Measured:
+    stages = {n: StageTime(f.seconds(forwards, scale), forwards, scale) for n, f in fits.items()}
+    return Measured(name, host_s + sum(s.seconds for s in stages.values()), stages)
+
+
+def test_what_follows_the_model_is_predicted_exactly() -> None:
+    fits = {name: StageFit(0.001 * i, 1.5 + i) for i, name in enumerate(STAGES)}
+    seen = [measured(str(k), fits, 0.02, 0.01 * k, 1 + k % 3) for k in range(1, 7)]
+    found = calibrate(seen, "test")
+    assert found.host_s == pytest.approx(0.02)
+    for name, fit in fits.items():
+        assert found.stages[name].launch_s == pytest.approx(fit.launch_s, abs=1e-9)
+        assert found.stages[name].factor == pytest.approx(fit.factor)
+    for error in leave_one_out(seen):
+        assert error.relative == pytest.approx(0.0, abs=1e-6)
+        assert error.uncalibrated < -0.3
+
+
+def test_few_measurements_are_used_as_far_as_they_go() -> None:
+    (only,) = [measured("a", {"vision": StageFit(0.0, 3.0)}, 0.0, 0.01, 1)]
+    found = calibrate([only], "test")
+    assert found.stages["vision"] == StageFit(0.0, pytest.approx(3.0))
+    assert found.stages["decode"] == ASSUMED.stages["decode"]
+    assert leave_one_out([only]) == []
+    with pytest.raises(ValueError, match="at least one"):
+        calibrate([], "test")
+
+
+def test_levers_pull_in_the_right_direction() -> None:
+    base = plan(roofline("7B"), DEVICES["orin"], LOAD, ASSUMED, 2.0)
+    small = plan(
+        roofline("7B"), DEVICES["orin"], replace(LOAD, grid_h=16, grid_w=16, frame_tokens=64), ASSUMED, 2.0
+    )
+    assert small.frame_s < base.frame_s / 2
+    tree = plan(roofline("7B"), DEVICES["orin"], replace(LOAD, tree_nodes=78), ASSUMED, 2.0)
+    assert tree.decision_s < base.decision_s / 3
+    quantised = plan(roofline("7B"), DEVICES["orin"], LOAD, ASSUMED, 0.5)
+    assert quantised.weights_bytes == base.weights_bytes / 4
+    assert quantised.decision_s < base.decision_s
+    assert base.memory_bytes(0.0) == base.weights_bytes
+    assert base.memory_bytes(1e9) == base.weights_bytes + base.robot_bytes
+
+
+def test_robots_are_bounded_by_what_runs_out_first() -> None:
+    fast = replace(LOAD, frames_per_s=0.01, decisions_per_s=0.01)
+    by_memory = plan(roofline("7B"), DEVICES["4090"], replace(fast, context_tokens=30000), EXACT, 2.0)
+    assert (by_memory.limit, by_memory.robots) == (
+        "memory",
+        int((0.9 * 24e9 - by_memory.weights_bytes) / by_memory.robot_bytes),
+    )
+    assert plan(roofline("7B"), DEVICES["h200"], LOAD, EXACT, 2.0).limit == "time"
+    nothing = plan(roofline("7B"), Device(DEVICES["orin"].peak, 8e9), fast, EXACT, 2.0)
+    assert (nothing.limit, nothing.robots) == ("memory", 0)
+    assert plan(roofline("7B"), DEVICES["orin"], LOAD, EXACT, 2.0).robots == 0  # too slow for one
+
+
+def command(*arguments: str) -> int:
+    options = build_parser().parse_args(["plan", *arguments])
+    return int(options.run(options))
+
+
+def test_the_command_prints_its_assumptions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--checkpoint", "3B", "--device", "orin", "--camera", "640x480@2"]
+    assert command(*arguments, "--json", str(tmp_path / "plan.json")) == 0
+    text = capsys.readouterr().out
+    assert "assumed, not measured" in text
+    assert "error: unknown" in text
+    assert "88 tokens a frame" in text  # 640x480 within 76,800 pixels is 308x224
+    content = json.loads((tmp_path / "plan.json").read_text())
+    assert content["plan"]["robots"] >= 0
+
+    fits = dict.fromkeys(STAGES, StageFit(0.0, 4.0))
+    seen = [measured(str(k), fits, 0.0, 0.01 * k, 1) for k in (1, 2, 3)]
+    figures = {
+        "peak": {"flops_per_s": 1e12, "bytes_per_s": 1e11, "source": "measured"},
+        "measured": [
+            {"name": m.name, "total_s": m.total_s, "stages": {n: vars(s) for n, s in m.stages.items()}}
+            for m in seen
+        ],
+    }
+    machine = Machine("Abacus 9", 2, "Linux", "", {}, None)
+    write_record(Record("roofline", "c", "2026-11-21", 1.0, machine, figures), tmp_path / "r.json")
+    calibrated = [*arguments[:3], "measured", "--calibration", str(tmp_path / "r.json")]
+    assert command(*calibrated, "--memory-gb", "8") == 0
+    text = capsys.readouterr().out
+    assert "3 measured configurations" in text
+    assert "0% in the median, 0% at worst" in text
+    with pytest.raises(ConfigError, match="--memory-gb"):
+        command(*calibrated)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--camera", "640x480"], "WIDTHxHEIGHT@RATE"),
+        (["--camera", "640x480@0"], "positive rate"),
+        (["--camera", "8x8@1"], "at least 28x28"),
+        (["--token-budget", "1"], "--token-budget at least 64"),
+        (["--decisions-per-s", "0"], "must be positive"),
+        (["--device", "measured"], "needs --calibration"),
+        (["--calibration", "missing.json"], "cannot read"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        command("--checkpoint", "3B", "--device", "orin", *arguments)

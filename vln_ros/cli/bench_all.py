@@ -1,0 +1,41 @@
+"""``vln_ros bench all``."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from vln_ros.config import ConfigError
+
+HELP = "Every bench, one after the other, each in a process of its own"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=None, help="folder of records (default: runs/bench-DATE)")
+    parser.add_argument("--only", nargs="+", default=None, metavar="BENCH", help="these instead of all")
+    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write plots, too")
+
+
+def run(options: argparse.Namespace) -> int:
+    from vln_ros.cli import BENCHES, build_parser
+
+    names = options.only or list(BENCHES)
+    if unknown := sorted(set(names) - set(BENCHES)):
+        raise ConfigError(f"--only = {', '.join(unknown)}: no such bench; there are {', '.join(BENCHES)}")
+    out: Path = options.out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    out.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
+    for name in names:
+        print(f"\n=== bench {name}", flush=True)
+        arguments = ["bench", name, "--json", str(out / f"{name}.json")]
+        if options.plots is not None and hasattr(build_parser().parse_args(["bench", name]), "plots"):
+            arguments += ["--plots", str(options.plots / name)]
+        if subprocess.run([sys.executable, "-m", "vln_ros", *arguments], check=False).returncode:
+            failed.append(name)
+    print(f"\nrecords: {out}; page: vln_ros bench page --folder {out} --out FILE")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0

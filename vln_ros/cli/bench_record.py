@@ -1,0 +1,154 @@
+"""What every bench shares: the machine it ran on, and the record that the documentation is made from.
+
+A bench is a module ``vln_ros.cli.bench_NAME`` with ``HELP``, ``add_arguments`` (with ``--json``, which
+takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions and load.
+``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
+``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vln_ros.config import ConfigError
+
+FORMAT = 1
+PACKAGES = ("numpy", "torch", "transformers", "rclpy", "ros-jazzy-rclpy", "trimesh", "embreex", "scipy")
+OUTPUTS = ("--json", "--plots")
+BUSY_LOAD_PER_CORE = 0.75
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where it ran.
+
+    Attributes:
+        versions: of Python and of what the figures depend on.
+        load: average number of running processes over the minute before, and at the end; None where nobody
+            looked.
+    """
+
+    processor: str
+    cores: int
+    system: str
+    gpu: str
+    versions: dict[str, str]
+    load: tuple[float, float] | None
+
+    def describe(self) -> str:
+        parts = [f"{self.cores} x {self.processor}", self.gpu or "no GPU", self.system]
+        return ", ".join([*parts, *(f"{k} {v}" for k, v in self.versions.items())])
+
+    @property
+    def was_busy(self) -> bool:
+        """Something else ran before the bench began."""
+        return self.load is not None and self.load[0] > BUSY_LOAD_PER_CORE * self.cores
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run of one bench.
+
+    Attributes:
+        command: that repeats it; ``day``: ISO date; ``wall_s``: how long it took, if that is known.
+        figures: whatever the bench writes.
+        note: what a reader must know of how they came about.
+    """
+
+    bench: str
+    command: str
+    day: str
+    wall_s: float | None
+    machine: Machine
+    figures: Any
+    note: str = ""
+
+
+def this_machine(load_before: float) -> Machine:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package.removeprefix("ros-jazzy-")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Machine(
+        _processor(), os.cpu_count() or 1, f"{platform.system()} {platform.machine()}", _gpu(), versions,
+        (round(load_before, 1), round(os.getloadavg()[0], 1)),
+    )  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a kernel that does not say
+        return platform.processor() or "unknown processor"
+
+
+def _gpu() -> str:
+    try:
+        found = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+        lines = [line for path in found for line in path.read_text("utf-8").splitlines()]
+    except OSError:
+        return ""
+    return ", ".join(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
+
+
+def run_bench(name: str, run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a bench; its JSON file becomes a record."""
+    load_before, begun_s = os.getloadavg()[0], time.monotonic()
+    print(this_machine(load_before).describe())
+    status = run(options)
+    wall_s = time.monotonic() - begun_s
+    machine = this_machine(load_before)
+    print(f"{wall_s:.0f} s; load before and after {machine.load}")
+    path: Path | None = getattr(options, "json", None)
+    if status == 0 and path is not None and path.exists():
+        command = shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
+        day = time.strftime("%Y-%m-%d")
+        figures = json.loads(path.read_text("utf-8"))
+        write_record(Record(name, command, day, round(wall_s, 1), machine, figures), path)
+    return status
+
+
+def _without_outputs(arguments: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in OUTPUTS:
+            skip = True
+        elif not argument.startswith(tuple(f"{o}=" for o in OUTPUTS)):
+            kept.append(argument)
+    return kept
+
+
+def write_record(record: Record, path: Path) -> None:
+    path.write_text(json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n", "utf-8")
+
+
+def read_record(path: Path) -> Record:
+    """Raises ConfigError: the file is no record."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ConfigError(f"{path} was written by another version: run the bench again")
+        machine = content.pop("machine")
+        machine["load"] = None if machine["load"] is None else tuple(machine["load"])
+        return Record(machine=Machine(**machine), **content)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is no record of a bench: {error!r}") from error

@@ -1,0 +1,58 @@
+"""``vln_ros bench setup``: from a bare clone to a robot that moves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from vln_ros.config import ConfigError
+
+TITLE = "Set-up"
+HELP = "Seconds from a bare clone to a running demo (needs git, make and a package index)"
+ROOT = Path(__file__).parents[2]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ci", action="store_true", help="also time .ci/run from a bare clone (minutes)")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+
+
+def run(options: argparse.Namespace) -> int:
+    if not (ROOT / ".git").exists():
+        raise ConfigError(f"{ROOT} is no git checkout: run this from a clone of the repository")
+    figures: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as name:
+        fresh = _clone(Path(name) / "demo")
+        figures["`make demo` from a bare clone (set-up included)"] = _seconds(["make", "demo"], fresh)
+        figures["`make demo`, warm"] = _seconds(["make", "demo"], fresh)
+        if options.ci:
+            checked = _clone(Path(name) / "ci")
+            figures["`.ci/run` from a bare clone (set-up, checks, every test)"] = _seconds(
+                [".ci/run"], checked
+            )
+    print(section(figures))
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def _clone(folder: Path) -> Path:
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def _seconds(command: list[str], folder: Path) -> float:
+    begun = time.monotonic()
+    if subprocess.run(command, cwd=folder, check=False).returncode:
+        raise ConfigError(f"{' '.join(command)} failed in a fresh clone")
+    return round(time.monotonic() - begun, 1)
+
+
+def section(figures: dict[str, float]) -> str:
+    from vln_ros.cli.bench_page import table
+
+    return table(("", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in figures.items()])

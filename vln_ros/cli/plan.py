@@ -1,0 +1,204 @@
+"""``vln_ros plan``: what to expect of a checkpoint on a device, before buying either."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vln_ros.config import ConfigError, StreamConfig
+
+if TYPE_CHECKING:
+    from vln_ros.engine.planner import Calibration, Device, Plan, Workload
+    from vln_ros.engine.roofline import Roofline
+
+HELP = "Latency, frames per second, memory and robots per device, from the roofline and from measurements"
+SHAPES = ("3B", "7B")
+DEVICES = ("h100", "h200", "4090", "orin", "thor", "measured")
+WEIGHTS = {"bf16": 2.0, "int8": 1.0, "4bit": 0.5}
+PATCH, MERGE = 14, 2
+TEXT_TOKENS, QUESTION_TOKENS = 12, 24
+TOKENS_PER_PHRASE = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint", choices=SHAPES, required=True, help="shape of the released model")
+    parser.add_argument(
+        "--device",
+        choices=DEVICES,
+        required=True,
+        help="measured: the one that --calibration was measured on",
+    )
+    parser.add_argument("--camera", default="640x480@5", help="WIDTHxHEIGHT@RATE (default: %(default)s)")
+    parser.add_argument(
+        "--profile", default="qwen-zero-shot", help="of the checkpoint (default: %(default)s)"
+    )
+    parser.add_argument("--decisions-per-s", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument(
+        "--token-budget",
+        type=int,
+        default=StreamConfig().token_budget,
+        help="of the stream (default: %(default)s)",
+    )
+    parser.add_argument("--decode", choices=("tree", "tokens"), default="tree", help="default: %(default)s")
+    parser.add_argument("--weights", choices=tuple(WEIGHTS), default="bf16", help="default: %(default)s")
+    parser.add_argument(
+        "--calibration", type=Path, default=None, help="record of `vln_ros bench roofline` on the device"
+    )
+    parser.add_argument(
+        "--memory-gb", type=float, default=None, help="of the device, if another than published"
+    )
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+
+
+def run(options: argparse.Namespace) -> int:
+    from vln_ros.engine.planner import plan
+    from vln_ros.engine.roofline import Roofline
+    from vln_ros.engine.stage_bench import published_config
+
+    width, height, rate = _camera(options.camera)
+    if not options.decisions_per_s > 0 or options.token_budget < 64:
+        raise ConfigError("--decisions-per-s must be positive and --token-budget at least 64")
+    device, calibration, errors = _device(options)
+    load = _workload(options, width, height, rate)
+    roofline = Roofline(published_config(options.checkpoint), 2)
+    found = plan(roofline, device, load, calibration, WEIGHTS[options.weights])
+    print(_text(options, roofline, device, load, calibration, found, errors))
+    if options.json is not None:
+        content = {"workload": asdict(load), "calibration": calibration.source, "plan": asdict(found)}
+        options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def _camera(text: str) -> tuple[int, int, float]:
+    try:
+        size, rate_text = text.split("@")
+        width, height = (int(part) for part in size.split("x"))
+        rate = float(rate_text)
+    except ValueError:
+        raise ConfigError(f"--camera = {text!r}: expected WIDTHxHEIGHT@RATE, as in 640x480@5") from None
+    if min(width, height) < 28 or not 0 < rate < 1000:
+        raise ConfigError(f"--camera = {text}: at least 28x28 pixels and a positive rate")
+    return width, height, rate
+
+
+def _device(options: argparse.Namespace) -> tuple[Device, Calibration, str]:
+    """Device, calibration, and what is known of its error."""
+    from vln_ros.cli.bench_roofline import read_measured
+    from vln_ros.engine.planner import ASSUMED, DEVICES, Device, calibrate, leave_one_out
+
+    if options.calibration is None:
+        if options.device == "measured":
+            raise ConfigError(
+                "--device measured needs --calibration: run `vln_ros bench roofline --json FILE` there"
+            )
+        device, calibration, errors = DEVICES[options.device], ASSUMED, "unknown: nothing was measured"
+    else:
+        measured, peak = read_measured(options.calibration)
+        calibration = calibrate(measured, f"{options.calibration}, {len(measured)} measured configurations")
+        found = sorted(abs(e.relative) for e in leave_one_out(measured))
+        errors = (
+            f"of each measured configuration predicted from the others: {found[len(found) // 2]:.0%} in "
+            f"the median, "
+            f"{found[-1]:.0%} at worst"
+            if found
+            else "unknown: one configuration was measured"
+        )
+        known = DEVICES.get(options.device)
+        if known is None and options.memory_gb is None:
+            raise ConfigError("--device measured needs --memory-gb: how much memory the device has")
+        device = known or Device(peak, 0.0)
+    if options.memory_gb is not None:
+        device = Device(device.peak, options.memory_gb * 1e9)
+    return device, calibration, errors
+
+
+def _workload(options: argparse.Namespace, width: int, height: int, rate: float) -> Workload:
+    from vln_ros.engine.planner import Workload
+    from vln_ros.engine.preprocess import smart_resize
+    from vln_ros.engine.profile import load_profile
+
+    profile = load_profile(options.profile)
+    side = PATCH * MERGE
+    if profile.image.resize is not None:
+        width, height = profile.image.resize
+    h, w = smart_resize(
+        height, width, factor=side, min_pixels=side**2, max_pixels=profile.image.max_pixels or width * height
+    )
+    # STOP ends a queue, so it has nothing below it.
+    ways = len(profile.vocabulary) - 1
+    nodes = TOKENS_PER_PHRASE * sum(ways**i for i in range(1, profile.max_phrases))
+    return Workload(
+        h // PATCH,
+        w // PATCH,
+        (h // side) * (w // side),
+        rate,
+        options.decisions_per_s,
+        TEXT_TOKENS,
+        QUESTION_TOKENS,
+        options.token_budget,
+        min(nodes, StreamConfig().tree_nodes) if options.decode == "tree" else 0,
+        TOKENS_PER_PHRASE * profile.max_phrases,
+    )
+
+
+def _text(
+    options: argparse.Namespace,
+    roofline: Roofline,
+    device: Device,
+    load: Workload,
+    calibration: Calibration,
+    found: Plan,
+    errors: str,
+) -> str:
+    peak = device.peak
+    lines = [
+        f"{options.checkpoint} ({options.weights}) on {options.device}, camera {options.camera}, profile "
+        f"{options.profile}: {load.frame_tokens} tokens a frame",
+        "",
+        f"  frame taken in              {_ms(found.frame_s)}",
+        f"  decision, frame prefilled   {_ms(found.decision_s)}",
+        f"  frame and decision          {_ms(found.frame_s + found.decision_s)}   (roofline "
+        f"{_ms(found.least_s).strip()})",
+        *(f"    {name:<26}{_ms(seconds)}" for name, seconds in found.parts.items() if seconds),
+        f"  frames per second           {found.frames_per_s:>9.1f}      each decided on",
+        f"  device busy for one robot   {100 * found.busy:>9.1f} %    at {load.frames_per_s:g} frames and "
+        f"{load.decisions_per_s:g} decisions per second"
+        + ("" if found.busy <= 1 else ": TOO MUCH, frames are skipped"),
+        "",
+        f"  weights                     {found.weights_bytes / 1e9:>9.1f} GB",
+        f"  one robot's full cache      {found.robot_bytes / 1e9:>9.2f} GB   {load.context_tokens} tokens, "
+        f"full after "
+        f"{_minutes(found.filled_after_s)}",
+        *(
+            f"  memory after {minutes:>3g} min        {found.memory_bytes(60 * minutes) / 1e9:>9.1f} GB"
+            for minutes in (1, 10, 60)
+        ),
+        f"  robots per device           {found.robots:>9d}      bounded by {found.limit}, without batching"
+        + ("" if found.robots else ": one is too many"),
+        "",
+        "assumptions",
+        f"  device: {peak.flops_per_s / 1e12:.4g} TFLOP/s, {peak.bytes_per_s / 1e9:.0f} GB/s "
+        f"({peak.source}), "
+        f"{device.memory_bytes / 1e9:.0f} GB of which 90 % can be used",
+        f"  times: {calibration.source}",
+        f"  error: {errors}",
+        f"  context: full, {load.context_tokens} tokens; {TEXT_TOKENS} tokens of text with each frame, "
+        f"{QUESTION_TOKENS} before an answer",
+        f"  answer: {load.tree_nodes} nodes of possible queues in one forward"
+        if load.tree_nodes
+        else f"  answer: {load.answer_tokens} tokens, one by one",
+        f"  cache: {roofline.token_bytes / 1024:.0f} KiB per token in 16 bits; activations are not counted",
+    ]
+    return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:>9.1f} ms"
+
+
+def _minutes(seconds: float) -> str:
+    return "ever" if math.isinf(seconds) else f"{seconds / 60:.1f} min"
