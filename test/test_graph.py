@@ -20,7 +20,7 @@ from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, NavigatorConfig, Scalar, from_flat
 from vln_ros.datatypes import CameraModel
-from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.results import decision_lines, trajectory_lines
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
@@ -79,7 +79,7 @@ def run_without_ros(path: Path) -> list[EpisodeRecord]:
             episode,
             start_ns=start_ns,
             step_period_ns=round(bridge.step_period_s * 1e9),
-            max_steps=bridge.max_steps,
+            limits=EpisodeLimits(bridge.max_steps),
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, loop, number)

@@ -13,7 +13,7 @@ from vln_ros.engine.model import load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.sim.guide import EpisodeGuide
@@ -113,7 +113,7 @@ def test_a_validation_run_is_the_pipelines(tmp_path: Path, unasked: str) -> None
             episode,
             start_ns=0,
             step_period_ns=500_000_000,
-            max_steps=24,
+            limits=EpisodeLimits(24),
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, build_loop(engines[1], NavigatorConfig()), 1)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
-from vln_ros.datatypes import Frame, Instruction, StepSize
-from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
+from vln_ros.engine.decision import DecisionLoop
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine, World
@@ -20,7 +22,12 @@ def step_size(config: StepConfig) -> StepSize:
 
 
 def build_engine(config: NavigatorConfig) -> Engine:
-    """The engine that the options name. Loading a checkpoint takes its time.
+    """:func:`build_engines`, one."""
+    return build_engines(config, 1)[0]
+
+
+def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    """So many engines as the options say; they share one model. Loading a checkpoint takes its time.
 
     Raises:
         ConfigError: no such checkpoint, profile, episode file or device; the message says what to do.
@@ -29,7 +36,8 @@ def build_engine(config: NavigatorConfig) -> Engine:
         case "paced":
             from vln_ros.engine.paced import ForwardEngine, PacedEngine
 
-            return PacedEngine(ForwardEngine(config.step.forward_m), config.paced.decision_ms / 1e3)
+            delay_s = config.paced.decision_ms / 1e3
+            return [PacedEngine(ForwardEngine(config.step.forward_m), delay_s) for _ in range(count)]
         case "expert":
             from vln_ros.engine.paced import PacedEngine
             from vln_ros.sim.episodes import read_episodes
@@ -39,12 +47,12 @@ def build_engine(config: NavigatorConfig) -> Engine:
                 raise ConfigError(
                     "expert.episodes is empty: the expert only knows the way in episodes; name their file"
                 )
-            guide = EpisodeGuide(
-                read_episodes(Path(config.expert.episodes)),
-                step_size(config.step),
-                config.expert.actions_per_decision,
-            )
-            return PacedEngine(guide, config.expert.decision_ms / 1e3)
+            episodes = read_episodes(Path(config.expert.episodes))
+            step, length = step_size(config.step), config.expert.actions_per_decision
+            return [
+                PacedEngine(EpisodeGuide(episodes, step, length), config.expert.decision_ms / 1e3)
+                for _ in range(count)
+            ]
         case "qwen":
             if not config.qwen.checkpoint:
                 raise ConfigError(
@@ -65,13 +73,16 @@ def build_engine(config: NavigatorConfig) -> Engine:
                     attention=config.qwen.attention,
                     quantisation=config.qwen.quantisation,
                 )
-            return QwenEngine(
-                model,
-                profile,
-                temperature=config.qwen.temperature,
-                seed=config.qwen.seed,
-                stream=config.qwen.stream,
-            )
+            return [
+                QwenEngine(
+                    model,
+                    profile,
+                    temperature=config.qwen.temperature,
+                    seed=config.qwen.seed,
+                    stream=config.qwen.stream,
+                )
+                for _ in range(count)
+            ]
     raise ConfigError(f"engine = {config.engine!r}: unknown")
 
 
@@ -101,23 +112,42 @@ def frame_of(observation: Observation, world: World, index: int) -> Frame:
     )
 
 
-def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -> None:
-    """One episode without ROS: the same decisions, action for action, as the graph in lockstep."""
-    loop.start(Instruction(instruction_number, run.episode.instruction))
+def lockstep(run: EpisodeRun) -> Generator[Frame | None, ActionChunk | None, None]:
+    """One episode without ROS, as what it needs of an engine, step by step.
+
+    Yields each frame that is to be observed, and None where a decision is due, which is then sent in. So
+    several episodes can share the forwards of one model.
+    """
     frames = 0
 
-    def show(observation: Observation) -> None:
+    def shown(observation: Observation) -> Frame:
         nonlocal frames
-        loop.observe(frame_of(observation, run.world, frames))
         frames += 1
+        return frame_of(observation, run.world, frames - 1)
 
-    show(run.observe())
+    yield shown(run.observe())
     while run.ended is None:
-        begun = time.monotonic()
-        chunk = loop.decide()
-        run.decided(chunk, (time.monotonic() - begun) * 1e3)
+        chunk = yield None
+        assert chunk is not None, "a decision was asked for"
         if not chunk.actions:
             run.end("hold")
         for observation in run.execute(chunk):
-            show(observation)
-        loop.progress(Progress(chunk.instruction, chunk.queue, 0, run.stamp_ns))
+            yield shown(observation)
+
+
+def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -> None:
+    """One episode without ROS: the same decisions, action for action, as the graph in lockstep."""
+    loop.start(Instruction(instruction_number, run.episode.instruction))
+    steps = lockstep(run)
+    chunk: ActionChunk | None = None
+    with contextlib.suppress(StopIteration):
+        while True:
+            frame = steps.send(chunk)
+            begun_s = time.monotonic()
+            if frame is not None:
+                loop.observe(frame)
+                chunk = None
+                run.observed(time.monotonic() - begun_s)
+            else:
+                chunk = loop.decide()
+                run.decided(chunk, (time.monotonic() - begun_s) * 1e3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -80,3 +80,28 @@ class World(Protocol):
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PreparesScenes(Protocol):
+    """A world that can get a scene ready while another one is in use."""
+
+    def prepare(self, scene_id: str) -> None:
+        """Begin to make ``scene_id`` ready, and return at once; an error shows in the ``load`` to come."""
+
+
+@runtime_checkable
+class CountsWork(Protocol):
+    """An engine with a model behind it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells checkpoints apart."""
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the decoder so far."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that they computed."""

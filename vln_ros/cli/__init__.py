@@ -14,7 +14,20 @@ import vln_ros
 from vln_ros.cli.bench_record import run_bench
 from vln_ros.config import ConfigError
 
-COMMANDS = ("demo", "doctor", "params", "plan", "profile", "replay", "scenes", "tiny", "train")
+COMMANDS = (
+    "compare",
+    "demo",
+    "doctor",
+    "eval",
+    "params",
+    "plan",
+    "profile",
+    "replay",
+    "report",
+    "scenes",
+    "tiny",
+    "train",
+)
 BENCHES = (
     "engine",
     "graph",

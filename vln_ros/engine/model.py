@@ -167,6 +167,13 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     )
 
 
+def deal_device(device: str, number: int) -> str:
+    """``auto`` as the GPU for process ``number``, where this machine has several: dealt out in turn."""
+    if device != "auto" or torch.cuda.device_count() < 2:
+        return device
+    return f"cuda:{number % torch.cuda.device_count()}"
+
+
 def _check_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

@@ -92,6 +92,7 @@ class QwenEngine:
                 "load the model with attention sdpa or eager, or set decode to tokens or free"
             )
         self.profile = profile
+        self.fingerprint = model.fingerprint
         self._end_token = model.tokens.im_end
         self._temperature, self._seed = temperature, seed
         self._script = Script(model, profile)
@@ -138,6 +139,16 @@ class QwenEngine:
         self._pruning.begin()
         self._ladder.run(lambda: self.context.start(instruction.text))
         self._ladder.run(lambda: self.landmarks.begin(instruction.text))
+
+    @property
+    def forwards(self) -> int:
+        """Calls of the decoder so far."""
+        return self.session.work.forwards
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that they computed."""
+        return self.session.work.tokens
 
     @property
     def prefills(self) -> bool:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vln_ros.config import LimitsConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose
+from vln_ros.engine.profile import Limits
 from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode
-from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
+from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
 from vln_ros.sim.episodes import Episode
 
@@ -37,6 +39,36 @@ class Observation:
     remaining: int
 
 
+@dataclass(frozen=True)
+class EpisodeLimits:
+    """When an episode ends although nobody stopped; None for never.
+
+    Attributes:
+        actions: after so many actions.
+        turns_in_place: after so many actions in a row that leave the position as it was (discrete control).
+        questions: after the queue of the so-manieth decision.
+    """
+
+    actions: int
+    turns_in_place: int | None = None
+    questions: int | None = None
+
+    @staticmethod
+    def of(max_steps: int, config: LimitsConfig, profile: Limits | None) -> EpisodeLimits:
+        """What holds: the options, and the profile's where the options leave it to that."""
+
+        def resolve(option: int, declared: int) -> int | None:
+            return (declared if option < 0 else option) or None
+
+        p = Limits(0, 0, 0) if profile is None else profile
+        actions = resolve(config.actions, p.actions)
+        return EpisodeLimits(
+            max_steps if actions is None else min(max_steps, actions),
+            resolve(config.turns_in_place, p.turns_in_place),
+            resolve(config.questions, p.questions),
+        )
+
+
 def episode_info(episode: Episode) -> EpisodeInfo:
     """What the record needs to know of an episode."""
     return EpisodeInfo(
@@ -60,8 +92,9 @@ class EpisodeRun:
         episode: what to run.
         start_ns: simulated time at the start.
         step_period_ns: duration of a discrete action.
-        max_steps: actions after which the episode ends.
+        limits: when it ends without a stop.
         recorder: keeps what happens; made from :func:`episode_info`.
+        basic: do without the measures that need a distance at every step or a warping.
 
     Raises:
         ValueError: the scene does not exist, or the robot does not fit at the start.
@@ -74,9 +107,11 @@ class EpisodeRun:
         *,
         start_ns: int,
         step_period_ns: int,
-        max_steps: int,
+        limits: EpisodeLimits,
         recorder: EpisodeRecorder,
+        basic: bool = False,
     ) -> None:
+        self._begun_s = time.monotonic()
         world.load(episode.scene_id)
         world.place(episode.start)
         self.world = world
@@ -85,13 +120,17 @@ class EpisodeRun:
         self.ended: str | None = None
         self._start_ns = start_ns
         self._step_period_ns = step_period_ns
-        self._max_steps = max_steps
+        self._limits = limits
+        self._basic = basic
         self._recorder = recorder
         self._actions = 0
         self._collisions = 0
         self._collided = False
         self._chunk: ActionChunk | None = None
-        self._begun_s = time.monotonic()
+        self._still = 0
+        self._decisions = 0
+        self._load_s = time.monotonic() - self._begun_s
+        self._render_s = self._observe_s = self._waited_s = self._last_observe_s = 0.0
         # The pictures of a robot that stands still are the same, and rendering is what costs here.
         self._rendered: tuple[Pose, npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
         self._next_film_ns = start_ns
@@ -107,7 +146,9 @@ class EpisodeRun:
         """The sensors now; now and then the frame goes into the video too."""
         pose = self.world.pose
         if self._rendered is None or self._rendered[0] != pose:
+            begun_s = time.monotonic()
             self._rendered = (pose, *self.world.render())
+            self._render_s += time.monotonic() - begun_s
         _, rgb, depth_m = self._rendered
         if self.stamp_ns >= self._next_film_ns:
             self._next_film_ns = self.stamp_ns + FILM_PERIOD_NS
@@ -117,9 +158,16 @@ class EpisodeRun:
             self._recorder.frame(rgb, depth_m, self.stamp_ns, executing)
         return Observation(self.stamp_ns, rgb, depth_m, self.world.pose, remaining)
 
+    def observed(self, duration_s: float) -> None:
+        """Note how long the engine took for the newest observation."""
+        self._observe_s += duration_s
+        self._last_observe_s = duration_s
+
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
         """Note a queue that the robot was given. A hold is no decision."""
+        self._waited_s += self._last_observe_s + latency_ms / 1e3
         if chunk.actions:
+            self._decisions += 1
             self._chunk = chunk
             self._recorder.decision(chunk, latency_ms)
 
@@ -132,18 +180,24 @@ class EpisodeRun:
             yield self.observe(len(chunk.actions) - done)
             if self.ended is not None:
                 return
+        if self._limits.questions is not None and self._decisions >= self._limits.questions:
+            self.end("question limit")
 
     def step(self, action: Action) -> None:
         """Execute one discrete action."""
+        before = self.world.pose.position
         motion = self.world.step(action)
+        self._still = self._still + 1 if np.array_equal(self.world.pose.position, before) else 0
         self.stamp_ns += self._step_period_ns
         self._actions += 1
         self._collisions += motion.collided
         self._recorder.step(Step.discrete(self.stamp_ns, self.world.pose, action, motion.collided))
         if action.stop:
             self.ended = "stop"
-        elif self._actions >= self._max_steps:
+        elif self._actions >= self._limits.actions:
             self.ended = "step limit"
+        elif self._limits.turns_in_place is not None and self._still >= self._limits.turns_in_place:
+            self.ended = "turned in place"
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_ns: int) -> None:
         """Real time: hold a velocity for a while."""
@@ -164,18 +218,27 @@ class EpisodeRun:
     def completed(self, actions: int) -> None:
         """Real time: the executor reports that many more actions as done."""
         self._actions += actions
-        if self._actions >= self._max_steps:
+        if self._actions >= self._limits.actions:
             self.end("step limit")
 
     def end(self, why: str) -> None:
         """End it from outside; the first reason stays."""
         self.ended = self.ended or why
 
-    def finish(self) -> EpisodeRecord:
-        """Judge it and freeze the record."""
+    def finish(
+        self, *, forwards: int | None = None, tokens: int | None = None, prepared: int = 0
+    ) -> EpisodeRecord:
+        """Judge it and freeze the record. Arguments: see :class:`vln_ros.evaluation.record.EpisodeCost`."""
         standing_s = None if self._standing_ns is None else self._standing_ns / 1e9
+        begun_s = time.monotonic()
+        metrics = self._measure()
+        now_s = time.monotonic()
+        cost = EpisodeCost(
+            self._load_s, self._render_s, now_s - begun_s, self._observe_s, self._waited_s, forwards, tokens,
+            prepared,
+        )  # fmt: skip
         return self._recorder.finish(
-            self.ended or "aborted", time.monotonic() - self._begun_s, self._measure(), standing_s
+            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost
         )
 
     def discard(self) -> None:
@@ -184,22 +247,26 @@ class EpisodeRun:
 
     def _measure(self) -> EpisodeMetrics:
         positions = np.array([(s.x_m, s.y_m, s.z_m) for s in self._recorder.steps])
-        moved = np.concatenate([[True], (np.diff(positions, axis=0) != 0.0).any(axis=1)])
+        # A turn in place keeps its distance: no need to search the way again.
+        asked = np.concatenate([[True], (np.diff(positions, axis=0) != 0.0).any(axis=1)])
+        if self._basic:
+            asked[1:-1] = False
+            asked[-1] = True
         distances = np.empty(len(positions))
         for i, position in enumerate(positions):
-            # a turn in place keeps its distance: no need to search the way again
             distances[i] = (
-                self.world.geodesic_distance(position, self.episode.goal) if moved[i] else distances[i - 1]
+                self.world.geodesic_distance(position, self.episode.goal) if asked[i] else distances[i - 1]
             )
+        episode = self.episode
+        # As VLN-CE: step-level ground truth where there is some, the route's corners otherwise.
+        reference = episode.reference_path if episode.locations is None else episode.locations
         return measure_episode(
             positions,
             distances,
             stop_called=self.ended == "stop",
-            goal_radius_m=self.episode.goal_radius_m,
-            # As VLN-CE: step-level ground truth where there is some, the route's corners otherwise.
-            reference_path=self.episode.reference_path
-            if self.episode.locations is None
-            else self.episode.locations,
+            goal_radius_m=episode.goal_radius_m,
+            reference_path=None if self._basic else reference,
+            oracle=not self._basic,
             collisions=self._collisions,
             steps=self._actions,
         )

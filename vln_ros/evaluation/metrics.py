@@ -31,7 +31,7 @@ class EpisodeMetrics:
     Attributes:
         success: STOP was called, and the geodesic distance to the goal was then strictly below the radius.
         spl: success weighted by ``d0 / max(d0, path length)``; ``d0`` is the geodesic distance at the start.
-        oracle_success: the distance was below the radius at any step.
+        oracle_success: the distance was below the radius at any step; None where nobody looked.
         navigation_error_m: geodesic distance to the goal at the end; inf where there is no way.
         path_length_m: sum of the Euclidean steps.
         ndtw: ``exp(-DTW / (|reference| * radius))``; NaN without a reference path.
@@ -42,7 +42,7 @@ class EpisodeMetrics:
 
     success: bool
     spl: float
-    oracle_success: bool
+    oracle_success: bool | None
     navigation_error_m: float
     path_length_m: float
     ndtw: float
@@ -92,18 +92,21 @@ def measure_episode(
     reference_path: Float64Array | None,
     collisions: int,
     steps: int,
+    oracle: bool = True,
 ) -> EpisodeMetrics:
     """Every measure of one finished episode.
 
     Args:
         positions: ``[n, 2 or 3]``, metres: at the start and after every step.
         goal_distances_m: ``[n]`` geodesic distance to the goal at each of them; inf or NaN: no way there.
+            Without ``oracle`` only the first and the last one are looked at.
         stop_called: the robot itself ended the episode, rather than a limit or a failure.
         goal_radius_m: success radius, metres (R2R-CE: 3.0); also the threshold of nDTW.
         reference_path: ``[m, 2 or 3]`` ground-truth locations, metres, or None. As in VLN-CE each location
             counts once: positions that repeat exactly (turns in place) do not enter the warping.
         collisions: steps that touched something.
         steps: actions executed, STOP included.
+        oracle: measure oracle success, which needs the distance at every step.
 
     Raises:
         ValueError: wrong shape, a position that is not finite, a negative distance, a radius not above 0.
@@ -141,7 +144,7 @@ def measure_episode(
     return EpisodeMetrics(
         success=success,
         spl=spl,
-        oracle_success=bool((distances < goal_radius_m).any()),
+        oracle_success=bool((distances < goal_radius_m).any()) if oracle else None,
         navigation_error_m=error,
         path_length_m=length,
         ndtw=ndtw,
@@ -181,47 +184,79 @@ class Summary:
 
 
 _BOOTSTRAP_DRAWS = 1000
-_BOOTSTRAP_BLOCK = 2_000_000  # values drawn at once; bounds the memory at 100,000 episodes
+_BOOTSTRAP_BLOCK = 2_000_000  # episodes drawn at once; bounds the memory at 100,000 episodes
 
 
-def bootstrap_mean(values: Float64Array, seed: int) -> Estimate:
-    """Mean of the finite values ``[n]`` with a percentile bootstrap interval (Efron 1979), seeded.
+def resampled_means(columns: Float64Array, seed: int) -> Float64Array:
+    """Means ``[1000, k]`` of bootstrap samples of the rows of ``[n, k]``; what is not finite is left out.
+
+    All columns share their samples, so that differences between them are paired. A sample in which a
+    column has no finite value has a NaN mean.
+    """
+    n, k = columns.shape
+    finite = np.isfinite(columns)
+    both = np.concatenate([np.where(finite, columns, 0.0), finite], axis=1)
+    rng = np.random.default_rng(seed)
+    means = np.empty((_BOOTSTRAP_DRAWS, k))
+    block = max(1, _BOOTSTRAP_BLOCK // n)
+    for first in range(0, _BOOTSTRAP_DRAWS, block):
+        rows = min(block, _BOOTSTRAP_DRAWS - first)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        # How often each episode was drawn, rather than the episodes: one product serves every column.
+        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        sums = times @ both
+        with np.errstate(invalid="ignore"):
+            means[first : first + rows] = sums[:, :k] / sums[:, k:]
+    return means
+
+
+def bootstrap_means(columns: Float64Array, seed: int) -> list[Estimate]:
+    """Mean of each column of ``[n, k]``, with a percentile bootstrap interval (Efron 1979), seeded.
 
     With few episodes the interval is too narrow, and when all values are equal it has no width at all.
     """
-    values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    n = len(values)
-    if n == 0:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    means = np.empty(_BOOTSTRAP_DRAWS)
-    block = max(1, _BOOTSTRAP_BLOCK // n)
-    for first in range(0, _BOOTSTRAP_DRAWS, block):
-        draws = means[first : first + block]
-        draws[:] = values[rng.integers(n, size=(len(draws), n), dtype=np.int32)].mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(values.mean()), float(low), float(high), n)
+    columns = np.asarray(columns, np.float64)
+    nothing = Estimate(math.nan, math.nan, math.nan, 0)
+    if len(columns) == 0:
+        return [nothing] * columns.shape[1]
+    means = resampled_means(columns, seed)
+    estimates = []
+    for values, drawn in zip(columns.T, means.T, strict=True):
+        values = values[np.isfinite(values)]
+        drawn = drawn[np.isfinite(drawn)]
+        if len(values) == 0:
+            estimates.append(nothing)
+            continue
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        estimates.append(Estimate(float(values.mean()), float(low), float(high), len(values)))
+    return estimates
+
+
+def bootstrap_mean(values: Float64Array, seed: int) -> Estimate:
+    """:func:`bootstrap_means` of one column ``[n]``."""
+    return bootstrap_means(np.asarray(values, np.float64)[:, None], seed)[0]
+
+
+MEASURES = (
+    "success", "spl", "oracle_success", "navigation_error_m", "path_length_m", "ndtw", "sdtw", "collisions",
+    "steps",
+)  # fmt: skip
+"""The fields of :class:`EpisodeMetrics`."""
+
+
+def metric_columns(episodes: Sequence[EpisodeMetrics]) -> Float64Array:
+    """``[n, 9]``, in the order of :data:`MEASURES`; NaN where something was not measured."""
+    rows = [[getattr(e, name) for name in MEASURES] for e in episodes]
+    return np.array(rows, np.float64).reshape(-1, len(MEASURES))  # None becomes NaN
 
 
 def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
     """Means with 95 % intervals; the same episodes and seed give the same intervals. May be empty."""
-
-    def estimate(name: str) -> Estimate:
-        return bootstrap_mean(np.array([getattr(e, name) for e in episodes], np.float64), seed)
-
+    estimates = bootstrap_means(metric_columns(episodes), seed)
     return Summary(
-        episodes=len(episodes),
-        unreachable=sum(not math.isfinite(e.navigation_error_m) for e in episodes),
-        success=estimate("success"),
-        spl=estimate("spl"),
-        oracle_success=estimate("oracle_success"),
-        navigation_error_m=estimate("navigation_error_m"),
-        path_length_m=estimate("path_length_m"),
-        ndtw=estimate("ndtw"),
-        sdtw=estimate("sdtw"),
-        collisions=estimate("collisions"),
-        steps=estimate("steps"),
+        len(episodes),
+        sum(not math.isfinite(e.navigation_error_m) for e in episodes),
+        **dict(zip(MEASURES, estimates, strict=True)),
     )
 
 

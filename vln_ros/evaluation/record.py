@@ -104,6 +104,30 @@ class Decision:
     step: int
 
 
+@dataclass(frozen=True)
+class EpisodeCost:
+    """What an episode took besides its result. Seconds are of the monotonic clock.
+
+    Attributes:
+        load_s: making its scene ready, where another one was loaded before.
+        render_s, measure_s: in the simulator: pictures, and geodesic distances with the measures.
+        observe_s: the engine taking in frames.
+        waited_s: the world waiting for the model in lockstep: taking in the frame that was asked about,
+            and the decision. A robot would have stood still for it.
+        forwards, tokens: calls of the decoder, and tokens computed by them; None where the engine has none.
+        prepared: scenes that had to be loaded for it.
+    """
+
+    load_s: float
+    render_s: float
+    measure_s: float
+    observe_s: float
+    waited_s: float
+    forwards: int | None
+    tokens: int | None
+    prepared: int
+
+
 @dataclass(frozen=True, eq=False)
 class EpisodeRecord:
     """One finished episode.
@@ -114,6 +138,7 @@ class EpisodeRecord:
         metrics: None where there is no goal to measure against.
         video_frames: frames in its video; 0 without one.
         standing_s: simulated time without a velocity commanded; None in lockstep, where time means nothing.
+        cost: None where nobody counted.
     """
 
     info: EpisodeInfo
@@ -124,6 +149,7 @@ class EpisodeRecord:
     metrics: EpisodeMetrics | None
     video_frames: int
     standing_s: float | None = None
+    cost: EpisodeCost | None = None
 
     @property
     def positions(self) -> Float64Array:
@@ -182,7 +208,12 @@ class EpisodeRecorder:
         self._video.add(annotate(rgb, depth_m, overlay))
 
     def finish(
-        self, ended: str, wall_s: float, metrics: EpisodeMetrics | None, standing_s: float | None = None
+        self,
+        ended: str,
+        wall_s: float,
+        metrics: EpisodeMetrics | None,
+        standing_s: float | None = None,
+        cost: EpisodeCost | None = None,
     ) -> EpisodeRecord:
         """Close the video and freeze the record."""
         frames = 0
@@ -190,8 +221,9 @@ class EpisodeRecorder:
             self._video.close()
             frames = self._video.frames
         return EpisodeRecord(
-            self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s
-        )
+            self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s,
+            cost,
+        )  # fmt: skip
 
     def discard(self) -> None:
         """Give the episode up: its unfinished video is removed."""

@@ -17,10 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vln_ros.evaluation.metrics import SummaryRow, summary_rows
-from vln_ros.evaluation.results import EpisodeResult, LatencyStats, RunResult
+from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunResult
 
 _SHOWN_EACH = 6
 """Episodes with a large map and video among the worst, and among the best."""
+_LISTED = 2000
+"""Episodes in the table at the end; a browser takes no more."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class _Card:
 
     number: int
     result: EpisodeResult
-    map_link: str
+    map_link: str | None
     video_link: str | None
     verdict: str
     tone: str
@@ -43,7 +45,7 @@ def _number(value: float, spec: str, unit: str = "") -> str:
     return format(value, spec) + unit if math.isfinite(value) else "unreachable"
 
 
-def _card(number: int, e: EpisodeResult) -> _Card:
+def _card(number: int, e: EpisodeResult, run: Path) -> _Card:
     latency = LatencyStats.of(e.latencies_ms)
     m = e.metrics
     facts: list[tuple[str, str]] = []
@@ -65,12 +67,15 @@ def _card(number: int, e: EpisodeResult) -> _Card:
     ]
     if e.standing_s is not None:
         facts.append(("Standing still", f"{e.standing_s:.1f} s"))
+    elif e.cost is not None:
+        facts.append(("Waited", f"{e.cost.waited_s:.1f} s"))
     verdict, tone = (
         ("recorded", "plain") if m is None else ("success", "good") if m.success else ("failure", "bad")
     )
     folder = f"episodes/{e.folder}"
-    video = f"{folder}/video.mp4" if e.video_frames else None
-    return _Card(number, e, f"{folder}/map.png", video, verdict, tone, tuple(facts), latency)
+    files = [f"{folder}/{name}" for name in ("map.png", "video.mp4")]
+    map_link, video = (name if (run / name).exists() else None for name in files)
+    return _Card(number, e, map_link, video, verdict, tone, tuple(facts), latency)
 
 
 def _quality(e: EpisodeResult) -> tuple[float, float, float]:
@@ -132,14 +137,14 @@ def _plots(result: RunResult, folder: Path) -> list[str]:
 @dataclass(frozen=True)
 class _Section:
     title: str
-    cards: tuple[_Card, ...]
+    episodes: tuple[EpisodeResult, ...]
 
 
-def _sections(cards: Sequence[_Card]) -> list[_Section]:
+def _sections(episodes: Sequence[EpisodeResult]) -> list[_Section]:
     """Worst first, then best; few episodes, or a recording, in one section."""
-    ranked = sorted(cards, key=lambda c: _quality(c.result))
-    if all(c.result.metrics is None for c in cards):
-        return [_Section("Episodes", tuple(cards[: 2 * _SHOWN_EACH]))]
+    if all(e.metrics is None for e in episodes):
+        return [_Section("Episodes", tuple(episodes[: 2 * _SHOWN_EACH]))]
+    ranked = sorted(episodes, key=_quality)
     if len(ranked) <= _SHOWN_EACH:
         return [_Section("Episodes, worst first", tuple(ranked))]
     worst = min(_SHOWN_EACH, len(ranked) // 2)
@@ -150,9 +155,42 @@ def _sections(cards: Sequence[_Card]) -> list[_Section]:
     ]
 
 
+def extremes(episodes: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+    """The episodes that the report shows large, with map and video."""
+    return [e for section in _sections(episodes) for e in section.episodes]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One row of the table of where the time went."""
+
+    name: str
+    per_episode_s: float
+    share: float
+
+
+def _time_shares(costs: Costs) -> list[_Share]:
+    """Where the wall time of the workers went; empty where nobody counted."""
+    if not costs.episodes or not costs.wall_s:
+        return []
+    parts = [
+        ("Decisions", costs.decide_s),
+        ("Taking in frames", costs.observe_s),
+        ("Rendering", costs.render_s),
+        ("Loading scenes", costs.load_s),
+        ("Measures", costs.measure_s),
+    ]
+    parts.append(("The rest (videos, motion, files)", max(0.0, costs.wall_s - sum(s for _, s in parts))))
+    return [_Share(name, s / costs.episodes, s / costs.wall_s) for name, s in parts]
+
+
 def write_report(result: RunResult, folder: Path) -> Path:
     """Write ``report.html`` and ``plots/`` into a run folder and return the page's path."""
-    cards = [_card(n, e) for n, e in enumerate(result.episodes, 1)]
+    number = {id(e): n for n, e in enumerate(result.episodes, 1)}
+    sections = [
+        (s.title, [_card(number[id(e)], e, folder) for e in s.episodes]) for s in _sections(result.episodes)
+    ]
+    cards = [_card(n, e, folder) for n, e in enumerate(result.episodes[:_LISTED], 1)]
     rows: list[SummaryRow] = summary_rows(result.summary) if result.summary.episodes else []
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["num"] = _number
@@ -161,9 +199,10 @@ def write_report(result: RunResult, folder: Path) -> Path:
         command=shlex.join(result.info.command),
         rows=rows,
         cards=cards,
-        sections=_sections(cards),
+        sections=sections,
         plots=_plots(result, folder),
         latency=result.latency_ms,
+        shares=_time_shares(result.costs),
     )
     path = folder / "report.html"
     # An instruction may hold anything that came over a topic, lone surrogates included.
@@ -234,13 +273,22 @@ details summary { cursor: pointer; padding: 10px 0; font-weight: 600; }
 <main>
 {% set p = result.info.protocol %}
 <h1>Navigation run <span class="badge plain">{{ p.name }}</span></h1>
-<p class="sub">{{ cards | length }} episode{{ "" if cards | length == 1 else "s" }}
+{% set count = result.episodes | length %}
+<p class="sub">{{ count }} episode{{ "" if count == 1 else "s" }}
 {% if p.split %} · {{ p.split }}{% endif %} · {{ p.control }} · seed {{ result.info.seed }}
  · vln_ros {{ result.versions["vln_ros"] }}</p>
 <pre>{{ command }}</pre>
 {% if not result.complete %}
 <div class="warn"><b>This run is not complete.</b> It was cut short; the numbers below are of the
-{{ cards | length }} episodes that finished.</div>
+{{ count }} episodes that finished.</div>
+{% endif %}
+{% if result.skipped %}
+<div class="warn"><b>{{ result.skipped | length }} of {{ count + result.skipped | length }} episodes could not be
+run</b> and are in no number below.<details><summary>Which, and why</summary><table><tbody>
+{% for s in result.skipped[:200] %}
+<tr><td>{{ s.scene_id }} #{{ s.episode_id }}</td><td>{{ s.reason }}</td></tr>
+{% endfor %}
+</tbody></table></details></div>
 {% endif %}
 <div class="tiles">
 {% for r in rows[:4] %}
@@ -282,12 +330,31 @@ count as failures and are left out of the mean navigation error.
 </div>
 {% endif %}
 
-{% for section in sections if section.cards %}
-<h2>{{ section.title }}</h2>
+{% if shares %}
+<h2>Where the time went</h2>
+{% set k = result.costs %}
+<div class="panel"><table>
+<thead><tr><th>Part</th><th class="num">Per episode</th><th class="num">Share</th><th style="width:50%"></th></tr></thead>
+<tbody>
+{% for s in shares %}
+<tr><td>{{ s.name }}</td><td class="num">{{ s.per_episode_s | num(".3f") }} s</td><td class="num">{{ (100 * s.share) | num(".1f") }} %</td>
+<td><div style="background:var(--blue);height:10px;border-radius:5px;width:{{ (100 * s.share) | num(".2f") }}%"></div></td></tr>
+{% endfor %}
+</tbody></table></div>
+<p class="sub">Time of the workers. The world waited {{ (k.waited_s / k.episodes) | num(".2f") }} s per episode for the
+model: a robot would have stood still for it. {{ result.latency_ms.count }} decisions
+{% if k.forwards is not none %}, {{ k.forwards }} forwards of the decoder, {{ k.tokens }} tokens{% endif %};
+scenes were made ready {{ k.prepared }} times.</p>
+{% endif %}
+
+{% for title, cards in sections if cards %}
+<h2>{{ title }}</h2>
 <div class="cards">
-{% for c in section.cards %}
+{% for c in cards %}
 <article class="card {{ c.tone }}">
+{% if c.map_link %}
 <a href="{{ c.map_link }}"><img src="{{ c.map_link }}" alt="map of episode {{ c.result.episode_id }}" loading="lazy"></a>
+{% endif %}
 {% if c.video_link %}
 <video src="{{ c.video_link }}" controls muted loop playsinline preload="metadata"></video>
 {% endif %}
@@ -306,7 +373,7 @@ count as failures and are left out of the mean navigation error.
 {% endfor %}
 
 {% if cards %}
-<h2>All episodes</h2>
+<h2>{{ "All episodes" if cards | length == count else "The first %d of %d episodes" % (cards | length, count) }}</h2>
 <input id="filter" type="search" placeholder="Filter by text, scene or result" aria-label="Filter episodes">
 <div class="panel">
 <table id="all">
@@ -317,7 +384,7 @@ count as failures and are left out of the mean navigation error.
 {% for c in cards %}
 {% set m = c.result.metrics %}
 <tr class="{{ c.tone }}"><td>{{ c.number }}</td>
-<td><a href="{{ c.map_link }}"><img class="thumb" src="{{ c.map_link }}" alt="map" loading="lazy"></a></td>
+<td>{% if c.map_link %}<a href="{{ c.map_link }}"><img class="thumb" src="{{ c.map_link }}" alt="map" loading="lazy"></a>{% endif %}</td>
 <td><span class="badge">{{ c.verdict }}</span></td>
 <td class="instruction"><div>{{ c.result.instruction | truncate(400) }}</div><span class="id" style="margin:0">{{ c.result.scene_id }} #{{ c.result.episode_id }}</span></td>
 <td class="num">{{ m.navigation_error_m | num(".2f") if m else "–" }}</td>
@@ -346,6 +413,11 @@ count as failures and are left out of the mean navigation error.
 <tr><th>Step</th><td>{{ p.forward_m ~ " m" if p.forward_m is not none else "–" }},
 {{ p.turn_deg ~ "°" if p.turn_deg is not none else "–" }}</td></tr>
 <tr><th>Step limit</th><td>{{ p.max_steps if p.max_steps is not none else "none" }}</td></tr>
+<tr><th>Other limits</th><td>{{ p.max_turns_in_place ~ " actions in place" if p.max_turns_in_place is not none else "any turns" }},
+{{ p.max_questions ~ " decisions" if p.max_questions is not none else "any number of decisions" }}</td></tr>
+<tr><th>Measures</th><td>{{ p.measures }}</td></tr>
+<tr><th>No number</th><td>{{ p.not_a_number }}</td></tr>
+<tr><th>Checkpoint</th><td>{{ result.info.checkpoint or "–" }}</td></tr>
 <tr><th>Seed</th><td>{{ result.info.seed }}</td></tr>
 {% for name, version in result.versions.items() %}
 <tr><th>{{ name }}</th><td>{{ version }}</td></tr>

@@ -16,13 +16,17 @@ import sys
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import vln_ros
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
-from vln_ros.evaluation.record import EpisodeRecord
+from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
+
+NOT_A_NUMBER = "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out"
+"""The policy of :mod:`vln_ros.evaluation.metrics`, for results."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,6 +75,9 @@ class Protocol:
         control: ``lockstep`` or ``real time``.
         goal_radius_m, forward_m, turn_deg: success radius and step sizes; None where they do not apply.
         max_steps: an episode ends after so many; None: no limit.
+        max_turns_in_place, max_questions: see :class:`vln_ros.evaluation.episode_run.EpisodeLimits`.
+        measures: ``all`` or ``basic``.
+        not_a_number: how what is no number enters the means.
     """
 
     name: str
@@ -80,6 +87,10 @@ class Protocol:
     forward_m: float | None
     turn_deg: float | None
     max_steps: int | None
+    max_turns_in_place: int | None = None
+    max_questions: int | None = None
+    measures: str = "all"
+    not_a_number: str = NOT_A_NUMBER
 
 
 @dataclass(frozen=True)
@@ -91,12 +102,14 @@ class RunInfo:
         protocol: the rules.
         seed: of everything random in the run; also of the bootstrap.
         config: every option, dotted names (:func:`vln_ros.config.to_flat`).
+        checkpoint: fingerprint of the weights; empty where there are none, or before they are loaded.
     """
 
     command: tuple[str, ...]
     protocol: Protocol
     seed: int
     config: Mapping[str, Scalar]
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class EpisodeResult:
         latencies_ms: of each of them, milliseconds, to 0.01.
         video_frames: 0: there is no video.
         metrics: None without a goal.
-        standing_s: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
+        standing_s, cost: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
     """
 
     episode_id: str
@@ -124,13 +137,15 @@ class EpisodeResult:
     video_frames: int
     metrics: EpisodeMetrics | None
     standing_s: float | None = None
+    cost: EpisodeCost | None = None
 
     def to_json(self) -> str:
         """One line without its end."""
         line = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         line["latencies_ms"] = [round(v, 2) for v in self.latencies_ms]
         line["wall_s"] = round(self.wall_s, 3)
-        line["metrics"] = None if self.metrics is None else dataclasses.asdict(self.metrics)
+        line["metrics"] = None if self.metrics is None else vars(self.metrics)
+        line["cost"] = None if self.cost is None else {k: _short(v) for k, v in vars(self.cost).items()}
         return json.dumps(finite_tree(line), allow_nan=False)
 
     @staticmethod
@@ -145,10 +160,73 @@ class EpisodeResult:
                 }
                 if math.isnan(metrics["navigation_error_m"]):
                     metrics["navigation_error_m"] = math.inf
+                metrics["oracle_success"] = fields["metrics"]["oracle_success"]
                 fields["metrics"] = EpisodeMetrics(**metrics)
+            if fields.get("cost") is not None:
+                fields["cost"] = EpisodeCost(**fields["cost"])
             return EpisodeResult(**fields)
         except (TypeError, KeyError, AttributeError) as e:
             raise ValueError(f"not an episode result: {e}") from e
+
+
+def _short(value: float | int | None) -> float | int | None:
+    return round(value, 4) if isinstance(value, float) else value
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An episode that could not be run, and why."""
+
+    episode_id: str
+    scene_id: str
+    reason: str
+
+
+def skips_line(skips: Sequence[Skip], measured: int) -> str:
+    """How many could not be run, and the first few reasons; for the terminal."""
+    shown = [f"  {s.scene_id} #{s.episode_id}: {s.reason}" for s in skips[:5]]
+    more = [f"  and {len(skips) - 5} more: see result.json"] if len(skips) > 5 else []
+    head = f"{len(skips)} of {len(skips) + measured} episodes could not be run and are in no number:"
+    return "\n".join([head, *shown, *more])
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Totals over the episodes that were counted; see :class:`vln_ros.evaluation.record.EpisodeCost`.
+
+    ``forwards`` and ``tokens`` are None where the engine has none.
+    """
+
+    episodes: int
+    wall_s: float
+    load_s: float
+    render_s: float
+    measure_s: float
+    observe_s: float
+    decide_s: float
+    waited_s: float
+    forwards: int | None
+    tokens: int | None
+    prepared: int
+
+    @staticmethod
+    def of(episodes: Sequence[EpisodeResult]) -> Costs:
+        counted = [(e, e.cost) for e in episodes if e.cost is not None]
+        forwards = [c.forwards for _, c in counted if c.forwards is not None]
+        tokens = [c.tokens for _, c in counted if c.tokens is not None]
+        return Costs(
+            len(counted),
+            sum(e.wall_s for e, _ in counted),
+            sum(c.load_s for _, c in counted),
+            sum(c.render_s for _, c in counted),
+            sum(c.measure_s for _, c in counted),
+            sum(c.observe_s for _, c in counted),
+            sum(sum(e.latencies_ms) for e, _ in counted) / 1e3,
+            sum(c.waited_s for _, c in counted),
+            sum(forwards) if forwards else None,
+            sum(tokens) if tokens else None,
+            sum(c.prepared for _, c in counted),
+        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +240,11 @@ class RunResult:
     summary: Summary
     latency_ms: LatencyStats
     frames: FrameCounts | None
+    skipped: tuple[Skip, ...] = ()
+
+    @cached_property
+    def costs(self) -> Costs:
+        return Costs.of(self.episodes)
 
     @property
     def standing_s(self) -> float | None:
@@ -175,25 +258,35 @@ class RunResult:
             "command": list(self.info.command),
             "versions": dict(self.versions),
             "seed": self.info.seed,
+            "checkpoint": self.info.checkpoint,
             "protocol": dataclasses.asdict(self.info.protocol),
             "summary": dataclasses.asdict(self.summary),
             "frames": None if self.frames is None else dataclasses.asdict(self.frames),
             "decisions": self.latency_ms.count,
             "latency_ms": dataclasses.asdict(self.latency_ms),
             "standing_s": self.standing_s,
+            "costs": dataclasses.asdict(self.costs),
+            "skipped": [dataclasses.asdict(s) for s in self.skipped],
             "config": dict(self.info.config),
-            "episodes": [
-                {
-                    "episode_id": e.episode_id,
-                    "scene_id": e.scene_id,
-                    "folder": f"episodes/{e.folder}",
-                    "ended": e.ended,
-                    "metrics": None if e.metrics is None else dataclasses.asdict(e.metrics),
-                }
-                for e in self.episodes
-            ],
         }
-        return json.dumps(finite_tree(tree), indent=1, allow_nan=False) + "\n"
+        head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")
+        # One line each: the encoder that indents is written in Python, and there may be 100,000.
+        lines = [
+            json.dumps(
+                finite_tree(
+                    {
+                        "episode_id": e.episode_id,
+                        "scene_id": e.scene_id,
+                        "folder": f"episodes/{e.folder}",
+                        "ended": e.ended,
+                        "metrics": None if e.metrics is None else vars(e.metrics),
+                    }
+                ),
+                allow_nan=False,
+            )
+            for e in self.episodes
+        ]
+        return f'{head},\n "episodes": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
 
 
 def finite_tree(value: Any) -> Any:
@@ -263,6 +356,12 @@ def trajectory_lines(record: EpisodeRecord) -> str:
         line["action"] = None if s.action is None else str(s.action)
         lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
     return "".join(lines)
+
+
+def read_trajectory(path: Path) -> tuple[Step, ...]:
+    """The poses of :func:`trajectory_lines`, without the actions."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return tuple(Step(**(row | {"action": None})) for row in rows)
 
 
 def decision_lines(record: EpisodeRecord) -> str:

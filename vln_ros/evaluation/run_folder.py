@@ -22,6 +22,8 @@ import json
 import os
 import re
 from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -37,19 +39,21 @@ from vln_ros.evaluation.results import (
     LatencyStats,
     RunInfo,
     RunResult,
+    Skip,
     decision_lines,
     read_episodes,
+    read_trajectory,
     trajectory_lines,
     versions,
 )
 from vln_ros.evaluation.video import VideoWriter
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace ``path`` so that a reader, or a crash, sees the old text or the new, never a part."""
     part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
@@ -70,6 +74,45 @@ def folder_name(episode_id: str) -> str:
     if safe == episode_id:
         return safe
     return f"{safe}-{hashlib.sha256(episode_id.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeOutcome:
+    """A finished episode on its way from a worker to the run folder.
+
+    Attributes:
+        result: its line.
+        files: names and contents of what goes into its folder.
+    """
+
+    result: EpisodeResult
+    files: Mapping[str, bytes]
+
+
+def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
+    """What there is to keep of a record and its video."""
+    files = {
+        "trajectory.jsonl": trajectory_lines(record).encode(),
+        "decisions.jsonl": decision_lines(record).encode("utf-8", "replace"),
+    }
+    if video is not None:
+        files["video.mp4"] = video.read_bytes()
+    info = record.info
+    result = EpisodeResult(
+        episode_id=info.episode_id,
+        scene_id=info.scene_id,
+        instruction=info.instruction,
+        folder=folder_name(info.episode_id),
+        ended=record.ended,
+        wall_s=record.wall_s,
+        decisions=len(record.decisions),
+        latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
+        video_frames=record.video_frames,
+        metrics=record.metrics,
+        standing_s=record.standing_s,
+        cost=record.cost,
+    )
+    return EpisodeOutcome(result, files)
 
 
 class RunFolder:
@@ -96,6 +139,8 @@ class RunFolder:
         self._video_fps = video_fps
         self._results: list[EpisodeResult] = []
         self._ids: set[str] = set()
+        self._skips: list[Skip] = []
+        self._versions: dict[str, str] = {}
         self._latencies_ms: array[float] = array("d")
         try:
             (path / "episodes").mkdir(parents=True, exist_ok=True)
@@ -144,6 +189,7 @@ class RunFolder:
                     f"{self.path} was begun with another {name}: {before.get(name)!r}, now {value!r}; "
                     "resume with the same or choose another folder"
                 )
+        self.info = dataclasses.replace(self.info, checkpoint=before.get("checkpoint", ""))
         for episode in read_episodes(self.path / "episodes.jsonl", repair=True):
             self._take(episode)
 
@@ -175,45 +221,81 @@ class RunFolder:
             record: from :meth:`EpisodeRecorder.finish`.
             plan: the scene from above, or None for a bare grid.
         """
-        info = record.info
-        if self.is_done(info.episode_id):
-            raise ValueError(f"episode {info.episode_id!r} is in {self.path} already: ids must be unique")
-        name = folder_name(info.episode_id)
-        folder = self.path / "episodes" / name
+        outcome = outcome_of(record, None)
+        folder = self.path / "episodes" / outcome.result.folder
         folder.mkdir(exist_ok=True)
-        write_atomically(folder / "trajectory.jsonl", trajectory_lines(record))
-        write_atomically(folder / "decisions.jsonl", decision_lines(record))
         write_map(record, plan, folder / "map.png")
-        result = EpisodeResult(
-            episode_id=info.episode_id,
-            scene_id=info.scene_id,
-            instruction=info.instruction,
-            folder=name,
-            ended=record.ended,
-            wall_s=record.wall_s,
-            decisions=len(record.decisions),
-            latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
-            video_frames=record.video_frames,
-            metrics=record.metrics,
-            standing_s=record.standing_s,
-        )
+        return self.store(outcome)
+
+    def store(self, outcome: EpisodeOutcome) -> EpisodeResult:
+        """Write what a worker sent. When this returns, it survives a crash."""
+        result = outcome.result
+        if self.is_done(result.episode_id):
+            raise ValueError(f"episode {result.episode_id!r} is in {self.path} already: ids must be unique")
+        self.store_files(outcome)
         self._log.write(result.to_json() + "\n")
         self._log.flush()
         os.fsync(self._log.fileno())
         self._take(result)
         return result
 
+    def store_files(self, outcome: EpisodeOutcome) -> None:
+        """Only the episode's own files, each replaced whole."""
+        folder = self.path / "episodes" / outcome.result.folder
+        folder.mkdir(exist_ok=True)
+        for name, content in outcome.files.items():
+            write_atomically(folder / name, content)
+
+    def has_video(self, episode_id: str) -> bool:
+        """There is one of this episode."""
+        return (self.path / "episodes" / folder_name(episode_id) / "video.mp4").exists()
+
+    def illustrate(self, info: EpisodeInfo, plan: Plan | None) -> None:
+        """Draw the map of a finished episode that has none, from its trajectory."""
+        result = next(e for e in self._results if e.episode_id == info.episode_id)
+        folder = self.path / "episodes" / result.folder
+        if not (folder / "map.png").exists():
+            steps = read_trajectory(folder / "trajectory.jsonl")
+            record = EpisodeRecord(info, steps, (), result.ended, result.wall_s, result.metrics, 0)
+            write_map(record, plan, folder / "map.png")
+
+    def skip(self, skip: Skip) -> None:
+        """Note an episode that cannot be run. A resumed run tries it again."""
+        self._skips.append(skip)
+
+    @property
+    def results(self) -> Sequence[EpisodeResult]:
+        """Of the finished episodes, in the order in which they finished."""
+        return self._results
+
+    def identify(self, checkpoint: str, versions_there: Mapping[str, str]) -> None:
+        """Note which weights and libraries a worker has.
+
+        Raises:
+            ConfigError: the run was begun with other weights.
+        """
+        self._versions |= versions_there
+        if self.info.checkpoint not in ("", checkpoint):
+            raise ConfigError(
+                f"{self.path} was begun with the checkpoint {self.info.checkpoint}, now it is {checkpoint}; "
+                "resume with the same or choose another folder"
+            )
+        if self.info.checkpoint != checkpoint:
+            self.info = dataclasses.replace(self.info, checkpoint=checkpoint)
+            self._write_result(complete=False, frames=None)
+
     def result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:
         """The run so far."""
         measured = [e.metrics for e in self._results if e.metrics is not None]
         return RunResult(
             info=self.info,
-            versions=versions(),
+            versions=self._versions | versions(),
             complete=complete,
             episodes=tuple(self._results),
             summary=summarise(measured, self.info.seed),
             latency_ms=LatencyStats.of(self._latencies_ms),
             frames=frames,
+            skipped=tuple(self._skips),
         )
 
     def _write_result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:

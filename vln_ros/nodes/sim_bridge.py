@@ -18,7 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.axes import base_from_optical
 from vln_ros.config import BridgeConfig, ConfigError, to_flat
 from vln_ros.datatypes import CameraModel
-from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import summary_table
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.results import Protocol, RunInfo
@@ -47,6 +47,7 @@ class SimBridge(ProcessNode):
     def __init__(self) -> None:
         super().__init__("sim_bridge")
         self.config = c = declare_config(self, BridgeConfig)
+        self._limits = EpisodeLimits.of(c.max_steps, c.limits, None)
         self._episodes = self._load_episodes()
         camera = CameraModel.from_hfov(c.camera.width, c.camera.height, math.radians(c.camera.hfov_deg))
         mount = base_from_optical(
@@ -87,7 +88,8 @@ class SimBridge(ProcessNode):
         c = self.config
         protocol = Protocol(
             "embedded", Path(c.episodes).stem.removesuffix(".json"), c.mode, self._episodes[0].goal_radius_m,
-            c.step.forward_m, c.step.turn_deg, c.max_steps,
+            c.step.forward_m, c.step.turn_deg, self._limits.actions, self._limits.turns_in_place,
+            self._limits.questions,
         )  # fmt: skip
         command = tuple(shlex.split(c.command)) or tuple(sys.argv)
         return RunInfo(command, protocol, 0, to_flat(c))
@@ -121,7 +123,7 @@ class SimBridge(ProcessNode):
             episode,
             start_ns=self._stamp_ns,
             step_period_ns=round(c.step_period_s * 1e9),
-            max_steps=c.max_steps,
+            limits=self._limits,
             recorder=recorder,
         )
         self.answered = False

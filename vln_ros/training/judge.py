@@ -19,7 +19,7 @@ from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary, summarise
 from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
@@ -140,7 +140,7 @@ def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeRecord]:
             episode,
             start_ns=0,
             step_period_ns=_PERIOD_NS,
-            max_steps=max_actions,
+            limits=EpisodeLimits(max_actions),
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, loop, number)

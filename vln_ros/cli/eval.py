@@ -1,0 +1,111 @@
+"""``vln_ros eval``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vln_ros.config import (
+    ConfigError,
+    EvalConfig,
+    FarmConfig,
+    OptionEntry,
+    from_flat,
+    load_yaml,
+    to_flat,
+    walk_options,
+)
+
+HELP = "Run a split of episodes and measure: resumable, on as many processes or machines as there are"
+
+_SHORT = {
+    "engine": "navigator.engine",
+    "checkpoint": "navigator.qwen.checkpoint",
+    "profile": "navigator.qwen.profile",
+    "device": "navigator.qwen.device",
+}
+"""Options that are typed often, by a short name."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="run folder (default: runs/eval-DATE)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--config", type=Path, metavar="YAML", help="evaluation options, nested or dotted")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other option by its dotted name, e.g. camera.hfov_deg=90 (docs/evaluation.md lists all)",
+    )
+    known = {e.name: e for e in walk_options(EvalConfig)}
+    for entry in known.values():
+        if "." not in entry.name:
+            _add(parser, entry.name, entry)
+    for short, name in _SHORT.items():
+        _add(parser, short, known[name])
+    for entry in walk_options(FarmConfig):
+        _add(parser, entry.name, entry)
+
+
+def _add(parser: argparse.ArgumentParser, name: str, entry: OptionEntry) -> None:
+    kind: dict[str, Any] = {"type": entry.type, "metavar": entry.type.__name__.upper()}
+    if entry.type is bool:
+        kind = {"action": argparse.BooleanOptionalAction}
+    elif entry.option.choices:
+        kind = {"choices": entry.option.choices}
+    shown = "" if entry.default in ("", False) else f" (default: {entry.default})"
+    parser.add_argument(
+        f"--{name.replace('_', '-')}", dest=name, default=None, help=entry.option.doc + shown, **kind
+    )
+
+
+def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
+    """What was asked for: the file, then ``--set``, then options of their own name.
+
+    Raises:
+        ConfigError: an option does not exist or has a value that it cannot have.
+    """
+    values: dict[str, object] = {}
+    if args.config is not None:
+        values |= to_flat(load_yaml(EvalConfig, args.config))
+    for assignment in args.set:
+        name, sign, text = assignment.partition("=")
+        if not sign:
+            raise ConfigError(f"--set {assignment}: expected NAME=VALUE")
+        values[name] = yaml.safe_load(text) if text else ""
+    values |= _given(args, {e.name: e.name for e in walk_options(EvalConfig) if "." not in e.name})
+    values |= _given(args, _SHORT)
+    farm = _given(args, {e.name: e.name for e in walk_options(FarmConfig)})
+    return from_flat(EvalConfig, values), from_flat(FarmConfig, farm)
+
+
+def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, object]:
+    return {name: getattr(args, short) for short, name in names.items() if getattr(args, short) is not None}
+
+
+def run(args: argparse.Namespace) -> int:
+    from vln_ros.evaluation.driver import NoWorkersError, evaluate, run_folder_of
+    from vln_ros.evaluation.metrics import summary_table
+    from vln_ros.evaluation.results import skips_line
+
+    config, farm = configs(args)
+    if args.resume and args.out is None:
+        raise ConfigError("--resume needs --out: which run is to be gone on with?")
+    out: Path = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    try:
+        result = evaluate(config, farm, out, resume=args.resume, command=["vln_ros", *sys.argv[1:]])
+    except NoWorkersError as error:
+        print(f"vln_ros: {error}", file=sys.stderr)
+        return 1
+    print(summary_table(result.summary))
+    if result.skipped:
+        print(skips_line(result.skipped, len(result.episodes)))
+    print(f"report: {run_folder_of(out, farm) / 'report.html'}")
+    return 1 if result.skipped else 0

@@ -1,0 +1,134 @@
+"""The workers of an evaluation as processes of this machine, or in line.
+
+A crew is spoken to in turns: a worker is given orders, and answers once with events; until then it is
+given nothing. A worker that ends without an answer is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Protocol
+
+from vln_ros.config import ConfigError, EvalConfig
+from vln_ros.evaluation.schedule import Order
+from vln_ros.evaluation.worker import Event, Unable, Workbench
+
+_END_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A worker is gone; ``reason`` is what is known of why."""
+
+    reason: str
+
+
+Answer = tuple[int, list[Event] | Loss]
+
+
+class Crew(Protocol):
+    """Workers, by number."""
+
+    def hire(self, worker: int) -> None:
+        """Start a worker; its first answer is that it is ready. Also in place of one that was lost."""
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        """Orders for a worker that has answered; none: go on with what it has."""
+
+    def answers(self) -> list[Answer]:
+        """Wait until a worker answers, or more."""
+
+    def close(self) -> None:
+        """End all of them."""
+
+
+class InlineCrew:
+    """One worker, in this thread: to look into, and for runs that are too short to start processes."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self._config = config
+        self._bench: Workbench | None = None
+        self._orders: Sequence[Order] | None = None
+
+    def hire(self, worker: int) -> None:
+        self._bench, self._orders = None, None
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        self._orders = orders
+
+    def answers(self) -> list[Answer]:
+        if self._bench is None:
+            try:
+                self._bench = Workbench(self._config)
+            except ConfigError as error:
+                return [(0, [Unable(str(error))])]
+            return [(0, [self._bench.ready()])]
+        if self._orders is None:
+            raise RuntimeError("nobody was given anything to do")
+        orders, self._orders = self._orders, None
+        return [(0, self._bench.step(orders))]
+
+    def close(self) -> None:
+        if self._bench is not None:
+            self._bench.close()
+
+
+class ProcessCrew:
+    """Processes of this machine. Their first words may take as long as loading a checkpoint does."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self._config = config
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
+
+    def hire(self, worker: int) -> None:
+        from vln_ros.evaluation.worker import run_worker
+
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
+        )
+        process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        self._processes[worker] = (process, ours)
+
+    def pid(self, worker: int) -> int:
+        """Of its process."""
+        pid = self._processes[worker][0].pid
+        assert pid is not None, "a hired worker was started"
+        return pid
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        with contextlib.suppress(OSError):  # it is gone; its connection says so to answers()
+            self._processes[worker][1].send(list(orders))
+
+    def answers(self) -> list[Answer]:
+        numbers = {id(connection): worker for worker, (_, connection) in self._processes.items()}
+        found: list[Answer] = []
+        for connection in wait([c for _, c in self._processes.values()]):
+            assert isinstance(connection, Connection)
+            worker = numbers[id(connection)]
+            try:
+                found.append((worker, connection.recv()))
+            except (EOFError, OSError):
+                process = self._processes.pop(worker)[0]
+                connection.close()
+                process.join()
+                found.append((worker, Loss(f"worker {worker} ended with status {process.exitcode}")))
+        return found
+
+    def close(self) -> None:
+        for process, _ in self._processes.values():
+            process.terminate()
+        for process, connection in self._processes.values():
+            process.join(_END_TIMEOUT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            connection.close()
+        self._processes.clear()

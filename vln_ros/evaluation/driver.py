@@ -1,0 +1,230 @@
+"""Runs an evaluation: hands episodes to workers, writes down what they bring, survives their loss."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vln_ros.config import ConfigError, EvalConfig, FarmConfig, to_flat
+from vln_ros.evaluation.crew import Crew, InlineCrew, Loss, ProcessCrew
+from vln_ros.evaluation.episode_run import episode_info
+from vln_ros.evaluation.report import extremes
+from vln_ros.evaluation.results import Protocol, RunInfo, RunResult, Skip
+from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
+from vln_ros.evaluation.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
+from vln_ros.evaluation.worker import Event, Ready, Refused, Unable, episode_limits
+from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, plan_of
+from vln_ros.sim.episodes import Episode
+
+_LOG = logging.getLogger(__name__)
+_HOPELESS = 3
+
+
+class NoWorkersError(RuntimeError):
+    """Workers are lost one after the other before they have done anything."""
+
+
+def run_folder_of(out: Path, farm: FarmConfig) -> Path:
+    """Where this part of the run is written: ``out``, or a folder below it for a shard."""
+    if not farm.shard:
+        return out
+    index, count = parse_shard(farm.shard)
+    return out / f"shard_{index}_of_{count}"
+
+
+def run_info(config: EvalConfig, episodes: Sequence[Episode], path: Path, command: Sequence[str]) -> RunInfo:
+    """Protocol and options, as they go into every result."""
+    limits = episode_limits(config)
+    radii = {e.goal_radius_m for e in episodes}
+    step = config.navigator.step
+    protocol = Protocol(
+        name=config.world,
+        split=config.split if not config.dataset else path.name.removesuffix(".json.gz"),
+        control="lockstep",
+        goal_radius_m=radii.pop() if len(radii) == 1 else None,
+        forward_m=step.forward_m,
+        turn_deg=step.turn_deg,
+        max_steps=limits.actions,
+        max_turns_in_place=limits.turns_in_place,
+        max_questions=limits.questions,
+        measures=config.measures,
+    )
+    return RunInfo(tuple(command), protocol, config.seed, to_flat(config))
+
+
+def make_jobs(episodes: Sequence[Episode], config: EvalConfig) -> list[Job]:
+    """One for each episode; which are filmed depends on the seed and their place alone."""
+    filmed = np.random.default_rng([config.seed, 1]).permutation(len(episodes))
+    count = round(config.videos * len(episodes))
+    films = set(filmed[:count].tolist())
+    return [
+        Job(number, episode, number - 1 in films)
+        for number, episode in enumerate(episodes, config.first_episode + 1)
+    ]
+
+
+def build_crew(config: EvalConfig, farm: FarmConfig) -> Crew:
+    """The workers that the options ask for, none of them started."""
+    if farm.backend == "ray":
+        from vln_ros.evaluation.ray_crew import RayCrew
+
+        return RayCrew(config, farm)
+    return ProcessCrew(config) if farm.workers else InlineCrew(config)
+
+
+def evaluate(
+    config: EvalConfig, farm: FarmConfig, out: Path, *, resume: bool, command: Sequence[str]
+) -> RunResult:
+    """Run what the options say, and leave a run folder with its report.
+
+    Raises:
+        ConfigError: something that the options name does not exist or does not go together.
+        NoWorkersError: no worker survives its start.
+    """
+    path = dataset_file(config, out / "dataset")
+    episodes = chosen_episodes(config, path)
+    folder_path = run_folder_of(out, farm)
+    info = run_info(config, episodes, path, command)
+    worker_config = config
+    if config.navigator.engine == "expert" and not config.navigator.expert.episodes:
+        expert = replace(config.navigator.expert, episodes=str(path))
+        worker_config = replace(config, navigator=replace(config.navigator, expert=expert))
+    with RunFolder(folder_path, info, resume=resume) as folder:
+        jobs = shard(make_jobs(episodes, config), *parse_shard(farm.shard))
+        open_jobs = [j for j in jobs if not folder.is_done(j.episode.episode_id)]
+        complete = False
+        try:
+            with closing(
+                Driver(build_crew(worker_config, farm), folder, farm.workers, config.sessions)
+            ) as driver:
+                driver.run(SceneSchedule(open_jobs, farm.attempts), done=len(jobs) - len(open_jobs))
+                if config.film_extremes:
+                    driver.film(_shown(folder, jobs), farm.attempts)
+            complete = True
+        finally:
+            for job in _shown(folder, jobs):
+                folder.illustrate(episode_info(job.episode), plan_of(config.world, job.episode.scene_id))
+            result = folder.finish(None, complete=complete)
+    return result
+
+
+def _shown(folder: RunFolder, jobs: Sequence[Job]) -> list[Job]:
+    """Those that the report shows large."""
+    by_id = {j.episode.episode_id: j for j in jobs}
+    return [by_id[e.episode_id] for e in extremes(folder.results) if e.episode_id in by_id]
+
+
+class Driver:
+    """Keeps workers busy and writes down what they bring. Used from one thread.
+
+    Args:
+        crew: nobody in it is hired yet. Closed with the driver.
+        folder: where results go.
+        workers: how many to have; 0 is one, in line.
+        sessions: episodes that one works on at a time.
+    """
+
+    def __init__(self, crew: Crew, folder: RunFolder, workers: int, sessions: int) -> None:
+        self._crew = crew
+        self._folder = folder
+        self._sessions = sessions
+        self._workers = max(1, workers)
+        self._hired = False
+        self._under_way = [0] * self._workers
+        self._resting: set[int] = set()
+        self._stillborn = [0] * self._workers
+
+    def run(self, schedule: Schedule, *, done: int = 0) -> None:
+        """Until every job is done, refused or given up; ``done`` are so already, for the progress bar.
+
+        Raises:
+            ConfigError: a worker says that the options are wrong.
+            NoWorkersError: no worker survives its start.
+        """
+        self._work(schedule, done, "episodes", self._folder.store)
+
+    def film(self, jobs: Sequence[Job], attempts: int) -> None:
+        """Run these once more for their videos; their lines stay."""
+        folder = self._folder
+        unfilmed = [replace(j, video=True) for j in jobs if not folder.has_video(j.episode.episode_id)]
+        self._work(SceneSchedule(unfilmed, attempts), 0, "videos", folder.store_files)
+
+    def close(self) -> None:
+        """End the crew."""
+        self._crew.close()
+
+    def _work(
+        self, schedule: Schedule, done: int, what: str, store: Callable[[EpisodeOutcome], object]
+    ) -> None:
+        if not schedule.open:
+            return
+        if not self._hired:
+            self._hired = True
+            for worker in range(self._workers):
+                self._crew.hire(worker)
+        with tqdm(total=done + schedule.open, initial=done, desc=what, file=sys.stderr, disable=None) as bar:
+            while True:
+                self._hand_out(schedule)
+                if not schedule.open:
+                    return
+                for worker, answer in self._crew.answers():
+                    if isinstance(answer, Loss):
+                        bar.update(self._replace(worker, answer, schedule))
+                        continue
+                    self._resting.add(worker)
+                    for event in answer:
+                        bar.update(self._take(event, worker, schedule, store))
+
+    def _hand_out(self, schedule: Schedule) -> None:
+        for worker in sorted(self._resting):
+            orders: list[Order] = []
+            while self._under_way[worker] + len(orders) < self._sessions:
+                order = schedule.take(worker)
+                if order is None:
+                    break
+                orders.append(order)
+            self._under_way[worker] += len(orders)
+            if self._under_way[worker]:
+                self._resting.remove(worker)
+                self._crew.give(worker, orders)
+
+    def _replace(self, worker: int, loss: Loss, schedule: Schedule) -> int:
+        """Hire another one; how many episodes are given up with the last."""
+        given_up = schedule.lost(worker)
+        for job in given_up:
+            e = job.episode
+            self._folder.skip(Skip(e.episode_id, e.scene_id, f"given up: {loss.reason}"))
+        self._under_way[worker] = 0
+        self._stillborn[worker] += 1
+        if self._stillborn[worker] >= _HOPELESS:
+            raise NoWorkersError(f"{loss.reason}, {_HOPELESS} times in a row before it was ready")
+        _LOG.warning("%s; another one takes its place", loss.reason)
+        self._crew.hire(worker)
+        return len(given_up)
+
+    def _take(
+        self, event: Event, worker: int, schedule: Schedule, store: Callable[[EpisodeOutcome], object]
+    ) -> int:
+        """How many episodes it ends."""
+        match event:
+            case Ready():
+                self._stillborn[worker] = 0
+                self._folder.identify(event.checkpoint, event.versions)
+                return 0
+            case Unable():
+                raise ConfigError(event.reason)
+            case Refused():
+                schedule.done(worker, event.episode_id)
+                self._folder.skip(Skip(event.episode_id, event.scene_id, event.reason))
+            case EpisodeOutcome():
+                store(event)
+                schedule.done(worker, event.result.episode_id)
+        self._under_way[worker] -= 1
+        return 1

@@ -1,0 +1,285 @@
+"""One worker of an evaluation: a world, a model, and the episodes that it is told to run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from vln_ros.config import ConfigError, EvalConfig
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.record import EpisodeRecorder
+from vln_ros.evaluation.results import versions
+from vln_ros.evaluation.run_folder import EpisodeOutcome, outcome_of
+from vln_ros.evaluation.schedule import Job, Order
+from vln_ros.evaluation.video import VideoWriter
+from vln_ros.evaluation.worlds import build_worlds
+from vln_ros.pipeline import build_engines, lockstep
+from vln_ros.protocols import CountsWork, Engine, PreparesScenes, World
+
+VIDEO_FPS = 4.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has loaded what it needs.
+
+    Attributes:
+        checkpoint: fingerprint of its weights; empty for an engine without.
+        versions: of the libraries that it uses.
+    """
+
+    checkpoint: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An episode that cannot be run here: no such scene, a start in a wall."""
+
+    episode_id: str
+    scene_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unable:
+    """The worker cannot work at all, and no other one could: the options are wrong."""
+
+    reason: str
+
+
+Event = Ready | Refused | EpisodeOutcome | Unable
+
+
+def episode_limits(config: EvalConfig) -> EpisodeLimits:
+    """What holds under these options, the profile's own limits included."""
+    declared = None
+    if config.navigator.engine == "qwen":
+        from vln_ros.engine.profile import load_profile
+
+        declared = load_profile(config.navigator.qwen.profile).limits
+    return EpisodeLimits.of(config.max_steps, config.limits, declared)
+
+
+class _Seat:
+    """A place for one robot: its world, its engine, and its episode under way."""
+
+    def __init__(self, world: World, engine: Engine) -> None:
+        self.world = world
+        self.engine = engine
+        self.job: Job | None = None
+        self.run: EpisodeRun
+        self.video: Path | None = None
+        self.steps: Generator[Frame | None, ActionChunk | None, None]
+        self.wants: Frame | None = None
+        """The frame to be observed next; None: a decision is due."""
+        self.queue = 0
+        self.prepared = 0
+        self.before = (0, 0)
+        """Forwards and tokens of the engine when the episode began."""
+
+    def advance(self, chunk: ActionChunk | None) -> bool:
+        """On to the next thing that it needs; False when the episode has ended."""
+        try:
+            self.wants = self.steps.send(chunk)
+        except StopIteration:
+            return False
+        return True
+
+
+class Workbench:
+    """Runs episodes side by side on one model. Used from one thread.
+
+    Args:
+        config: the options; ``expert.episodes`` filled in.
+        worker: its number; where the device is ``auto``, workers are dealt to the machine's GPUs in turn.
+
+    Raises:
+        ConfigError: what they name does not exist or does not go together.
+    """
+
+    def __init__(self, config: EvalConfig, worker: int = 0) -> None:
+        self._config = config
+        self._limits = episode_limits(config)
+        qwen = replace(config.navigator.qwen, seed=config.seed)
+        if config.navigator.engine == "qwen":
+            from vln_ros.engine.model import deal_device
+
+            qwen = replace(qwen, device=deal_device(qwen.device, worker))
+        navigator = replace(config.navigator, qwen=qwen)
+        engines = build_engines(navigator, config.sessions)
+        worlds = build_worlds(config, config.sessions)
+        self._seats = [_Seat(world, engine) for world, engine in zip(worlds, engines, strict=True)]
+        self._together = config.sessions > 1 and navigator.engine == "qwen"
+        self._scene = ""
+        self._films = tempfile.TemporaryDirectory(prefix="vln_ros-video-")
+
+    def ready(self) -> Ready:
+        """What it works with."""
+        engine = self._seats[0].engine
+        return Ready(engine.fingerprint if isinstance(engine, CountsWork) else "", versions())
+
+    def step(self, orders: Sequence[Order]) -> list[Event]:
+        """Begin these episodes, and go on with all until one or more end.
+
+        Raises:
+            ValueError: more orders than seats are free.
+        """
+        events: list[Event] = []
+        for order in orders:
+            seat = next((s for s in self._seats if s.job is None), None)
+            if seat is None:
+                raise ValueError(f"no seat free for {len(orders)} more episodes")
+            try:
+                self._begin(seat, order)
+            except ValueError as error:  # of this episode: scene or start are not as they should be
+                e = order.job.episode
+                events.append(Refused(e.episode_id, e.scene_id, str(error)))
+        while not events and any(s.job is not None for s in self._seats):
+            events = self._round()
+        return events
+
+    def close(self) -> None:
+        """Free everything; what is under way is given up."""
+        for seat in self._seats:
+            if seat.job is not None:
+                seat.run.discard()
+            seat.engine.close()
+            seat.world.close()
+        self._films.cleanup()
+
+    def __enter__(self) -> Workbench:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _begin(self, seat: _Seat, order: Order) -> None:
+        config, job = self._config, order.job
+        video = None
+        if job.video:
+            seat.video = Path(self._films.name) / f"{job.number}.mp4"
+            video = VideoWriter(seat.video, VIDEO_FPS)
+        else:
+            seat.video = None
+        recorder = EpisodeRecorder(episode_info(job.episode), video)
+        try:
+            seat.run = EpisodeRun(
+                seat.world,
+                job.episode,
+                start_ns=0,
+                step_period_ns=round(config.step_period_s * 1e9),
+                limits=self._limits,
+                recorder=recorder,
+                basic=config.measures == "basic",
+            )
+        except BaseException:
+            recorder.discard()
+            raise
+        seat.prepared = int(job.episode.scene_id != self._scene)
+        self._scene = job.episode.scene_id
+        if order.next_scene is not None and isinstance(seat.world, PreparesScenes):
+            seat.world.prepare(order.next_scene)
+        engine = seat.engine
+        seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
+        seat.engine.start(Instruction(job.number, job.episode.instruction))
+        seat.queue = 1  # as in the graph, where the hold that begins a run is number one
+        seat.steps = lockstep(seat.run)
+        seat.advance(None)
+        seat.job = job
+
+    def _round(self) -> list[Event]:
+        """Every robot sees its frames, then every robot decides; the ends that come of it."""
+        seats = [s for s in self._seats if s.job is not None]
+        events: list[Event] = []
+        while showing := [s for s in seats if s.wants is not None]:
+            self._observe(showing)
+            for seat in showing:
+                if not seat.advance(None):
+                    seats.remove(seat)
+                    events.append(self._finish(seat))
+        if events:
+            return events  # the rest decides together with those who come in
+        for seat, chunk in zip(seats, self._decide(seats), strict=True):
+            if not seat.advance(chunk):
+                events.append(self._finish(seat))
+        return events
+
+    def _observe(self, seats: Sequence[_Seat]) -> None:
+        begun_s = time.monotonic()
+        frames = [s.wants for s in seats if s.wants is not None]
+        if self._together:
+            from vln_ros.engine.batch import observe_together
+
+            for error in observe_together([s.engine for s in seats], frames):  # type: ignore[misc]
+                if error is not None:
+                    raise error
+            for seat in seats:
+                seat.run.observed((time.monotonic() - begun_s) / len(seats))
+            return
+        for seat, frame in zip(seats, frames, strict=True):
+            begun_s = time.monotonic()
+            seat.engine.observe(frame)
+            seat.run.observed(time.monotonic() - begun_s)
+
+    def _decide(self, seats: Sequence[_Seat]) -> list[ActionChunk]:
+        for seat in seats:
+            seat.queue += 1
+        chunks: list[ActionChunk] = []
+        begun_s = time.monotonic()
+        if self._together:
+            from vln_ros.engine.batch import decide_together
+
+            for answer in decide_together([s.engine for s in seats], [s.queue for s in seats]):  # type: ignore[misc]
+                if isinstance(answer, Exception):
+                    raise answer
+                chunks.append(answer)
+            for seat, chunk in zip(seats, chunks, strict=True):
+                seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
+            return chunks
+        for seat in seats:
+            begun_s = time.monotonic()
+            chunks.append(seat.engine.decide(seat.queue))
+            seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
+        return chunks
+
+    def _finish(self, seat: _Seat) -> EpisodeOutcome:
+        engine = seat.engine
+        forwards = tokens = None
+        if isinstance(engine, CountsWork):
+            forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
+        record = seat.run.finish(forwards=forwards, tokens=tokens, prepared=seat.prepared)
+        seat.job = None
+        outcome = outcome_of(record, seat.video)
+        if seat.video is not None:
+            seat.video.unlink()
+        return outcome
+
+
+def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:
+    """The main function of a worker process: answers lists of orders with lists of events.
+
+    Ends when the connection does, so that nothing outlives a driver that was killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends its workers
+    with connection:
+        try:
+            bench = Workbench(config, worker)
+        except ConfigError as error:
+            connection.send([Unable(str(error))])
+            return
+        with bench, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+            connection.send([bench.ready()])
+            while True:
+                connection.send(bench.step(connection.recv()))

@@ -1,0 +1,96 @@
+"""The worlds that an evaluation can take place in, and the episodes there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from vln_ros.axes import base_from_optical
+from vln_ros.config import CameraConfig, ConfigError, EvalConfig
+from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.evaluation.maps import Plan
+from vln_ros.protocols import World
+from vln_ros.sim.embedded import EmbeddedWorld, SceneCache
+from vln_ros.sim.episodes import Episode, read_episodes, write_episodes
+from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat
+from vln_ros.sim.plan import draw_plan
+from vln_ros.sim.splits import SPLITS, make_episodes
+
+_CACHED_SCENES = 2  # the one in use and the next
+
+
+def camera_and_mount(config: CameraConfig) -> tuple[CameraModel, Pose]:
+    """Intrinsics, and the camera's optical frame in the base's."""
+    camera = CameraModel.from_hfov(config.width, config.height, math.radians(config.hfov_deg))
+    return camera, base_from_optical(
+        0.0, 0.0, config.height_m, pitch_down_rad=math.radians(config.pitch_down_deg)
+    )
+
+
+def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
+    """So many worlds for one process; they share what they can."""
+    match config.world:
+        case "embedded":
+            camera, mount = camera_and_mount(config.camera)
+            scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
+            return [EmbeddedWorld(camera, mount, scenes=scenes) for _ in range(count)]
+    raise ConfigError(f"world = {config.world!r}: unknown")
+
+
+def plan_of(world: str, scene_id: str) -> Plan | None:
+    """The scene from above, for maps; None where there is no such picture."""
+    return draw_plan(generate_flat(scene_id)) if world == "embedded" else None
+
+
+def dataset_file(config: EvalConfig, folder: Path) -> Path:
+    """The episode file that the options name; the embedded world's own episodes are written there first.
+
+    Args:
+        folder: where to write them.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if not config.dataset:
+        return _own_episodes(config, folder)
+    given = Path(config.dataset).expanduser()
+    split = config.split
+    candidates = [given, given / split / f"{split}.json.gz", given / f"{split}.json.gz"]
+    for path in candidates:
+        if path.is_file():
+            return path
+    there = sorted(p.name for p in given.iterdir()) if given.is_dir() else []
+    raise ConfigError(
+        f"dataset = {config.dataset!r}, split = {split!r}: no file {candidates[1]}"
+        + (f"; {given} holds {', '.join(there[:10]) or 'nothing'}" if given.is_dir() else f": no {given}")
+    )
+
+
+def _own_episodes(config: EvalConfig, folder: Path) -> Path:
+    if config.split not in SPLITS:
+        raise ConfigError(f"split = {config.split!r}: the embedded world has {', '.join(SPLITS)}")
+    if config.episodes == 0:
+        raise ConfigError("episodes = 0: the embedded world makes as many as it is asked for; say how many")
+    count = config.first_episode + config.episodes
+    path = folder / config.split / f"{config.split}.json.gz"
+    if not path.exists():
+        progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
+        part = folder / "part"
+        write_episodes(part, config.split, make_episodes(config.split, count, config.kind, progress))
+        (part / config.split).rename(path.parent)  # a half-written dataset never looks like a whole one
+        part.rmdir()
+    return path
+
+
+def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:
+    """The episodes that the options choose from a file. Raises ConfigError where they choose none."""
+    every = read_episodes(path)
+    last = config.first_episode + config.episodes if config.episodes else None
+    chosen = every[config.first_episode : last]
+    if not chosen:
+        raise ConfigError(f"first_episode = {config.first_episode}: {path} has only {len(every)} episodes")
+    return chosen
