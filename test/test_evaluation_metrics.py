@@ -169,6 +169,92 @@ BY_HAND = {
         [(0, 0)],
         (True, 1, True, 1.5, 2, E(-2 / 3), E(-2 / 3)),
     ),
+    "every other step off": (  # 0, 1, 0, 1 m beside a line of four: two of four match at 1 m
+        [(0, 0), (1, 1), (2, 0), (3, 1)],
+        [3, 2.5, 1, 1],
+        True,
+        [(0, 0), (1, 0), (2, 0), (3, 0)],
+        (True, 3 / (3 * 2**0.5), True, 1, 3 * 2**0.5, E(-2 / 12), E(-2 / 12)),
+    ),
+    "a corner cut": (  # the corner (4, 0) is 3 m from the end and 4 m from the start: 3 is the least
+        [(0, 0), (4, 3)],
+        [7, 0],
+        True,
+        [(0, 0), (4, 0), (4, 3)],
+        (True, 1, True, 0, 5, E(-3 / 9), E(-3 / 9)),
+    ),
+    "the way back": (  # reversed line of two: each end 10 m off
+        [(10, 0), (0, 0)],
+        [10, 10],
+        True,
+        [(0, 0), (10, 0)],
+        (False, 0, False, 10, 10, E(-20 / 6), 0),
+    ),
+    "there and back, no stop": (
+        [(0, 0), (5, 0), (0, 0)],
+        [5, 0, 5],
+        False,
+        None,
+        (False, 0, True, 5, 10, NAN, NAN),
+    ),
+    "twice around": (  # four sides of 2 m, twice
+        [(0, 0), (2, 0), (2, 2), (0, 2), (0, 0), (2, 0), (2, 2), (0, 2), (0, 0)],
+        [2, 2, 2, 2, 2, 2, 2, 2, 2],
+        True,
+        None,
+        (True, 2 / 16, True, 2, 16, NAN, NAN),
+    ),
+    "shorter than the shortest way": (  # geodesics go round what a trajectory over a cliff does not
+        [(0, 0), (4, 0)],
+        [12, 1],
+        True,
+        None,
+        (True, 1, True, 1, 4, NAN, NAN),
+    ),
+    "oracle by a hair": (
+        [(0, 0), (1, 0), (2, 0)],
+        [4, 2.9999, 4],
+        True,
+        None,
+        (False, 0, True, 4, 2, NAN, NAN),
+    ),
+    "no oracle by a hair": (
+        [(0, 0), (1, 0), (2, 0)],
+        [4, 3.0, 4],
+        True,
+        None,
+        (False, 0, False, 4, 2, NAN, NAN),
+    ),
+    "oracle at the start only": ([(0, 0), (9, 0)], [2, 9], False, None, (False, 0, True, 9, 9, NAN, NAN)),
+    "unreachable in between": (
+        [(0, 0), (1, 0), (2, 0)],
+        [2, INF, 1],
+        True,
+        None,
+        (True, 1, True, 1, 2, NAN, NAN),
+    ),
+    "NaN in between": ([(0, 0), (1, 0), (2, 0)], [9, NAN, 8], False, None, (False, 0, False, 8, 2, NAN, NAN)),
+    "upstairs": (  # 3 m of stairs, the reference on the lower floor
+        [(0, 0, 0), (4, 0, 3)],
+        [5, 0],
+        True,
+        [(0, 0, 0), (4, 0, 0)],
+        (True, 1, True, 0, 5, E(-3 / 6), E(-3 / 6)),
+    ),
+    "many reference points": (  # nine at 0..8 m: 0+1+2+3+4 from (0, 0), 3+2+1+0 from (8, 0)
+        [(0, 0), (8, 0)],
+        [8, 0],
+        True,
+        [(float(x), 0.0) for x in range(9)],
+        (True, 1, True, 0, 8, E(-16 / 27), E(-16 / 27)),
+    ),
+    "far from everything": (
+        [(0, 0), (0, 0)],
+        [100, 100],
+        True,
+        [(0, 60), (0, 60)],
+        (False, 0, False, 100, 0, E(-120 / 6), 0),
+    ),
     "longer than it looks": ([(0, 0), (3, 4)], [8, 0], True, None, (True, 1, True, 0, 5, NAN, NAN)),
 }
 
@@ -283,6 +369,46 @@ def test_bootstrap_is_seeded_and_covers_about_95_percent() -> None:
         e = bootstrap_mean(rng.normal(5.0, 2.0, 60), seed)
         covered += e.low <= 5.0 <= e.high
     assert 180 <= covered <= 199
+
+
+def test_thirty_trajectories_at_least() -> None:
+    assert len(BY_HAND) >= 30
+    assert sum(any(not math.isfinite(d) for d in row[1]) for row in BY_HAND.values()) >= 6  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_the_slow_definitions_agree_with_the_hand(name: str) -> None:
+    positions, distances, stop, reference, expected = BY_HAND[name]
+    truth = None if reference is None else np.array(reference, float)
+    m = slow_measure(np.array(positions, float), list(distances), bool(stop), 3.0, truth, len(positions))  # type: ignore[call-overload, arg-type]
+    got = (m.success, m.spl, m.oracle_success, m.navigation_error_m, m.path_length_m, m.ndtw, m.sdtw)
+    assert got == pytest.approx(expected, nan_ok=True, abs=1e-12)
+
+
+def test_what_nobody_looked_at_is_nothing() -> None:
+    m = measure_episode(
+        np.zeros((2, 2)), [9.0, 9.0], stop_called=True, goal_radius_m=3.0, reference_path=None, collisions=0,
+        steps=1, oracle=False,
+    )  # fmt: skip
+    assert m.oracle_success is None
+    s = summarise([m, measure([(0, 0)], [0])])
+    assert s.oracle_success.count == 1 and s.oracle_success.mean == 1.0
+
+
+def slow_bootstrap(values: Float64Array, seed: int) -> tuple[float, float]:
+    """The textbook's, one sample after the other."""
+    rng = np.random.default_rng(seed)
+    means = [float(np.mean(values[rng.integers(len(values), size=len(values))])) for _ in range(1000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def test_the_bootstrap_by_counts_is_the_slow_one() -> None:
+    values = np.random.default_rng(5).normal(2.0, 1.0, 200)
+    fast = bootstrap_mean(values, 3)
+    low, high = slow_bootstrap(values, 4)
+    assert fast.mean == pytest.approx(values.mean())
+    assert (fast.low, fast.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
 def test_path_length() -> None:

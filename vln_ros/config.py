@@ -643,6 +643,9 @@ class LimitsConfig:
         -1, "After so many actions in a row that leave the position as it was; 0, -1: as above", minimum=-1
     )
     questions: int = option(-1, "After so many decisions; 0, -1: as above", minimum=-1)
+    as_stop: bool = option(
+        False, "Such an end counts as the robot's own stop, as in the released scripts that force one"
+    )
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,11 @@ def run_info(config: EvalConfig, episodes: Sequence[Episode], path: Path, comman
         goal_radius_m=radii.pop() if len(radii) == 1 else None,
         forward_m=step.forward_m,
         turn_deg=step.turn_deg,
-        max_steps=limits.actions,
+        max_steps=limits.steps,
+        max_actions=limits.actions,
         max_turns_in_place=limits.turns_in_place,
         max_questions=limits.questions,
+        early_end_is_stop=limits.as_stop,
         measures=config.measures,
     )
     return RunInfo(tuple(command), protocol, config.seed, to_flat(config))

@@ -17,6 +17,11 @@ from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, E
 from vln_ros.protocols import World
 from vln_ros.sim.episodes import Episode
 
+ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
+    "action limit", "turned in place", "question limit"
+)  # fmt: skip
+"""Ends that a released evaluation declares; see :class:`EpisodeLimits`."""
+
 FILM_PERIOD_NS = 250_000_000
 """Simulated time between two frames of the video, at least."""
 
@@ -44,14 +49,18 @@ class EpisodeLimits:
     """When an episode ends although nobody stopped; None for never.
 
     Attributes:
-        actions: after so many actions.
+        steps: after so many actions the world ends it, which is never a stop.
+        actions: after so many actions, in the evaluation of the profile's family.
         turns_in_place: after so many actions in a row that leave the position as it was (discrete control).
         questions: after the queue of the so-manieth decision.
+        as_stop: what ends by one of these three counts as stopped.
     """
 
-    actions: int
+    steps: int
+    actions: int | None = None
     turns_in_place: int | None = None
     questions: int | None = None
+    as_stop: bool = False
 
     @staticmethod
     def of(max_steps: int, config: LimitsConfig, profile: Limits | None) -> EpisodeLimits:
@@ -61,11 +70,12 @@ class EpisodeLimits:
             return (declared if option < 0 else option) or None
 
         p = Limits(0, 0, 0) if profile is None else profile
-        actions = resolve(config.actions, p.actions)
         return EpisodeLimits(
-            max_steps if actions is None else min(max_steps, actions),
+            max_steps,
+            resolve(config.actions, p.actions),
             resolve(config.turns_in_place, p.turns_in_place),
             resolve(config.questions, p.questions),
+            config.as_stop,
         )
 
 
@@ -181,7 +191,7 @@ class EpisodeRun:
             if self.ended is not None:
                 return
         if self._limits.questions is not None and self._decisions >= self._limits.questions:
-            self.end("question limit")
+            self.end(QUESTION_LIMIT)
 
     def step(self, action: Action) -> None:
         """Execute one discrete action."""
@@ -194,10 +204,12 @@ class EpisodeRun:
         self._recorder.step(Step.discrete(self.stamp_ns, self.world.pose, action, motion.collided))
         if action.stop:
             self.ended = "stop"
-        elif self._actions >= self._limits.actions:
+        elif self._actions >= self._limits.steps:
             self.ended = "step limit"
+        elif self._limits.actions is not None and self._actions >= self._limits.actions:
+            self.ended = ACTION_LIMIT
         elif self._limits.turns_in_place is not None and self._still >= self._limits.turns_in_place:
-            self.ended = "turned in place"
+            self.ended = TURNED_IN_PLACE
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_ns: int) -> None:
         """Real time: hold a velocity for a while."""
@@ -218,7 +230,7 @@ class EpisodeRun:
     def completed(self, actions: int) -> None:
         """Real time: the executor reports that many more actions as done."""
         self._actions += actions
-        if self._actions >= self._limits.actions:
+        if self._actions >= self._limits.steps:
             self.end("step limit")
 
     def end(self, why: str) -> None:
@@ -263,7 +275,7 @@ class EpisodeRun:
         return measure_episode(
             positions,
             distances,
-            stop_called=self.ended == "stop",
+            stop_called=self.ended == "stop" or (self._limits.as_stop and self.ended in EARLY_ENDS),
             goal_radius_m=episode.goal_radius_m,
             reference_path=None if self._basic else reference,
             oracle=not self._basic,

@@ -37,7 +37,7 @@ class EpisodeMetrics:
         ndtw: ``exp(-DTW / (|reference| * radius))``; NaN without a reference path.
         sdtw: ``ndtw`` of a success, 0 of a failure; NaN without a reference path.
         collisions: steps that touched something.
-        steps: actions executed, STOP included.
+        steps: actions executed, STOP included. Both are whole numbers, or NaN where others do not say.
     """
 
     success: bool
@@ -47,8 +47,8 @@ class EpisodeMetrics:
     path_length_m: float
     ndtw: float
     sdtw: float
-    collisions: int
-    steps: int
+    collisions: float
+    steps: float
 
 
 def path_length_m(positions: Float64Array) -> float:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class _Card:
 
     number: int
     result: EpisodeResult
+    folder: str
     map_link: str | None
     video_link: str | None
     verdict: str
@@ -72,10 +74,10 @@ def _card(number: int, e: EpisodeResult, run: Path) -> _Card:
     verdict, tone = (
         ("recorded", "plain") if m is None else ("success", "good") if m.success else ("failure", "bad")
     )
-    folder = f"episodes/{e.folder}"
+    folder = posixpath.normpath(f"episodes/{e.folder}")
     files = [f"{folder}/{name}" for name in ("map.png", "video.mp4")]
     map_link, video = (name if (run / name).exists() else None for name in files)
-    return _Card(number, e, map_link, video, verdict, tone, tuple(facts), latency)
+    return _Card(number, e, folder, map_link, video, verdict, tone, tuple(facts), latency)
 
 
 def _quality(e: EpisodeResult) -> tuple[float, float, float]:
@@ -395,8 +397,8 @@ scenes were made ready {{ k.prepared }} times.</p>
 <td class="num">{{ c.latency.p50 | num(".0f") }}</td>
 <td class="num">{{ c.latency.p95 | num(".0f") }}</td>
 <td>{% if c.video_link %}<a href="{{ c.video_link }}">video</a><br>{% endif %}
-<a href="episodes/{{ c.result.folder }}/trajectory.jsonl">poses</a><br>
-<a href="episodes/{{ c.result.folder }}/decisions.jsonl">decisions</a></td></tr>
+<a href="{{ c.folder }}/trajectory.jsonl">poses</a><br>
+<a href="{{ c.folder }}/decisions.jsonl">decisions</a></td></tr>
 {% endfor %}
 </tbody>
 </table>
@@ -413,8 +415,10 @@ scenes were made ready {{ k.prepared }} times.</p>
 <tr><th>Step</th><td>{{ p.forward_m ~ " m" if p.forward_m is not none else "–" }},
 {{ p.turn_deg ~ "°" if p.turn_deg is not none else "–" }}</td></tr>
 <tr><th>Step limit</th><td>{{ p.max_steps if p.max_steps is not none else "none" }}</td></tr>
-<tr><th>Other limits</th><td>{{ p.max_turns_in_place ~ " actions in place" if p.max_turns_in_place is not none else "any turns" }},
-{{ p.max_questions ~ " decisions" if p.max_questions is not none else "any number of decisions" }}</td></tr>
+<tr><th>Early ends</th><td>{{ p.max_actions ~ " actions" if p.max_actions is not none else "any number of actions" }},
+{{ p.max_turns_in_place ~ " actions in place" if p.max_turns_in_place is not none else "any turns" }},
+{{ p.max_questions ~ " decisions" if p.max_questions is not none else "any number of decisions" }}; they
+{{ "count" if p.early_end_is_stop else "do not count" }} as a stop</td></tr>
 <tr><th>Measures</th><td>{{ p.measures }}</td></tr>
 <tr><th>No number</th><td>{{ p.not_a_number }}</td></tr>
 <tr><th>Checkpoint</th><td>{{ result.info.checkpoint or "–" }}</td></tr>

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import platform
+import posixpath
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,8 @@ class Protocol:
         control: ``lockstep`` or ``real time``.
         goal_radius_m, forward_m, turn_deg: success radius and step sizes; None where they do not apply.
         max_steps: an episode ends after so many; None: no limit.
-        max_turns_in_place, max_questions: see :class:`vln_ros.evaluation.episode_run.EpisodeLimits`.
+        max_actions, max_turns_in_place, max_questions, early_end_is_stop: see
+            :class:`vln_ros.evaluation.episode_run.EpisodeLimits`.
         measures: ``all`` or ``basic``.
         not_a_number: how what is no number enters the means.
     """
@@ -87,8 +89,10 @@ class Protocol:
     forward_m: float | None
     turn_deg: float | None
     max_steps: int | None
+    max_actions: int | None = None
     max_turns_in_place: int | None = None
     max_questions: int | None = None
+    early_end_is_stop: bool = False
     measures: str = "all"
     not_a_number: str = NOT_A_NUMBER
 
@@ -277,7 +281,7 @@ class RunResult:
                     {
                         "episode_id": e.episode_id,
                         "scene_id": e.scene_id,
-                        "folder": f"episodes/{e.folder}",
+                        "folder": posixpath.normpath(f"episodes/{e.folder}"),
                         "ended": e.ended,
                         "metrics": None if e.metrics is None else vars(e.metrics),
                     }

@@ -88,8 +88,8 @@ class SimBridge(ProcessNode):
         c = self.config
         protocol = Protocol(
             "embedded", Path(c.episodes).stem.removesuffix(".json"), c.mode, self._episodes[0].goal_radius_m,
-            c.step.forward_m, c.step.turn_deg, self._limits.actions, self._limits.turns_in_place,
-            self._limits.questions,
+            c.step.forward_m, c.step.turn_deg, self._limits.steps, self._limits.actions,
+            self._limits.turns_in_place, self._limits.questions, self._limits.as_stop,
         )  # fmt: skip
         command = tuple(shlex.split(c.command)) or tuple(sys.argv)
         return RunInfo(command, protocol, 0, to_flat(c))

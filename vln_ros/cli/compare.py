@@ -1,0 +1,33 @@
+"""``vln_ros compare``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+HELP = "Compare two runs episode by episode, ours or those of StreamVLN, JanusVLN, InternNav and NaVIDA"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A", help="folder or file of a run")
+    parser.add_argument("b", type=Path, metavar="B", help="folder or file of another one")
+    parser.add_argument("--out", type=Path, help="also write a page with plots into this folder")
+    parser.add_argument("--json", type=Path, help="also write the differences to this file")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vln_ros.evaluation.compare import compare, comparison_table, write_comparison
+    from vln_ros.evaluation.loading import load_run
+
+    comparison = compare(load_run(args.a), load_run(args.b), args.seed)
+    print(comparison_table(comparison))
+    if args.out is not None:
+        print(f"page: {write_comparison(comparison, args.out)}")
+    if args.json is not None:
+        rows = [dataclasses.asdict(d) for d in comparison.differences]
+        counts = {n: len(getattr(comparison, n)) for n in ("wins", "losses")}
+        args.json.write_text(json.dumps({"differences": rows, **counts}, indent=1) + "\n", "utf-8")
+    return 0

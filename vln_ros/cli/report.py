@@ -1,0 +1,41 @@
+"""``vln_ros report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "Write the report of a run folder anew, or one report of all its shards; export to other formats"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="run folder, or the folder of its shards")
+    parser.add_argument(
+        "--export",
+        metavar="FORMAT",
+        help="no report, but the results as others write them: streamvln, janusvln, internnav, navida",
+    )
+    parser.add_argument("--out", type=Path, help="where --export writes (default: FOLDER/export_FORMAT)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from vln_ros.evaluation.loading import export_run, load_result
+    from vln_ros.evaluation.metrics import summary_table
+    from vln_ros.evaluation.report import write_report
+    from vln_ros.evaluation.results import skips_line
+    from vln_ros.evaluation.run_folder import write_atomically
+
+    result = load_result(args.folder)
+    if args.export is not None:
+        files = export_run(result.episodes, args.export, args.out or args.folder / f"export_{args.export}")
+        print(
+            f"{len(files)} file{'s' if len(files) > 1 else ''}, the first: {files[0]}" if files else "nothing"
+        )
+        return 0
+    print(summary_table(result.summary))
+    if result.skipped:
+        print(skips_line(result.skipped, len(result.episodes)))
+    if not (args.folder / "episodes.jsonl").exists():  # of shards: there is no file of the whole yet
+        write_atomically(args.folder / "result.json", result.to_json())
+    print(f"report: {write_report(result, args.folder)}")
+    return 0
