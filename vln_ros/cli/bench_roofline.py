@@ -7,7 +7,8 @@ import argparse
 import gc
 import json
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ def run(options: argparse.Namespace) -> int:
 
     device = torch.device(options.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    peak = measure_peak(device, dtype)
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # then processor time is time, whatever else runs
+    peak = measure_peak(device, dtype, _clock(options))
     measured = list(_configurations(options, peak))
     figures = {
         "device": options.device,
@@ -114,7 +117,13 @@ def _measure(
     frames = list(walk(options.context_frames + 1 + options.decisions, size))
     for way in ("tree", "tokens"):
         found = measure_stages(
-            model, profile, frames, context_frames=options.context_frames, decode=way, peak=peak
+            model,
+            profile,
+            frames,
+            context_frames=options.context_frames,
+            decode=way,
+            peak=peak,
+            clock=_clock(options),
         )
         stages = {
             name: StageTime(
@@ -126,6 +135,10 @@ def _measure(
         }
         total_s = float(np.median([d.total_s for d in found]))
         yield Measured(f"{title}, {size[0]}x{size[1]}, {way}", total_s, stages)
+
+
+def _clock(options: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if options.device == "cpu" else time.perf_counter
 
 
 def read_measured(path: Path) -> tuple[list[Measured], Peak]:
@@ -164,7 +177,8 @@ def section(figures: dict[str, Any]) -> str:
     return (
         f"{peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s "
         f"({peak['source']}). Medians of "
-        f"{figures['decisions']} decisions, each with its new frame; milliseconds, measured / roofline. "
+        f"{figures['decisions']} decisions, each with its new frame; milliseconds (on a CPU of one "
+        f"thread's processor time), measured / roofline. "
         f"*Planner*: "
         "error of its prediction of the total from all other rows; *roofline*: error of the roofline taken "
         "as a "

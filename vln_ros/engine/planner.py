@@ -95,9 +95,8 @@ ASSUMED = Calibration(
     {"vision": StageFit(0.010, 2.0), "prefill": StageFit(0.010, 2.0), "decode": StageFit(0.010, 1.4),
      "head": StageFit(0.0, 1.4)},
     0.010,
-    "assumed, not measured: compute at half of its roofline and memory at 70 % of it, 10 ms of the host to "
-    "launch "
-    "each eager forward, 10 ms per frame for everything else",
+    "assumed, not measured: vision and prefill at half of their roofline, decode and head at 70 %, 10 ms "
+    "of the host to launch each eager forward, 10 ms per frame for everything else",
 )  # fmt: skip
 
 

@@ -132,7 +132,11 @@ def random_model(base: LoadedModel, config: Qwen2_5_VLConfig, device: str, dtype
     return replace(base, network=network, device=target, dtype=dtype, fingerprint="random")
 
 
-def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
+Clock = Callable[[], float]
+"""Seconds. ``time.process_time`` on one thread of a CPU is hardly disturbed by other programs."""
+
+
+def measure_peak(device: torch.device, dtype: torch.dtype, clock: Clock = time.perf_counter) -> Peak:
     """The published figures of a known GPU, else what a large product and a large copy reach here."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -143,8 +147,8 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     a = torch.randn(side, side, device=device).to(dtype)
     source = torch.ones(1 << (30 if device.type == "cuda" else 27), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    product_s = _best_s(lambda: a @ a, device)
-    copy_s = _best_s(lambda: target.copy_(source), device)
+    product_s = _best_s(lambda: a @ a, device, clock)
+    copy_s = _best_s(lambda: target.copy_(source), device, clock)
     return Peak(2.0 * side**3 / product_s, 2.0 * source.nbytes / copy_s, "measured: product and copy")
 
 
@@ -156,6 +160,7 @@ def measure_stages(
     context_frames: int,
     decode: str,
     peak: Peak,
+    clock: Clock = time.perf_counter,
 ) -> list[StagedDecision]:
     """Decisions for the frames after ``context_frames``, each with its frame's vision and prefill.
 
@@ -171,7 +176,7 @@ def measure_stages(
     engine.start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
     ends = _end_tokens(model, profile)
     found: list[StagedDecision] = []
-    with _StopWatch(model) as watch:
+    with _StopWatch(model, clock) as watch:
         for i, frame in enumerate(tqdm(frames, desc=f"stages, {decode}", unit="frame", disable=None)):
             if i < context_frames:
                 engine.observe(frame)
@@ -200,7 +205,8 @@ def measure_generate(
 class _StopWatch(AbstractContextManager["_StopWatch"]):
     """Device time by synchronising, and the time spent in the vision tower."""
 
-    def __init__(self, model: LoadedModel) -> None:
+    def __init__(self, model: LoadedModel, clock: Clock) -> None:
+        self._clock = clock
         self._device = model.device
         self._tower: Any = model.network.model.visual
         self._handles: list[Any] = []
@@ -210,7 +216,7 @@ class _StopWatch(AbstractContextManager["_StopWatch"]):
     def now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        return time.perf_counter()
+        return self._clock()
 
     def __enter__(self) -> _StopWatch:
         def before(_module: Any, _args: Any) -> None:
@@ -303,14 +309,14 @@ def _end_tokens(model: LoadedModel, profile: Profile) -> list[int]:
     return sorted(stops - others | {model.tokens.im_end})
 
 
-def _best_s(work: Callable[[], object], device: torch.device) -> float:
+def _best_s(work: Callable[[], object], device: torch.device, clock: Clock) -> float:
     times = []
     for _ in range(10):
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
