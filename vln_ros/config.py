@@ -649,7 +649,104 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True)
-class BridgeConfig:
+class HabitatConfig:
+    """The Habitat world (docs/habitat.md)."""
+
+    python: str = option("", "Interpreter of the environment that has habitat_sim")
+    scenes: str = option("data/scene_datasets", "Folder that the scene ids of episodes are below")
+    gpu: int = option(
+        -1,
+        "CUDA number of the GPU to render with; -1: none, or what EGL offers first",
+        minimum=-1,
+        maximum=63,
+    )
+    timeout_s: float = option(
+        300.0, "How long an answer may take; loading a scene is one", unit="s", minimum=1.0, maximum=36000.0
+    )
+    sliding: bool = option(True, "Slide along what is run into, instead of stopping")
+    radius_m: float = option(0.1, "Radius of the agent", unit="m", minimum=0.01, maximum=2.0)
+    height_m: float = option(1.5, "Height of the agent", unit="m", minimum=0.05, maximum=5.0)
+    recompute_navmesh: bool = option(
+        False, "Compute the navigation mesh for this agent even where one lies beside the scene"
+    )
+    depth_min_m: float = option(0.0, "Nearer depth is no reading", unit="m", minimum=0.0, maximum=100.0)
+    depth_max_m: float = option(10.0, "Farther depth is no reading", unit="m", minimum=0.1, maximum=1000.0)
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """A simulated world, and the rules by which episodes are run in it."""
+
+    world: str = option("embedded", "What simulates", choices=("embedded", "habitat"))
+    protocol: str = option(
+        "custom",
+        "Named rules (docs/habitat.md): they decide the options that they name; custom: the options do",
+        choices=("custom", "r2r-vlnce", "rxr-vlnce", "streamvln"),
+    )
+    max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
+    camera: CameraConfig = group(CameraConfig)
+    step: StepConfig = group(StepConfig)
+    habitat: HabitatConfig = group(HabitatConfig)
+
+
+_R2R: Mapping[str, Scalar] = {
+    "max_steps": 500,
+    "camera.hfov_deg": 90.0,
+    "camera.height_m": 1.25,
+    "camera.pitch_down_deg": 0.0,
+    "step.forward_m": 0.25,
+    "step.turn_deg": 15.0,
+    "habitat.sliding": True,
+    "habitat.radius_m": 0.1,
+    "habitat.height_m": 1.5,
+    "habitat.depth_min_m": 0.0,
+    "habitat.depth_max_m": 10.0,
+}
+PROTOCOL_RULES: Mapping[str, Mapping[str, Scalar]] = {
+    "custom": {},
+    # VLN-CE, habitat_extensions/config/vlnce_task.yaml, and the defaults of its habitat-lab
+    "r2r-vlnce": _R2R,
+    # VLN-CE, habitat_extensions/config/rxr_vlnce_english_task.yaml
+    "rxr-vlnce": {
+        **_R2R,
+        "camera.hfov_deg": 79.0,
+        "camera.height_m": 0.88,
+        "step.turn_deg": 30.0,
+        "habitat.sliding": False,
+        "habitat.radius_m": 0.18,
+        "habitat.height_m": 0.88,
+        "habitat.depth_min_m": 0.5,
+        "habitat.depth_max_m": 5.0,
+    },
+    # StreamVLN, config/vln_r2r.yaml; its RxR runs use the same
+    "streamvln": {**_R2R, "camera.hfov_deg": 79.0},
+}
+"""What each protocol says, by dotted name of the option. Image sizes are the checkpoint's affair."""
+
+WorldConfigT = TypeVar("WorldConfigT", bound=WorldConfig)
+
+
+def with_protocol(config: WorldConfigT) -> WorldConfigT:
+    """``config`` with the rules of its protocol in place.
+
+    Raises:
+        ConfigError: an option was set to something else than the protocol says: a result would be
+            filed under a name that it does not deserve.
+    """
+    rules = PROTOCOL_RULES[config.protocol]
+    flat = to_flat(config)
+    defaults = {entry.name: entry.default for entry in walk_options(type(config))}
+    for name, value in rules.items():
+        if flat[name] not in (value, defaults[name]):
+            raise ConfigError(
+                f"{name} = {flat[name]!r}: protocol {config.protocol!r} says {value!r}; "
+                "leave it, or set protocol to 'custom'"
+            )
+    return from_flat(type(config), {**flat, **rules})
+
+
+@dataclass(frozen=True)
+class BridgeConfig(WorldConfig):
     """The simulator bridge: publishes what a robot publishes, takes what a robot takes."""
 
     episodes: str = option("", "Episode file (VLN-CE json.gz) to run")
@@ -663,7 +760,6 @@ class BridgeConfig:
     run_folder: str = option("", "Folder to write results to; empty writes none")
     command: str = option("", "The command that a person typed, for the report")
     video: bool = option(True, "Write a video per episode")
-    max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
     limits: LimitsConfig = group(LimitsConfig)
     max_episode_s: float = option(
         240.0,
@@ -704,8 +800,6 @@ class BridgeConfig:
     odom_frame: str = option("odom", "Frame of the published odometry")
     base_frame: str = option("base_link", "Child frame of the published odometry")
     optical_frame: str = option("camera_color_optical_frame", "Frame of the published images")
-    camera: CameraConfig = group(CameraConfig)
-    step: StepConfig = group(StepConfig)
 
 
 @dataclass(frozen=True)

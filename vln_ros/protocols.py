@@ -40,8 +40,18 @@ class Motion:
     """Length of the way travelled, metres."""
 
 
+class WorldLostError(RuntimeError):
+    """The world is gone (its process died, or does not answer); the message says what is known of why.
+
+    The episode cannot go on. The next :meth:`World.load` starts anew.
+    """
+
+
 class World(Protocol):
-    """A scene with one robot in it. The world frame serves as its odometry frame."""
+    """A scene with one robot in it. The world frame serves as its odometry frame.
+
+    Where the world lives in a process of its own, every method may raise :class:`WorldLostError`.
+    """
 
     @property
     def camera(self) -> CameraModel: ...

@@ -44,6 +44,27 @@ class PlanImage:
         return np.asarray(offset * np.array([1.0, -1.0]) - 0.5)
 
 
+@dataclass(frozen=True, eq=False)
+class FreeSpace:
+    """Where a robot can stand; the picture's axes are those of :class:`PlanImage`.
+
+    Attributes:
+        free: ``[H, W]`` bool.
+        metres_per_pixel: scale, the same along both axes.
+        origin: ``[2]`` world x, y of the upper left corner, metres.
+    """
+
+    free: npt.NDArray[np.bool_]
+    metres_per_pixel: float
+    origin: Float64Array
+
+
+def draw_free_space(space: FreeSpace) -> PlanImage:
+    """A plan of a scene of which nothing else is known."""
+    image = np.where(space.free[..., None], _PAPER, _mix(_INK, 0.45)).astype(np.uint8)
+    return PlanImage(image, space.metres_per_pixel, space.origin)
+
+
 def draw_plan(flat: Flat, metres_per_pixel: float = 0.0125) -> PlanImage:
     """Rooms with their names, doors with the arc of a leaf, furniture in its colours with its front marked.
 

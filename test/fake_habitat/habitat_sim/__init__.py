@@ -1,0 +1,413 @@
+"""What of habitat_sim's interface this package uses, over real geometry: for tests, for nobody's results.
+
+Written from what was recorded of habitat-sim 0.3.4 and read in the sources of 0.1.7 to 0.3.4: names, types,
+axes, quirks. Pictures are cast with Embree from the GLB itself; the navigation mesh is a polygon made of its
+triangles. ``FAKE_HABITAT=0.1.7`` gives the oldest interface; ``FAKE_HABITAT_DIES=step`` and the like kill the
+process in the third such call, once, when the file ``FAKE_HABITAT_ONCE`` can be made.
+"""
+
+import enum
+import json
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from . import utils
+from .utils.common import Quaternion
+
+__version__ = "0.3.3"
+OLD = os.environ.get("FAKE_HABITAT") == "0.1.7"
+built_with_bullet = cuda_enabled = False
+MESH_ABOVE_FLOOR_M = 0.08
+_calls: dict = {}
+
+
+def _called(name):
+    _calls[name] = _calls.get(name, 0) + 1
+    if os.environ.get("FAKE_HABITAT_DIES") == name and _calls[name] == 3:
+        try:
+            os.close(os.open(os.environ["FAKE_HABITAT_ONCE"], os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        print("the driver fell over", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SensorType(enum.Enum):
+    NONE, COLOR, DEPTH, SEMANTIC = range(4)
+
+
+class _Strict:
+    """Attributes that the real class does not have cannot be set."""
+
+    def __setattr__(self, name, value):
+        if name not in self.FIELDS:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __init__(self, **values):
+        for name, default in self.FIELDS.items():
+            object.__setattr__(self, name, default() if callable(default) else default)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+class _Spec(_Strict):
+    FIELDS = {
+        "uuid": "",
+        "sensor_type": None,
+        "resolution": None,
+        "position": None,
+        "orientation": None,
+        "channels": 4,
+    }
+
+
+if OLD:
+
+    class SensorSpec(_Spec):
+        FIELDS = {**_Spec.FIELDS, "parameters": lambda: {"hfov": "90", "near": "0.01", "far": "1000"}}
+
+        @property
+        def hfov_rad(self):
+            return math.radians(float(self.parameters["hfov"]))
+else:
+
+    class CameraSensorSpec(_Spec):
+        FIELDS = {**_Spec.FIELDS, "hfov": 90.0}
+
+        @property
+        def hfov_rad(self):
+            return math.radians(self.hfov)
+
+
+class SimulatorConfiguration(_Strict):
+    FIELDS = {"scene_id": "NONE", "gpu_device_id": 0, "allow_sliding": True, "enable_physics": False}
+
+
+class NavMeshSettings(_Strict):
+    FIELDS = {"agent_radius": 0.1, "agent_height": 1.5}
+
+    def set_defaults(self):
+        self.__init__()
+
+
+class ShortestPath(_Strict):
+    FIELDS = {"requested_start": None, "requested_end": None, "points": list, "geodesic_distance": 0.0}
+
+
+class _AgentState(_Strict):
+    FIELDS = {
+        "position": lambda: np.zeros(3),
+        "rotation": lambda: Quaternion(1, 0, 0, 0),
+        "sensor_states": dict,
+    }
+
+
+class _AgentConfiguration(_Strict):
+    FIELDS = {"height": 1.5, "radius": 0.1, "sensor_specifications": list, "action_space": dict}
+
+
+class _ActuationSpec:
+    def __init__(self, amount):
+        self.amount = amount
+
+
+class _ActionSpec:
+    def __init__(self, name, actuation):
+        self.name, self.actuation = name, actuation
+
+
+agent = SimpleNamespace(
+    AgentState=_AgentState, AgentConfiguration=_AgentConfiguration,
+    ActionSpec=_ActionSpec, ActuationSpec=_ActuationSpec,
+)  # fmt: skip
+
+
+class Configuration:
+    def __init__(self, sim_cfg, agents):
+        self.sim_cfg, self.agents = sim_cfg, agents
+
+
+class Vector3:
+    """Like magnum's: an array when asked, not an array."""
+
+    def __init__(self, values):
+        self._values = np.asarray(values, np.float32)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self._values, dtype)
+
+
+def _float32(point):
+    assert isinstance(point, Vector3) or point.dtype == np.float32, "the bindings take float32"
+    return np.array(point, np.float64)
+
+
+class Agent:
+    def __init__(self, configuration):
+        self.agent_config = configuration
+        self._position, self._rotation = np.zeros(3, np.float32), Quaternion(1, 0, 0, 0)
+
+    def get_state(self):
+        states = {}
+        for spec in self.agent_config.sensor_specifications:
+            pitch = Quaternion(math.cos(spec.orientation[0] / 2), math.sin(spec.orientation[0] / 2), 0, 0)
+            at = self._position + self._rotation.matrix() @ np.asarray(spec.position)
+            states[spec.uuid] = SimpleNamespace(position=at, rotation=self._rotation * pitch)
+        return _AgentState(position=self._position.copy(), rotation=self._rotation, sensor_states=states)
+
+    def set_state(self, state):
+        assert isinstance(state.rotation, Quaternion)
+        self._position, self._rotation = np.asarray(state.position, np.float32), state.rotation
+
+
+class PathFinder:
+    """A polygon where the middle of the agent may be, on the floor of height ``level``."""
+
+    def __init__(self):
+        self.polygon = None
+
+    @property
+    def is_loaded(self):
+        return self.polygon is not None
+
+    @property
+    def navigable_area(self):
+        return self.polygon.area
+
+    def get_bounds(self):
+        x0, z0, x1, z1 = self.polygon.bounds
+        return Vector3([x0, self.level, z0]), Vector3([x1, self.level, z1])
+
+    def build(self, triangles, settings):
+        import shapely
+
+        normal = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
+        flat = normal[:, 1] > 0.7 * np.maximum(np.linalg.norm(normal, axis=1), 1e-12)
+        low, high = triangles[..., 1].min(1), triangles[..., 1].max(1)
+        floors = flat & (low < triangles[..., 1].min() + 0.2)
+        if not floors.any():
+            return False
+        ground = float(low[floors].min())
+        radius = math.ceil(settings.agent_radius / 0.05 - 1e-6) * 0.05
+        in_the_way = ~floors & (high > ground + 0.2) & (low < ground + settings.agent_height)
+        flat_on_floor = triangles[in_the_way][..., [0, 2]].reshape(-1, 2)
+        corners = shapely.points(flat_on_floor).reshape(-1, 3)
+        shadow = shapely.convex_hull(shapely.multipoints(corners))
+        floor = shapely.union_all(shapely.polygons(triangles[floors][..., [0, 2]])).buffer(1e-6)
+        free = floor.buffer(-radius)
+        if len(shadow):
+            free = free.difference(shapely.union_all(shadow).buffer(radius, quad_segs=4)).buffer(0)
+        if free.is_empty:
+            return False
+        self.polygon, self.level = free.simplify(0.002), ground + MESH_ABOVE_FLOOR_M
+        shapely.prepare(self.polygon)
+        self._graph = None
+        return True
+
+    def _inside(self, p):
+        import shapely
+
+        return bool(shapely.intersects_xy(self.polygon, p[0], p[2]))
+
+    def snap(self, p):
+        import shapely
+
+        if not self._inside(p):
+            near = shapely.ops.nearest_points(self.polygon, shapely.Point(p[0], p[2]))[0]
+            if near.distance(shapely.Point(p[0], p[2])) > 2.0:
+                return np.full(3, np.nan)
+            p = np.array([near.x, 0.0, near.y])
+        return np.array([p[0], self.level, p[2]]) if abs(p[1] - self.level) < 4.0 else np.full(3, np.nan)
+
+    def snap_point(self, point):
+        return Vector3(self.snap(_float32(point)))
+
+    def try_step(self, start, end, sliding=True):
+        a, b = _float32(start), _float32(end)
+        p, pieces = self.snap(a), max(1, math.ceil(np.linalg.norm(b - a) / 0.01))
+        for _ in range(pieces):
+            wanted = p + (b - a) / pieces * np.array([1, 0, 1])
+            if not self._inside(wanted):
+                if not sliding:
+                    break
+                wanted = self.snap(wanted)
+            p = wanted
+        return Vector3(p)
+
+    def find_path(self, path):
+        import shapely
+        from scipy.sparse.csgraph import dijkstra
+
+        a, b = self.snap(_float32(path.requested_start)), self.snap(_float32(path.requested_end))
+        path.geodesic_distance, path.points = math.inf, []
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            return False
+        grown = self.polygon.buffer(1e-4)
+        shapely.prepare(grown)
+
+        def lengths(p, q):
+            lines = shapely.linestrings(np.stack(np.broadcast_arrays(p, q), -2))
+            return np.where(shapely.covers(grown, lines), np.linalg.norm(p - q, axis=-1), 0.0)
+
+        if self._graph is None:
+            v = np.unique(shapely.get_coordinates(self.polygon), axis=0)
+            i, j = np.triu_indices(len(v), 1)
+            matrix = np.zeros((len(v), len(v)))
+            matrix[i, j] = lengths(v[i], v[j])
+            self._graph = v, matrix + matrix.T
+        v, matrix = self._graph
+        ends, n = np.stack([a, b])[:, [0, 2]], len(v)
+        whole = np.zeros((n + 2, n + 2))
+        whole[:n, :n] = matrix
+        whole[n, :n], whole[n + 1, :n] = lengths(v, ends[0]), lengths(v, ends[1])
+        whole[n, n + 1] = lengths(ends[:1], ends[1:])[0]
+        if (ends[0] == ends[1]).all():
+            path.geodesic_distance = 0.0
+            return True
+        path.geodesic_distance = float(np.float32(dijkstra(whole, directed=False, indices=n)[n + 1]))
+        return math.isfinite(path.geodesic_distance)
+
+    def get_topdown_view(self, meters_per_pixel, height):
+        import shapely
+
+        x0, z0, x1, z1 = self.polygon.bounds
+        x = x0 + meters_per_pixel * np.arange(int((x1 - x0) / meters_per_pixel))
+        z = z0 + meters_per_pixel * np.arange(int((z1 - z0) / meters_per_pixel))
+        if abs(height - self.level) > 0.5:
+            return np.zeros((len(z), len(x)), bool)
+        return shapely.intersects_xy(self.polygon, *np.meshgrid(x, z))
+
+
+class _Stage:
+    """Triangles of a GLB in Habitat's axes, with a colour each, ready to cast rays at."""
+
+    def __init__(self, path):
+        import trimesh
+        from embreex.mesh_construction import TriangleMesh
+        from embreex.rtcore_scene import EmbreeScene
+
+        config = path.with_suffix(".stage_config.json")
+        up, asset = [0, 0, 1], path
+        if config.exists():
+            stage = json.loads(config.read_text())
+            up, asset = stage["up"], config.parent / stage["render_asset"]
+        scene = trimesh.load(asset)
+        triangles, colors = [], []
+        for name in scene.graph.nodes_geometry:
+            matrix, geometry = scene.graph[name]
+            part = scene.geometry[geometry]
+            triangles.append(
+                trimesh.transform_points(part.triangles.reshape(-1, 3), matrix).reshape(-1, 3, 3)
+            )
+            colors.append(np.tile(_color(part.visual), (len(part.faces), 1)))
+        triangles = np.concatenate(triangles)
+        if up == [0, 0, 1]:  # Matterport: z up, +y in front
+            triangles = triangles @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]]).T
+        self.triangles = triangles
+        self.colors = np.concatenate(colors)
+        self._scene = EmbreeScene(robust=True)
+        vertices = triangles.reshape(-1, 3).astype(np.float32)
+        self._mesh = TriangleMesh(
+            self._scene, vertices, np.arange(len(vertices), dtype=np.int32).reshape(-1, 3)
+        )
+
+    def look(self, spec, state):
+        """Colour and planar depth of a pinhole: x right, y up, looking along -z."""
+        h, w = spec.resolution
+        focal = w / 2 / math.tan(spec.hfov_rad / 2)
+        u, v = np.meshgrid(np.arange(w), np.arange(h))
+        rays = np.stack([(u - (w - 1) / 2) / focal, ((h - 1) / 2 - v) / focal, -np.ones((h, w))], -1)
+        rays = (rays.reshape(-1, 3) @ state.rotation.matrix().T).astype(np.float32)
+        origins = np.empty_like(rays)
+        origins[:] = state.position
+        hits = self._scene.run(origins, rays, output=1)
+        missed = (hits["primID"] < 0) | (hits["tfar"] > 1000.0)
+        rgba = np.full((h * w, 4), 255, np.uint8)
+        rgba[:, :3] = self.colors[np.maximum(hits["primID"], 0)]
+        rgba[missed, :3] = 0
+        depth = np.where(missed, 0.0, hits["tfar"]).astype(np.float32)
+        return rgba.reshape(h, w, 4), depth.reshape(h, w)
+
+
+def _color(visual):
+    material = visual.material
+    color = (
+        np.array([255.0, 255.0, 255.0]) if material.baseColorFactor is None else material.baseColorFactor[:3]
+    )
+    if material.baseColorTexture is not None:
+        texture = material.baseColorTexture.resize((1, 1), 5).convert("RGB")
+        color = color / 255.0 * np.asarray(texture)[0, 0]
+    return color.astype(np.uint8)
+
+
+class Simulator:
+    def __init__(self, configuration):
+        self._thread = threading.get_ident()
+        self.reconfigure(configuration)
+
+    def reconfigure(self, configuration):
+        _called("load")
+        self.config = configuration
+        if configuration.sim_cfg.gpu_device_id >= 0:
+            print("[WindowlessContext.cpp] unable to find CUDA device", flush=True)
+            os._exit(1)
+        path = Path(configuration.sim_cfg.scene_id)
+        if not path.exists():
+            raise RuntimeError(f"no stage {path}")
+        self._stage = _Stage(path)
+        self.pathfinder = PathFinder()
+        self._agent = Agent(configuration.agents[0])
+        if (path.parent / (path.stem + ".navmesh")).exists():
+            self.recompute_navmesh(self.pathfinder, NavMeshSettings())
+
+    def _check(self):
+        if threading.get_ident() != self._thread:
+            os.abort()  # the context is bound to its thread
+
+    def recompute_navmesh(self, pathfinder, settings):
+        return pathfinder.build(self._stage.triangles, settings)
+
+    def get_agent(self, _):
+        return self._agent
+
+    def step_filter(self, start, end):
+        return self.pathfinder.try_step(start, end, self.config.sim_cfg.allow_sliding)
+
+    def get_sensor_observations(self):
+        self._check()
+        _called("render")
+        state, seen = self._agent.get_state(), {}
+        for spec in self._agent.agent_config.sensor_specifications:
+            assert spec.channels == (1 if spec.sensor_type is SensorType.DEPTH else 4)
+            rgba, depth = self._stage.look(spec, state.sensor_states[spec.uuid])
+            seen[spec.uuid] = depth if spec.sensor_type is SensorType.DEPTH else rgba
+        return seen
+
+    def step(self, name):
+        _called("step")
+        action = self._agent.agent_config.action_space[name]
+        state, collided, amount = self._agent.get_state(), False, action.actuation.amount
+        if action.name == "move_forward":
+            start = Vector3(state.position)
+            wanted = np.array(start, np.float64) + state.rotation.matrix() @ [0.0, 0.0, -amount]
+            reached = np.array(self.step_filter(start, Vector3(wanted)), np.float64)
+            collided = ((reached - start) ** 2).sum() + 1e-5 < ((wanted - start) ** 2).sum()
+            state.position = reached
+        else:
+            half = math.radians(amount if action.name == "turn_left" else -amount) / 2
+            state.rotation = state.rotation * Quaternion(math.cos(half), 0, math.sin(half), 0)
+        self._agent.set_state(state)
+        return {**self.get_sensor_observations(), "collided": bool(collided)}
+
+    def close(self):
+        pass
+
+
+__all__ = ["utils"]

@@ -1,0 +1,5 @@
+"""As the real package has it."""
+
+from . import common
+
+__all__ = ["common"]
