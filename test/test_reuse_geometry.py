@@ -154,7 +154,7 @@ def test_of_several_sources_the_least_displaced_one():
     assert (same.source == 0).all()
     assert (same.token == np.arange(48)).all()
     assert np.allclose(same.offset, 0.0)
-    assert same.depth_ratio == (1.0, 1.0)
+    assert same.depth_ratio == same.agreement == (1.0, 1.0)
 
 
 def test_what_was_not_there_or_is_hidden_is_not_found():

@@ -356,6 +356,78 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
+class ReuseConfig:
+    """Taking over keys and values of what was seen before (VLN-Cache)."""
+
+    enabled: bool = option(False, "Take over what depth and pose say was seen before")
+    keyframes: int = option(8, "Most earlier frames that a new one is compared with", minimum=1, maximum=64)
+    depth_tolerance: float = option(
+        0.05, "Relative difference of depths that still are one surface", minimum=0.001, maximum=0.5
+    )
+    max_depth_bias: float = option(
+        0.01,
+        "Frames whose depths differ by this in the median do not fit together",
+        minimum=0.001,
+        maximum=0.5,
+    )
+    min_agreement: float = option(
+        0.85, "So do frames where a smaller share of the depths is as expected", minimum=0.0, maximum=1.0
+    )
+    reach: int = option(
+        1, "Neighbours on each side among which the most alike is looked for", minimum=0, maximum=3
+    )
+    max_drift: float = option(
+        0.6, "Most alike this far off in the mean: the poses are wrong", unit="tokens", minimum=0.05,
+        maximum=3.0,
+    )  # fmt: skip
+    min_similarity: float = option(
+        0.95, "Least cosine of vision features of a token that is taken over", minimum=-1.0, maximum=1.0
+    )
+    max_relevance: float = option(
+        4.0, "Tokens with more of the action's attention are computed; in multiples of the mean",
+        minimum=0.0, maximum=1000000.0,
+    )  # fmt: skip
+    max_relevance_change: float = option(
+        2.0, "So are tokens whose share of it changes by more", minimum=0.0, maximum=1000000.0
+    )
+    max_age: int = option(
+        4, "How often a token may be handed on before it is computed again", minimum=1, maximum=100000
+    )
+    refresh_every: int = option(
+        16, "Every such frame is computed whole; 0 for never", minimum=0, maximum=100000
+    )
+    max_share: float = option(0.9, "Largest share of a frame that is taken over", minimum=0.0, maximum=1.0)
+    layer_budget: bool = option(False, "Take over fewer tokens in layers that look everywhere")
+    entropy_weight: float = option(
+        0.5, "By how much of the frame less at full entropy", minimum=0.0, maximum=1.0
+    )
+    min_share: float = option(0.1, "What a layer may always take over", minimum=0.0, maximum=1.0)
+    min_depth_m: float = option(
+        0.1, "A median depth below this is in a wrong unit", unit="m", minimum=0.0, maximum=10.0
+    )
+    max_depth_m: float = option(
+        50.0, "A median depth above this is in a wrong unit", unit="m", minimum=0.1, maximum=10000.0
+    )
+    max_step_m: float = option(
+        1.5,
+        "A camera that moves further from frame to frame has jumped",
+        unit="m",
+        minimum=0.01,
+        maximum=100.0,
+    )
+    max_turn_deg: float = option(
+        100.0, "A camera that turns further from frame to frame has jumped", unit="deg", minimum=1.0,
+        maximum=180.0,
+    )  # fmt: skip
+    window: int = option(
+        12,
+        "It switches itself off if it lost time over this many frames; 0 for never",
+        minimum=0,
+        maximum=1000,
+    )
+
+
+@dataclass(frozen=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -378,6 +450,7 @@ class QwenConfig:
     temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)
     seed: int = option(0, "Seed of the sampling", minimum=0)
     stream: StreamConfig = group(StreamConfig)
+    reuse: ReuseConfig = group(ReuseConfig)
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                     temperature=config.qwen.temperature,
                     seed=config.qwen.seed,
                     stream=config.qwen.stream,
+                    reuse=config.qwen.reuse,
                 )
                 for _ in range(count)
             ]

@@ -65,7 +65,7 @@ def run_decoder(
     decoder: Any = network.model.language_model
     mask = None
     if visible is not None:
-        mask = {"full_attention": _attention_mask(network, visible)}
+        mask = {"full_attention": attention_mask(network, visible)}
     output = decoder(
         inputs_embeds=embeddings,
         position_ids=positions.to(embeddings.device),
@@ -90,7 +90,7 @@ def takes_mask(network: Qwen2_5_VLForConditionalGeneration) -> bool:
     return config.text_config._attn_implementation in ("sdpa", "eager")
 
 
-def _attention_mask(network: Qwen2_5_VLForConditionalGeneration, visible: Tensor) -> Tensor:
+def attention_mask(network: Qwen2_5_VLForConditionalGeneration, visible: Tensor) -> Tensor:
     """``visible`` in the form that the attention implementation takes, ``[batch, 1, n, slots]``."""
     config: Any = network.config
     kind = config.text_config._attn_implementation

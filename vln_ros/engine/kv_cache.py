@@ -57,7 +57,7 @@ class SlotLayer(CacheLayerMixin):
         def moved(old: Tensor) -> Tensor:
             # Zeros, not empty: attention multiplies masked slots by 0, and 0 * NaN is NaN.
             new = old.new_zeros(*old.shape[:2], capacity, old.shape[-1])
-            new[:, :, : self.length] = old[:, :, : self.length]
+            new[:, :, : old.shape[2]] = old[:, :, :capacity]  # loose slots behind the last one, too
             return new
 
         with span("cache allocation"):
@@ -99,6 +99,10 @@ class SlotLayer(CacheLayerMixin):
 class SlotCache(Cache):
     """One stream's keys and values, with the position of every slot.
 
+    Every token that is written gets a serial number of its own, which follows it to other slots.
+    Slots behind the last one keep what was in them until they are written again: :meth:`find` finds
+    it there.
+
     Args:
         config: of the network; gives the number of layers and the rotary sections.
         inv_freq: ``[head_dim / 2]`` rotary frequencies of the network.
@@ -127,6 +131,13 @@ class SlotCache(Cache):
         self._config = config
         self._positions = torch.zeros(3, 0, dtype=torch.long)
         self._original_positions = torch.zeros(3, 0, dtype=torch.long)
+        self._serials = torch.zeros(0, dtype=torch.long)  # 0: holds no token
+        self._written = 0
+
+    @property
+    def serials(self) -> Tensor:
+        """``[length]`` int64, the number of the token in each slot."""
+        return self._serials[: self.length]
 
     @property
     def positions(self) -> Tensor:
@@ -170,9 +181,40 @@ class SlotCache(Cache):
             room = torch.zeros(3, -(-missing // self.block_tokens) * self.block_tokens, dtype=torch.long)
             self._positions = torch.cat([self._positions, room], 1)
             self._original_positions = torch.cat([self._original_positions, room], 1)
+            self._serials = torch.cat([self._serials, room[0]])
         where = torch.arange(self.length - n, self.length) if slots is None else slots.cpu()
         self._positions[:, where] = positions
         self._original_positions[:, where] = positions
+        self._serials[where] = torch.arange(self._written + 1, self._written + 1 + n)
+        self._written += n
+
+    def find(self, serials: Tensor) -> Tensor:
+        """``[n]`` the slots in which those tokens are, -1 where one is not there any more."""
+        ordered, slots = self._serials.sort()
+        if not len(ordered):
+            return torch.full_like(serials, -1)
+        at = torch.searchsorted(ordered, serials).clamp(max=len(ordered) - 1)
+        return torch.where((ordered[at] == serials) & (serials > 0), slots[at], -1)
+
+    def holds(self, slots: Tensor) -> Tensor:
+        """``[n]`` bool: is there a token in each of these slots, in the stream or behind it?"""
+        known = (slots >= 0) & (slots < len(self._serials))
+        known[known.clone()] = self._serials[slots[known]] > 0
+        return known
+
+    def own(self, slots: Tensor, layers: Tensor) -> None:
+        """Tokens that were computed in their first ``layers`` ``[n]`` layers and copied to the rest.
+
+        A slot has one original position for all layers: from here on it is the present one.
+        """
+        for index, layer in enumerate(self.layers):
+            if layer.original_keys is not None:
+                where = slots[layers <= index].to(layer.device)
+                layer.original_keys[:, :, where] = layer.keys[:, :, where]
+
+    def forget_loose(self) -> None:
+        """What is behind the last slot is no token any more."""
+        self._serials[self.length :] = 0
 
     @contextmanager
     def scatter(self, slots: Tensor, visible: int) -> Iterator[None]:
@@ -204,6 +246,7 @@ class SlotCache(Cache):
         end = start + slots.numel()
         for positions in (self._positions, self._original_positions):
             positions[:, start:end] = positions[:, slots]
+        self._serials[start:end] = self._serials[slots]
         for layer in self.layers:
             where = slots.to(layer.device) if layer.is_initialized else slots
             for buffer in self._tensors(layer):
@@ -215,6 +258,7 @@ class SlotCache(Cache):
         for layer in self.layers:
             if layer.is_initialized and layer.keys.shape[2] - layer.length >= layer.block_tokens:
                 layer.resize(layer.length)
+                self.forget_loose()
 
     def rotated(self, keys: Tensor, delta: Tensor) -> Tensor:
         """``keys`` ``[..., n, head_dim]`` turned from their positions to ``delta`` ``[3, n]`` further on.
@@ -235,7 +279,7 @@ class SlotCache(Cache):
         """Copy the tokens at slots ``source`` ``[n]`` to slots ``target``, at new ``positions`` ``[3, n]``.
 
         Keys are rotated from their originals where those are kept. Target slots must exist or
-        follow directly on the last one.
+        follow directly on the last one; a source slot may be a target, too.
         """
         end = max(self.length, int(target.max()) + 1) if target.numel() else self.length
         origin = self._original_positions[:, source]
@@ -268,8 +312,11 @@ class SlotCache(Cache):
             self._positions.clone(),
             self._original_positions.clone(),
         )
+        other._serials, other._written = self._serials.clone(), self._written
+        other.forget_loose()
         return other
 
     def discard(self) -> None:
         """Free everything."""
         self.layers = [SlotLayer(self.block_tokens, self.keep_original_keys) for _ in self.layers]
+        self._serials.zero_()

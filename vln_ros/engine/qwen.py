@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
 from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.context_choice import bound_options, build_context
@@ -24,8 +25,12 @@ from vln_ros.engine.pruning import PruneReport, build_pruning
 from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
+from vln_ros.engine.sparse import ReusingSession
 from vln_ros.engine.vision import Eyes
 from vln_ros.profiling.spans import span
+from vln_ros.reuse.accounting import ReuseStats
+from vln_ros.reuse.geometry import TokenGrid
+from vln_ros.reuse.planner import ReusePlanner
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7
@@ -74,6 +79,7 @@ class QwenEngine:
         model: shared, read only.
         temperature: 0 decodes greedily.
         seed: the same seed, instructions and frames give the same queues.
+        stream, reuse: options; None for the defaults.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class QwenEngine:
         temperature: float,
         seed: int,
         stream: StreamConfig | None = None,
+        reuse: ReuseConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
         if config.decode in ("tree", "forced") and not takes_mask(model.network):
@@ -103,7 +110,7 @@ class QwenEngine:
             reversals=config.reversals,
         )
         self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_token)
-        self.session = Session(model.network, block_tokens=config.cache_block_tokens)
+        self.session = _new_session(model, config, reuse or ReuseConfig())
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
         self._bound = StreamBound(bound_options(config, self.session.token_bytes))
@@ -130,6 +137,7 @@ class QwenEngine:
         self._last: tuple[Action, ...] = ()
         self._reported = Work()
         self._unparsed = 0
+        self._repeated_before = 0
 
     def start(self, instruction: Instruction) -> None:
         self._instruction, self._last = instruction, ()
@@ -137,6 +145,9 @@ class QwenEngine:
         self._generator.manual_seed(self._seed + instruction.number)
         self._unscored = False
         self._pruning.begin()
+        self._repeated_before = self._eyes.repeated
+        if isinstance(self.session, ReusingSession):
+            self.session.begin()
         self._ladder.run(lambda: self.context.start(instruction.text))
         self._ladder.run(lambda: self.landmarks.begin(instruction.text))
 
@@ -246,6 +257,12 @@ class QwenEngine:
             self.landmarks.report(),
         )
 
+    def reuse_stats(self) -> ReuseStats | None:
+        """Of the run since :meth:`start`; None where reuse is not configured."""
+        if not isinstance(self.session, ReusingSession):
+            return None
+        return self.session.stats(self._eyes.repeated - self._repeated_before)
+
     def close(self) -> None:
         self.session.close()
         self._instruction = self._frame = self._seen = self._skipped = None
@@ -279,6 +296,10 @@ class QwenEngine:
         if self._seen is not frame:  # beginning anew has already seen it
             self.context.observe(frame)
             self._seen = frame
+            image = self._eyes.newest
+            if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
+                grid = TokenGrid(image.height, image.width)
+                self.session.planner.see(image.sight, frame, grid, image.features)
 
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()
@@ -355,3 +376,22 @@ class QwenEngine:
         text = self._script.detokenize(ids)
         rules = self._rules
         return ids, text, parse_queue(text, self.profile.vocabulary, rules.separator, rules.max_phrases)
+
+
+def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -> Session:
+    if not reuse.enabled:
+        return Session(model.network, block_tokens=config.cache_block_tokens)
+    if not takes_mask(model.network):
+        raise ConfigError(
+            "reuse.enabled needs an attention implementation that takes a mask: load the model with "
+            "attention sdpa or eager, or set reuse.enabled to false"
+        )
+    network_config: Any = model.network.config
+    return ReusingSession(
+        model.network,
+        ReusePlanner(reuse, network_config.text_config.num_hidden_layers),
+        window=reuse.window,
+        block_tokens=config.cache_block_tokens,
+        # Keys that are handed on are turned again and again, which drifts in half precision.
+        keep_original_keys=model.dtype is not torch.float32,
+    )

@@ -245,18 +245,19 @@ class Session:
             raise ValueError("nothing to push")
         return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
 
-    def complete(self, chunk: Chunk, computed: Tensor | None = None) -> None:
+    def complete(self, chunk: Chunk, computed: Tensor | None = None, queries: float | None = None) -> None:
         """The forward of ``chunk`` has been run: its keys and values are in the cache.
 
         Args:
             computed: ``[m]`` which of its tokens that was, if not all.
+            queries: how many that is on average over the layers, if not all in all.
         """
         n = len(chunk.embeddings) if computed is None else len(computed)
         if computed is None:
             self.cache.record(chunk.positions)
         else:
             self.cache.record(chunk.positions[:, computed], chunk.before.tokens + computed)
-        self._count(1, n, self._prefill_flops(n, self.cache.length))
+        self._count(1, n, self._prefill_flops(n if queries is None else queries, self.cache.length))
 
     def count_logits(self, rows: int) -> None:
         """Scores for ``rows`` states have been computed for this session."""
@@ -266,21 +267,24 @@ class Session:
         """The forward of ``chunk`` failed: back to before it was prepared."""
         self.timeline.restore(chunk.before)
         self.cache.truncate(chunk.before.tokens)
+        self.cache.forget_loose()  # it may have been written over
 
     # -- inside --------------------------------------------------------------------------------
 
     def _extend(self, pieces: Sequence[Piece], tree: TokenTree) -> Tensor:
         chunk = self.prepare(pieces, tree)
         try:
-            visible = None if chunk.visible is None else chunk.visible[None]
-            states = run_decoder(
-                self.network, self.cache, chunk.embeddings[None], chunk.positions[:, None], visible
-            )
+            states = self._compute(chunk)
         except BaseException:  # a device that ran out of memory midway through the layers
             self.abandon(chunk)
             raise
         self.complete(chunk)
-        return states[0]
+        return states
+
+    def _compute(self, chunk: Chunk) -> Tensor:
+        visible = None if chunk.visible is None else chunk.visible[None]
+        positions = chunk.positions[:, None]
+        return run_decoder(self.network, self.cache, chunk.embeddings[None], positions, visible)[0]
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         table = self._decoder.embed_tokens
@@ -294,7 +298,7 @@ class Session:
             return self._embed(piece.ids)
         return piece.features.to(self._decoder.embed_tokens.weight)
 
-    def _prefill_flops(self, queries: int, visible: int) -> float:
+    def _prefill_flops(self, queries: float, visible: int) -> float:
         """Multiply-adds counted as two, of the decoder layers."""
         config = self._config.text_config
         attention: float = (

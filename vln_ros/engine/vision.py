@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -64,21 +65,48 @@ def encode_video(
     return Video(features, grid[0], grid[1] // merge, grid[2] // merge, seconds_per_grid, first_grid)
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    rgb: npt.NDArray[np.uint8]
+    max_pixels: int | None
+    image: Image
+
+
 class Eyes:
-    """Frames to vision features, at the size that a profile asks for."""
+    """Frames to vision features, at the size that a profile asks for.
+
+    A frame equal to the one before, pixel by pixel, gets the same features.
+    """
 
     def __init__(self, model: LoadedModel, size: ImageSpec) -> None:
         self._model = model
         self._size = size
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
+        self.repeated = 0
+        """Frames that were equal to the one before."""
+        self._looks = 0
+        self._newest: _Look | None = None
+
+    @property
+    def newest(self) -> Image | None:
+        """What :meth:`see` returned last."""
+        return None if self._newest is None else self._newest.image
 
     def see(self, rgb: npt.NDArray[np.uint8]) -> Image:
         """One frame, ``[H, W, 3]``."""
-        with span("preprocess"):
-            patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
-        with span("vision encode", device=True):
-            return encode_images(self._model.network, [patches])[0]
+        last = self._newest
+        if last is not None and last.max_pixels == self.max_pixels and np.array_equal(last.rgb, rgb):
+            self.repeated += 1
+            image = last.image
+        else:
+            with span("preprocess"):
+                patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+            with span("vision encode", device=True):
+                image = encode_images(self._model.network, [patches])[0]
+        self._looks += 1
+        self._newest = _Look(rgb, self.max_pixels, replace(image, sight=self._looks))
+        return self._newest.image
 
     def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
         """Several frames of one size as a video."""

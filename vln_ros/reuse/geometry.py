@@ -89,6 +89,8 @@ class Correspondence:
         fate: :class:`Fate` as int64, of the source in which the token came furthest.
         depth_ratio: per source, median of measured over expected depth where both are; NaN without any.
             Far from 1 the depths, their unit or the poses are wrong.
+        agreement: per source, share of the points with a reading where the source measured what was
+            expected; NaN without any. Low where much is hidden, or the poses are wrong.
     """
 
     grid: TokenGrid
@@ -99,6 +101,7 @@ class Correspondence:
     scale: Float64Array
     fate: IntArray
     depth_ratio: tuple[float, ...]
+    agreement: tuple[float, ...]
 
     @property
     def found(self) -> npt.NDArray[np.bool_]:
@@ -191,10 +194,12 @@ def correspond(
     points = np.concatenate([(pixel - [camera.cx, camera.cy]) / lens * depth[:, None], depth[:, None]], 1)
     cost = np.full(n, np.inf)
     ratios: list[float] = []
+    agreements: list[float] = []
     for index, source in enumerate(sources):
         moved = source.odom_from_optical.inverse() @ frame.odom_from_optical
         seen = _look(source, moved.transform(points), depth_tolerance)
         ratios.append(seen.depth_ratio)
+        agreements.append(seen.agreement)
         place = grid.middles()[there] + (seen.pixel - pixel) * grid.per_pixel(camera)
         whole = np.floor(place).astype(np.int64)
         inside = ((whole >= 0) & (whole < [grid.columns, grid.rows])).all(1)
@@ -209,7 +214,15 @@ def correspond(
         token_of[chosen] = (whole[:, 1] * grid.columns + whole[:, 0])[better]
         offset_of[chosen], scale_of[chosen] = offset[better], scale[better]
     return Correspondence(
-        grid, anchors, source_of, token_of, offset_of, scale_of, fate.astype(np.int64), tuple(ratios)
+        grid,
+        anchors,
+        source_of,
+        token_of,
+        offset_of,
+        scale_of,
+        fate.astype(np.int64),
+        tuple(ratios),
+        tuple(agreements),
     )
 
 
@@ -221,6 +234,7 @@ class _Seen:
     depth_m: Float64Array
     fate: IntArray
     depth_ratio: float
+    agreement: float
 
 
 def _look(source: Frame, points: Float64Array, tolerance: float) -> _Seen:
@@ -247,4 +261,6 @@ def _look(source: Frame, points: Float64Array, tolerance: float) -> _Seen:
     fate[~inside] = Fate.OUT_OF_VIEW
     both = inside & measured[0]
     ratio = float(np.median(readings[0][both] / z[both])) if both.any() else math.nan
-    return _Seen(pixel, z, fate, ratio)
+    judged = inside & measured.any(0)
+    agreement = float((fate[judged] == Fate.FOUND).mean()) if judged.any() else math.nan
+    return _Seen(pixel, z, fate, ratio, agreement)

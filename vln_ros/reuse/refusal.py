@@ -18,5 +18,6 @@ class Refusal(Enum):
     PICTURES_DISAGREE = "pictures disagree with poses"
     NOT_CACHED = "source not cached any more"
     INSTRUCTION_CHANGED = "instruction changed"
+    PRUNED = "tokens were left out"
     REFRESH = "periodic refresh"
     SWITCHED_OFF = "switched off: it loses"
