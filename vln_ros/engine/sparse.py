@@ -306,8 +306,10 @@ class ReusingSession(Session):
         queries: list[Tensor] = []
         target = self._newest()
         asked = len(tree) > 0 or not shown
-        known = target is not None and target.is_whole and (
-            target.sight in {p.sight for p in shown} or self.planner.wants_relevance(target.sight)
+        known = (
+            target is not None
+            and target.is_whole
+            and (target.sight in {p.sight for p in shown} or self.planner.wants_relevance(target.sight))
         )
         if not (asked and known):
             yield queries
