@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vln_ros.config import ConfigError, EvalConfig, FarmConfig, NavigatorConfig, Scalar, from_flat
+from vln_ros.config import (
+    ConfigError,
+    EvalConfig,
+    FarmConfig,
+    NavigatorConfig,
+    ProfilingConfig,
+    Scalar,
+    from_flat,
+)
 from vln_ros.evaluation import driver as driver_module
 from vln_ros.evaluation.crew import Answer, ProcessCrew
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
@@ -26,6 +34,8 @@ from vln_ros.evaluation.run_folder import RunFolder
 from vln_ros.evaluation.schedule import SceneSchedule
 from vln_ros.evaluation.worlds import build_worlds, chosen_episodes, dataset_file
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
+from vln_ros.profiling import spans
+from vln_ros.profiling.files import read_recordings
 from vln_ros.sim.episodes import Episode, read_episodes, write_episodes
 from vln_ros.sim.splits import make_episodes
 
@@ -103,6 +113,20 @@ def test_it_takes_the_decisions_of_the_pipeline(dataset: Path, undisturbed: tupl
         run_lockstep(run, loop, 1)
         record = run.finish()
         assert trajectory_lines(record) == trajectories(undisturbed[1])[episode.episode_id]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_recorded_run_is_the_same_and_leaves_its_timings(
+    dataset: Path, tmp_path: Path, undisturbed: tuple[RunResult, Path], workers: int
+) -> None:
+    profiling = ProfilingConfig(level="spans", folder=str(tmp_path / "profiling"))
+    result = run(dataset, tmp_path, FarmConfig(workers=workers, profiling=profiling))
+    assert numbers(result) == numbers(undisturbed[0])
+    (timings,) = read_recordings(tmp_path / "profiling")
+    assert timings.process == "worker-0"
+    assert timings.count("instruction") == 7
+    assert timings.count("decision") >= sum(e.decisions for e in result.episodes)
+    assert spans.active() is None
 
 
 @pytest.mark.parametrize("sessions", [2, 3])

@@ -931,6 +931,7 @@ class FarmConfig:
     )
     ray_address: str = option("", "Address of a running Ray cluster; empty: one is started here")
     shard: str = option("", "i/n: run the i-th (from 0) of n parts of the scenes, into a folder of its own")
+    profiling: ProfilingConfig = group(ProfilingConfig)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import (
     ConfigError,
     EvalConfig,
@@ -51,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for short, name in _SHORT.items():
         _add(parser, short, known[name])
     for entry in walk_options(FarmConfig):
-        _add(parser, entry.name, entry)
+        if "." not in entry.name:
+            _add(parser, entry.name, entry)
+    add_switch(parser)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, entry: OptionEntry) -> None:
@@ -82,7 +85,7 @@ def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
         values[name] = yaml.safe_load(text) if text else ""
     values |= _given(args, {e.name: e.name for e in walk_options(EvalConfig) if "." not in e.name})
     values |= _given(args, _SHORT)
-    farm = _given(args, {e.name: e.name for e in walk_options(FarmConfig)})
+    farm = _given(args, {e.name: e.name for e in walk_options(FarmConfig) if "." not in e.name})
     return from_flat(EvalConfig, values), from_flat(FarmConfig, farm)
 
 
@@ -99,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
     out: Path = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    folder = run_folder_of(out, farm)
+    farm = from_flat(FarmConfig, to_flat(farm) | node_parameters(args, folder))
     try:
         result = evaluate(config, farm, out, resume=args.resume, command=["vln_ros", *sys.argv[1:]])
     except NoWorkersError as error:
@@ -107,5 +112,6 @@ def run(args: argparse.Namespace) -> int:
     print(summary_table(result.summary))
     if result.skipped:
         print(skips_line(result.skipped, len(result.episodes)))
-    print(f"report: {run_folder_of(out, farm) / 'report.html'}")
+    print_recordings(args, folder)
+    print(f"report: {folder / 'report.html'}")
     return 1 if result.skipped else 0

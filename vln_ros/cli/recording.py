@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from vln_ros.config import ProfilingConfig, Scalar, walk_options
@@ -27,21 +25,6 @@ def node_parameters(options: argparse.Namespace, out: Path) -> dict[str, Scalar]
     if options.profiling == "off":
         return {}
     return {"profiling.level": options.profiling, "profiling.folder": str(out / FOLDER)}
-
-
-@contextmanager
-def recording(options: argparse.Namespace, out: Path, process: str) -> Iterator[None]:
-    """Record what this process does inside."""
-    from vln_ros.profiling import spans
-    from vln_ros.profiling.files import write_recording
-
-    recorder = spans.start(ProfilingConfig(level=options.profiling))
-    try:
-        yield
-    finally:
-        if recorder is not None:
-            write_recording(recorder, process, out / FOLDER)
-        spans.stop()
 
 
 def print_recordings(options: argparse.Namespace, out: Path) -> None:

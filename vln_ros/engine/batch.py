@@ -22,6 +22,7 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.relief import is_out_of_memory
 from vln_ros.engine.session import Session
 from vln_ros.engine.tree import NO_TREE
+from vln_ros.profiling.spans import span
 
 T = TypeVar("T")
 
@@ -114,17 +115,21 @@ def run_batch(sessions: Sequence[Session], decodings: Sequence[Decoding[T]]) -> 
     results: dict[int, T | Exception] = {}
     waiting: dict[int, Push] = {}
     answers: dict[int, Tensor | None] = dict.fromkeys(range(len(sessions)))
+    stage = "prefill"
     while answers:
         for i, answer in answers.items():
             try:
-                waiting[i] = next(decodings[i]) if answer is None else decodings[i].send(answer)
+                with span("grammar"):  # on a GPU it waits for the scores
+                    waiting[i] = next(decodings[i]) if answer is None else decodings[i].send(answer)
             except StopIteration as stop:
                 results[i] = stop.value
             except Exception as error:  # it is this robot's result
                 results[i] = error
         answers = {}
         if waiting:
-            rows = push_batch([sessions[i] for i in waiting], list(waiting.values()))
+            with span(stage, device=True):
+                rows = push_batch([sessions[i] for i in waiting], list(waiting.values()))
+            stage = "decode"
             for i, row in zip(waiting, rows, strict=True):
                 if isinstance(row, Exception):
                     decodings[i].close()
@@ -145,7 +150,8 @@ def observe_together(engines: Sequence[QwenEngine], frames: Sequence[Frame]) -> 
             errors[i] = error
     pieces = {i: e.context.to_prefill() for i, e in enumerate(engines) if errors[i] is None and e.prefills}
     pieces = {i: p for i, p in pieces.items() if p}
-    rows = push_batch([engines[i].session for i in pieces], [Push(p, NO_TREE) for p in pieces.values()])
+    with span("prefill", device=True):
+        rows = push_batch([engines[i].session for i in pieces], [Push(p, NO_TREE) for p in pieces.values()])
     for i, row in zip(pieces, rows, strict=True):
         if isinstance(row, Exception):
             errors[i] = row

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.evaluation.schedule import Order
 from vln_ros.evaluation.worker import Event, Unable, Workbench
+from vln_ros.profiling.files import recorded
 
 _END_TIMEOUT_S = 10.0
 
@@ -54,6 +55,7 @@ class InlineCrew:
         self._config = config
         self._bench: Workbench | None = None
         self._orders: Sequence[Order] | None = None
+        self._recording = contextlib.ExitStack()
 
     def hire(self, worker: int) -> None:
         self._bench, self._orders = None, None
@@ -63,6 +65,7 @@ class InlineCrew:
 
     def answers(self) -> list[Answer]:
         if self._bench is None:
+            self._recording.enter_context(recorded(self._config.navigator.profiling, "worker-0"))
             try:
                 self._bench = Workbench(self._config)
             except ConfigError as error:
@@ -76,6 +79,7 @@ class InlineCrew:
     def close(self) -> None:
         if self._bench is not None:
             self._bench.close()
+        self._recording.close()
 
 
 class ProcessCrew:
@@ -123,6 +127,11 @@ class ProcessCrew:
         return found
 
     def close(self) -> None:
+        if self._config.navigator.profiling.level != "off":
+            # Those that are idle end with their connection, and leave their recordings.
+            for process, connection in self._processes.values():
+                connection.close()
+                process.join(_END_TIMEOUT_S)
         for process, _ in self._processes.values():
             process.terminate()
         for process, connection in self._processes.values():

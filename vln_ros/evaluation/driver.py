@@ -98,6 +98,9 @@ def evaluate(
     if config.navigator.engine == "expert" and not config.navigator.expert.episodes:
         expert = replace(config.navigator.expert, episodes=str(path))
         worker_config = replace(config, navigator=replace(config.navigator, expert=expert))
+    if farm.profiling.level != "off":
+        recorded = replace(worker_config.navigator, profiling=farm.profiling)
+        worker_config = replace(worker_config, navigator=recorded)
     with RunFolder(folder_path, info, resume=resume) as folder:
         jobs = shard(make_jobs(episodes, config), *parse_shard(farm.shard))
         open_jobs = [j for j in jobs if not folder.is_done(j.episode.episode_id)]

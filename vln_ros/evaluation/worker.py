@@ -23,6 +23,8 @@ from vln_ros.evaluation.schedule import Job, Order
 from vln_ros.evaluation.video import VideoWriter
 from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep
+from vln_ros.profiling.files import recorded
+from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import CountsWork, Engine, PreparesScenes, World
 
 VIDEO_FPS = 4.0
@@ -193,7 +195,8 @@ class Workbench:
             seat.world.prepare(order.next_scene)
         engine = seat.engine
         seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
-        seat.engine.start(Instruction(job.number, job.episode.instruction))
+        with span(INSTRUCTION, job.number):
+            seat.engine.start(Instruction(job.number, job.episode.instruction))
         seat.queue = 1  # as in the graph, where the hold that begins a run is number one
         seat.steps = lockstep(seat.run)
         seat.advance(None)
@@ -222,7 +225,9 @@ class Workbench:
         if self._together:
             from vln_ros.engine.batch import observe_together
 
-            for error in observe_together([s.engine for s in seats], frames):  # type: ignore[misc]
+            with span("frames of all robots"):
+                errors = observe_together([s.engine for s in seats], frames)  # type: ignore[misc]
+            for error in errors:
                 if error is not None:
                     raise error
             for seat in seats:
@@ -230,7 +235,8 @@ class Workbench:
             return
         for seat, frame in zip(seats, frames, strict=True):
             begun_s = time.monotonic()
-            seat.engine.observe(frame)
+            with span(FRAME, frame.index):
+                seat.engine.observe(frame)
             seat.run.observed(time.monotonic() - begun_s)
 
     def _decide(self, seats: Sequence[_Seat]) -> list[ActionChunk]:
@@ -241,7 +247,9 @@ class Workbench:
         if self._together:
             from vln_ros.engine.batch import decide_together
 
-            for answer in decide_together([s.engine for s in seats], [s.queue for s in seats]):  # type: ignore[misc]
+            with span("decisions of all robots"):
+                answers = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
+            for answer in answers:
                 if isinstance(answer, Exception):
                     raise answer
                 chunks.append(answer)
@@ -250,7 +258,8 @@ class Workbench:
             return chunks
         for seat in seats:
             begun_s = time.monotonic()
-            chunks.append(seat.engine.decide(seat.queue))
+            with span(DECISION, seat.queue):
+                chunks.append(seat.engine.decide(seat.queue))
             seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
         return chunks
 
@@ -273,7 +282,7 @@ def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]
     Ends when the connection does, so that nothing outlives a driver that was killed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends its workers
-    with connection:
+    with connection, recorded(config.navigator.profiling, f"worker-{worker}"):
         try:
             bench = Workbench(config, worker)
         except ConfigError as error:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from vln_ros.config import ConfigError
+from vln_ros.config import ConfigError, ProfilingConfig
+from vln_ros.profiling import spans
 from vln_ros.profiling.export import csv_text, merge_traces, prometheus_text, trace_events, write_trace
 from vln_ros.profiling.report import write_report
 from vln_ros.profiling.spans import Recorder
@@ -26,6 +28,18 @@ def write_recording(recorder: Recorder, process: str, folder: Path) -> Timings:
     (folder / f"{process}.prom").write_text(prometheus_text(timings), "utf-8")
     write_trace(trace_events(recorder, process), folder / f"{process}.trace")
     return timings
+
+
+@contextmanager
+def recorded(config: ProfilingConfig, process: str) -> Iterator[None]:
+    """Record what this process does inside, if the options say so, and leave it in their folder."""
+    recorder = spans.start(config)
+    try:
+        yield
+    finally:
+        if recorder is not None and config.folder:
+            write_recording(recorder, process, Path(config.folder))
+        spans.stop()
 
 
 def read_recordings(folder: Path) -> list[Timings]:
