@@ -31,8 +31,8 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         (f"share/{PACKAGE}", ["package.xml"]),
-        (f"lib/{PACKAGE}", ["scripts/navigator", "scripts/executor", "scripts/sim_bridge"]),
-        shared("config", "*.yaml"),
+        (f"lib/{PACKAGE}", sorted(f"scripts/{p.name}" for p in (HERE / "scripts").iterdir())),
+        shared("config", "*"),
         shared("launch", "*.launch.py"),
     ],
     install_requires=["setuptools"],

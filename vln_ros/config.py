@@ -490,8 +490,8 @@ class ProfilingConfig:
 
 
 @dataclass(frozen=True)
-class MountConfig:
-    """The depth camera and where it sits on the base."""
+class DepthInputConfig:
+    """The depth camera."""
 
     depth_topic: str = option(
         "camera/aligned_depth_to_color/image_raw",
@@ -499,6 +499,29 @@ class MountConfig:
     )
     camera_info_topic: str = option("camera/color/camera_info", "Calibration of the colour images")
     base_frame: str = option("base_link", "Frame in which actions and velocities are expressed")
+
+
+@dataclass(frozen=True)
+class ImageInputConfig(DepthInputConfig):
+    """Where colour and depth come from."""
+
+    color_topic: str = option(
+        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
+    )
+    color_transport: str = option(
+        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
+    )
+    depth_transport: str = option(
+        "raw",
+        "raw: Image messages; compressed: CompressedImage, compressedDepth",
+        choices=("raw", "compressed"),
+    )
+
+
+@dataclass(frozen=True)
+class MountConfig(DepthInputConfig):
+    """The depth camera and where it sits on the base."""
+
     extrinsics: str = option(
         "tf",
         "Where the camera's mounting comes from. tf: base_frame from the images' frame_id, needs tf2_ros; "
@@ -522,7 +545,7 @@ class MountConfig:
 
 
 @dataclass(frozen=True)
-class NavigatorConfig(MountConfig):
+class NavigatorConfig(MountConfig, ImageInputConfig):
     """The navigator node."""
 
     autostart: bool = option(True, "Configure and activate the node when its process starts")
@@ -552,17 +575,6 @@ class NavigatorConfig(MountConfig):
         "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
     )
     image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
-    color_transport: str = option(
-        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
-    )
-    depth_transport: str = option(
-        "raw",
-        "raw: Image messages; compressed: CompressedImage, compressedDepth",
-        choices=("raw", "compressed"),
-    )
-    color_topic: str = option(
-        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
-    )
     step: StepConfig = group(StepConfig)
     sync: SyncConfig = group(SyncConfig)
     qwen: QwenConfig = group(QwenConfig)
@@ -965,7 +977,7 @@ class PlayerConfig:
     """The player of recordings."""
 
     bag: str = option("", "Folder of a rosbag2, or its .db3 or .mcap file")
-    report: str = option("", "File to write what was seen to (JSON)")
+    report: str = option("", "File to write what was seen to (JSON); empty writes none")
     instruction: str = option("", "What the robot is told")
     rate: float = option(
         1.0, "Speed of the playback; 0: each frame as soon as the one before is processed", minimum=0.0,
@@ -986,11 +998,39 @@ class PlayerConfig:
     odometry: str = option("", "Odometry topic of the bag; empty: the only one that fits")
 
 
+@dataclass(frozen=True)
+class InspectorConfig(ImageInputConfig):
+    """The inspector: what people look at, drawn only while somebody looks."""
+
+    rate_hz: float = option(
+        5.0, "Rate of markers, trail and annotated images", unit="Hz", minimum=0.5, maximum=30.0
+    )
+    trail_spacing_m: float = option(
+        0.05, "A point is added to the trail every such way", unit="m", minimum=0.001, maximum=10.0
+    )
+    trail_points: int = option(5000, "Most points of the trail; the oldest go", minimum=2, maximum=100000)
+
+
+@dataclass(frozen=True)
+class RecorderConfig(ImageInputConfig):
+    """The recorder: inputs, queues, commands and diagnostics to a bag."""
+
+    folder: str = option("bags", "Folder that the bags go to, each in a folder named by date and time")
+    storage: str = option("mcap", "Format of the bag", choices=("mcap", "sqlite3"))
+    queue_mb: int = option(
+        256, "Most that may wait for the disk; what comes then is dropped and counted", unit="MB", minimum=1,
+        maximum=65536,
+    )  # fmt: skip
+    stamped_cmd_vel: bool = option(False, "cmd_vel is TwistStamped instead of Twist")
+
+
 NODES: Mapping[str, type] = {
     "navigator": NavigatorConfig,
     "executor": ExecutorConfig,
     "sim_bridge": BridgeConfig,
     "bag_player": PlayerConfig,
+    "inspector": InspectorConfig,
+    "recorder": RecorderConfig,
 }
 """The parameters of every node, by its name."""
 

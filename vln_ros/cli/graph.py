@@ -39,11 +39,18 @@ class NodeSpec:
         name: of the node and of its module in ``vln_ros.nodes``.
         parameters: by dotted name, what differs from the defaults.
         quiet: log to a file; otherwise it shares the terminal.
+        namespace: of the node and its topics.
     """
 
     name: str
     parameters: Mapping[str, Scalar]
     quiet: bool = True
+    namespace: str = ""
+
+    @property
+    def key(self) -> str:
+        """By which :class:`Graph` knows it: ``navigator``, or ``left.navigator`` in the namespace /left."""
+        return ".".join([*self.namespace.split("/"), self.name]).lstrip(".")
 
 
 def graph_environment() -> dict[str, str]:
@@ -97,18 +104,22 @@ class Graph:
 
     def start(self, spec: NodeSpec) -> None:
         """Start a node; it is running, not yet ready, when this returns."""
-        parameters = self._folder / f"{spec.name}.yaml"
-        parameters.write_text(yaml.safe_dump({spec.name: {"ros__parameters": dict(spec.parameters)}}))
+        parameters = self._folder / f"{spec.key}.yaml"
+        parameters.write_text(
+            yaml.safe_dump({f"/**/{spec.name}": {"ros__parameters": dict(spec.parameters)}})
+        )
         command = [sys.executable, "-m", f"vln_ros.nodes.{spec.name}"]
         command += ["--ros-args", "--params-file", str(parameters)]
+        if spec.namespace:
+            command += ["-r", f"__ns:={spec.namespace}"]
         output: IO[bytes] | None = None
         if spec.quiet:
-            output = self.log_path(spec.name).open("wb")
+            output = self.log_path(spec.key).open("wb")
             self._logs.append(output)
         else:
             command += ["--log-level", "warn"]
         with _interrupted_afterwards():
-            self._processes[spec.name] = subprocess.Popen(
+            self._processes[spec.key] = subprocess.Popen(
                 command, env=self._environment, stdout=output, stderr=output, start_new_session=True
             )
 

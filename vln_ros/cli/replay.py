@@ -26,7 +26,12 @@ BASE_FRAME, OPTICAL_FRAME = "base_link", "camera_color_optical_frame"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or .db3 or .mcap file")
-    parser.add_argument("--instruction", required=True, help="what the robot is told")
+    parser.add_argument("--instruction", default="", help="what the robot is told")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="instead: repeat the decisions of a recording of this package's recorder, and compare them",
+    )
     parser.add_argument(
         "--rate", type=float, default=1.0, help="speed (default: 1); 0: as fast as the engine takes frames"
     )
@@ -51,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.exact:
+        from vln_ros.cli.reproduce import run_exact
+
+        return run_exact(options)
+    if not options.instruction:
+        raise ConfigError("--instruction is missing: what is the robot told?")
     from vln_ros.ros.bag import Bag, BagTopics, Stream
 
     out: Path = options.out or Path("runs") / time.strftime("replay-%Y%m%d-%H%M%S")

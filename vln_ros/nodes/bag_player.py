@@ -23,6 +23,7 @@ from vln_ros.config import ConfigError, PlayerConfig
 from vln_ros.nodes.play_report import PlayedDecision, PlayReport
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.static_frames import publish_static_frames
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag import Bag, BagTopics, Stream
 from vln_ros.ros.parameters import declare_config
@@ -37,10 +38,9 @@ class BagPlayer(ProcessNode):
     def __init__(self) -> None:
         super().__init__("bag_player")
         self.config = c = declare_config(self, PlayerConfig)
-        if not c.bag or not c.report:
-            raise ConfigError("bag and report must be named")
-        topics = BagTopics(c.color, c.depth, c.camera_info, c.odometry)
-        self._bag = Bag(Path(c.bag), topics)
+        if not c.bag:
+            raise ConfigError("bag is empty: name a recording")
+        self._bag = Bag(Path(c.bag), BagTopics(c.color, c.depth, c.camera_info, c.odometry))
         sensor = qos.sensor(c.reliability, 30)
         self._outputs: dict[Stream, Publisher] = {
             Stream.COLOR: self._image_publisher(Stream.COLOR, COLOR_TOPIC, "compressed"),
@@ -48,6 +48,7 @@ class BagPlayer(ProcessNode):
             Stream.CAMERA_INFO: self.create_publisher(CameraInfo, INFO_TOPIC, sensor),
             Stream.ODOMETRY: self.create_publisher(Odometry, "odom", qos.sensor("reliable", 100)),
         }
+        self._frames_pub = publish_static_frames(self, self._bag)
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 50))
         self.create_subscription(Header, "frame_processed", self._on_processed, qos.sensor("reliable", 50))
@@ -129,8 +130,7 @@ class BagPlayer(ProcessNode):
 
     def _play_all(self) -> int:
         c = self.config
-        streams = [*self._outputs.values()]
-        while not all(p.get_subscription_count() for p in streams):
+        while not all(p.get_subscription_count() for p in self._outputs.values()):
             if self._wait(lambda: False, 0.05) or self._closing:
                 return 1
         self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
@@ -138,7 +138,7 @@ class BagPlayer(ProcessNode):
             self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
             return 1
         self._stream()
-        self._wait(lambda: self._settled(), c.answer_timeout_s)
+        self._wait(self._settled, c.answer_timeout_s)
         ended_s = time.monotonic()
         self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
         report = PlayReport(
@@ -149,7 +149,8 @@ class BagPlayer(ProcessNode):
             self._late_s * 1e3,
             self._navigator,
         )
-        Path(c.report).write_text(json.dumps(asdict(report)), "utf-8")
+        if c.report:
+            Path(c.report).write_text(json.dumps(asdict(report)), "utf-8")
         return 0
 
     def _settled(self) -> bool:
@@ -185,8 +186,8 @@ class BagPlayer(ProcessNode):
             last = max(self._published_s)
             if not self._wait(lambda: last in self._taken_ms, c.frame_timeout_s):
                 self.get_logger().warning(f"frame {last} was not taken in {c.frame_timeout_s:g} s; going on")
-        type_ = CompressedImage if self._bag.is_compressed(Stream.COLOR) else Image
-        stamp_ns = convert.stamp_ns_from_time(deserialize_message(data, type_).header.stamp)
+        image = deserialize_message(data, CompressedImage if self._bag.is_compressed(Stream.COLOR) else Image)
+        stamp_ns = convert.stamp_ns_from_time(image.header.stamp)
         with self._changed:
             self._published_s[stamp_ns] = time.monotonic()
 

@@ -65,7 +65,7 @@ class ManagedNode(LifecycleNode):
         """On /diagnostics."""
         stamp_ns = self.get_clock().now().nanoseconds
         name = f"vln_ros: {self.get_name()}"
-        self._diagnostics_pub.publish(diagnostics_from_health(health, name, "", stamp_ns))
+        self._diagnostics_pub.publish(diagnostics_from_health(health, name, self.get_namespace(), stamp_ns))
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._unconfigured = self._entities()

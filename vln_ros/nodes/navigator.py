@@ -49,10 +49,10 @@ class Navigator(ManagedNode):
 
     def configure(self) -> None:
         c = self.config
-        self._queue_pub = self.create_publisher(JointTrajectory, "action_queue", qos.commands())
+        self._queue_pub = self.create_publisher(JointTrajectory, "action_queue", qos.events())
         self._kinds_pub = self.create_publisher(Int32MultiArray, "action_ids", qos.commands())
         self._path_pub = self.create_publisher(Path, "predicted_path", qos.diagnostics())
-        self._processed_pub = self.create_publisher(Header, "frame_processed", qos.commands())
+        self._processed_pub = self.create_publisher(Header, "frame_processed", qos.events())
         self._heartbeat_pub = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)

@@ -42,6 +42,27 @@ class RawFrame:
     arrived_s: float
 
 
+def frame_of(raw: RawFrame, index: int) -> Frame:
+    """Messages to a frame.
+
+    Raises:
+        MessageError: an image cannot be decoded, or its size is not the one of the camera_info.
+    """
+    aligned, camera = raw.aligned, raw.camera
+    rgb = convert.rgb_from_message(aligned.color)
+    depth_m = None if aligned.depth is None else convert.depth_from_message(aligned.depth)
+    size = (camera.height, camera.width)
+    for name, image in (("colour", rgb), ("depth", depth_m)):
+        if image is not None and image.shape[:2] != size:
+            raise convert.MessageError(
+                "wrong_size",
+                f"{name} image is {image.shape[1]}x{image.shape[0]}, camera_info says "
+                f"{camera.width}x{camera.height}: use a depth registered to colour, and its camera_info",
+            )
+    base = aligned.odom_from_base
+    return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ raw.base_from_optical)
+
+
 class SensorInput:
     """Subscribes a node to its camera and odometry, and hands on complete observations.
 
@@ -163,31 +184,12 @@ class SensorInput:
             self._deliver_complete()
 
     def decode(self, raw: RawFrame, index: int) -> Frame:
-        """Messages to a frame. Safe in another thread than the callbacks'.
-
-        Raises:
-            MessageError: an image cannot be decoded, or its size is not the one of the camera_info.
-        """
+        """As :func:`frame_of`, counting what looks wrong. Safe in another thread than the callbacks'."""
         waited("mailbox wait", round(raw.arrived_s * 1e9))
-        aligned, camera = raw.aligned, raw.camera
-        color, depth = aligned.color, aligned.depth
-        compressed = isinstance(color, CompressedImage)
-        rgb = convert.rgb_from_compressed(color) if compressed else convert.rgb_from_image(color)
-        depth_m = None
-        if depth is not None:
-            compressed = isinstance(depth, CompressedImage)
-            depth_m = convert.depth_from_compressed(depth) if compressed else convert.depth_from_image(depth)
-            if reason := convert.depth_unit_suspicion(
-                depth.format if compressed else depth.encoding, depth_m
-            ):
+        frame = frame_of(raw, index)
+        depth = raw.aligned.depth
+        if depth is not None and frame.depth_m is not None:
+            encoding = depth.format if isinstance(depth, CompressedImage) else depth.encoding
+            if reason := convert.depth_unit_suspicion(encoding, frame.depth_m):
                 self.refused[reason] += 1
-        size = (camera.height, camera.width)
-        for name, image in (("colour", rgb), ("depth", depth_m)):
-            if image is not None and image.shape[:2] != size:
-                raise convert.MessageError(
-                    "wrong_size",
-                    f"{name} image is {image.shape[1]}x{image.shape[0]}, camera_info says "
-                    f"{camera.width}x{camera.height}: use a depth registered to colour, and its camera_info",
-                )
-        base = aligned.odom_from_base
-        return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ raw.base_from_optical)
+        return frame

@@ -138,23 +138,52 @@ class Bag:
             for connection, time_ns, data in self._reader.messages(list(self.connections.values())):
                 yield BagMessage(time_ns, streams[connection.id], bytes(data))
 
-    def static_transform(self, parent: str, child: str) -> Pose | None:
-        """``parent_from_child`` from /tf_static, if the bag has that very transform.
+    def others(self, name: str, msgtype: str) -> Iterator[tuple[int, bytes]]:
+        """Time and data (CDR) of all messages of a topic that ends with ``name``, in any namespace.
 
         Raises:
-            ConfigError: the bag is damaged, or the transform is none.
+            ConfigError: the bag is damaged, or has no such topic, or more than one.
         """
-        connections = [c for c in self._reader.connections if c.topic == "/tf_static"]
-        if not connections:
-            return None
+        found = [
+            c
+            for c in self._reader.connections
+            if f"/{c.topic.lstrip('/')}".endswith(f"/{name}") and c.msgtype == msgtype
+        ]
+        if len(found) != 1:
+            raise ConfigError(f"{self.path} has {len(found)} topics {name} ({msgtype}), not one")
         with _readable(self.path, "is damaged or truncated"):
-            for connection, _, data in self._reader.messages(connections):
-                message = self._reader.deserialize(data, connection.msgtype)
-                for transform in message.transforms:  # type: ignore[attr-defined]
-                    if (transform.header.frame_id, transform.child_frame_id) == (parent, child):
-                        t, q = transform.transform.translation, transform.transform.rotation
-                        return Pose(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
-        return None
+            for _, time_ns, data in self._reader.messages(found):
+                yield time_ns, bytes(data)
+
+    def static_frames(self) -> list[bytes]:
+        """The messages of /tf_static (CDR), in any namespace. Raises ConfigError for a damaged bag."""
+        connections = [
+            c for c in self._reader.connections if f"/{c.topic.lstrip('/')}".endswith("/tf_static")
+        ]
+        if not connections:
+            return []
+        with _readable(self.path, "is damaged or truncated"):
+            return [bytes(data) for _, _, data in self._reader.messages(connections)]
+
+    def static_transform(self, parent: str, child: str) -> Pose | None:
+        """``parent_from_child`` from /tf_static, along the chain of frames from child up to parent.
+
+        Raises:
+            ConfigError: the bag is damaged, or a transform is none.
+        """
+        above: dict[str, tuple[str, Pose]] = {}
+        with _readable(self.path, "is damaged or truncated"):
+            for data in self.static_frames():
+                message = self._reader.deserialize(data, "tf2_msgs/msg/TFMessage")
+                for stamped in message.transforms:  # type: ignore[attr-defined]
+                    t, q = stamped.transform.translation, stamped.transform.rotation
+                    pose = Pose(np.array([t.x, t.y, t.z]), np.array([q.x, q.y, q.z, q.w]))
+                    above[stamped.child_frame_id] = (stamped.header.frame_id, pose)
+        found = Pose.identity()
+        while child != parent and child in above:
+            child, pose = above.pop(child)  # popped: a loop ends
+            found = pose @ found
+        return found if child == parent else None
 
     def close(self) -> None:
         self._reader.close()

@@ -226,6 +226,11 @@ def compressed_from_rgb(rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: in
     )
 
 
+def rgb_from_message(msg: Image | CompressedImage) -> Rgb:
+    """Either kind. Errors: as of :func:`rgb_from_image` and :func:`rgb_from_compressed`."""
+    return rgb_from_compressed(msg) if isinstance(msg, CompressedImage) else rgb_from_image(msg)
+
+
 def _decode(data: Any, flags: int, what: str) -> npt.NDArray[Any]:
     buffer = np.frombuffer(data, np.uint8) if len(data) else np.zeros(0, np.uint8)
     try:
@@ -331,6 +336,11 @@ def depth_from_compressed(msg: CompressedImage) -> DepthM:
     raise MessageError(
         "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png"
     )
+
+
+def depth_from_message(msg: Image | CompressedImage) -> DepthM:
+    """Either kind. Errors: as of :func:`depth_from_image` and :func:`depth_from_compressed`."""
+    return depth_from_compressed(msg) if isinstance(msg, CompressedImage) else depth_from_image(msg)
 
 
 def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> CompressedImage:

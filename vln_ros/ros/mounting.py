@@ -30,18 +30,23 @@ class Mounting(Protocol):
         """
 
 
+def mount_of(config: MountConfig) -> Pose:
+    """``base_from_optical`` of the six parameters."""
+    return base_from_optical(
+        config.camera_x_m,
+        config.camera_y_m,
+        config.camera_z_m,
+        math.radians(config.camera_roll_deg),
+        math.radians(config.camera_pitch_down_deg),
+        math.radians(config.camera_yaw_deg),
+    )
+
+
 class FixedMounting:
     """The six parameters."""
 
     def __init__(self, config: MountConfig) -> None:
-        self._pose = base_from_optical(
-            config.camera_x_m,
-            config.camera_y_m,
-            config.camera_z_m,
-            math.radians(config.camera_roll_deg),
-            math.radians(config.camera_pitch_down_deg),
-            math.radians(config.camera_yaw_deg),
-        )
+        self._pose = mount_of(config)
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
         return self._pose

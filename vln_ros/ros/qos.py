@@ -4,7 +4,9 @@
 |---------------|-------------|-----------------|-------|------------------------------------------|
 | `sensor`      | by option   | volatile        | given | images, camera_info, odometry            |
 | `latched`     | reliable    | transient local | 1     | instruction, status: late joiners get it |
+| `static_frames` | reliable  | transient local | 100   | /tf_static: every broadcaster's          |
 | `commands`    | reliable    | volatile        | 1     | action queue, cmd_vel: the newest counts |
+| `events`      | reliable    | volatile        | 50    | the same for who must miss none: recorders |
 | `diagnostics` | reliable    | volatile        | 10    | /diagnostics, paths for rviz             |
 
 A best-effort subscriber hears reliable and best-effort publishers; a reliable one hears only
@@ -44,8 +46,17 @@ def latched() -> QoSProfile:
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 1)
 
 
+def static_frames() -> QoSProfile:
+    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 100)
+
+
 def commands() -> QoSProfile:
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 1)
+
+
+def events() -> QoSProfile:
+    """Also of a publisher whose listeners take the newest only: what it keeps can be sent again."""
+    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 50)
 
 
 def diagnostics() -> QoSProfile:

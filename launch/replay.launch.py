@@ -1,0 +1,95 @@
+"""A recording instead of a robot: the player, and the navigator of robot.launch.py.
+
+    ros2 launch vln_ros replay.launch.py bag:=BAG instruction:="walk to the fridge" checkpoint:=CKPT
+
+The camera's mounting comes from the recording's /tf_static. Every argument of robot.launch.py may be given
+too: transport:=compressed where the recording has compressed images, rviz:=true to watch. For a report and
+a video use `vln_ros replay`.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+ROBOT = Path(__file__).with_name("robot.launch.py")
+
+ARGUMENTS = [
+    DeclareLaunchArgument("bag", description="rosbag2 folder, or .db3 or .mcap file"),
+    DeclareLaunchArgument("instruction", description="What the robot is told"),
+    DeclareLaunchArgument(
+        "rate", default_value="1.0", description="Speed; 0: each frame as soon as the one before is processed"
+    ),
+    DeclareLaunchArgument(
+        "color", default_value="", description="Colour topic in the bag; empty: the only one"
+    ),
+    DeclareLaunchArgument(
+        "depth", default_value="", description="Depth topic in the bag; empty: the only one"
+    ),
+    DeclareLaunchArgument("camera_info", default_value="", description="camera_info topic in the bag"),
+    DeclareLaunchArgument("odometry", default_value="", description="Odometry topic in the bag"),
+    DeclareLaunchArgument("report", default_value="", description="JSON file for what was seen; empty: none"),
+    DeclareLaunchArgument("namespace", default_value="", description="Of every node and topic"),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        description="Least severity that is logged",
+        choices=["debug", "info", "warn", "error", "fatal"],
+    ),
+]
+
+PARAMETERS = {
+    "bag_player": {
+        "bag": "bag",
+        "instruction": "instruction",
+        "rate": "rate",
+        "color": "color",
+        "depth": "depth",
+        "camera_info": "camera_info",
+        "odometry": "odometry",
+        "report": "report",
+    }
+}
+"""Per node: which argument becomes which parameter. One that is empty leaves file and default alone."""
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
+    values = {
+        parameter: float(given[argument])
+        if argument == "rate"
+        else ParameterValue(given[argument], value_type=str)
+        for argument, parameter in PARAMETERS["bag_player"].items()
+        if given[argument]
+    }
+    robot = {
+        "machine": "gpu",
+        "decide_on": "frame",
+        "namespace": given["namespace"],
+        "log_level": given["log_level"],
+    }
+    return [
+        Node(
+            package="vln_ros",
+            executable="bag_player",
+            name="bag_player",
+            namespace=given["namespace"],
+            parameters=[values],
+            remappings=[("/tf_static", "tf_static")],
+            ros_arguments=["--log-level", given["log_level"]],
+            output="screen",
+            on_exit=Shutdown(reason="the recording is at its end"),
+        ),
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])

@@ -1,0 +1,178 @@
+"""Navigator and executor on a robot, or one of the two on each of two machines.
+
+    ros2 launch vln_ros robot.launch.py camera:=realsense base:=turtlebot4 checkpoint:=CKPT
+
+Drivers of camera and base are not started here. `--show-args` describes every argument.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+CONFIG = Path(__file__).parents[1] / "config"
+BOOL = ["true", "false"]
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "camera",
+        default_value="generic",
+        description="Preset of camera topics and timing",
+        choices=["generic", "realsense", "zed", "orbbec", "sim"],
+    ),
+    DeclareLaunchArgument(
+        "base",
+        default_value="generic",
+        description="Preset of speeds and accelerations",
+        choices=["generic", "turtlebot4", "legged", "sim"],
+    ),
+    DeclareLaunchArgument(
+        "params_file", default_value="", description="Parameter file of your own; it wins over the presets"
+    ),
+    DeclareLaunchArgument(
+        "namespace",
+        default_value="",
+        description="Of every node and topic; /tf and /tf_static are taken from there too",
+    ),
+    DeclareLaunchArgument(
+        "machine",
+        default_value="all",
+        choices=["all", "robot", "gpu"],
+        description="all: every node here; robot: all but the navigator; gpu: only the navigator",
+    ),
+    DeclareLaunchArgument(
+        "transport",
+        default_value="raw",
+        choices=["raw", "compressed"],
+        description="How the navigator takes images; compressed where they come by network",
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time", default_value="false", choices=BOOL, description="Take time from /clock"
+    ),
+    DeclareLaunchArgument(
+        "autostart",
+        default_value="true",
+        choices=BOOL,
+        description="Configure and activate the nodes; false: a lifecycle manager does",
+    ),
+    DeclareLaunchArgument(
+        "respawn",
+        default_value="false",
+        choices=BOOL,
+        description="Start a node that has died again; false: end everything, the robot stands",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        description="Least severity that is logged",
+        choices=["debug", "info", "warn", "error", "fatal"],
+    ),
+    DeclareLaunchArgument(
+        "engine", default_value="qwen", description="What decides", choices=["qwen", "expert", "paced"]
+    ),
+    DeclareLaunchArgument(
+        "checkpoint", default_value="", description="Folder or hub name of a Qwen2.5-VL checkpoint"
+    ),
+    DeclareLaunchArgument(
+        "profile", default_value="", description="Profile of the checkpoint: a shipped name or a YAML file"
+    ),
+    DeclareLaunchArgument(
+        "device", default_value="", description="Torch device: auto, cpu, cuda, cuda:1 ..."
+    ),
+    DeclareLaunchArgument(
+        "decide_on",
+        default_value="",
+        choices=["", "progress", "frame"],
+        description="When to decide; frame is for recordings",
+    ),
+    DeclareLaunchArgument("episodes", default_value="", description="Episode file that the expert knows"),
+    DeclareLaunchArgument(
+        "inspect",
+        default_value="true",
+        choices=BOOL,
+        description="Start the inspector: markers, annotated image, trail, plots",
+    ),
+    DeclareLaunchArgument(
+        "rviz", default_value="false", choices=BOOL, description="Open rviz with config/vln.rviz"
+    ),
+    DeclareLaunchArgument(
+        "record",
+        default_value="false",
+        choices=BOOL,
+        description="Record inputs, queues, commands and diagnostics",
+    ),
+    DeclareLaunchArgument("record_folder", default_value="bags", description="Where recordings go"),
+]
+
+PARAMETERS = {
+    "navigator": {
+        "autostart": "autostart",
+        "engine": "engine",
+        "checkpoint": "qwen.checkpoint",
+        "profile": "qwen.profile",
+        "device": "qwen.device",
+        "decide_on": "decide_on",
+        "episodes": "expert.episodes",
+    },
+    "executor": {"autostart": "autostart"},
+    "inspector": {},
+    "recorder": {"record_folder": "folder"},
+}
+"""Per node: which argument becomes which parameter. One that is empty leaves file and default alone."""
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
+    wanted = {
+        "navigator": given["machine"] != "robot",
+        "executor": given["machine"] != "gpu",
+        "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
+        "recorder": given["machine"] != "gpu" and given["record"] == "true",
+    }
+    started: list[LaunchDescriptionEntity] = []
+    for name in (n for n, w in wanted.items() if w):
+        values: dict[str, object] = {"use_sim_time": given["use_sim_time"] == "true"}
+        for argument, parameter in PARAMETERS[name].items():
+            if given[argument] in BOOL:
+                values[parameter] = given[argument] == "true"
+            elif given[argument]:
+                values[parameter] = ParameterValue(given[argument], value_type=str)
+        if given["transport"] == "compressed" and name == "navigator":
+            values |= {"color_transport": "compressed", "depth_transport": "compressed"}
+        files = [CONFIG / f"camera_{given['camera']}.yaml", CONFIG / f"base_{given['base']}.yaml"]
+        if given["params_file"]:
+            files.append(Path(given["params_file"]))
+        started.append(
+            Node(
+                package="vln_ros",
+                executable=name,
+                name=name,
+                namespace=given["namespace"],
+                parameters=[*map(str, files), values],
+                remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+                ros_arguments=["--log-level", given["log_level"]],
+                output="screen",
+                respawn=given["respawn"] == "true",
+                respawn_delay=2.0,
+                on_exit=None if given["respawn"] == "true" else Shutdown(reason=f"{name} has ended"),
+            )
+        )
+    if given["rviz"] == "true":
+        started.append(
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=given["namespace"],
+                arguments=["-d", str(CONFIG / "vln.rviz")],
+                remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+            )
+        )
+    return started
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])

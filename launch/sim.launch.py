@@ -1,0 +1,110 @@
+"""A simulated robot instead of a real one: the bridge, and the nodes of robot.launch.py around it.
+
+    vln_ros scenes --out scenes
+    ros2 launch vln_ros sim.launch.py episodes:=FILE engine:=expert
+
+Every argument of robot.launch.py may be given too (`ros2 launch vln_ros robot.launch.py --show-args`).
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+ROBOT = Path(__file__).with_name("robot.launch.py")
+
+ARGUMENTS = [
+    DeclareLaunchArgument("episodes", description="Episode file (VLN-CE json.gz) to run"),
+    DeclareLaunchArgument(
+        "mode",
+        default_value="realtime",
+        choices=["realtime", "lockstep"],
+        description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries",
+    ),
+    DeclareLaunchArgument(
+        "episode_count", default_value="0", description="How many episodes to run; 0 runs all"
+    ),
+    DeclareLaunchArgument(
+        "run_folder", default_value="", description="Folder for results; empty writes none"
+    ),
+    DeclareLaunchArgument(
+        "realtime_factor",
+        default_value="1.0",
+        description="Simulated seconds per second, if the machine keeps up",
+    ),
+    DeclareLaunchArgument(
+        "transport",
+        default_value="raw",
+        choices=["raw", "compressed"],
+        description="How images are published and taken",
+    ),
+    DeclareLaunchArgument("namespace", default_value="", description="Of every node and topic"),
+    DeclareLaunchArgument(
+        "bridge_params_file", default_value="", description="Parameter file for the bridge"
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        description="Least severity that is logged",
+        choices=["debug", "info", "warn", "error", "fatal"],
+    ),
+]
+
+PARAMETERS = {
+    "sim_bridge": {
+        "episodes": "episodes",
+        "mode": "mode",
+        "episode_count": "episode_count",
+        "run_folder": "run_folder",
+        "realtime_factor": "realtime_factor",
+        "transport": "transport",
+    }
+}
+"""Per node: which argument becomes which parameter. One that is empty leaves file and default alone."""
+NUMBERS = {"episode_count": int, "realtime_factor": float}
+
+
+def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
+    values = {
+        parameter: NUMBERS[argument](given[argument])
+        if argument in NUMBERS
+        else ParameterValue(given[argument], value_type=str)
+        for argument, parameter in PARAMETERS["sim_bridge"].items()
+        if given[argument]
+    }
+    realtime = given["mode"] == "realtime"
+    robot = {
+        "camera": "sim",
+        "base": "sim",
+        "machine": "all" if realtime else "gpu",  # in lockstep the bridge executes the queue
+        "use_sim_time": str(realtime).lower(),
+        "transport": given["transport"],
+        "namespace": given["namespace"],
+        "log_level": given["log_level"],
+        "episodes": given["episodes"],
+    }
+    return [
+        Node(
+            package="vln_ros",
+            executable="sim_bridge",
+            name="sim_bridge",
+            namespace=given["namespace"],
+            parameters=[*filter(None, [given["bridge_params_file"]]), values],
+            ros_arguments=["--log-level", given["log_level"]],
+            output="screen",
+            on_exit=Shutdown(reason="the episodes are done"),
+        ),
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
+        ),
+    ]
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])
