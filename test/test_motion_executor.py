@@ -374,9 +374,10 @@ def test_bad_odometry_and_bad_queues_stop_it_once() -> None:
         base.period()
         harm()
         assert base.period(odometry=False).velocity == Velocity()
+        assert base.executor.queue.current is None
         base.show()
         base.period()
-        assert base.executor.queue.current is None
+        base.period()
 
 
 def test_pause() -> None:

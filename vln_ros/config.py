@@ -459,6 +459,9 @@ class ExpertConfig:
 
     episodes: str = option("", "Episode file (VLN-CE json.gz) that the instructions come from")
     actions_per_decision: int = option(4, "Length of a queue", minimum=1, maximum=64)
+    clearance_m: float = option(
+        0.0, "Distance to keep from walls where there is room for it", unit="m", minimum=0.0, maximum=1.0
+    )
     decision_ms: float = option(
         0.0, "Computation per decision, as a slower model would need", unit="ms", minimum=0.0, maximum=60000.0
     )
@@ -862,6 +865,12 @@ class BridgeConfig(WorldConfig):
         unit="s",
         minimum=0.1,
         maximum=36000.0,
+    )
+    surprises: int = option(
+        0,
+        "In real time, how many boxes per episode appear before the driving robot, for four seconds each",
+        minimum=0,
+        maximum=1000,
     )
     realtime_factor: float = option(
         1.0, "Simulated seconds per second in real time, if the machine keeps up", minimum=0.1, maximum=20.0

@@ -48,9 +48,12 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                     "expert.episodes is empty: the expert only knows the way in episodes; name their file"
                 )
             episodes = read_episodes(Path(config.expert.episodes))
-            step, length = step_size(config.step), config.expert.actions_per_decision
+            step, expert = step_size(config.step), config.expert
             return [
-                PacedEngine(EpisodeGuide(episodes, step, length), config.expert.decision_ms / 1e3)
+                PacedEngine(
+                    EpisodeGuide(episodes, step, expert.actions_per_decision, expert.clearance_m),
+                    expert.decision_ms / 1e3,
+                )
                 for _ in range(count)
             ]
         case "qwen":

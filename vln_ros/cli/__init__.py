@@ -29,7 +29,9 @@ COMMANDS = (
     "train",
 )
 BENCHES = (
+    "collisions",
     "engine",
+    "faults",
     "graph",
     "nodes",
     "overlap",
@@ -37,7 +39,9 @@ BENCHES = (
     "profiling",
     "roofline",
     "setup",
+    "soak",
     "stream",
+    "tracking",
     "world",
 )
 

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -40,12 +40,14 @@ class NodeSpec:
         parameters: by dotted name, what differs from the defaults.
         quiet: log to a file; otherwise it shares the terminal.
         namespace: of the node and its topics.
+        remaps: from the names of topics and services that the node knows to others.
     """
 
     name: str
     parameters: Mapping[str, Scalar]
     quiet: bool = True
     namespace: str = ""
+    remaps: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -112,6 +114,8 @@ class Graph:
         command += ["--ros-args", "--params-file", str(parameters)]
         if spec.namespace:
             command += ["-r", f"__ns:={spec.namespace}"]
+        for known, other in spec.remaps.items():
+            command += ["-r", f"{known}:={other}"]
         output: IO[bytes] | None = None
         if spec.quiet:
             output = self.log_path(spec.key).open("wb")

@@ -173,6 +173,10 @@ class EpisodeRun:
         self._observe_s += duration_s
         self._last_observe_s = duration_s
 
+    def look_again(self) -> None:
+        """Something in the world has changed: the next picture is a new one, wherever the robot is."""
+        self._rendered = None
+
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
         """Note a queue that the robot was given. A hold is no decision."""
         self._waited_s += self._last_observe_s + latency_ms / 1e3

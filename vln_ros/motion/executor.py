@@ -89,6 +89,7 @@ class Executor:
         self.watch = Watch(config)
         self.obstacles = ObstacleMemory(config.safety.min_height_m, config.safety.max_height_m)
         self._held: set[Fault] = set()
+        self._odometry_good = True
         self._faults: tuple[Fault, ...] = ()
         self._report = False
         self._updated_s: float | None = None
@@ -144,8 +145,9 @@ class Executor:
         elif between_s <= 0.0:
             return
         elif self._pose is not None and jumped(self.config, self._pose, pose, between_s):
-            self._hold(Fault.ODOMETRY_JUMP)
+            self._held.add(Fault.ODOMETRY_JUMP)
             self.obstacles.clear()
+        self._odometry_good = True
         self._pose, self._pose_stamp_ns = pose, stamp_ns
         self.watch.came(Fault.NO_ODOMETRY, stamp_ns, now_s)
 
@@ -154,12 +156,13 @@ class Executor:
         return self._pose_stamp_ns
 
     def bad_odometry(self) -> None:
-        """An odometry message that is no pose (NaN)."""
-        self._hold(Fault.BAD_ODOMETRY)
+        """An odometry message that is no pose (NaN): stand until a good one comes."""
+        self._odometry_good = False
+        self._held.add(Fault.BAD_ODOMETRY)
 
     def bad_queue(self) -> None:
         """A queue that cannot be read: who sends it cannot be trusted with the queue before it."""
-        self._hold(Fault.BAD_QUEUE)
+        self._held.add(Fault.BAD_QUEUE)
 
     def heartbeat(self, frame_stamp_ns: int, now_s: float) -> None:
         """The navigator lives; ``frame_stamp_ns`` is the stamp of its newest complete frame, 0 before."""
@@ -189,7 +192,7 @@ class Executor:
     def pause(self, paused: bool) -> None:
         """Stand until told otherwise. Going on also ends the faults that wait for somebody."""
         if paused:
-            self._hold(Fault.PAUSED)
+            self._held.add(Fault.PAUSED)
         else:
             self._release(LATCHED | {Fault.PAUSED})
 
@@ -220,9 +223,6 @@ class Executor:
         self._judge(now_s)
         return self._output(Velocity(), ()) if self._faults else None
 
-    def _hold(self, fault: Fault) -> None:
-        self._held.add(fault)
-
     def _release(self, faults: frozenset[Fault]) -> None:
         self._held -= faults
         self._report |= bool(self._faults) and faults.issuperset(self._faults)
@@ -242,6 +242,8 @@ class Executor:
         if self._faults and not faults:
             self._report = True
         self._faults = faults
+        if self._odometry_good:  # only now: what came and went between two periods has stopped it too
+            self._held.discard(Fault.BAD_ODOMETRY)
 
     def _drop_goal(self) -> None:
         self._goal = None
@@ -271,11 +273,11 @@ class Executor:
             self._allowed_periods -= 1
             if self._allowed_periods < 0:
                 self.blocked += 1
-                self._hold(Fault.BLOCKED)
+                self._held.add(Fault.BLOCKED)
                 return Velocity()
             velocity = self._slow_down(pose, action, further)
             if velocity is None:
-                self._hold(Fault.OBSTACLE)
+                self._held.add(Fault.OBSTACLE)
                 return Velocity()
             return velocity
         return Velocity()

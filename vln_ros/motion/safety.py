@@ -28,7 +28,7 @@ class Fault(Enum):
     PAUSED = "paused"
 
 
-STANDING = frozenset({Fault.OBSTACLE, Fault.BLOCKED, Fault.BAD_QUEUE, Fault.BAD_ODOMETRY})
+STANDING = frozenset({Fault.OBSTACLE, Fault.BLOCKED, Fault.BAD_QUEUE})
 """Over as soon as the robot stands: the next queue is judged on its own."""
 LATCHED = frozenset({Fault.ODOMETRY_JUMP})
 """Stay until somebody resumes, or tells a new instruction."""

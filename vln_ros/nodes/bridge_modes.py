@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Twist
@@ -13,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
 from vln_ros.ros import convert, qos
+from vln_ros.sim.surprises import Surprises
 
 if TYPE_CHECKING:
     from vln_ros.nodes.sim_bridge import SimBridge
@@ -126,12 +129,15 @@ class RealTime:
         """One odometry period."""
         if run is not self._run:
             self._run, self._velocity, self._left = run, Velocity(), None
+            self._surprises = Surprises(self._bridge.world, run.stamp_ns, self._bridge.config.surprises)
             self._next_image_ns = run.stamp_ns
         c = self._bridge.config
         if run.stamp_ns - self._commanded_ns > c.command_timeout_s * 1e9:
             self._velocity = Velocity()
         linear_m_s, angular_rad_s = self._velocity.linear_m_s, self._velocity.angular_rad_s
         run.drive(linear_m_s, angular_rad_s, self._tick_ns)
+        if c.surprises and self._surprises.step(run.stamp_ns, linear_m_s):
+            run.look_again()
         topics = self._bridge.topics
         topics.clock(run.stamp_ns)
         topics.odometry(run.stamp_ns, run.world.pose, linear_m_s, angular_rad_s)
@@ -141,6 +147,15 @@ class RealTime:
             topics.images(run.observe(len(self._left.actions) if self._left else 0))
         if run.elapsed_s > c.max_episode_s:
             run.end("time limit")
+
+    def end(self, run: EpisodeRun) -> None:
+        """Tell what came of the boxes."""
+        c = self._bridge.config
+        if c.surprises and c.run_folder:
+            s = self._surprises
+            figures = {"episode": run.episode.episode_id, "put": s.put, "contacts": s.contacts}
+            with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(figures) + "\n")
 
     def _on_command(self, msg: Twist) -> None:
         try:

@@ -35,6 +35,9 @@ from vln_ros.sim.plan import draw_plan
 RESET_PAUSE_NS = 10_000_000_000
 """Simulated time between two episodes: the robot is carried to its next start, it does not jump there."""
 
+ASK_AGAIN_S = 10.0
+"""An instruction that nobody has answered for this long is published again."""
+
 
 class SimBridge(ProcessNode):
     """See docs/nodes.md for topics and parameters.
@@ -67,7 +70,7 @@ class SimBridge(ProcessNode):
         self._epoch = self._instruction = 0
         self._stamp_ns = RESET_PAUSE_NS
         self._successes = 0
-        self._asked_s = time.monotonic()
+        self._asked_s, self._asked_again = time.monotonic(), 1
         self.run: EpisodeRun | None = None
         self.answered = False
 
@@ -127,11 +130,13 @@ class SimBridge(ProcessNode):
             recorder=recorder,
         )
         self.answered = False
-        self._asked_s = time.monotonic()
+        self._asked_s, self._asked_again = time.monotonic(), 1
         self._instruction_pub.publish(convert.string_from_instruction(episode.instruction))
 
     def _end(self, run: EpisodeRun) -> None:
         self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
+        if isinstance(self._mode, RealTime):
+            self._mode.end(run)
         record = run.finish()
         assert record.metrics is not None  # an episode of a world has a goal
         self._successes += record.metrics.success
@@ -167,8 +172,12 @@ class SimBridge(ProcessNode):
             self._end(self.run)
         elif self.answered:
             self._mode.tick(self.run)
-        elif time.monotonic() - self._asked_s > self.config.answer_timeout_s:
+        elif (waited_s := time.monotonic() - self._asked_s) > self.config.answer_timeout_s:
             self.give_up("the navigator did not take the instruction")
+        elif waited_s > self._asked_again * ASK_AGAIN_S:
+            # Its answer may have come before this process could hear it.
+            self._asked_again += 1
+            self._instruction_pub.publish(convert.string_from_instruction(self.run.episode.instruction))
 
     def give_up(self, why: str) -> None:
         """End the process: without an answer no further episode makes sense."""

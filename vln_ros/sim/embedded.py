@@ -6,6 +6,7 @@ import math
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -15,12 +16,13 @@ from vln_ros.protocols import Motion
 from vln_ros.sim.flat import AGENT_RADIUS_M, Flat, generate_flat
 from vln_ros.sim.geodesic import Walkable
 from vln_ros.sim.mesh import SceneMesh, build_mesh
-from vln_ros.sim.render import Float32Array, Renderer, UInt8Array
+from vln_ros.sim.render import Float32Array, Renderer, UInt8Array, draw_box
 
 # A curve is driven in straight pieces no longer than this, turning no more than this.
 _PIECE_M = 0.02
 _PIECE_RAD = math.radians(2.0)
 _FLOOR_TOLERANCE_M = 0.05
+_TOUCH_M = 1e-6
 
 
 class Scene:
@@ -96,6 +98,20 @@ class SceneCache:
         self._scenes.clear()
 
 
+@dataclass(frozen=True)
+class Box:
+    """An upright box on the floor that is not part of the scene: metres, aligned with the walls."""
+
+    x_m: float
+    y_m: float
+    half_m: float
+    height_m: float
+
+    @property
+    def footprint(self) -> tuple[float, float, float, float]:
+        return self.x_m - self.half_m, self.y_m - self.half_m, self.x_m + self.half_m, self.y_m + self.half_m
+
+
 class EmbeddedWorld:
     """Implements :class:`vln_ros.protocols.World` with procedural flats. Used from one thread only.
 
@@ -124,6 +140,38 @@ class EmbeddedWorld:
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
         self._pose: Pose | None = None
+        self._boxes: tuple[Box, ...] = ()
+        self._walkable: Walkable | None = None
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """What stands around besides the scene; assign to change it. They are solid, and seen."""
+        return self._boxes
+
+    @boxes.setter
+    def boxes(self, boxes: tuple[Box, ...]) -> None:
+        self._boxes = boxes
+        self._walkable = None
+
+    @property
+    def touches_box(self) -> bool:
+        """The robot's square meets a box."""
+        reach = self.scene.walkable.radius_m + _TOUCH_M
+        x, y = self.pose.position[:2]
+        return any(
+            abs(x - b.x_m) < b.half_m + reach and abs(y - b.y_m) < b.half_m + reach for b in self._boxes
+        )
+
+    @property
+    def _free(self) -> Walkable:
+        """Where the robot can go now, boxes included."""
+        if not self._boxes:
+            return self.scene.walkable
+        if self._walkable is None:
+            rectangles = np.array([box.footprint for box in self._boxes])
+            obstacles = np.concatenate([self.scene.flat.obstacles, rectangles])
+            self._walkable = Walkable(obstacles, self.scene.walkable.radius_m)
+        return self._walkable
 
     @property
     def camera(self) -> CameraModel:
@@ -155,7 +203,7 @@ class EmbeddedWorld:
         """
         scene = self._cache.get(scene_id)
         if scene is not self._scene:
-            self._scene, self._pose = scene, None
+            self._scene, self._pose, self.boxes = scene, None, ()
 
     def prepare(self, scene_id: str) -> None:
         """See :meth:`vln_ros.protocols.PreparesScenes.prepare`."""
@@ -180,11 +228,16 @@ class EmbeddedWorld:
 
     def render(self) -> tuple[UInt8Array, Float32Array]:
         """Colour ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres (0: nothing there)."""
-        return self.scene.renderer.render(self._camera, self.pose @ self._base_from_optical)
+        optical = self.pose @ self._base_from_optical
+        rgb, depth_m = self.scene.renderer.render(self._camera, optical)
+        for b in self._boxes:
+            low, high = np.array([*b.footprint[:2], 0.0]), np.array([*b.footprint[2:], b.height_m])
+            draw_box(rgb, depth_m, self._camera, optical, low, high)
+        return rgb, depth_m
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action at once. A stop does not move."""
-        self._pose, motion = move(self.scene.walkable, self.pose, action)
+        self._pose, motion = move(self._free, self.pose, action)
         return motion
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_s: float) -> Motion:
@@ -206,7 +259,7 @@ class EmbeddedWorld:
         for _ in range(pieces):
             heading = yaw + half
             motion = chord * np.array([math.cos(heading), math.sin(heading)])
-            position, hit, moved = self.scene.walkable.slide(position, motion)
+            position, hit, moved = self._free.slide(position, motion)
             collided |= hit
             travelled += moved
             yaw += turn

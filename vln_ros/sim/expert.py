@@ -124,6 +124,7 @@ class ExpertEngine:
         actions_per_decision: length of a queue, at most.
         episode: the first episode; see :meth:`set_episode`.
         agent_radius_m: as the world's.
+        clearance_m: distance to keep from walls besides, in scenes that leave a way then.
     """
 
     def __init__(
@@ -132,12 +133,14 @@ class ExpertEngine:
         actions_per_decision: int,
         episode: Episode | None = None,
         agent_radius_m: float = AGENT_RADIUS_M,
+        clearance_m: float = 0.0,
     ) -> None:
         if actions_per_decision < 1:
             raise ValueError(f"actions_per_decision must be at least 1, got {actions_per_decision}")
         self._step = step
         self._count = actions_per_decision
         self._scenes = SceneCache(agent_radius_m, 2)
+        self._wide = SceneCache(agent_radius_m + clearance_m, 2)
         self._expert: Expert | None = None
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
@@ -146,7 +149,12 @@ class ExpertEngine:
 
     def set_episode(self, episode: Episode) -> None:
         """From now on head for this episode's goal. Raises ValueError for a scene of another simulator."""
-        self._expert = Expert(self._scenes.get(episode.scene_id).walkable, episode.goal, self._step)
+        for scenes in (self._wide, self._scenes):
+            walkable = scenes.get(episode.scene_id).walkable
+            start, goal = (walkable.nearest(p) for p in (episode.start.position, episode.goal))
+            if math.isfinite(walkable.distance(start, goal)):
+                break
+        self._expert = Expert(walkable, episode.goal, self._step)
 
     def start(self, instruction: Instruction) -> None:
         self._instruction, self._frame = instruction, None
@@ -169,3 +177,4 @@ class ExpertEngine:
 
     def close(self) -> None:
         self._scenes.clear()
+        self._wide.clear()

@@ -17,16 +17,23 @@ class EpisodeGuide:
     """Implements :class:`vln_ros.protocols.Engine`.
 
     A navigator is told an instruction and shown frames, nothing else. The episode is the one with
-    this instruction that starts where the first frame was taken.
+    this instruction; of several, the one that starts where the first frame was taken.
 
     Args:
         episodes: those that may come.
         step, actions_per_decision: see :class:`vln_ros.sim.expert.ExpertEngine`.
+        clearance_m: distance to keep from walls where there is room for it, besides the robot's own size.
     """
 
-    def __init__(self, episodes: Sequence[Episode], step: StepSize, actions_per_decision: int) -> None:
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        step: StepSize,
+        actions_per_decision: int,
+        clearance_m: float = 0.0,
+    ) -> None:
         self._episodes = tuple(episodes)
-        self._expert = ExpertEngine(step, actions_per_decision)
+        self._expert = ExpertEngine(step, actions_per_decision, clearance_m=clearance_m)
         self._instruction: Instruction | None = None
         self._found = False
 
@@ -44,11 +51,11 @@ class EpisodeGuide:
     def _find(self, frame: Frame) -> Episode:
         text = "" if self._instruction is None else self._instruction.text
         here = frame.odom_from_base.position
-        for episode in self._episodes:
-            if episode.instruction == text:
-                distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
-                if distance_m < _START_TOLERANCE_M:
-                    return episode
+        told = [episode for episode in self._episodes if episode.instruction == text]
+        for episode in told:
+            distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
+            if distance_m < _START_TOLERANCE_M or len(told) == 1:
+                return episode
         raise ValueError(
             f"none of the expert's {len(self._episodes)} episodes says {text!r} and starts at {here[:2]}: "
             "are navigator and simulator given the same episode file?"

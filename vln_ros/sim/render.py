@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.datatypes import CameraModel, Float64Array, Pose
 from vln_ros.sim.mesh import SceneMesh
 
 _SMALLEST_MIP_PX = 8
 _LEVELS = 7  # 512 px down to 8 px
+_BOX_RGB = (200, 60, 40)
 
 UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
@@ -95,3 +96,24 @@ class Renderer:
         colors[missed] = 0
         shape = camera.height, camera.width
         return colors.reshape(*shape, 3), depth.reshape(shape)
+
+
+def draw_box(
+    rgb: UInt8Array,
+    depth_m: Float32Array,
+    camera: CameraModel,
+    world_from_optical: Pose,
+    low: Float64Array,
+    high: Float64Array,
+) -> None:
+    """Put an axis-aligned box (corners ``[3]``, metres) into a rendered image and its depth."""
+    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    rays = rays @ world_from_optical.rotation.T
+    eye = world_from_optical.position
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ends = np.stack([(low - eye) / rays, (high - eye) / rays])
+    enter, leave = ends.min(0).max(-1), ends.max(0).min(-1)
+    seen = (enter < leave) & (enter > 0.0) & ((depth_m == 0.0) | (enter < depth_m))
+    depth_m[seen] = enter[seen]
+    rgb[seen] = _BOX_RGB

@@ -1,0 +1,27 @@
+"""A short run of ``vln_ros bench faults``: real processes, real topics, the embedded world in real time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+from vln_ros.cli.bench_faults import Rig, make_faults
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+LOADED_MACHINE_MS = 1000.0
+"""The bench holds the real limit, on a quiet machine."""
+SOME = ("no odometry", "no heartbeat", "clock stands", "odometry NaN", "obstacle in depth", "cancel",
+        "new instruction", "navigator killed")  # fmt: skip
+
+
+def test_every_kind_of_fault_stops_the_robot_and_it_goes_on_afterwards(tmp_path: Path) -> None:
+    faults = make_faults()
+    with Rig(tmp_path, 3) as rig:
+        figures = {name: rig.measure(faults[name], 1) for name in SOME}
+    for name, f in figures.items():
+        assert (f.reason, f.flushed, f.still, f.resumed) == (1, 1, 1, 1), (name, f)
+        assert f.max_ms < LOADED_MACHINE_MS, (name, f)

@@ -1,0 +1,93 @@
+"""``vln_ros bench collisions``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vln_ros.cli.demo import run_graph, write_split
+from vln_ros.config import ConfigError, Scalar
+
+HELP = "Real-time episodes with boxes that appear before the driving robot: does it touch any?"
+SIMULATED_ROBOT: dict[str, Scalar] = {
+    "extrinsics": "parameters",
+    "safety.obstacles": "depth",
+    "safety.robot_radius_m": 0.2,
+    "safety.stop_distance_m": 0.1,
+    "safety.slow_distance_m": 0.4,
+}
+"""Of the executor: the simulated base is a square of 36 cm."""
+
+
+@dataclass(frozen=True)
+class CollisionFigures:
+    """All episodes of one setting.
+
+    Attributes:
+        boxes: how many appeared, 0.2 to 1 m ahead of the robot's front.
+        box_contacts: how often one was touched.
+        collisions: contacts with anything, walls included.
+    """
+
+    episodes: int
+    boxes: int
+    box_contacts: int
+    collisions: int
+    success: float
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--episodes", type=int, default=100, help="per setting (default: 100)")
+    parser.add_argument("--boxes", type=int, default=4, help="per episode, at most (default: 4)")
+    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (default: 1)")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+
+
+def run(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        episodes = write_split(folder, "val_unseen", options.episodes)
+        figures = {
+            obstacles: _measure(folder, episodes, obstacles, options.boxes, options.speed)
+            for obstacles in ("none", "depth")
+        }
+    columns = f"{'episodes':>10}{'boxes':>8}{'boxes touched':>15}{'collisions':>12}{'success':>9}"
+    print(f"{'safety.obstacles':<18}{columns}")
+    for obstacles, f in figures.items():
+        print(
+            f"{obstacles:<18}{f.episodes:>10}{f.boxes:>8}{f.box_contacts:>15}{f.collisions:>12}{f.success:>9.2f}"
+        )
+    if options.json is not None:
+        values = {o: asdict(f) for o, f in figures.items()}
+        options.json.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    return 0 if figures["depth"].box_contacts == 0 else 1
+
+
+def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: float) -> CollisionFigures:
+    from vln_ros.evaluation.results import read_episodes
+
+    out = folder / obstacles
+    bridge: dict[str, Scalar] = {
+        "episodes": str(episodes), "mode": "realtime", "run_folder": str(out), "video": False,
+        "camera.width": 160, "camera.height": 120, "image_hz": 15.0, "surprises": boxes,
+        "realtime_factor": speed, "max_episode_s": 120.0,
+    }  # fmt: skip
+    navigator: dict[str, Scalar] = {
+        "engine": "expert", "extrinsics": "parameters", "expert.episodes": str(episodes),
+        "expert.clearance_m": 0.15, "decide_ahead": 1, "reliability": "reliable", "use_sim_time": True,
+    }  # fmt: skip
+    if run_graph(out / "logs", bridge, navigator, {**SIMULATED_ROBOT, "safety.obstacles": obstacles}):
+        raise ConfigError(f"the graph failed, its logs are in {out / 'logs'}")
+    told = [json.loads(line) for line in (out / "surprises.jsonl").read_text("utf-8").splitlines()]
+    results = read_episodes(out / "episodes.jsonl", repair=False)
+    measured = [r.metrics for r in results if r.metrics is not None]
+    return CollisionFigures(
+        len(results),
+        sum(t["put"] for t in told),
+        sum(t["contacts"] for t in told),
+        round(sum(m.collisions for m in measured)),
+        sum(m.success for m in measured) / max(1, len(measured)),
+    )

@@ -1,0 +1,429 @@
+"""``vln_ros bench faults``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vln_ros.cli.demo import write_split
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import ConfigError, ExecutorConfig, Scalar
+from vln_ros.datatypes import Action, ActionChunk, Velocity
+
+if TYPE_CHECKING:
+    from vln_ros.nodes.fault_relay import FaultRelay
+
+HELP = "Break everything that can break in a running graph, and time how fast the robot stands still"
+WAIT_S = 60.0
+BASE_REACTION_S = 0.2
+"""After the zero it may take the simulated base this long to have heard it."""
+WATCHED_S = 0.5
+CONTROL = ExecutorConfig()
+LIMIT_MS = 2e3 / CONTROL.rate_hz + 50.0
+
+
+@dataclass(frozen=True)
+class FaultFigures:
+    """All injections of one fault.
+
+    Attributes:
+        injections: how many.
+        due_ms: time that is allowed to pass before the fault counts as one (a time-out), beside the rest.
+        p50_ms, max_ms: from the fault (or the end of its time-out) until the base heard zero.
+        reason: how often the executor said why on /diagnostics; None where its process is gone.
+        flushed: how often it said then that no action was left; None likewise.
+        still: how often nothing moved afterwards.
+        resumed: how often the robot drove again after the way on that docs/executor.md defines.
+    """
+
+    injections: int
+    due_ms: float
+    p50_ms: float
+    max_ms: float
+    reason: int | None
+    flushed: int | None
+    still: int
+    resumed: int
+
+
+@dataclass(frozen=True)
+class _Injection:
+    """One of :class:`FaultFigures`."""
+
+    took_ms: float
+    told_why: bool
+    flushed: bool
+    still: bool
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that can go wrong.
+
+    Attributes:
+        inject: does it; returns when it counts as a fault (monotonic), earlier than the zero that follows.
+        recover: undoes it and asks to go on.
+        reason: what the executor must say.
+        due_s: the time-out in it.
+        moves_on: the robot goes on by itself: there is no standing still to watch.
+    """
+
+    inject: Callable[[Rig], float]
+    recover: Callable[[Rig], None]
+    reason: str | None = None
+    due_s: float = 0.0
+    moves_on: bool = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--injections", type=int, default=20, help="of each fault (default: 20)")
+    parser.add_argument("--only", nargs="+", default=None, help="only faults with these names")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+
+
+def run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    faults = make_faults()
+    unknown = set(options.only or ()) - set(faults)
+    if unknown:
+        raise ConfigError(f"--only {' '.join(sorted(unknown))}: choose from {', '.join(faults)}")
+    names = options.only or list(faults)
+    figures: dict[str, FaultFigures] = {}
+    print(_header())
+    episodes = 2 + options.injections * len(names) // 6
+    with tempfile.TemporaryDirectory() as name, Rig(Path(name), episodes) as rig:
+        for fault in tqdm(names, unit="fault", disable=None):
+            figures[fault] = rig.measure(faults[fault], options.injections)
+            tqdm.write(_line(fault, figures[fault]))
+    if options.json is not None:
+        options.json.write_text(json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2) + "\n")
+    return 0 if all(f.max_ms <= LIMIT_MS and f.still == f.injections for f in figures.values()) else 1
+
+
+class Rig:
+    """A graph in real time, with the relay in its middle. A context: leaving it ends everything."""
+
+    def __init__(self, folder: Path, episodes_count: int) -> None:
+        from vln_ros.nodes.fault_relay import STREAMS, source
+
+        environment = graph_environment()
+        os.environ.update(environment)  # the relay is in this process
+        import rclpy
+        from rclpy.context import Context
+
+        from vln_ros.nodes.fault_relay import FaultRelay
+
+        episodes = write_split(folder / "dataset", "val_unseen", episodes_count)
+        common: dict[str, Scalar] = {"use_sim_time": True}
+        bridge: dict[str, Scalar] = {
+            "episodes": str(episodes), "mode": "realtime", "camera.width": 160, "camera.height": 120,
+            "max_episode_s": 3600.0, "max_steps": 10000,
+        }  # fmt: skip
+        navigator: dict[str, Scalar] = {
+            **common, "engine": "expert", "expert.episodes": str(episodes), "expert.clearance_m": 0.15,
+            "decide_ahead": 1, "extrinsics": "parameters", "reliability": "reliable",
+        }  # fmt: skip
+        executor: dict[str, Scalar] = {
+            **common, "extrinsics": "parameters", "diagnostics_hz": 5.0, "safety.obstacles": "both",
+            "safety.robot_radius_m": 0.2, "safety.stop_distance_m": 0.05, "safety.slow_distance_m": 0.3,
+        }  # fmt: skip
+        robots = {topic: source(topic) for n, (_, topic) in STREAMS.items() if n != "heartbeat"}
+        robots["instruction"] = source("instruction")
+        beats = {"navigator_heartbeat": source("navigator_heartbeat")}
+        self._specs = {
+            "sim_bridge": NodeSpec("sim_bridge", bridge, remaps=robots),
+            "navigator": NodeSpec("navigator", navigator, remaps=beats),
+            "executor": NodeSpec("executor", executor),
+        }
+        self.graph = Graph(folder / "logs", environment)
+        self._clients: dict[str, Any] = {}
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self.relay: FaultRelay = FaultRelay(self._context)
+
+    def __enter__(self) -> Rig:
+        for spec in self._specs.values():
+            self.graph.start(spec)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.graph.close()
+        self.relay.close()
+        self._context.shutdown()
+
+    def start(self, name: str) -> None:
+        self.graph.start(self._specs[name])
+
+    def call(self, service: str, type_: Any, request: Any) -> float:
+        """Ask, and go on: the answer may come long after the effect. Returns when."""
+        client = self._clients.get(service) or self.relay.create_client(type_, service)
+        self._clients[service] = client
+        if not client.wait_for_service(WAIT_S):
+            raise RuntimeError(f"no service {service}")
+        begun_s = time.monotonic()
+        client.call_async(request)
+        return begun_s
+
+    def moving(self) -> bool:
+        """The robot is told to drive, and does."""
+        recent = self.relay.commands[-4:]
+        fast = [v for t, v in recent if v.linear_m_s > 0.2 and time.monotonic() - t < 0.5]
+        return len(fast) == 4
+
+    def measure(self, fault: Fault, injections: int) -> FaultFigures:
+        done = [self._inject(fault) for _ in range(injections)]
+        took_ms = [i.took_ms for i in done]
+        speaks = fault.reason is not None
+        return FaultFigures(
+            injections,
+            fault.due_s * 1e3,
+            float(np.median(took_ms)),
+            max(took_ms),
+            sum(i.told_why for i in done) if speaks else None,
+            sum(i.flushed for i in done) if speaks else None,
+            sum(i.still for i in done),
+            sum(i.resumed for i in done),
+        )
+
+    def _inject(self, fault: Fault) -> _Injection:
+        relay = self.relay
+        if not relay.wait(self.moving, WAIT_S):
+            said = relay.said[-1].summary if relay.said else "nothing"
+            log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
+            raise RuntimeError(f"the robot does not drive; the executor says: {said}; the navigator: {log}")
+        told, spoken = len(relay.commands), len(relay.said)
+        fault_s = fault.inject(self)
+
+        def zero_s() -> float | None:
+            return next((t for t, v in relay.commands[told:] if v == Velocity() and t > fault_s), None)
+
+        if not relay.wait(lambda: zero_s() is not None, WAIT_S):
+            raise RuntimeError("the robot was never told to stand")
+        zero = zero_s()
+        assert zero is not None
+        told_why = flushed = False
+        if (reason := fault.reason) is not None:
+            told_why = relay.wait(lambda: any(reason in s.summary for s in relay.said[spoken:]), 2.0)
+            flushed = any(reason in s.summary and s.actions_left == "0" for s in relay.said[spoken:])
+        still = True
+        if not fault.moves_on:
+            end_s = zero + BASE_REACTION_S + WATCHED_S
+            relay.wait(lambda: time.monotonic() > end_s, end_s - time.monotonic() + 0.1)
+            after = [p for t, p in relay.poses if zero + BASE_REACTION_S < t < end_s]
+            moved = max((float(np.linalg.norm(p.position - after[0].position)) for p in after), default=0.0)
+            turned = max((abs(p.yaw_rad - after[0].yaw_rad) for p in after), default=0.0)
+            commanded = any(v != Velocity() for t, v in relay.commands if zero < t < end_s)
+            still = moved < 1e-4 and turned < 1e-4 and not commanded
+        fault.recover(self)
+        resumed = relay.wait(self.moving, WAIT_S)
+        return _Injection((zero - fault_s) * 1e3, told_why, flushed, still, resumed)
+
+
+def make_faults() -> dict[str, Fault]:
+    """Every fault of docs/executor.md, by name."""
+    s = CONTROL.safety
+
+    def silence(stream: str, due_s: float, reason: str) -> Fault:
+        def inject(rig: Rig) -> float:
+            rig.relay.cut.add(stream)
+            return rig.relay.forwarded_s[stream] + due_s
+
+        return Fault(inject, lambda rig: rig.relay.cut.clear(), reason, due_s)
+
+    def corrupt(stream: str, change: Callable[[bytes], bytes], reason: str, resume: bool = False) -> Fault:
+        def inject(rig: Rig) -> float:
+            before_s = rig.relay.forwarded_s[stream]
+            rig.relay.changed[stream] = change
+            while rig.relay.forwarded_s[stream] == before_s:  # the fault is there when it has passed
+                time.sleep(0.001)
+            return rig.relay.forwarded_s[stream]
+
+        def recover(rig: Rig) -> None:
+            rig.relay.changed.clear()
+            if resume:
+                time.sleep(0.2)  # the jump back is a jump
+                _go_on(rig)
+
+        return Fault(inject, recover, reason)
+
+    def scan(rig: Rig) -> float:
+        rig.relay.scan_m = 0.21
+        begun_s = time.monotonic()
+        rig.relay.scan()
+        return begun_s
+
+    def no_scan(rig: Rig) -> None:
+        from vln_ros.nodes.fault_relay import FREE_M
+
+        rig.relay.scan_m = FREE_M
+
+    def ended(number: signal.Signals) -> Fault:
+        def inject(rig: Rig) -> float:
+            begun_s = time.monotonic()
+            os.kill(rig.graph.pid("executor"), number)
+            return begun_s
+
+        def recover(rig: Rig) -> None:
+            rig.graph.wait("executor")
+            rig.start("executor")
+
+        return Fault(inject, recover)
+
+    return {
+        "no odometry": silence("odom", s.odometry_timeout_s, "no odometry"),
+        "no colour": silence("color", s.frame_timeout_s, "no frames"),
+        "no depth": silence("depth", s.obstacle_timeout_s, "no depth"),
+        "no heartbeat": silence("heartbeat", s.heartbeat_timeout_s, "no navigator heartbeat"),
+        "clock stands": silence("clock", s.odometry_timeout_s, "the control clock stands"),
+        "odometry jumps": corrupt("odom", _jumped, "odometry jumped", resume=True),
+        "odometry NaN": corrupt("odom", _nan, "odometry not usable"),
+        "queue NaN": Fault(_nan_queue, lambda rig: None, "queue not usable", moves_on=True),
+        "obstacle in depth": corrupt("depth", _near, "obstacle"),
+        "obstacle in scan": Fault(scan, no_scan, "obstacle"),
+        "pause": Fault(partial(_pause, "executor", True), _go_on, "paused"),
+        "navigator paused": Fault(
+            partial(_pause, "navigator", True), lambda rig: _ignore(_pause("navigator", False, rig)), "idle"
+        ),
+        "cancel": Fault(_cancel, _tell_again, "idle"),
+        "new instruction": Fault(lambda rig: _tell(rig), lambda rig: None, "idle", moves_on=True),
+        "deactivate": Fault(_deactivate, _activate),
+        "SIGINT": ended(signal.SIGINT),
+        "SIGTERM": ended(signal.SIGTERM),
+        "navigator killed": Fault(
+            _kill_navigator,
+            lambda rig: rig.start("navigator"),
+            "no navigator heartbeat",
+            s.heartbeat_timeout_s,
+        ),
+    }
+
+
+def _ignore(_: object) -> None:
+    pass
+
+
+def _jumped(data: bytes) -> bytes:
+    from nav_msgs.msg import Odometry
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    msg = deserialize_message(data, Odometry)
+    msg.pose.pose.position.x += 1.0
+    return bytes(serialize_message(msg))
+
+
+def _nan(data: bytes) -> bytes:
+    from nav_msgs.msg import Odometry
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    msg = deserialize_message(data, Odometry)
+    msg.pose.pose.position.y = math.nan
+    return bytes(serialize_message(msg))
+
+
+def _near(data: bytes) -> bytes:
+    """Somebody stands right in front."""
+    from rclpy.serialization import deserialize_message, serialize_message
+    from sensor_msgs.msg import Image
+
+    from vln_ros.ros import convert
+
+    msg = deserialize_message(data, Image)
+    depth_m = convert.depth_from_image(msg).copy()
+    rows, columns = depth_m.shape
+    depth_m[rows // 3 : 2 * rows // 3, columns // 3 : 2 * columns // 3] = 0.22
+    near = convert.image_from_depth(
+        depth_m, convert.stamp_ns_from_time(msg.header.stamp), msg.header.frame_id
+    )
+    return bytes(serialize_message(near))
+
+
+def _nan_queue(rig: Rig) -> float:
+    from vln_ros.ros import convert
+
+    msg = convert.trajectory_from_chunk(ActionChunk(1, 1, 0, (Action(forward_m=1.0),)), "base_link", 0.5, 1.0)
+    msg.points[0].positions[0] = math.nan
+    begun_s = time.monotonic()
+    rig.relay.queue_pub.publish(msg)
+    return begun_s
+
+
+def _pause(node: str, paused: bool, rig: Rig) -> float:
+    from std_srvs.srv import SetBool
+
+    return rig.call(f"{node}/pause", SetBool, SetBool.Request(data=paused))
+
+
+def _go_on(rig: Rig) -> None:
+    _pause("executor", False, rig)
+
+
+def _cancel(rig: Rig) -> float:
+    from std_srvs.srv import Trigger
+
+    return rig.call("navigator/cancel", Trigger, Trigger.Request())
+
+
+def _tell(rig: Rig) -> float:
+    from vln_ros.ros import convert
+
+    begun_s = time.monotonic()
+    rig.relay.instruction_pub.publish(convert.string_from_instruction(rig.relay.instruction))
+    return begun_s
+
+
+def _tell_again(rig: Rig) -> None:
+    _tell(rig)
+
+
+def _change(rig: Rig, step: int) -> float:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    request = ChangeState.Request(transition=Transition(id=step))
+    return rig.call("executor/change_state", ChangeState, request)
+
+
+def _deactivate(rig: Rig) -> float:
+    from lifecycle_msgs.msg import Transition
+
+    return _change(rig, Transition.TRANSITION_DEACTIVATE)
+
+
+def _activate(rig: Rig) -> None:
+    from lifecycle_msgs.msg import Transition
+
+    _change(rig, Transition.TRANSITION_ACTIVATE)
+
+
+def _kill_navigator(rig: Rig) -> float:
+    os.kill(rig.graph.pid("navigator"), signal.SIGKILL)
+    rig.graph.wait("navigator")
+    return rig.relay.forwarded_s["heartbeat"] + CONTROL.safety.heartbeat_timeout_s
+
+
+def _header() -> str:
+    columns = f"{'n':>4}{'time-out':>10}{'p50 ms':>9}{'max ms':>9}"
+    columns += f"{'reason':>9}{'flushed':>9}{'still':>8}{'resumed':>9}"
+    return f"from the fault (after its time-out) to zero; allowed: {LIMIT_MS:.0f} ms\n{'fault':<20}{columns}"
+
+
+def _line(name: str, f: FaultFigures) -> str:
+    def of(count: int | None) -> str:
+        return "-" if count is None else f"{count}/{f.injections}"
+
+    times = f"{f.injections:>4}{f.due_ms:>10.0f}{f.p50_ms:>9.0f}{f.max_ms:>9.0f}"
+    return f"{name:<20}{times}{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"

@@ -1,0 +1,188 @@
+"""``vln_ros bench soak``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vln_ros.cli.demo import write_split
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import ConfigError, Scalar
+
+HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"
+NODES = ("sim_bridge", "navigator", "executor")
+EPISODES_PER_MINUTE = 3
+SETTLED_SHARE = 0.2
+"""Memory is judged after this share of the time: imports, caches and scenes come first."""
+
+
+@dataclass(frozen=True)
+class SoakFigures:
+    """One run.
+
+    Attributes:
+        minutes: how long.
+        memory_mb: by process, resident memory at the beginning of the judged time and at the end.
+        slope_mb_per_h: by process, of the line through the judged samples.
+        control_periods, missed: of the executor; missed began more than 20 ms late.
+        late_p999_ms, late_worst_ms: of the executor's control periods.
+        frames: the navigator's books: received = aligned + dropped + pending, aligned = processed +
+            replaced + refused + waiting.
+        unexplained: frames that the books do not account for; one may be under way.
+    """
+
+    minutes: float
+    memory_mb: dict[str, tuple[float, float]]
+    slope_mb_per_h: dict[str, float]
+    control_periods: int
+    missed: int
+    late_p999_ms: float
+    late_worst_ms: float
+    frames: dict[str, int]
+    unexplained: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
+    parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
+    parser.add_argument("--checkpoint", default="", help="drive a Qwen2.5-VL engine instead of the expert")
+    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+
+
+def run(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory() as name:
+        figures = _soak(Path(name), options)
+    print(f"\n{figures.minutes:g} minutes in real time")
+    for node, (first, last) in figures.memory_mb.items():
+        print(f"{node:<12}{first:>9.1f} MB -> {last:>7.1f} MB{figures.slope_mb_per_h[node]:>+9.1f} MB/h")
+    print(
+        f"control: {figures.control_periods} periods, {figures.missed} more than 20 ms late, p99.9 "
+        f"{figures.late_p999_ms:.0f} ms, worst {figures.late_worst_ms:.0f} ms"
+    )
+    print(f"frames: {figures.frames}, unexplained {figures.unexplained}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(asdict(figures), indent=2) + "\n", "utf-8")
+    return 0
+
+
+def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
+    from tqdm import tqdm
+
+    width, height = (int(v) for v in options.size.split("x"))
+    count = max(3, round(EPISODES_PER_MINUTE * options.minutes))
+    episodes = write_split(folder / "dataset", "val_unseen", count)
+    common: dict[str, Scalar] = {"use_sim_time": True, "extrinsics": "parameters"}
+    bridge: dict[str, Scalar] = {
+        "episodes": str(episodes), "mode": "realtime", "camera.width": width, "camera.height": height,
+    }  # fmt: skip
+    navigator: dict[str, Scalar] = {
+        **common, "engine": "expert", "expert.episodes": str(episodes), "expert.clearance_m": 0.15,
+        "decide_ahead": 1, "reliability": "reliable",
+    }  # fmt: skip
+    if options.checkpoint:
+        navigator |= {"engine": "qwen", "qwen.checkpoint": options.checkpoint}
+    executor: dict[str, Scalar] = {
+        **common, "safety.robot_radius_m": 0.2, "safety.stop_distance_m": 0.05, "safety.slow_distance_m": 0.3,
+    }  # fmt: skip
+    specs = [NodeSpec("sim_bridge", bridge), NodeSpec("navigator", navigator), NodeSpec("executor", executor)]
+    memory: dict[str, list[tuple[float, float]]] = {n: [] for n in NODES}
+    with Graph(folder / "logs", graph_environment()) as graph, Listener() as listener:
+        for spec in specs:
+            graph.start(spec)
+        begun_s = time.monotonic()
+        seconds = options.minutes * 60.0
+        with tqdm(total=round(seconds), unit="s", disable=None) as progress:
+            while (elapsed_s := time.monotonic() - begun_s) < seconds:
+                graph.check()
+                for node in NODES:
+                    memory[node].append((elapsed_s, resident_mb(graph.pid(node))))
+                listener.spin(1.0)
+                progress.update(round(elapsed_s) - progress.n)
+        said = listener.newest
+    if not {"vln_ros: executor", "vln_ros: navigator"} <= set(said):
+        raise ConfigError(f"only {sorted(said)} said how they are: was the run too short?")
+    books, unexplained = accounts(said["vln_ros: navigator"])
+    control = said["vln_ros: executor"]
+    judged = {n: np.array([s for s in m if s[0] > SETTLED_SHARE * seconds]) for n, m in memory.items()}
+    return SoakFigures(
+        options.minutes,
+        {n: (float(np.median(m[:10, 1])), float(np.median(m[-10:, 1]))) for n, m in judged.items()},
+        {n: float(np.polyfit(m[:, 0], m[:, 1], 1)[0] * 3600.0) for n, m in judged.items()},
+        int(control["control periods"]),
+        int(control["control periods 20 ms late"]),
+        float(control["control late p99.9 [ms]"]),
+        float(control["control late worst [ms]"]),
+        books,
+        unexplained,
+    )
+
+
+def accounts(values: dict[str, str]) -> tuple[dict[str, int], int]:
+    """The books of the frames from the navigator's diagnostics, and what they do not explain."""
+
+    def count(name: str) -> int:
+        return int(values.get(name, "0"))
+
+    books = {
+        "received": count("frames received"),
+        "dropped before the mailbox": count("frames dropped before the mailbox"),
+        "pending": count("sync: pending"),
+        "replaced by a newer one": count("frames replaced by a newer one"),
+        "processed": count("frames processed"),
+        "refused": sum(int(v) for k, v in values.items() if k.startswith("refused: ")),
+    }
+    return books, 2 * books["received"] - sum(books.values())
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process without what it shares in files and shared memory. Linux only."""
+    for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024.0
+    raise ConfigError("this system does not say how much memory a process has: the soak needs Linux")
+
+
+class Listener:
+    """Hears /diagnostics. A context."""
+
+    def __init__(self) -> None:
+        os.environ.update(graph_environment())
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+
+        from vln_ros.ros import qos
+
+        self.newest: dict[str, dict[str, str]] = {}
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = rclpy.create_node("soak", context=self._context)
+        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, qos.diagnostics())
+        self._spinner = SingleThreadedExecutor(context=self._context)
+        self._spinner.add_node(self._node)
+
+    def _hear(self, msg: Any) -> None:
+        for status in msg.status:
+            self.newest[status.name] = {v.key: v.value for v in status.values}
+
+    def spin(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0.0:
+            self._spinner.spin_once(left_s)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spinner.shutdown()
+        self._node.destroy_node()
+        self._context.shutdown()
