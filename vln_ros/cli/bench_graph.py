@@ -46,6 +46,7 @@ def _run(out: Path, episodes: Path, mode: str, size: tuple[int, int]) -> dict[st
     realtime = mode == "realtime"
     navigator: dict[str, Scalar] = {
         "engine": "expert",
+        "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
         "reliability": "reliable",
         "use_sim_time": realtime,

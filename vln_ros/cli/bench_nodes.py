@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 
@@ -48,6 +49,7 @@ class StreamFigures:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,6 +71,14 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         figures = {"streams": [asdict(s) for s in streams], "replays": replays}
         options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    if options.plots is not None:
+        bars = [
+            (f"{'shipped' if s.profile else 'no'} profile, {s.reliability}", s.p50_ms, s.p50_ms, s.p95_ms)
+            for s in streams
+        ]
+        plot_bars(
+            options.plots / "nodes.png", "A frame to a second process", "ms, median to 95th percentile", bars
+        )
     return 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decision-ms", type=float, default=400.0, help="time per decision (default: 400)")
     parser.add_argument("--ahead", type=int, nargs="+", default=[0, 1, 2], help="settings (default: 0 1 2)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,6 +62,11 @@ def run(options: argparse.Namespace) -> int:
             "settings": [asdict(f) for f in figures],
         }
         options.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    if options.plots is not None:
+        bars = [
+            (f"{f.decide_ahead} ahead", f.standing_s, f.standing_low_s, f.standing_high_s) for f in figures
+        ]
+        plot_bars(options.plots / "overlap.png", TITLE, "s per episode, least to most", bars)
     return 0
 
 

@@ -184,9 +184,7 @@ class QwenEngine:
 
     def decide(self, queue: int) -> ActionChunk:
         self.ready()
-        chunk = self._ladder.run(lambda: run(self.session, self.deciding(queue)))
-        note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
-        return chunk
+        return self._ladder.run(lambda: run(self.session, self.deciding(queue)))
 
     def ready(self) -> None:
         """Make sure that a decision can be taken, and that it sees the newest frame.
@@ -205,6 +203,7 @@ class QwenEngine:
         assert self._instruction is not None and self._frame is not None, "call ready first"
         answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
         self.context.answered(answer.ids, len(answer.actions))
+        note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
         self._last = answer.actions or self._last
         self._unscored = True
         return ActionChunk(
