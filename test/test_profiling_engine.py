@@ -107,3 +107,16 @@ def test_recording_changes_no_decision(checkpoint: Path) -> None:
     counts = {s.name: s.count for s in timings.threads[0].spans}
     assert counts["layer 00"] == counts["layer 01"] == 12
     assert counts["vision block 00"] == 6
+
+
+def test_reuse_shows_its_gate(checkpoint: Path) -> None:
+    recorder = spans.start(ProfilingConfig(level="spans"))
+    assert recorder is not None
+    options = {"qwen.checkpoint": str(checkpoint), "decide_on": "frame", "qwen.reuse.enabled": True}
+    config = from_flat(NavigatorConfig, options)
+    loop = build_loop(build_engine(config), config)
+    loop.start(Instruction(1, "go to the red chair"))
+    loop.observe(frame(0))
+    loop.decide()
+    (track,) = recorder.tracks
+    assert {"reuse sight", "reuse gate", "reuse relevance"} <= set(track.statistics)

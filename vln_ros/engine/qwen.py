@@ -298,7 +298,8 @@ class QwenEngine:
             image = self._eyes.newest
             if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
                 grid = TokenGrid(image.height, image.width)
-                self.session.planner.see(image.sight, frame, grid, image.features)
+                with span("reuse sight"):
+                    self.session.planner.see(image.sight, frame, grid, image.features)
 
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()

@@ -20,6 +20,7 @@ from vln_ros.engine.pieces import Piece
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
 from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import NetMeter, ReuseStats
 from vln_ros.reuse.gate import entropy
 from vln_ros.reuse.geometry import IntArray
@@ -201,8 +202,9 @@ class ReusingSession(Session):
         shown = self._shown(chunk)
         try:
             begun = self._now_s()
-            plans = self._make_plans(shown)
-            sources, layers = self._sources(chunk, shown, plans)
+            with span("reuse gate"):
+                plans = self._make_plans(shown)
+                sources, layers = self._sources(chunk, shown, plans)
             planned = self._now_s()
             with self._watched(chunk, shown, tree) as queries:
                 if sources is None:
@@ -222,7 +224,8 @@ class ReusingSession(Session):
         if shown:
             self.last_plans = plans
             self._account(chunk, plans, sources, layers, done - planned, planned - begun)
-        self._measure_relevance(chunk, tree, queries)
+        with span("reuse relevance"):
+            self._measure_relevance(chunk, tree, queries)
         return states
 
     def complete(self, chunk: Chunk, computed: Tensor | None = None, queries: float | None = None) -> None:

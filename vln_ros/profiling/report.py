@@ -201,7 +201,7 @@ LEVERS: dict[str, tuple[float, str]] = {
     "decode": (0.4, "set qwen.stream.decode to tree, or bound the queue with qwen.stream.max_phrases"),
     "grammar": (0.1, "bound the queue with qwen.stream.max_phrases: fewer queues to tell apart"),
     "memory": (0.1, "raise qwen.stream.token_budget or lower qwen.stream.recent_turns: evict less often"),
-    "reuse gate": (0.1, "switch reuse off: its gate must cost less than what it saves"),
+    "reuse gate": (0.1, "set reuse.enabled to false: its gate must cost less than what it saves"),
     "queue publication": (0.05, "other nodes block the transport: see vln_ros bench nodes"),
 }
 """By stage: the share above which it is unusual, and what to do then."""
