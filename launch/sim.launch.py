@@ -27,6 +27,26 @@ ARGUMENTS = [
         description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries",
     ),
     DeclareLaunchArgument(
+        "world", default_value="embedded", choices=["embedded", "habitat"], description="What simulates"
+    ),
+    DeclareLaunchArgument(
+        "protocol",
+        default_value="",
+        choices=["", "custom", "r2r-vlnce", "rxr-vlnce", "streamvln"],
+        description="Named rules of the evaluation (docs/habitat.md)",
+    ),
+    DeclareLaunchArgument(
+        "habitat_python", default_value="", description="Interpreter of the environment that has habitat_sim"
+    ),
+    DeclareLaunchArgument(
+        "habitat_scenes", default_value="", description="Folder that the scene ids of episodes are below"
+    ),
+    DeclareLaunchArgument(
+        "habitat_gpu",
+        default_value="",
+        description="CUDA number of the GPU that Habitat renders with; -1: none",
+    ),
+    DeclareLaunchArgument(
         "episode_count", default_value="0", description="How many episodes to run; 0 runs all"
     ),
     DeclareLaunchArgument(
@@ -59,6 +79,11 @@ PARAMETERS = {
     "sim_bridge": {
         "episodes": "episodes",
         "mode": "mode",
+        "world": "world",
+        "protocol": "protocol",
+        "habitat_python": "habitat.python",
+        "habitat_scenes": "habitat.scenes",
+        "habitat_gpu": "habitat.gpu",
         "episode_count": "episode_count",
         "run_folder": "run_folder",
         "realtime_factor": "realtime_factor",
@@ -66,7 +91,7 @@ PARAMETERS = {
     }
 }
 """Per node: which argument becomes which parameter. One that is empty leaves file and default alone."""
-NUMBERS = {"episode_count": int, "realtime_factor": float}
+NUMBERS = {"habitat_gpu": int, "episode_count": int, "realtime_factor": float}
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:

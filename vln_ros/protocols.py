@@ -31,6 +31,14 @@ class Engine(Protocol):
         """Free what the engine holds (device memory). It is not used afterwards."""
 
 
+@runtime_checkable
+class TellsVitals(Protocol):
+    """An engine that has something to say of itself on /diagnostics."""
+
+    def vitals(self) -> tuple[tuple[str, int | float], ...]:
+        """Name with unit, and value. Called from the engine's thread."""
+
+
 @dataclass(frozen=True)
 class Motion:
     """What a movement in a world really did."""

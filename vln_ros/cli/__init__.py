@@ -33,6 +33,7 @@ BENCHES = (
     "engine",
     "faults",
     "graph",
+    "link",
     "nodes",
     "overlap",
     "policy",

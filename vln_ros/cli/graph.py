@@ -92,9 +92,11 @@ class Graph:
     Args:
         folder: where parameter files and logs go.
         environment: see :func:`graph_environment`.
+        prefix: put before each node's command, as ``ip netns exec NAME``.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
+        self._prefix = list(prefix)
         self._folder = folder
         self._environment = dict(environment)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -110,7 +112,7 @@ class Graph:
         parameters.write_text(
             yaml.safe_dump({f"/**/{spec.name}": {"ros__parameters": dict(spec.parameters)}})
         )
-        command = [sys.executable, "-m", f"vln_ros.nodes.{spec.name}"]
+        command = [*self._prefix, sys.executable, "-m", f"vln_ros.nodes.{spec.name}"]
         command += ["--ros-args", "--params-file", str(parameters)]
         if spec.namespace:
             command += ["-r", f"__ns:={spec.namespace}"]

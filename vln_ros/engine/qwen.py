@@ -256,6 +256,22 @@ class QwenEngine:
             self.landmarks.report(),
         )
 
+    def vitals(self) -> tuple[tuple[str, int | float], ...]:
+        """For /diagnostics: how full the cache is, what was reused, memory."""
+        tokens, cache = self.session.timeline.tokens, self.session.cache
+        values: list[tuple[str, int | float]] = [
+            ("cached tokens", tokens),
+            ("cache fill [%]", 100.0 * tokens / self._bound.budget),
+            ("cache [MB]", cache.allocated_bytes / 2**20),
+            ("evicted turns", self._bound.evicted),
+        ]
+        stats = self.reuse_stats()
+        if stats is not None:
+            values.append(("reuse [%]", 100.0 * stats.reuse))
+        if torch.cuda.is_available():
+            values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
+        return tuple(values)
+
     def reuse_stats(self) -> ReuseStats | None:
         """Of the run since :meth:`start`; None where reuse is not configured."""
         if not isinstance(self.session, ReusingSession):

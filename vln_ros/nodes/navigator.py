@@ -22,7 +22,7 @@ from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop, free_memory
-from vln_ros.protocols import Engine
+from vln_ros.protocols import Engine, TellsVitals
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -162,6 +162,8 @@ class Navigator(ManagedNode):
         if frame is not None:
             self._figures.decisions += 1
             self._figures.decide_ms.append(decide_ms)
+            if isinstance(self._engine, TellsVitals):
+                self._figures.vitals = self._engine.vitals()
             odom_frame = self.config.sync.odom_frame or "odom"
             self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
 
@@ -178,7 +180,7 @@ class Navigator(ManagedNode):
         self.get_logger().error(f"the engine failed, the robot holds; a new instruction retries: {error!r}")
 
     def _diagnose(self) -> None:
-        is_now = health(self._figures, self._sensors, self._active)
+        is_now = health(self._figures, self._sensors, self._active, self.get_clock().now().nanoseconds)
         self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
 
 

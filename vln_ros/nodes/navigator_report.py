@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 
@@ -26,6 +27,7 @@ class NavigatorFigures:
         failure: of the engine, until the next instruction.
         decisions: queues that answer a frame.
         latest_beat_ms: by how much a heartbeat was ever late.
+        vitals: what the engine said of itself after its last decision.
     """
 
     failure: str | None = None
@@ -33,9 +35,15 @@ class NavigatorFigures:
     decide_ms: deque[float] = field(default_factory=_latencies)
     observe_ms: deque[float] = field(default_factory=_latencies)
     latest_beat_ms: float = 0.0
+    vitals: tuple[tuple[str, int | float], ...] = ()
+    frames_before: tuple[float, int] | None = None
+    """Steady time and number of frames at the last :func:`health`."""
 
 
-def health(figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame]) -> Health:
+def health(
+    figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame], now_ns: int
+) -> Health:
+    """``now_ns`` is the node's clock: frames are as old as their stamps say."""
     counts, mail, refused = sensors.counts, worker.mailbox.counts, sensors.refused
     level, summary = Level.OK, "following" if worker.running else "waiting for an instruction"
     if refused or counts.dropped_color:
@@ -52,10 +60,17 @@ def health(figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker
         ("queues lost", worker.queues_lost),
         ("heartbeat latest [ms]", figures.latest_beat_ms),
     ]
+    now_s, before = time.monotonic(), figures.frames_before
+    figures.frames_before = now_s, counts.received_color
+    if before is not None and now_s > before[0]:
+        values.append(("frame rate [Hz]", (counts.received_color - before[1]) / (now_s - before[0])))
+    if sensors.newest_ns:
+        values.append(("frame age [ms]", (now_ns - sensors.newest_ns) / 1e6))
     for name, samples in (("decide", figures.decide_ms), ("observe", figures.observe_ms)):
         if samples:
             p50, p95 = np.percentile(list(samples), [50, 95])
             values += [(f"{name} p50 [ms]", float(p50)), (f"{name} p95 [ms]", float(p95))]
+    values += figures.vitals
     values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
     values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
     return Health(level, summary, tuple(values))

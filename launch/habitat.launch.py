@@ -1,0 +1,53 @@
+"""A robot in Habitat: sim.launch.py with its world, and what that world cannot do without.
+
+    ros2 launch vln_ros habitat.launch.py habitat_python:=ENV/bin/python episodes:=FILE checkpoint:=CKPT
+
+Habitat runs in a process of its own, under the interpreter named here (docs/habitat.md). Every argument of
+sim.launch.py and robot.launch.py may be given too.
+"""
+
+from pathlib import Path
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+
+from launch import LaunchDescription
+
+SIM = Path(__file__).with_name("sim.launch.py")
+
+ARGUMENTS = [
+    DeclareLaunchArgument(
+        "habitat_python", description="Interpreter of the environment that has habitat_sim"
+    ),
+    DeclareLaunchArgument(
+        "mode",
+        default_value="lockstep",
+        choices=["lockstep", "realtime"],
+        description="lockstep: the queue moves the robot, as in an evaluation; realtime: cmd_vel does",
+    ),
+    DeclareLaunchArgument(
+        "protocol",
+        default_value="r2r-vlnce",
+        choices=["custom", "r2r-vlnce", "rxr-vlnce", "streamvln"],
+        description="Named rules of the evaluation (docs/habitat.md)",
+    ),
+]
+
+PARAMETERS = {
+    "sim_bridge": {"habitat_python": "habitat.python", "mode": "mode", "protocol": "protocol"},
+}
+"""Which argument becomes which parameter; sim.launch.py sees to it."""
+
+
+def generate_launch_description() -> LaunchDescription:
+    given = {a.name: LaunchConfiguration(a.name) for a in ARGUMENTS}
+    return LaunchDescription(
+        [
+            *ARGUMENTS,
+            IncludeLaunchDescription(
+                PythonLaunchDescriptionSource(str(SIM)),
+                launch_arguments=[("world", "habitat"), *given.items()],
+            ),
+        ]
+    )
