@@ -123,3 +123,14 @@ def test_presets_hold_options_of_the_nodes_they_name(path: Path) -> None:
         config = NODES[key.removeprefix("/**/")]
         from_flat(config, value["ros__parameters"])
     assert path.read_text("utf-8").startswith("# "), "says what it is for"
+
+
+def test_rviz_shows_topics_that_somebody_publishes() -> None:
+    text = (ROOT / "config/vln.rviz").read_text("utf-8")
+    shown = {d["Name"]: d for d in yaml.safe_load(text)["Visualization Manager"]["Displays"]}
+    topics = {d["Topic"]["Value"] for d in shown.values() if "Topic" in d}
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    assert topics
+    for topic in topics:
+        assert f"`{topic}`" in documented
+        assert not topic.startswith("/"), "relative, so that a namespace holds"
