@@ -31,8 +31,10 @@ COMMANDS = (
 BENCHES = (
     "collisions",
     "engine",
+    "eval",
     "faults",
     "graph",
+    "kill",
     "link",
     "nodes",
     "overlap",

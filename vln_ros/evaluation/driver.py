@@ -203,6 +203,7 @@ class Driver:
     def _replace(self, worker: int, loss: Loss, schedule: Schedule) -> int:
         """Hire another one; how many episodes are given up with the last."""
         given_up = schedule.lost(worker)
+        self._resting.discard(worker)
         for job in given_up:
             e = job.episode
             self._folder.skip(Skip(e.episode_id, e.scene_id, f"given up: {loss.reason}"))
