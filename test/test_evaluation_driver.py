@@ -28,6 +28,7 @@ from vln_ros.evaluation import driver as driver_module
 from vln_ros.evaluation.crew import Answer, ProcessCrew
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.loading import load_result
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.results import RunResult, trajectory_lines
 from vln_ros.evaluation.run_folder import RunFolder
@@ -303,3 +304,43 @@ def test_a_killed_driver_is_taken_up_again(
     assert numbers(result) == numbers(undisturbed[0])
     assert len(log.read_text().splitlines()) == 7
     assert len(read_episodes(dataset_file(config_of(dataset), dataset))) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.ros
+def test_the_graph_takes_the_same_steps(
+    dataset: Path, tmp_path: Path, undisturbed: tuple[RunResult, Path]
+) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS")
+    command = [sys.executable, "-m", "vln_ros", "eval", "--via=graph", f"--dataset={dataset}", "--kind=room"]
+    command += ["--episodes=3", "--engine=expert", "--set=camera.width=32", "--set=camera.height=24"]
+    subprocess.run([*command, "--out", str(tmp_path)], check=True, timeout=110)
+    result = load_result(tmp_path)
+    assert result.complete and result.info.config["via"] == "graph"
+    expected = {i: n for i, n in numbers(undisturbed[0]).items() if i in ("1", "2", "3")}
+    assert numbers(result) == expected
+    for episode_id, text in trajectories(tmp_path).items():
+        poses = [json.loads(line) for line in text.splitlines()]
+        theirs = [json.loads(line) for line in trajectories(undisturbed[1])[episode_id].splitlines()]
+        for a, b in zip(poses, theirs, strict=True):  # the clock goes on between the graph's episodes
+            assert {k: v for k, v in a.items() if k != "stamp_ns"} == {
+                k: v for k, v in b.items() if k != "stamp_ns"
+            }
+    again = subprocess.run([*command, "--out", str(tmp_path)], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert again.returncode == 2 and "holds a run already" in again.stderr
+
+
+@pytest.mark.slow
+def test_ray_does_the_same(dataset: Path, tmp_path: Path, undisturbed: tuple[RunResult, Path]) -> None:
+    pytest.importorskip("ray", reason="Ray is optional")
+    result = run(dataset, tmp_path, FarmConfig(workers=2, backend="ray"))
+    assert numbers(result) == numbers(undisturbed[0])
+    assert trajectories(tmp_path) == trajectories(undisturbed[1])
+
+
+def test_without_ray_the_message_says_what_to_do(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"requirements-ray.txt, or use backend processes"):
+        run(dataset, tmp_path, FarmConfig(workers=1, backend="ray"), episodes=1)

@@ -847,6 +847,9 @@ class BridgeConfig(WorldConfig):
     )
     run_folder: str = option("", "Folder to write results to; empty writes none")
     command: str = option("", "The command that a person typed, for the report")
+    run_info: str = option(
+        "", "JSON file of what identifies the run, whose folder is gone on with; empty: these options do"
+    )
     video: bool = option(True, "Write a video per episode")
     limits: LimitsConfig = group(LimitsConfig)
     max_episode_s: float = option(

@@ -158,8 +158,12 @@ def _torment(
             driver = subprocess.Popen(command, stdout=log, stderr=log)
             log.close()
             left -= _kill_some(driver, out, victims, left, chance, tally)
-            if _wait(driver, tally) == 0:
+            status = _wait(driver, tally)
+            if status == 0:
                 break
+            if status == 2:
+                words = (folder / f"{backend}.log").read_text("utf-8", "replace").splitlines()
+                raise LostError(f"the driver cannot go on: {words[-1] if words else ''}")
         found = numbers_of(out)
         if found != wanted:
             wrong = sorted(i for i in wanted if found.get(i) != wanted[i])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from vln_ros.config import (
     ConfigError,
     EvalConfig,
     FarmConfig,
+    NavigatorConfig,
     OptionEntry,
+    Scalar,
     from_flat,
     load_yaml,
     to_flat,
@@ -102,10 +106,13 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
     out: Path = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    command = ["vln_ros", *sys.argv[1:]]
+    if config.via == "graph":
+        return _via_graph(config, farm, out, resume=args.resume, command=command)
     folder = run_folder_of(out, farm)
     farm = from_flat(FarmConfig, to_flat(farm) | node_parameters(args, folder))
     try:
-        result = evaluate(config, farm, out, resume=args.resume, command=["vln_ros", *sys.argv[1:]])
+        result = evaluate(config, farm, out, resume=args.resume, command=command)
     except NoWorkersError as error:
         print(f"vln_ros: {error}", file=sys.stderr)
         return 1
@@ -115,3 +122,60 @@ def run(args: argparse.Namespace) -> int:
     print_recordings(args, folder)
     print(f"report: {folder / 'report.html'}")
     return 1 if result.skipped else 0
+
+
+def _via_graph(
+    config: EvalConfig, farm: FarmConfig, out: Path, *, resume: bool, command: Sequence[str]
+) -> int:
+    """The same episodes through bridge and navigator as processes, in lockstep."""
+    from vln_ros.cli.demo import run_graph
+    from vln_ros.evaluation.driver import run_info
+    from vln_ros.evaluation.worker import episode_limits
+    from vln_ros.evaluation.worlds import chosen_episodes, dataset_file
+
+    if farm.workers > 1 or farm.shard or farm.backend != "processes" or config.sessions > 1:
+        raise ConfigError("via = 'graph': one robot at a time; leave workers, sessions, shard and backend")
+    if config.videos not in (0.0, 1.0) or config.film_extremes or config.measures != "all":
+        raise ConfigError("via = 'graph': videos is 0 or 1, film_extremes is off, measures is all")
+    if (out / "result.json").exists() and not resume:
+        raise ConfigError(f"{out} holds a run already; resume it, remove it or choose another folder")
+    path = dataset_file(config, out / "dataset")
+    info = run_info(config, chosen_episodes(config, path), path, command)
+    n = config.navigator
+    if n.engine == "qwen":
+        from vln_ros.engine.model import checkpoint_fingerprint
+
+        info = dataclasses.replace(info, checkpoint=checkpoint_fingerprint(n.qwen.checkpoint))
+    out.mkdir(parents=True, exist_ok=True)
+    description = out / "run_info.json"
+    description.write_text(json.dumps(info.to_tree()), "utf-8")
+    limits = episode_limits(config)
+    bridge: dict[str, Scalar] = {
+        "episodes": str(path),
+        "first_episode": config.first_episode,
+        "episode_count": config.episodes,
+        "run_folder": str(out),
+        "run_info": str(description),
+        "mode": "lockstep",
+        "video": config.videos == 1.0,
+        "max_steps": limits.steps,
+        "limits.actions": limits.actions or 0,
+        "limits.turns_in_place": limits.turns_in_place or 0,
+        "limits.questions": limits.questions or 0,
+        "limits.as_stop": limits.as_stop,
+        "step_period_s": config.step_period_s,
+        **to_flat(config.camera, "camera."),
+        **to_flat(n.step, "step."),
+    }
+    defaults = to_flat(NavigatorConfig())
+    changed = {name: value for name, value in to_flat(n).items() if value != defaults[name]}
+    navigator: dict[str, Scalar] = {
+        **changed,
+        "extrinsics": "parameters",
+        "camera_z_m": config.camera.height_m,
+        "camera_pitch_down_deg": config.camera.pitch_down_deg,
+        "expert.episodes": n.expert.episodes or str(path),
+        "qwen.seed": config.seed,
+        "reliability": "reliable",
+    }
+    return run_graph(out / "logs", bridge, navigator)

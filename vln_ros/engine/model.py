@@ -167,6 +167,12 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     )
 
 
+def checkpoint_fingerprint(checkpoint: str) -> str:
+    """:attr:`LoadedModel.fingerprint` without loading it. Raises CheckpointError."""
+    folder = _find_folder(checkpoint)
+    return _fingerprint(folder, _find_weights(folder))
+
+
 def deal_device(device: str, number: int) -> str:
     """``auto`` as the GPU for process ``number``, where this machine has several: dealt out in turn."""
     if device != "auto" or torch.cuda.device_count() < 2:

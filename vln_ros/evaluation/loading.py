@@ -123,10 +123,9 @@ def load_result(path: Path) -> RunResult:
     first = trees[0]
     count = int(folders[0].name.rsplit("_", 1)[1]) if folders != [path] else 1
     try:
-        protocol = Protocol(**first["protocol"])
-    except TypeError as error:
-        raise ConfigError(f"{folders[0] / 'result.json'} is of another version: {error}") from error
-    info = RunInfo(tuple(first["command"]), protocol, first["seed"], first["config"], first["checkpoint"])
+        info = RunInfo.from_tree(first)
+    except ValueError as error:
+        raise ConfigError(f"{folders[0] / 'result.json'}: {error}") from error
     measured = [e.metrics for e in episodes.values() if e.metrics is not None]
     latencies = array("d", (v for e in episodes.values() for v in e.latencies_ms))
     return RunResult(

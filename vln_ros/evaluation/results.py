@@ -115,6 +115,21 @@ class RunInfo:
     config: Mapping[str, Scalar]
     checkpoint: str = ""
 
+    def to_tree(self) -> dict[str, Any]:
+        """As it stands in ``result.json``."""
+        return {**dataclasses.asdict(self), "command": list(self.command), "config": dict(self.config)}
+
+    @staticmethod
+    def from_tree(tree: Mapping[str, Any]) -> RunInfo:
+        """Raises ValueError: it was written by another version."""
+        try:
+            protocol = Protocol(**tree["protocol"])
+            return RunInfo(
+                tuple(tree["command"]), protocol, tree["seed"], tree["config"], tree.get("checkpoint", "")
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not the description of a run of this version: {error}") from error
+
 
 @dataclass(frozen=True)
 class EpisodeResult:
@@ -259,11 +274,8 @@ class RunResult:
     def to_json(self) -> str:
         tree = {
             "complete": self.complete,
-            "command": list(self.info.command),
             "versions": dict(self.versions),
-            "seed": self.info.seed,
-            "checkpoint": self.info.checkpoint,
-            "protocol": dataclasses.asdict(self.info.protocol),
+            **self.info.to_tree(),
             "summary": dataclasses.asdict(self.summary),
             "frames": None if self.frames is None else dataclasses.asdict(self.frames),
             "decisions": self.latency_ms.count,
@@ -271,7 +283,6 @@ class RunResult:
             "standing_s": self.standing_s,
             "costs": dataclasses.asdict(self.costs),
             "skipped": [dataclasses.asdict(s) for s in self.skipped],
-            "config": dict(self.info.config),
         }
         head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")
         # One line each: the encoder that indents is written in Python, and there may be 100,000.

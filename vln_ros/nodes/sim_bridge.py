@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import shlex
 import sys
@@ -21,7 +22,7 @@ from vln_ros.datatypes import CameraModel
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import summary_table
 from vln_ros.evaluation.record import EpisodeRecorder
-from vln_ros.evaluation.results import Protocol, RunInfo
+from vln_ros.evaluation.results import Protocol, RunInfo, Skip
 from vln_ros.evaluation.run_folder import RunFolder
 from vln_ros.nodes.bridge_modes import Lockstep, RealTime
 from vln_ros.nodes.robot_topics import RobotTopics
@@ -58,7 +59,10 @@ class SimBridge(ProcessNode):
         )
         self.world = EmbeddedWorld(camera, mount)
         self.topics = RobotTopics(self, c, camera)
-        self._folder = RunFolder(Path(c.run_folder), self._run_info(), resume=False) if c.run_folder else None
+        self._folder = None
+        if c.run_folder:
+            self._folder = RunFolder(Path(c.run_folder), self._run_info(), resume=bool(c.run_info))
+            self._episodes = [e for e in self._episodes if not self._folder.is_done(e.episode_id)]
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self._mode = Lockstep(self) if c.mode == "lockstep" else RealTime(self)
@@ -89,6 +93,8 @@ class SimBridge(ProcessNode):
 
     def _run_info(self) -> RunInfo:
         c = self.config
+        if c.run_info:
+            return RunInfo.from_tree(json.loads(Path(c.run_info).read_text("utf-8")))
         protocol = Protocol(
             "embedded", Path(c.episodes).stem.removesuffix(".json"), c.mode, self._episodes[0].goal_radius_m,
             c.step.forward_m, c.step.turn_deg, self._limits.steps, self._limits.actions,
@@ -121,14 +127,21 @@ class SimBridge(ProcessNode):
             if self._folder is None
             else self._folder.start_episode(info, video=c.video)
         )
-        self.run = EpisodeRun(
-            self.world,
-            episode,
-            start_ns=self._stamp_ns,
-            step_period_ns=round(c.step_period_s * 1e9),
-            limits=self._limits,
-            recorder=recorder,
-        )
+        try:
+            self.run = EpisodeRun(
+                self.world,
+                episode,
+                start_ns=self._stamp_ns,
+                step_period_ns=round(c.step_period_s * 1e9),
+                limits=self._limits,
+                recorder=recorder,
+            )
+        except ValueError as error:  # of this episode: scene or start are not as they should be
+            recorder.discard()
+            self.get_logger().error(f"episode {episode.episode_id} is left out: {error}")
+            if self._folder is not None:
+                self._folder.skip(Skip(episode.episode_id, episode.scene_id, str(error)))
+            return
         self.answered = False
         self._asked_s, self._asked_again = time.monotonic(), 1
         self._instruction_pub.publish(convert.string_from_instruction(episode.instruction))
