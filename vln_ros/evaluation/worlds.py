@@ -88,9 +88,13 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
 
 def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:
     """The episodes that the options choose from a file. Raises ConfigError where they choose none."""
+    return choose_episodes(path, config.first_episode, config.episodes)
+
+
+def choose_episodes(path: Path, first: int, count: int) -> tuple[Episode, ...]:
+    """So many episodes of a file (0: all) from an index on. Raises ConfigError where there are none."""
     every = read_episodes(path)
-    last = config.first_episode + config.episodes if config.episodes else None
-    chosen = every[config.first_episode : last]
+    chosen = every[first : first + count if count else None]
     if not chosen:
-        raise ConfigError(f"first_episode = {config.first_episode}: {path} has only {len(every)} episodes")
+        raise ConfigError(f"first_episode = {first}: {path} has only {len(every)} episodes")
     return chosen

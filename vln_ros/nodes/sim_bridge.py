@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import shlex
@@ -24,13 +23,14 @@ from vln_ros.evaluation.metrics import summary_table
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.results import Protocol, RunInfo, Skip
 from vln_ros.evaluation.run_folder import RunFolder
+from vln_ros.evaluation.worlds import choose_episodes
 from vln_ros.nodes.bridge_modes import Lockstep, RealTime
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import declare_config
 from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import Episode, read_episodes
+from vln_ros.sim.episodes import Episode
 from vln_ros.sim.plan import draw_plan
 
 RESET_PAUSE_NS = 10_000_000_000
@@ -82,14 +82,7 @@ class SimBridge(ProcessNode):
         c = self.config
         if not c.episodes:
             raise ConfigError("episodes is empty: name an episode file; `vln_ros scenes` writes some")
-        every = read_episodes(Path(c.episodes))
-        stop = c.first_episode + c.episode_count if c.episode_count else None
-        chosen = list(itertools.islice(every, c.first_episode, stop))
-        if not chosen:
-            raise ConfigError(
-                f"first_episode = {c.first_episode}: {c.episodes} has only {len(every)} episodes"
-            )
-        return chosen
+        return list(choose_episodes(Path(c.episodes), c.first_episode, c.episode_count))
 
     def _run_info(self) -> RunInfo:
         c = self.config
