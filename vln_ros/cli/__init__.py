@@ -40,6 +40,7 @@ BENCHES = (
     "overlap",
     "policy",
     "profiling",
+    "prune",
     "roofline",
     "setup",
     "soak",
