@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.config import ConfigError, LandmarkConfig, NavigatorConfig, PruneConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ VARIANTS = {
     "seen, 0.5 m": StreamConfig(prune=PruneConfig(strategy="seen", voxel_m=0.5)),
     "landmark memory": StreamConfig(landmarks=LandmarkConfig(plan="model", memory=True)),
 }
-_CAMERA = (640, 480)
 _QUEUE = 4
 _DRAWS = 2000
 
@@ -104,8 +103,8 @@ def run(args: argparse.Namespace) -> int:
     for number, walk in enumerate(walks(args.flats, args.episodes)):
         measure(walk, number, engines, tallies)
     figures = {
-        "setting": f"{args.device}, {'random weights' if args.checkpoint is None else model.fingerprint}, frames "
-        f"of {width}x{height}, {args.episodes} walks of the expert ({args.flats})",
+        "setting": f"{args.device}, {'random weights' if args.checkpoint is None else model.fingerprint}, "
+        f"frames of {width}x{height}, {args.episodes} walks of the expert ({args.flats})",
         "variants": {name: asdict(tally) for name, tally in tallies.items()},
     }
     print(section(figures))
@@ -149,25 +148,14 @@ def walks(flats: str, count: int) -> Iterator[Walk]:
     """The expert's walks through the first episodes of val_unseen, frame by frame."""
     from tqdm import tqdm
 
-    from vln_ros.evaluation.episode_run import EpisodeRun, episode_info
-    from vln_ros.evaluation.record import EpisodeRecorder
-    from vln_ros.pipeline import build_loop, run_lockstep
-    from vln_ros.sim.embedded import EmbeddedWorld
     from vln_ros.sim.guide import EpisodeGuide
     from vln_ros.sim.splits import SPLIT_STEP, make_episodes
-    from vln_ros.training.demonstrations import robot_camera
+    from vln_ros.training.judge import MAX_ACTIONS, Contestant, run_all
 
-    episodes = make_episodes("val_unseen", count, flats)
-    world = EmbeddedWorld(*robot_camera(*_CAMERA))
-    for number, episode in enumerate(tqdm(episodes, desc="walks", disable=None)):
+    for episode in tqdm(make_episodes("val_unseen", count, flats), desc="walks", disable=None):
         engine = _Recording(EpisodeGuide([episode], SPLIT_STEP, _QUEUE))
-        run = EpisodeRun(
-            world, episode, start_ns=0, step_period_ns=500_000_000, max_steps=200,
-            recorder=EpisodeRecorder(episode_info(episode), None),
-        )  # fmt: skip
-        run_lockstep(run, build_loop(engine, NavigatorConfig()), number)
+        run_all(Contestant("expert", engine, (episode,), True), MAX_ACTIONS[flats])
         yield Walk(episode.instruction, engine.events)
-    world.close()
 
 
 def measure(walk: Walk, number: int, engines: dict[str, QwenEngine], tallies: dict[str, Tally]) -> None:
