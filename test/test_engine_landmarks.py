@@ -1,5 +1,6 @@
 """The instruction agent and the frame memory inside the engine."""
 
+from array import array
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,10 @@ from vln_ros.engine.model import load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.evaluation.record import EpisodeCost
+from vln_ros.evaluation.results import EpisodeResult
 from vln_ros.memory.instruction import PlanRefusal, PlanSource, plan_question
+from vln_ros.protocols import HasFigures
 
 TOLD = "leave the bedroom, pass the red chair and stop at the lamp"
 
@@ -126,6 +130,13 @@ def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_abou
     robot.observe(frame(2))
     robot.observe(frame(3))
     assert robot.report().landmarks.chunks == 1
+    figures = robot.figures()
+    assert isinstance(robot, HasFigures) and figures["landmarks: chunks"] == 1
+    assert figures["landmarks: named"] == 3 and figures["landmarks: chunks [ms]"] > 0
+    record = EpisodeCost(0.0, 0.0, 0.0, 0.0, 0.0, 1, 1, 0, figures)
+    line = EpisodeResult("1", "s", TOLD, "1", "stop", 1.0, 0, array("d"), 0, None, None, record).to_json()
+    read = EpisodeResult.from_json(line).cost.figures
+    assert read == pytest.approx(figures, abs=1e-3)
     robot.start(Instruction(2, "turn left"))  # names nothing: nothing is asked
     robot.observe(frame(0))
     robot.decide(1)

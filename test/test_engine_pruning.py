@@ -314,7 +314,8 @@ def test_without_places_to_trust_the_answers_are_those_of_full_compute(
     expected = len(frames) - (how in ("jumps", "clock"))
     assert report.refused == {REASONS[how]: expected}
     assert report.left_out == report.dropped == 0
-    assert plain.report().pruning is None
+    assert plain.report().pruning is None and plain.figures() == {}
+    assert robot.figures()[f"pruning refused: {REASONS[how].value}"] == expected
 
 
 def test_places_before_a_jump_are_not_compared_with_those_after_it(model):

@@ -123,3 +123,11 @@ class CountsWork(Protocol):
     @property
     def tokens(self) -> int:
         """Tokens that they computed."""
+
+
+@runtime_checkable
+class HasFigures(Protocol):
+    """An engine that says more about a run."""
+
+    def figures(self) -> dict[str, float]:
+        """Since the instruction came: names with units, and values."""

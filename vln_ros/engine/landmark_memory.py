@@ -16,7 +16,7 @@ from vln_ros.engine.forward import Work, takes_mask
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import SegmentKind, Timeline
-from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanRefusal, Said
+from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanRefusal, PlanSource, Said
 from vln_ros.profiling.spans import span
 
 _SEEN = "Is the {} in the last picture? Answer yes or no."
@@ -52,6 +52,21 @@ class LandmarkReport:
     chunks: int
     chunk_cost: Cost | None
     chunks_ms: float
+
+    def figures(self) -> dict[str, float]:
+        """For results and diagnostics: names with units; empty without a plan."""
+        if self.plan is None or self.plan_cost is None:
+            return {}
+        figures: dict[str, float] = {
+            "landmarks: named": len(self.plan.landmarks),
+            "landmarks: stages": len(self.plan.stages),
+            "landmarks: plan by the model": float(self.plan.source is PlanSource.MODEL),
+            "landmarks: plan [ms]": self.plan_cost.ms,
+            "landmarks: plan [tokens]": self.plan_cost.work.tokens,
+            "landmarks: chunks": self.chunks,
+            "landmarks: chunks [ms]": self.chunks_ms,
+        }
+        return figures | {f"landmarks refused: {reason.value}": n for reason, n in self.refused.items()}
 
 
 class LandmarkMemory:

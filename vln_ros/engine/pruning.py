@@ -59,6 +59,18 @@ class PruneReport:
     frames_dropped: int
     overhead_ms: float
 
+    def figures(self) -> dict[str, float]:
+        """For results and diagnostics: names with units."""
+        return {
+            "pruning: tokens": self.tokens,
+            "pruning: tokens left out": self.left_out,
+            "pruning: tokens dropped": self.dropped,
+            "pruning: frames dropped": self.frames_dropped,
+            "pruning: frames refreshed": self.refreshed,
+            "pruning: overhead [ms]": self.overhead_ms,
+            **{f"pruning refused: {reason.value}": n for reason, n in self.refused.items()},
+        }
+
 
 class KeepAll:
     """The interface of pruning, and what it is when it is off: every token stays."""

@@ -270,7 +270,12 @@ class QwenEngine:
             values.append(("reuse [%]", 100.0 * stats.reuse))
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
-        return tuple(values)
+        return (*values, *self.figures().items())
+
+    def figures(self) -> dict[str, float]:
+        """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
+        pruning = self._pruning.report()
+        return ({} if pruning is None else pruning.figures()) | self.landmarks.report().figures()
 
     def reuse_stats(self) -> ReuseStats | None:
         """Of the run since :meth:`start`; None where reuse is not configured."""

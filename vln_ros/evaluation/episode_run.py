@@ -242,7 +242,12 @@ class EpisodeRun:
         self.ended = self.ended or why
 
     def finish(
-        self, *, forwards: int | None = None, tokens: int | None = None, prepared: int = 0
+        self,
+        *,
+        forwards: int | None = None,
+        tokens: int | None = None,
+        prepared: int = 0,
+        figures: dict[str, float] | None = None,
     ) -> EpisodeRecord:
         """Judge it and freeze the record. Arguments: see :class:`vln_ros.evaluation.record.EpisodeCost`."""
         standing_s = None if self._standing_ns is None else self._standing_ns / 1e9
@@ -251,7 +256,7 @@ class EpisodeRun:
         now_s = time.monotonic()
         cost = EpisodeCost(
             self._load_s, self._render_s, now_s - begun_s, self._observe_s, self._waited_s, forwards, tokens,
-            prepared,
+            prepared, figures,
         )  # fmt: skip
         return self._recorder.finish(
             self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost

@@ -116,6 +116,7 @@ class EpisodeCost:
             and the decision. A robot would have stood still for it.
         forwards, tokens: calls of the decoder, and tokens computed by them; None where the engine has none.
         prepared: scenes that had to be loaded for it.
+        figures: what else the engine counted, by name with unit; None where it does not.
     """
 
     load_s: float
@@ -126,6 +127,7 @@ class EpisodeCost:
     forwards: int | None
     tokens: int | None
     prepared: int
+    figures: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, PreparesScenes, World
+from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
 
 VIDEO_FPS = 4.0
 
@@ -268,7 +268,8 @@ class Workbench:
         forwards = tokens = None
         if isinstance(engine, CountsWork):
             forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
-        record = seat.run.finish(forwards=forwards, tokens=tokens, prepared=seat.prepared)
+        figures = engine.figures() if isinstance(engine, HasFigures) else None
+        record = seat.run.finish(forwards=forwards, tokens=tokens, prepared=seat.prepared, figures=figures)
         seat.job = None
         outcome = outcome_of(record, seat.video)
         if seat.video is not None:

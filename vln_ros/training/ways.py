@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vln_ros.config import StreamConfig
+from vln_ros.config import LandmarkConfig, PruneConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import ContextSpec, Profile
@@ -91,6 +91,12 @@ def ways(profile: Profile) -> list[Way]:
             replace(profile, context=alone, next_turn=told),
             stream,
         ),
+        *(
+            Way(f"pruned: {how}, {side} m", profile, replace(stream, prune=PruneConfig(how, voxel_m=side)))
+            for how in ("voxels", "seen")
+            for side in (0.25, 0.5)
+        ),
+        Way("landmark memory", profile, replace(stream, landmarks=LandmarkConfig("rules", memory=True))),
         Way("collected frames as a video", replace(profile, context=video), stream),
     ]
 
