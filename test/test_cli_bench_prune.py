@@ -21,14 +21,19 @@ def options(*given):
     return parser.parse_args(given)
 
 
-def test_walks_have_frames_and_questions():
-    (walk,) = walks("room", 1)
+@pytest.fixture(scope="module")
+def walk():
+    (only,) = walks("room", 1)
+    return only
+
+
+def test_walks_have_frames_and_questions(walk):
     assert walk.events[0] is not None and walk.events[1] is None
     frames = [e for e in walk.events if e is not None]
     assert len(frames) > 3 and all(f.depth_m is not None for f in frames)
 
 
-def test_the_table_is_of_the_same_frames(tmp_path):
+def test_the_table_is_of_the_same_frames(tmp_path, walk):
     torch.set_num_threads(1)
     build_tiny(tmp_path / "c", TinyConfig(hidden=64, heads=2, kv_heads=1, layers=2, vision_depth=2))
     model = load_model(
@@ -44,8 +49,7 @@ def test_the_table_is_of_the_same_frames(tmp_path):
         for name, stream in streams.items()
     }
     tallies = {name: Tally() for name in engines}
-    (walk,) = walks("room", 1)
-    measure(Walk(walk.instruction, walk.events[:14]), 0, engines, tallies)
+    measure(Walk(walk.instruction, walk.events[:8]), 0, engines, tallies)
     full = tallies[FULL]
     assert set(full.agreed) == {True} and set(full.kept) == {1.0} and full.taken_in == [1.0]
     assert tallies["landmark memory"].plan_ms[0] > 0 and tallies["landmark memory"].overhead_ms[0] > 0
