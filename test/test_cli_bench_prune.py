@@ -49,7 +49,7 @@ def test_the_table_is_of_the_same_frames(tmp_path, walk):
         for name, stream in streams.items()
     }
     tallies = {name: Tally() for name in engines}
-    measure(Walk(walk.instruction, walk.events[:8]), 0, engines, tallies)
+    measure(Walk(walk.instruction, walk.events[:14]), 0, engines, tallies)
     full = tallies[FULL]
     assert set(full.agreed) == {True} and set(full.kept) == {1.0} and full.taken_in == [1.0]
     assert tallies["landmark memory"].plan_ms[0] > 0 and tallies["landmark memory"].overhead_ms[0] > 0
