@@ -198,7 +198,9 @@ def test_what_cannot_be_run_is_counted_and_shown(tmp_path: Path) -> None:
 
 
 def test_refusals_name_the_remedy(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no file .*val_seen.json.gz; .* holds val_unseen"):
+    with pytest.raises(
+        ConfigError, match=r"no split 'val_seen' in .*val_seen\.json\.gz nor .* holds val_unseen"
+    ):
         run(dataset, tmp_path / "a", split="val_seen")
     with pytest.raises(ConfigError, match="has only 7 episodes"):
         run(dataset, tmp_path / "a", first_episode=7)

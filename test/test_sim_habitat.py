@@ -15,7 +15,15 @@ import pytest
 from habitat_fakes import fake_python
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, HabitatConfig, WorldConfig, from_flat, with_protocol
+from vln_ros.config import (
+    BridgeConfig,
+    ConfigError,
+    EvalConfig,
+    HabitatConfig,
+    WorldConfig,
+    from_flat,
+    with_protocol,
+)
 from vln_ros.datatypes import STOP, Action, CameraModel, Pose
 from vln_ros.protocols import World, WorldLostError
 from vln_ros.sim.embedded import EmbeddedWorld, Scene
@@ -342,12 +350,14 @@ def test_the_worker_is_python_3_8_and_knows_nothing_of_us() -> None:
 
 
 def test_protocols_decide_and_do_not_lend_their_name() -> None:
-    rxr = with_protocol(from_flat(WorldConfig, {"protocol": "rxr-vlnce"}))
+    rxr = with_protocol(from_flat(BridgeConfig, {"protocol": "rxr-vlnce"}))
     assert (rxr.step.turn_deg, rxr.camera.height_m, rxr.habitat.sliding) == (30.0, 0.88, False)
     assert with_protocol(rxr) == rxr
-    assert with_protocol(WorldConfig()) == WorldConfig()
+    assert with_protocol(BridgeConfig()) == BridgeConfig()
+    evaluated = with_protocol(from_flat(EvalConfig, {"protocol": "rxr-vlnce"}))
+    assert (evaluated.navigator.step.turn_deg, evaluated.max_steps) == (30.0, 500)
     with pytest.raises(ConfigError, match=r"camera.hfov_deg = 100.0: protocol 'r2r-vlnce' says 90.0"):
-        with_protocol(from_flat(WorldConfig, {"protocol": "r2r-vlnce", "camera.hfov_deg": 100.0}))
+        with_protocol(from_flat(BridgeConfig, {"protocol": "r2r-vlnce", "camera.hfov_deg": 100.0}))
 
 
 def test_open_world_opens_what_is_named(python: str, scenes: Path) -> None:
@@ -358,7 +368,7 @@ def test_open_world_opens_what_is_named(python: str, scenes: Path) -> None:
         "habitat.python": python,
         "habitat.scenes": str(scenes),
     }
-    world = open_world(with_protocol(from_flat(WorldConfig, given)))
+    world = open_world(with_protocol(from_flat(BridgeConfig, given)))
     assert isinstance(world, HabitatWorld)
     assert world.camera == CameraModel.from_hfov(640, 480, math.radians(79.0))
     world.close()

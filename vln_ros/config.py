@@ -763,7 +763,7 @@ class HabitatConfig:
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """A simulated world, and the rules by which episodes are run in it."""
+    """A simulated world."""
 
     world: str = option("embedded", "What simulates", choices=("embedded", "habitat"))
     protocol: str = option(
@@ -771,9 +771,11 @@ class WorldConfig:
         "Named rules (docs/habitat.md): they decide the options that they name; custom: the options do",
         choices=("custom", "r2r-vlnce", "rxr-vlnce", "streamvln"),
     )
-    max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
+    languages: str = option(
+        "",
+        "Only episodes in these languages, separated by commas (RxR: en-US, en-IN, hi-IN, te-IN); empty: all",
+    )
     camera: CameraConfig = group(CameraConfig)
-    step: StepConfig = group(StepConfig)
     habitat: HabitatConfig = group(HabitatConfig)
 
 
@@ -821,8 +823,12 @@ def with_protocol(config: WorldConfigT) -> WorldConfigT:
         ConfigError: an option was set to something else than the protocol says: a result would be
             filed under a name that it does not deserve.
     """
-    rules = PROTOCOL_RULES[config.protocol]
     flat = to_flat(config)
+    # where a navigator is part of the options, its step is what the actions do
+    rules = {
+        name if name in flat else f"navigator.{name}": value
+        for name, value in PROTOCOL_RULES[config.protocol].items()
+    }
     defaults = {entry.name: entry.default for entry in walk_options(type(config))}
     for name, value in rules.items():
         if flat[name] not in (value, defaults[name]):
@@ -851,6 +857,8 @@ class BridgeConfig(WorldConfig):
         "", "JSON file of what identifies the run, whose folder is gone on with; empty: these options do"
     )
     video: bool = option(True, "Write a video per episode")
+    max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
+    step: StepConfig = group(StepConfig)
     limits: LimitsConfig = group(LimitsConfig)
     max_episode_s: float = option(
         240.0,
@@ -900,12 +908,13 @@ class BridgeConfig(WorldConfig):
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(WorldConfig):
     """What is evaluated on what, by which rules. A run is resumed with the same options only."""
 
-    world: str = option("embedded", "Where the episodes take place", choices=("embedded",))
     dataset: str = option(
-        "", "Folder with {split}/{split}.json.gz, or an episode file; empty: the embedded world's own"
+        "",
+        "Folder of R2R ({split}/{split}.json.gz) or RxR ({split}_guide.json.gz) episodes, or an episode "
+        "file; empty: the embedded world's own",
     )
     split: str = option("val_unseen", "Which part of the dataset")
     kind: str = option("flat", "Size of the flats of the embedded world's own episodes")
@@ -932,7 +941,6 @@ class EvalConfig:
     step_period_s: float = option(
         0.5, "Simulated time that one action takes", unit="s", minimum=0.05, maximum=10.0
     )
-    camera: CameraConfig = group(CameraConfig)
     navigator: NavigatorConfig = group(NavigatorConfig)
 
 

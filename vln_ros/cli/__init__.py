@@ -19,6 +19,7 @@ COMMANDS = (
     "demo",
     "doctor",
     "eval",
+    "habitat",
     "params",
     "plan",
     "profile",

@@ -39,6 +39,7 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="", help="also look at this checkpoint")
+    parser.add_argument("--habitat", default="", metavar="PYTHON", help="also look at this Habitat Python")
     parser.add_argument(
         "--listen", type=float, default=LISTEN_S, help=f"seconds to listen for topics (default: {LISTEN_S:g})"
     )
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     checks: list[Callable[[], list[Finding]]] = [_python, _packages, _torch, _shared_memory, _ros]
     if options.checkpoint:
         checks.append(lambda: [_checkpoint(options.checkpoint)])
+    if options.habitat:
+        checks.append(lambda: [_habitat(options.habitat)])
     if importlib.util.find_spec("rclpy") is not None:
         checks.append(lambda: _topics(options.listen))
     findings = []
@@ -175,6 +178,21 @@ def _checkpoint(name: str) -> Finding:
         f"loaded in {time.monotonic() - begun_s:.1f} s"
     )
     return Finding("checkpoint", "ok", text)
+
+
+def _habitat(python: str) -> Finding:
+    from vln_ros.config import ConfigError, HabitatConfig
+    from vln_ros.sim.habitat_process import HabitatProcess
+
+    try:
+        process = HabitatProcess(python, 1, HabitatConfig().timeout_s)
+    except ConfigError as error:
+        return Finding("habitat", "fail", python, str(error))
+    process.close()
+    i = process.interpreter
+    text = f"Python {i.python}, numpy {i.numpy}, habitat_sim {i.habitat_sim} in {Path(i.path).parent}"
+    remedy = f"whether it also renders right: vln_ros habitat selftest --python {python}"
+    return Finding("habitat", "ok", text, remedy)
 
 
 def _topics(listen_s: float) -> list[Finding]:

@@ -25,6 +25,7 @@ from vln_ros.config import (
     load_yaml,
     to_flat,
     walk_options,
+    with_protocol,
 )
 
 HELP = "Run a split of episodes and measure: resumable, on as many processes or machines as there are"
@@ -90,7 +91,7 @@ def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
     values |= _given(args, {e.name: e.name for e in walk_options(EvalConfig) if "." not in e.name})
     values |= _given(args, _SHORT)
     farm = _given(args, {e.name: e.name for e in walk_options(FarmConfig) if "." not in e.name})
-    return from_flat(EvalConfig, values), from_flat(FarmConfig, farm)
+    return with_protocol(from_flat(EvalConfig, values)), from_flat(FarmConfig, farm)
 
 
 def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, object]:
@@ -164,6 +165,9 @@ def _via_graph(
         "limits.questions": limits.questions or 0,
         "limits.as_stop": limits.as_stop,
         "step_period_s": config.step_period_s,
+        "world": config.world,
+        "languages": config.languages,
+        **to_flat(config.habitat, "habitat."),
         **to_flat(config.camera, "camera."),
         **to_flat(n.step, "step."),
     }

@@ -45,7 +45,7 @@ def run_info(config: EvalConfig, episodes: Sequence[Episode], path: Path, comman
     radii = {e.goal_radius_m for e in episodes}
     step = config.navigator.step
     protocol = Protocol(
-        name=config.world,
+        name=config.world if config.protocol == "custom" else config.protocol,
         split=config.split if not config.dataset else path.name.removesuffix(".json.gz"),
         control="lockstep",
         goal_radius_m=radii.pop() if len(radii) == 1 else None,

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vln_ros.axes import base_from_optical
-from vln_ros.config import CameraConfig, ConfigError, EvalConfig
-from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.evaluation.maps import Plan
 from vln_ros.protocols import World
 from vln_ros.sim.embedded import EmbeddedWorld, SceneCache
-from vln_ros.sim.episodes import Episode, read_episodes, write_episodes
+from vln_ros.sim.episodes import Episode, read_episodes, split_file, write_episodes
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat
 from vln_ros.sim.plan import draw_plan
 from vln_ros.sim.splits import SPLITS, make_episodes
+from vln_ros.sim.worlds import camera_and_mount, languages_of, open_world
 
 _CACHED_SCENES = 2  # the one in use and the next
-
-
-def camera_and_mount(config: CameraConfig) -> tuple[CameraModel, Pose]:
-    """Intrinsics, and the camera's optical frame in the base's."""
-    camera = CameraModel.from_hfov(config.width, config.height, math.radians(config.hfov_deg))
-    return camera, base_from_optical(
-        0.0, 0.0, config.height_m, pitch_down_rad=math.radians(config.pitch_down_deg)
-    )
 
 
 def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
@@ -38,6 +28,8 @@ def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
             camera, mount = camera_and_mount(config.camera)
             scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
             return [EmbeddedWorld(camera, mount, scenes=scenes) for _ in range(count)]
+        case "habitat":
+            return [open_world(config) for _ in range(count)]
     raise ConfigError(f"world = {config.world!r}: unknown")
 
 
@@ -56,18 +48,12 @@ def dataset_file(config: EvalConfig, folder: Path) -> Path:
         ConfigError: there is no such file.
     """
     if not config.dataset:
+        if config.world != "embedded":
+            raise ConfigError(
+                f"dataset is empty: world = {config.world!r} has no episodes of its own; name one"
+            )
         return _own_episodes(config, folder)
-    given = Path(config.dataset).expanduser()
-    split = config.split
-    candidates = [given, given / split / f"{split}.json.gz", given / f"{split}.json.gz"]
-    for path in candidates:
-        if path.is_file():
-            return path
-    there = sorted(p.name for p in given.iterdir()) if given.is_dir() else []
-    raise ConfigError(
-        f"dataset = {config.dataset!r}, split = {split!r}: no file {candidates[1]}"
-        + (f"; {given} holds {', '.join(there[:10]) or 'nothing'}" if given.is_dir() else f": no {given}")
-    )
+    return split_file(Path(config.dataset), config.split)
 
 
 def _own_episodes(config: EvalConfig, folder: Path) -> Path:
@@ -88,12 +74,16 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
 
 def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:
     """The episodes that the options choose from a file. Raises ConfigError where they choose none."""
-    return choose_episodes(path, config.first_episode, config.episodes)
+    return choose_episodes(path, config.first_episode, config.episodes, languages_of(config))
 
 
-def choose_episodes(path: Path, first: int, count: int) -> tuple[Episode, ...]:
-    """So many episodes of a file (0: all) from an index on. Raises ConfigError where there are none."""
-    every = read_episodes(path)
+def choose_episodes(path: Path, first: int, count: int, languages: Sequence[str] = ()) -> tuple[Episode, ...]:
+    """So many episodes of a file (0: all) from an index on, those in ``languages`` (empty: all).
+
+    Raises:
+        ConfigError: there are none.
+    """
+    every = read_episodes(path, languages)
     chosen = every[first : first + count if count else None]
     if not chosen:
         raise ConfigError(f"first_episode = {first}: {path} has only {len(every)} episodes")

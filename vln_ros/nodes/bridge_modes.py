@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
 from vln_ros.ros import convert, qos
+from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.surprises import Surprises
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Lockstep:
             return
         if convert.stamp_ns_from_time(msg.stamp) == self._shown.stamp_ns:
             self._processed = True
-            self._advance(run)
+            self._bridge.guard(self._advance)
 
     def _advance(self, run: EpisodeRun) -> None:
         """The next observation of the queue in execution, or the next queue, if it is time."""
@@ -115,6 +116,7 @@ class RealTime:
         self._tick_ns = round(1e9 / c.odometry_hz)
         self._image_ns = round(1e9 / c.image_hz)
         self._run: EpisodeRun | None = None
+        self._surprises: Surprises | None = None
         self._velocity = Velocity()
         self._commanded_ns = 0
         self._next_image_ns = 0
@@ -129,14 +131,16 @@ class RealTime:
         """One odometry period."""
         if run is not self._run:
             self._run, self._velocity, self._left = run, Velocity(), None
-            self._surprises = Surprises(self._bridge.world, run.stamp_ns, self._bridge.config.surprises)
+            world, count = self._bridge.world, self._bridge.config.surprises
+            if count and isinstance(world, EmbeddedWorld):
+                self._surprises = Surprises(world, run.stamp_ns, count)
             self._next_image_ns = run.stamp_ns
         c = self._bridge.config
         if run.stamp_ns - self._commanded_ns > c.command_timeout_s * 1e9:
             self._velocity = Velocity()
         linear_m_s, angular_rad_s = self._velocity.linear_m_s, self._velocity.angular_rad_s
         run.drive(linear_m_s, angular_rad_s, self._tick_ns)
-        if c.surprises and self._surprises.step(run.stamp_ns, linear_m_s):
+        if self._surprises is not None and self._surprises.step(run.stamp_ns, linear_m_s):
             run.look_again()
         topics = self._bridge.topics
         topics.clock(run.stamp_ns)
@@ -151,8 +155,8 @@ class RealTime:
     def end(self, run: EpisodeRun) -> None:
         """Tell what came of the boxes."""
         c = self._bridge.config
-        if c.surprises and c.run_folder:
-            s = self._surprises
+        s = self._surprises
+        if s is not None and c.run_folder:
             figures = {"episode": run.episode.episode_id, "put": s.put, "contacts": s.contacts}
             with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(figures) + "\n")

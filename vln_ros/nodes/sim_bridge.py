@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import math
-import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rclpy.clock import Clock
@@ -15,23 +13,21 @@ from std_msgs.msg import String
 from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
-from vln_ros.axes import base_from_optical
-from vln_ros.config import BridgeConfig, ConfigError, to_flat
-from vln_ros.datatypes import CameraModel
+from vln_ros.config import BridgeConfig, with_protocol
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import summary_table
 from vln_ros.evaluation.record import EpisodeRecorder
-from vln_ros.evaluation.results import Protocol, RunInfo, Skip
+from vln_ros.evaluation.results import Skip
 from vln_ros.evaluation.run_folder import RunFolder
-from vln_ros.evaluation.worlds import choose_episodes
 from vln_ros.nodes.bridge_modes import Lockstep, RealTime
+from vln_ros.nodes.bridge_setup import load_episodes, run_info
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.protocols import WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import declare_config
-from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
-from vln_ros.sim.plan import draw_plan
+from vln_ros.sim.worlds import open_world, plan_of
 
 RESET_PAUSE_NS = 10_000_000_000
 """Simulated time between two episodes: the robot is carried to its next start, it does not jump there."""
@@ -50,18 +46,15 @@ class SimBridge(ProcessNode):
 
     def __init__(self) -> None:
         super().__init__("sim_bridge")
-        self.config = c = declare_config(self, BridgeConfig)
+        self.config = c = with_protocol(declare_config(self, BridgeConfig))
         self._limits = EpisodeLimits.of(c.max_steps, c.limits, None)
-        self._episodes = self._load_episodes()
-        camera = CameraModel.from_hfov(c.camera.width, c.camera.height, math.radians(c.camera.hfov_deg))
-        mount = base_from_optical(
-            0.0, 0.0, c.camera.height_m, pitch_down_rad=math.radians(c.camera.pitch_down_deg)
-        )
-        self.world = EmbeddedWorld(camera, mount)
-        self.topics = RobotTopics(self, c, camera)
+        self._episodes = load_episodes(c)
+        self.world = open_world(c)
+        self.topics = RobotTopics(self, c, self.world.camera)
         self._folder = None
         if c.run_folder:
-            self._folder = RunFolder(Path(c.run_folder), self._run_info(), resume=bool(c.run_info))
+            info = run_info(c, self._episodes, self._limits)
+            self._folder = RunFolder(Path(c.run_folder), info, resume=bool(c.run_info))
             self._episodes = [e for e in self._episodes if not self._folder.is_done(e.episode_id)]
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
@@ -76,25 +69,8 @@ class SimBridge(ProcessNode):
         self._successes = 0
         self._asked_s, self._asked_again = time.monotonic(), 1
         self.run: EpisodeRun | None = None
+        self.lost: str | None = None
         self.answered = False
-
-    def _load_episodes(self) -> list[Episode]:
-        c = self.config
-        if not c.episodes:
-            raise ConfigError("episodes is empty: name an episode file; `vln_ros scenes` writes some")
-        return list(choose_episodes(Path(c.episodes), c.first_episode, c.episode_count))
-
-    def _run_info(self) -> RunInfo:
-        c = self.config
-        if c.run_info:
-            return RunInfo.from_tree(json.loads(Path(c.run_info).read_text("utf-8")))
-        protocol = Protocol(
-            "embedded", Path(c.episodes).stem.removesuffix(".json"), c.mode, self._episodes[0].goal_radius_m,
-            c.step.forward_m, c.step.turn_deg, self._limits.steps, self._limits.actions,
-            self._limits.turns_in_place, self._limits.questions, self._limits.as_stop,
-        )  # fmt: skip
-        command = tuple(shlex.split(c.command)) or tuple(sys.argv)
-        return RunInfo(command, protocol, 0, to_flat(c))
 
     def close(self) -> None:
         self._progress.close()
@@ -115,11 +91,8 @@ class SimBridge(ProcessNode):
             self.done.set_result(0)
             return
         c, info = self.config, episode_info(episode)
-        recorder = (
-            EpisodeRecorder(info, None)
-            if self._folder is None
-            else self._folder.start_episode(info, video=c.video)
-        )
+        folder = self._folder
+        recorder = folder.start_episode(info, video=c.video) if folder else EpisodeRecorder(info, None)
         try:
             self.run = EpisodeRun(
                 self.world,
@@ -129,15 +102,19 @@ class SimBridge(ProcessNode):
                 limits=self._limits,
                 recorder=recorder,
             )
-        except ValueError as error:  # of this episode: scene or start are not as they should be
+        except (ValueError, WorldLostError) as error:  # scene or start are not as they should be
             recorder.discard()
-            self.get_logger().error(f"episode {episode.episode_id} is left out: {error}")
-            if self._folder is not None:
-                self._folder.skip(Skip(episode.episode_id, episode.scene_id, str(error)))
+            self._skip(episode, str(error))
             return
         self.answered = False
         self._asked_s, self._asked_again = time.monotonic(), 1
         self._instruction_pub.publish(convert.string_from_instruction(episode.instruction))
+
+    def _skip(self, episode: Episode, why: str) -> None:
+        self.get_logger().error(f"episode {episode.episode_id} is skipped: {why}")
+        if self._folder is not None:
+            self._folder.skip(Skip(episode.episode_id, episode.scene_id, why))
+        self._progress.update()
 
     def _end(self, run: EpisodeRun) -> None:
         self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
@@ -147,7 +124,7 @@ class SimBridge(ProcessNode):
         assert record.metrics is not None  # an episode of a world has a goal
         self._successes += record.metrics.success
         if self._folder is not None:
-            self._folder.add(record, draw_plan(self.world.scene.flat))
+            self._folder.add(record, plan_of(self.world))
         self.run = None
         self._progress.update()
         self._progress.set_postfix_str(f"{self._successes} reached")
@@ -167,23 +144,36 @@ class SimBridge(ProcessNode):
             self.answered = chunk.instruction > self._instruction
             self._instruction = max(self._instruction, chunk.instruction)
         if chunk.instruction == self._instruction and chunk.actions:
-            self._mode.on_queue(self.run, chunk)
+            self.guard(lambda run: self._mode.on_queue(run, chunk))
 
     def _tick(self) -> None:
         if self.done.done() or not self.topics.heard:
             return
         if self.run is None:
             self._begin()
+        elif self.lost is not None:  # the next episode finds a new world
+            run, why, self.run, self.lost = self.run, self.lost, None, None
+            self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
+            run.discard()
+            self._skip(run.episode, why)
         elif self.run.ended is not None:
-            self._end(self.run)
+            self.guard(self._end)
         elif self.answered:
-            self._mode.tick(self.run)
+            self.guard(self._mode.tick)
         elif (waited_s := time.monotonic() - self._asked_s) > self.config.answer_timeout_s:
             self.give_up("the navigator did not take the instruction")
         elif waited_s > self._asked_again * ASK_AGAIN_S:
             # Its answer may have come before this process could hear it.
             self._asked_again += 1
             self._instruction_pub.publish(convert.string_from_instruction(self.run.episode.instruction))
+
+    def guard(self, act: Callable[[EpisodeRun], None]) -> None:
+        """Do what needs the world; when it is lost, the episode is over."""
+        assert self.run is not None
+        try:
+            act(self.run)
+        except WorldLostError as error:
+            self.lost = str(error)
 
     def give_up(self, why: str) -> None:
         """End the process: without an answer no further episode makes sense."""

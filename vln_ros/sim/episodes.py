@@ -28,6 +28,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind, Float64Array, Pose
 
 ENGLISH = "en"
+RXR_LANGUAGES = ("en-US", "en-IN", "hi-IN", "te-IN")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ class Episode:
             episodes, whose rooms are small; 3.0 m in R2R.
         instruction: the text.
         reference_path: ``[N, 3]`` metres, ROS axes, start to goal.
-        geodesic_distance_m: from start to goal.
+        geodesic_distance_m: from start to goal, as the file says; inf: no way; NaN: it does not say (RxR).
+            Measures do not use it: they ask the world.
         actions: what the expert did, the final stop included; None when the file has none.
         locations: ``[K, 3]`` positions of the expert, ROS axes, when ``actions`` are known.
         language: language tag of the instruction.
@@ -131,12 +133,41 @@ def _write_gz(path: Path, value: object) -> None:
     path.write_bytes(gzip.compress(data, mtime=0))
 
 
-def read_episodes(path: Path) -> tuple[Episode, ...]:
-    """Episodes of a ``{split}.json.gz``, with actions where ``{split}_gt.json.gz`` lies beside it.
+def split_file(folder: Path, split: str) -> Path:
+    """The episode file of a split: R2R's ``{split}/{split}.json.gz`` or RxR's ``{split}_guide.json.gz``.
+
+    Args:
+        folder: of the dataset, or of the split in it, or the file itself.
+
+    Raises:
+        ConfigError: there is none; the message says what is there instead.
+    """
+    folder = folder.expanduser()
+    names = (f"{split}.json.gz", f"{split}_guide.json.gz")
+    candidates = [folder, *(below / name for below in (folder / split, folder) for name in names)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    if not folder.exists():
+        raise ConfigError(f"no dataset {folder}; R2R is usually data/datasets/R2R_VLNCE_v1-3_preprocessed")
+    there = [p.name for p in sorted(folder.iterdir())] if folder.is_dir() else []
+    raise ConfigError(
+        f"no split {split!r} in {folder}: neither {candidates[1]} nor {names[1]}; "
+        f"it holds {', '.join(there[:10]) or 'nothing'}"
+    )
+
+
+def read_episodes(path: Path, languages: Sequence[str] = ()) -> tuple[Episode, ...]:
+    """Episodes of a VLN-CE file (R2R or RxR), with actions where its ``..._gt.json.gz`` lies beside it.
+
+    Args:
+        path: of ``{split}.json.gz`` or ``{split}_guide.json.gz``.
+        languages: keep only these (``en-IN``; ``en`` takes en-US too); empty keeps all.
 
     Raises:
         ConfigError: the file is missing, truncated, no JSON or no list of episodes; an id occurs twice;
-            an episode lacks a key or holds a value that cannot be. The message names file, episode, key.
+            an episode lacks a key or holds a value that cannot be; nothing is in these languages. The
+            message names file, episode, key.
     """
     content = _read_gz(path)
     records = content.get("episodes")
@@ -150,7 +181,20 @@ def read_episodes(path: Path) -> tuple[Episode, ...]:
         if episode.episode_id in episodes:
             raise ConfigError(f"{path}: episode id {episode.episode_id!r} occurs twice")
         episodes[episode.episode_id] = episode
-    return tuple(episodes.values())
+    spoken = {e.language for e in episodes.values()}
+    for language in languages:
+        if not any(_speaks(s, language) for s in spoken):
+            raise ConfigError(
+                f"{path}: no episode in language {language!r}; it has {', '.join(sorted(spoken)) or 'none'}"
+                f" (RxR as a whole: {', '.join(RXR_LANGUAGES)})"
+            )
+    return tuple(
+        e for e in episodes.values() if not languages or any(_speaks(e.language, w) for w in languages)
+    )
+
+
+def _speaks(language: str, wanted: str) -> bool:
+    return language == wanted or language.startswith(f"{wanted}-")
 
 
 def _read_gz(path: Path) -> dict[str, Any]:
@@ -228,6 +272,16 @@ class _Record:
         return value
 
 
+def _geodesic(record: _Record) -> float:
+    if "info" not in record.value:
+        return math.nan
+    info = record.record("info")
+    value = info.value.get("geodesic_distance")
+    if value is None:
+        return math.nan
+    return math.inf if value == math.inf else info.positive("geodesic_distance")
+
+
 def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) -> Episode:
     episode_id = record.identifier("episode_id")
     record.where = record.where.rsplit(": ", 1)[0] + f": episode {episode_id}"
@@ -239,7 +293,14 @@ def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) 
         raise
     except ValueError as e:
         raise record.error(f"'start_rotation' is no rotation (x, y, z, w): {e}") from e
-    goals = record.get("goals")
+    if start.rotation[2, 2] < 0.99:
+        raise record.error(
+            f"'start_rotation' {record.get('start_rotation')} does not stand upright; it is (x, y, z, w): "
+            "is it written with w first?"
+        )
+    goals = record.value.get("goals")
+    if goals is None:
+        raise record.error("key 'goals' is missing: a test split without goals cannot be measured")
     if not isinstance(goals, list) or not goals:
         raise record.error("'goals' must be a list with at least one goal")
     goal = _Record(f"{record.where}, goals[0]", goals[0])
@@ -263,7 +324,7 @@ def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) 
         goal_radius_m=goal.positive("radius"),
         instruction=instruction.text("instruction_text"),
         reference_path=ros_from_habitat_points(record.numbers("reference_path", (None, 3))),
-        geodesic_distance_m=record.record("info").positive("geodesic_distance"),
+        geodesic_distance_m=_geodesic(record),
         actions=actions,
         locations=locations,
         language=language,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import WorldConfig
-from vln_ros.datatypes import CameraModel
+from vln_ros.config import CameraConfig, WorldConfig
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.protocols import World
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.habitat import HabitatWorld
@@ -15,18 +15,30 @@ from vln_ros.sim.plan import PlanImage, draw_free_space, draw_plan
 _METRES_PER_PIXEL = 0.05
 
 
+def camera_and_mount(config: CameraConfig) -> tuple[CameraModel, Pose]:
+    """Intrinsics, and the camera's optical frame in the base's."""
+    camera = CameraModel.from_hfov(config.width, config.height, math.radians(config.hfov_deg))
+    return camera, base_from_optical(
+        0.0, 0.0, config.height_m, pitch_down_rad=math.radians(config.pitch_down_deg)
+    )
+
+
+def languages_of(config: WorldConfig) -> tuple[str, ...]:
+    """As :func:`vln_ros.sim.episodes.read_episodes` takes them."""
+    return tuple(language.strip() for language in config.languages.split(",") if language.strip())
+
+
 def open_world(config: WorldConfig) -> World:
     """The world that the options describe; see :func:`vln_ros.config.with_protocol` for named protocols.
 
     Raises:
         ConfigError: it cannot be had on this machine; the message says what to do.
     """
-    c = config.camera
-    camera = CameraModel.from_hfov(c.width, c.height, math.radians(c.hfov_deg))
-    pitch_down_rad = math.radians(c.pitch_down_deg)
+    camera, mount = camera_and_mount(config.camera)
     if config.world == "habitat":
-        return HabitatWorld(camera, c.height_m, pitch_down_rad, config.habitat)
-    return EmbeddedWorld(camera, base_from_optical(0.0, 0.0, c.height_m, pitch_down_rad=pitch_down_rad))
+        c = config.camera
+        return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
+    return EmbeddedWorld(camera, mount)
 
 
 def plan_of(world: World) -> PlanImage | None:

@@ -4,6 +4,7 @@ Written from what was recorded of habitat-sim 0.3.4 and read in the sources of 0
 axes, quirks. Pictures are cast with Embree from the GLB itself; the navigation mesh is a polygon made of its
 triangles. ``FAKE_HABITAT=0.1.7`` gives the oldest interface; ``FAKE_HABITAT_DIES=step`` and the like kill the
 process in the third such call, once, when the file ``FAKE_HABITAT_ONCE`` can be made.
+``FAKE_HABITAT_WRONG`` makes it wrong in one way, for tests of the self-test.
 """
 
 import enum
@@ -22,6 +23,7 @@ from .utils.common import Quaternion
 
 __version__ = "0.3.3"
 OLD = os.environ.get("FAKE_HABITAT") == "0.1.7"
+WRONG = os.environ.get("FAKE_HABITAT_WRONG")
 built_with_bullet = cuda_enabled = False
 MESH_ABOVE_FLOOR_M = 0.08
 _calls: dict = {}
@@ -323,6 +325,8 @@ class _Stage:
         h, w = spec.resolution
         focal = w / 2 / math.tan(spec.hfov_rad / 2)
         u, v = np.meshgrid(np.arange(w), np.arange(h))
+        if WRONG == "principal":
+            u, v = u - 2.5, v - 2.5
         rays = np.stack([(u - (w - 1) / 2) / focal, ((h - 1) / 2 - v) / focal, -np.ones((h, w))], -1)
         rays = (rays.reshape(-1, 3) @ state.rotation.matrix().T).astype(np.float32)
         origins = np.empty_like(rays)
@@ -333,6 +337,10 @@ class _Stage:
         rgba[:, :3] = self.colors[np.maximum(hits["primID"], 0)]
         rgba[missed, :3] = 0
         depth = np.where(missed, 0.0, hits["tfar"]).astype(np.float32)
+        if WRONG == "depth":
+            depth *= np.float32(1.02)
+        if WRONG == "colour":
+            rgba[:, :3] = rgba[:, 2::-1]
         return rgba.reshape(h, w, 4), depth.reshape(h, w)
 
 
@@ -401,7 +409,7 @@ class Simulator:
             collided = ((reached - start) ** 2).sum() + 1e-5 < ((wanted - start) ** 2).sum()
             state.position = reached
         else:
-            half = math.radians(amount if action.name == "turn_left" else -amount) / 2
+            half = math.radians(amount if (action.name == "turn_left") != (WRONG == "turn") else -amount) / 2
             state.rotation = state.rotation * Quaternion(math.cos(half), 0, math.sin(half), 0)
         self._agent.set_state(state)
         return {**self.get_sensor_observations(), "collided": bool(collided)}

@@ -1,0 +1,197 @@
+"""Is Habitat on this machine the one that this package believes in? Asked of a flat that both can show."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vln_ros.axes import base_from_optical
+from vln_ros.config import HabitatConfig
+from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.export import write_scene
+from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.habitat import HabitatWorld
+from vln_ros.sim.render import Float32Array
+
+SCENE = scene_id(900_003, "small")
+CAMERA = CameraModel.from_hfov(320, 240, math.radians(79.0))
+HEIGHT_M, PITCH_DOWN_RAD = 1.25, math.radians(10.0)
+TURN = Action(turn_rad=math.radians(15.0))
+FORWARD = Action(forward_m=0.25)
+_VIEWS, _WAYS, _LOCKSTEP_ACTIONS = 5, 12, 12
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at, and the figure that it was judged by."""
+
+    name: str
+    passed: bool
+    text: str
+
+
+def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
+    """The checks one by one, each as soon as it is done.
+
+    Args:
+        config: interpreter and GPU; its scenes and agent are replaced by the test's own.
+        folder: to write the scene to.
+
+    Raises:
+        ConfigError: the interpreter cannot run Habitat at all.
+        WorldLostError: its process ended; the message says what it said.
+        ValueError: it cannot load the scene.
+    """
+    mount = base_from_optical(0.0, 0.0, HEIGHT_M, pitch_down_rad=PITCH_DOWN_RAD)
+    ours = EmbeddedWorld(CAMERA, mount)
+    ours.load(SCENE)
+    write_scene(folder, ours.scene)
+    theirs = HabitatWorld(
+        CAMERA,
+        HEIGHT_M,
+        PITCH_DOWN_RAD,
+        replace(config, scenes=str(folder), radius_m=AGENT_RADIUS_M, sliding=True, depth_max_m=1000.0),
+    )
+    try:
+        i = theirs.interpreter
+        features = ", ".join(i.features) or "none"
+        yield Check(
+            "interpreter", True, f"Python {i.python}, habitat_sim {i.habitat_sim}, features: {features}"
+        )
+        begun_s = time.monotonic()
+        theirs.load(SCENE)
+        yield Check("scene", True, f"a flat of this package, loaded in {time.monotonic() - begun_s:.1f} s")
+        poses = _places(ours, _VIEWS)
+        yield _axes(theirs, poses)
+        yield _turns(theirs, poses[0])
+        yield from _pictures(ours, theirs, poses)
+        yield _collision(theirs, poses[0])
+        yield _navmesh(ours, theirs)
+        yield _lockstep(theirs, poses[0])
+    finally:
+        theirs.close()
+
+
+def _places(world: EmbeddedWorld, count: int) -> list[Pose]:
+    """Places in the flat with half a metre of room around them."""
+    rng = np.random.default_rng(7)
+    around = 0.5 * np.array([(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (0, 1), (-1, 0), (0, -1)])
+    poses: list[Pose] = []
+    while len(poses) < count:
+        place = rng.random(2) * world.scene.flat.size_m
+        if world.scene.walkable.contains(place + around).all():
+            poses.append(Pose.planar(float(place[0]), float(place[1]), float(rng.uniform(-math.pi, math.pi))))
+    return poses
+
+
+def _axes(theirs: HabitatWorld, poses: list[Pose]) -> Check:
+    worst = 0.0
+    for pose in poses:
+        theirs.place(pose)
+        optical = theirs.pose @ theirs.base_from_optical
+        worst = max(
+            worst,
+            float(np.abs(theirs.pose.matrix - pose.matrix).max()),
+            float(np.abs(theirs.sensor_pose().matrix - optical.matrix).max()),
+        )
+    return Check("axes", worst < 1e-4, f"body and camera are where they were put, to {worst:.1e}")
+
+
+def _turns(theirs: HabitatWorld, pose: Pose) -> Check:
+    theirs.place(pose)
+    theirs.step(TURN)
+    turned = math.degrees(wrap_angle(theirs.pose.yaw_rad - pose.yaw_rad))
+    before = theirs.pose
+    theirs.step(FORWARD)
+    moved = (before.inverse() @ theirs.pose).position
+    good = abs(turned - 15.0) < 0.01 and abs(moved[0] - 0.25) < 0.005 and abs(moved[1]) < 0.005
+    return Check(
+        "turn direction", good, f"left: {turned:+.2f} deg; then forward ({moved[0]:.3f}, {moved[1]:.3f}) m"
+    )
+
+
+def _pictures(ours: EmbeddedWorld, theirs: HabitatWorld, poses: list[Pose]) -> Iterator[Check]:
+    errors, heights, redness = [], [], []
+    for pose in poses:
+        theirs.place(pose)
+        theirs.step(TURN)
+        theirs.step(FORWARD)
+        rgb, depth_m = theirs.render()
+        optical = theirs.pose @ theirs.base_from_optical
+        expected_rgb, expected_m = ours.scene.renderer.render(CAMERA, optical)
+        errors.append(np.abs(depth_m - expected_m).ravel())
+        floor = np.abs(_points(expected_m, optical)[..., 2]) < 1e-3
+        heights.append(np.abs(_points(depth_m, optical)[floor][:, 2]))
+        redness.append([i[..., 0].astype(float).ravel() - i[..., 2].ravel() for i in (rgb, expected_rgb)])
+    error, height = np.concatenate(errors), np.concatenate(heights)
+    close = float((error < 0.01).mean())
+    yield Check(
+        "depth",
+        float(np.median(error)) < 2e-3 and close > 0.97,
+        f"median error {np.median(error) * 1e3:.3f} mm; {close:.1%} of pixels within 10 mm of ray casting",
+    )
+    middle, far = float(np.median(height)), float(np.quantile(height, 0.95))
+    yield Check(
+        "intrinsics",
+        middle < 2e-3,
+        f"floor pixels back-projected: {middle * 1e3:.3f} mm from the floor (median), {far * 1e3:.3f} (95 %)",
+    )
+    likeness = float(np.corrcoef(*np.concatenate(redness, axis=1))[0, 1])
+    yield Check("colour order", likeness > 0.5, f"red minus blue correlates by {likeness:.2f} with ours")
+
+
+def _points(depth_m: Float32Array, optical: Pose) -> Float64Array:
+    """``[H, W, 3]`` what each pixel shows, in the world."""
+    u, v = np.meshgrid(np.arange(CAMERA.width), np.arange(CAMERA.height))
+    rays = np.stack([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], -1)
+    return optical.transform(rays * depth_m[..., None])
+
+
+def _collision(theirs: HabitatWorld, pose: Pose) -> Check:
+    theirs.place(pose)
+    motions = [theirs.drive(0.5, 0.0, 0.5) for _ in range(60)]
+    inside = theirs.free_space(0.05).free.any()
+    hit = any(m.collided for m in motions)
+    return Check(
+        "collision", hit and bool(inside), "a wall stops it" if hit else "nothing stopped it in 15 m"
+    )
+
+
+def _navmesh(ours: EmbeddedWorld, theirs: HabitatWorld) -> Check:
+    ends = [p.position for p in _places(ours, 2 * _WAYS)]
+    ratios = np.array(
+        [
+            theirs.geodesic_distance(a, b) / ours.geodesic_distance(a, b)
+            for a, b in zip(ends[:_WAYS], ends[_WAYS:], strict=True)
+        ]
+    )
+    off = np.abs(ratios - 1.0)
+    nowhere = theirs.geodesic_distance(ends[0], ends[0] + np.array([500.0, 0.0, 0.0]))
+    return Check(
+        "navigation mesh",
+        bool(np.median(off) < 0.02 and off.max() < 0.05 and math.isinf(nowhere)),
+        f"geodesic distances are off by {np.median(off):.2%} (median), {off.max():.2%} (worst)",
+    )
+
+
+def _lockstep(theirs: HabitatWorld, pose: Pose) -> Check:
+    runs = []
+    for _ in range(2):
+        theirs.place(pose)
+        theirs.render()
+        begun_s = time.monotonic()
+        trace = []
+        for number in range(_LOCKSTEP_ACTIONS):
+            theirs.step(FORWARD if number % 3 == 2 else TURN)
+            trace.append((theirs.pose.matrix, *theirs.render()))
+        rate = _LOCKSTEP_ACTIONS / (time.monotonic() - begun_s)
+        runs.append(trace)
+    same = all(np.array_equal(a, b) for x, y in zip(*runs, strict=True) for a, b in zip(x, y, strict=True))
+    text = "two runs are identical" if same else "two runs differ"
+    return Check("lockstep", same, f"{text}; {rate:.0f} steps/s at {CAMERA.width}x{CAMERA.height}")
