@@ -66,6 +66,10 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_inputs_queues_and_diagnostics_are_in_the_bag(recording: Path) -> None:
     with AnyReader([recording]) as reader:
         count = {c.topic: c.msgcount for c in reader.connections}
+        diagnostics = [
+            data
+            for c, _, data in reader.messages([c for c in reader.connections if c.topic == "/diagnostics"])
+        ]
         latched = next(c for c in reader.connections if c.topic == "/instruction")
         durability = latched.ext.offered_qos_profiles[0].durability.name  # type: ignore[union-attr]
     assert EPISODES - 1 <= count["/instruction"] <= EPISODES  # see below
@@ -73,6 +77,9 @@ def test_inputs_queues_and_diagnostics_are_in_the_bag(recording: Path) -> None:
     assert count["/frame_processed"] <= count["/camera/color/image_raw"]
     for topic in ("/odom", "/action_queue", "/diagnostics", "/queue_progress", "/camera/color/camera_info"):
         assert count[topic] > 0, topic
+    said = b"".join(diagnostics)
+    for name in (b"cache fill [%]", b"cached tokens", b"frame rate [Hz]", b"frame age [ms]"):
+        assert name in said, name
     parameters = yaml.safe_load((recording / "navigator.yaml").read_text("utf-8"))
     assert parameters["navigator"]["ros__parameters"]["extrinsics"] == "parameters"
 
