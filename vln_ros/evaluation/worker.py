@@ -123,7 +123,7 @@ class Workbench:
         self._seats = [_Seat(world, engine) for world, engine in zip(worlds, engines, strict=True)]
         self._together = config.sessions > 1 and navigator.engine == "qwen"
         self._scene = ""
-        self._films = tempfile.TemporaryDirectory(prefix="vln_ros-video-")
+        self._films: tempfile.TemporaryDirectory[str] | None = None  # made for the first video
 
     def ready(self) -> Ready:
         """What it works with."""
@@ -157,7 +157,8 @@ class Workbench:
                 seat.run.discard()
             seat.engine.close()
             seat.world.close()
-        self._films.cleanup()
+        if self._films is not None:
+            self._films.cleanup()
 
     def __enter__(self) -> Workbench:
         return self
@@ -171,6 +172,7 @@ class Workbench:
         config, job = self._config, order.job
         video = None
         if job.video:
+            self._films = self._films or tempfile.TemporaryDirectory(prefix="vln_ros-video-")
             seat.video = Path(self._films.name) / f"{job.number}.mp4"
             video = VideoWriter(seat.video, VIDEO_FPS)
         else:
