@@ -30,6 +30,8 @@ WAIT_S = 60.0
 BASE_REACTION_S = 0.2
 """After the zero it may take the simulated base this long to have heard it."""
 WATCHED_S = 0.5
+LATEST_S = 5.0
+"""A robot that is still driven this long after the fault was not stopped by it."""
 CONTROL = ExecutorConfig()
 LIMIT_MS = 2e3 / CONTROL.rate_hz + 50.0
 
@@ -221,13 +223,19 @@ class Rig:
             flushed = any(reason in s.summary and s.actions_left == "0" for s in relay.said[spoken:])
         still = True
         if not fault.moves_on:
-            end_s = zero + BASE_REACTION_S + WATCHED_S
-            relay.wait(lambda: time.monotonic() > end_s, end_s - time.monotonic() + 0.1)
-            after = [p for t, p in relay.poses if zero + BASE_REACTION_S < t < end_s]
+            # A queue may have ended just before: only the zero that nothing follows is the fault's.
+            quiet_s = BASE_REACTION_S + WATCHED_S
+
+            def last_s() -> float:
+                return max((t for t, v in relay.commands[told:] if v != Velocity()), default=fault_s)
+
+            while time.monotonic() < last_s() + quiet_s < fault_s + LATEST_S:
+                time.sleep(0.02)
+            zero = next((t for t, _ in relay.commands[told:] if t > max(last_s(), fault_s)), math.inf)
+            after = [p for t, p in relay.poses if t > zero + BASE_REACTION_S]
             moved = max((float(np.linalg.norm(p.position - after[0].position)) for p in after), default=0.0)
             turned = max((abs(p.yaw_rad - after[0].yaw_rad) for p in after), default=0.0)
-            commanded = any(v != Velocity() for t, v in relay.commands if zero < t < end_s)
-            still = moved < 1e-4 and turned < 1e-4 and not commanded
+            still = moved < 1e-4 and turned < 1e-4 and time.monotonic() > last_s() + quiet_s
         fault.recover(self)
         resumed = relay.wait(self.moving, WAIT_S)
         return _Injection((zero - fault_s) * 1e3, told_why, flushed, still, resumed)

@@ -143,11 +143,12 @@ def accounts(values: dict[str, str]) -> tuple[dict[str, int], int]:
 
 
 def resident_mb(pid: int) -> float:
-    """Resident memory of a process without what it shares in files and shared memory. Linux only."""
-    for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024.0
-    raise ConfigError("this system does not say how much memory a process has: the soak needs Linux")
+    """Resident memory of a process, mapped files (weights) included, shared memory not. Linux only."""
+    lines = Path(f"/proc/{pid}/status").read_text("ascii").splitlines()
+    parts = [int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssFile:"))]
+    if not parts:
+        raise ConfigError("this system does not say how much memory a process has: the soak needs Linux")
+    return sum(parts) / 1024.0
 
 
 class Listener:

@@ -61,7 +61,7 @@ class ExecutorNode(ManagedNode):
             1.0 / c.rate_hz, self._control, clock=self.get_clock() if simulated else self._steady
         )
         self.create_timer(1.0 / c.rate_hz, self._check, clock=self._steady)
-        self.create_timer(1.0 / c.diagnostics_hz, self._diagnose, clock=self._steady)
+        self.create_timer(1.0 / c.diagnostics_hz, self._remind, clock=self._steady)
         self.create_service(SetBool, "~/pause", self._on_pause)
 
     def deactivate(self) -> None:
@@ -138,6 +138,11 @@ class ExecutorNode(ManagedNode):
         self._progress_pub.publish(
             convert.trajectory_from_chunk(left, c.base_frame, c.max_linear_m_s, c.max_angular_rad_s)
         )
+
+    def _remind(self) -> None:
+        """Say again how things are: to who has missed it, or counts on a queue from before a restart."""
+        self._report_progress()
+        self._diagnose()
 
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()
