@@ -33,6 +33,7 @@ def run_in_habitat(folder: Path, mode: str, count: int, **variables: str) -> lis
         "episodes": episodes,
         "mode": mode,
         "image_hz": 2.0,
+        "max_episode_s": 6.0,  # of real time: to see it drive is enough
         "run_folder": str(folder / "run"),
         "video": False,
         "answer_timeout_s": 90.0,
@@ -67,5 +68,5 @@ def test_lockstep_goes_on_after_habitat_has_died(tmp_path: Path) -> None:
 
 def test_real_time_drives_with_cmd_vel(tmp_path: Path) -> None:
     (episode,) = run_in_habitat(tmp_path, "realtime", 1)
-    assert episode["ended"] == "stop", episode
-    assert episode["metrics"]["path_length_m"] > 0.3
+    assert episode["ended"] in {"time limit", "stop"}, episode
+    assert episode["metrics"]["path_length_m"] > 0.1
