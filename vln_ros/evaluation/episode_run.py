@@ -15,6 +15,7 @@ from vln_ros.engine.profile import Limits
 from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode
 from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
+from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.episodes import Episode
 
 ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
@@ -248,8 +249,12 @@ class EpisodeRun:
         tokens: int | None = None,
         prepared: int = 0,
         figures: dict[str, float] | None = None,
+        reuse: ReuseStats | None = None,
     ) -> EpisodeRecord:
-        """Judge it and freeze the record. Arguments: see :class:`vln_ros.evaluation.record.EpisodeCost`."""
+        """Judge it and freeze the record.
+
+        Arguments: see :class:`vln_ros.evaluation.record.EpisodeCost` and ``EpisodeRecord``.
+        """
         standing_s = None if self._standing_ns is None else self._standing_ns / 1e9
         begun_s = time.monotonic()
         metrics = self._measure()
@@ -259,7 +264,7 @@ class EpisodeRun:
             prepared, figures,
         )  # fmt: skip
         return self._recorder.finish(
-            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost
+            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse
         )
 
     def discard(self) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vln_ros.datatypes import Action, ActionChunk, Float64Array, Pose
 from vln_ros.evaluation.metrics import EpisodeMetrics
 from vln_ros.evaluation.video import Overlay, VideoWriter, annotate
+from vln_ros.reuse.accounting import ReuseStats
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +142,7 @@ class EpisodeRecord:
         video_frames: frames in its video; 0 without one.
         standing_s: simulated time without a velocity commanded; None in lockstep, where time means nothing.
         cost: None where nobody counted.
+        reuse: what the engine took over from earlier frames; None where it does not.
     """
 
     info: EpisodeInfo
@@ -152,6 +154,7 @@ class EpisodeRecord:
     video_frames: int
     standing_s: float | None = None
     cost: EpisodeCost | None = None
+    reuse: ReuseStats | None = None
 
     @property
     def positions(self) -> Float64Array:
@@ -216,6 +219,7 @@ class EpisodeRecorder:
         metrics: EpisodeMetrics | None,
         standing_s: float | None = None,
         cost: EpisodeCost | None = None,
+        reuse: ReuseStats | None = None,
     ) -> EpisodeRecord:
         """Close the video and freeze the record."""
         frames = 0
@@ -224,7 +228,7 @@ class EpisodeRecorder:
             frames = self._video.frames
         return EpisodeRecord(
             self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s,
-            cost,
+            cost, reuse,
         )  # fmt: skip
 
     def discard(self) -> None:

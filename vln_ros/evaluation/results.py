@@ -25,6 +25,7 @@ import vln_ros
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
 from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
+from vln_ros.reuse.accounting import ReuseStats
 
 NOT_A_NUMBER = "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out"
 """The policy of :mod:`vln_ros.evaluation.metrics`, for results."""
@@ -142,7 +143,7 @@ class EpisodeResult:
         latencies_ms: of each of them, milliseconds, to 0.01.
         video_frames: 0: there is no video.
         metrics: None without a goal.
-        standing_s, cost: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
+        standing_s, cost, reuse: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
     """
 
     episode_id: str
@@ -157,6 +158,7 @@ class EpisodeResult:
     metrics: EpisodeMetrics | None
     standing_s: float | None = None
     cost: EpisodeCost | None = None
+    reuse: ReuseStats | None = None
 
     def to_json(self) -> str:
         """One line without its end."""
@@ -165,6 +167,7 @@ class EpisodeResult:
         line["wall_s"] = round(self.wall_s, 3)
         line["metrics"] = None if self.metrics is None else vars(self.metrics)
         line["cost"] = None if self.cost is None else {k: _short(v) for k, v in vars(self.cost).items()}
+        line["reuse"] = None if self.reuse is None else {k: _short(v) for k, v in vars(self.reuse).items()}
         return json.dumps(finite_tree(line), allow_nan=False)
 
     @staticmethod
@@ -183,12 +186,14 @@ class EpisodeResult:
                 fields["metrics"] = EpisodeMetrics(**metrics)
             if fields.get("cost") is not None:
                 fields["cost"] = EpisodeCost(**fields["cost"])
+            if fields.get("reuse") is not None:
+                fields["reuse"] = ReuseStats(**fields["reuse"])
             return EpisodeResult(**fields)
         except (TypeError, KeyError, AttributeError) as e:
             raise ValueError(f"not an episode result: {e}") from e
 
 
-def _short(value: float | int | None) -> float | int | None:
+def _short(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 

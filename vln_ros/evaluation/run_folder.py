@@ -111,6 +111,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         metrics=record.metrics,
         standing_s=record.standing_s,
         cost=record.cost,
+        reuse=record.reuse,
     )
     return EpisodeOutcome(result, files)
 

@@ -26,6 +26,7 @@ from vln_ros.pipeline import build_engines, lockstep
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
+from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
 
@@ -271,7 +272,10 @@ class Workbench:
         if isinstance(engine, CountsWork):
             forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
-        record = seat.run.finish(forwards=forwards, tokens=tokens, prepared=seat.prepared, figures=figures)
+        reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
+        record = seat.run.finish(
+            forwards=forwards, tokens=tokens, prepared=seat.prepared, figures=figures, reuse=reuse
+        )
         seat.job = None
         outcome = outcome_of(record, seat.video)
         if seat.video is not None:

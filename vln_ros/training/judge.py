@@ -24,6 +24,7 @@ from vln_ros.evaluation.metrics import EpisodeMetrics, Summary, summarise
 from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
+from vln_ros.reuse.accounting import Reusing
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
 from vln_ros.sim.guide import EpisodeGuide
@@ -144,7 +145,8 @@ def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeRecord]:
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, loop, number)
-        records.append(run.finish())
+        engine = contestant.engine
+        records.append(run.finish(reuse=engine.reuse_stats() if isinstance(engine, Reusing) else None))
     contestant.engine.close()
     world.close()
     return records

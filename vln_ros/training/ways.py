@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vln_ros.config import LandmarkConfig, PruneConfig, StreamConfig
+from vln_ros.config import LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import ContextSpec, Profile
@@ -20,6 +20,7 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.script import Script
 from vln_ros.evaluation.metrics import Estimate, bootstrap_mean
 from vln_ros.evaluation.record import EpisodeRecord
+from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords
 from vln_ros.training.judge import MAX_ACTIONS, Contestant, metrics_of, run_all
@@ -37,6 +38,7 @@ class Way:
     profile: Profile
     stream: StreamConfig
     recompute: bool = False
+    reuse: ReuseConfig = ReuseConfig()
 
 
 def ways(profile: Profile) -> list[Way]:
@@ -98,7 +100,34 @@ def ways(profile: Profile) -> list[Way]:
         ),
         Way("landmark memory", profile, replace(stream, landmarks=LandmarkConfig("rules", memory=True))),
         Way("collected frames as a video", replace(profile, context=video), stream),
+        *reusing_ways(profile, stream),
     ]
+
+
+def reusing_ways(profile: Profile, stream: StreamConfig) -> list[Way]:
+    """Thresholds of reuse, and its parts left out one by one."""
+    reuse = ReuseConfig(enabled=True, window=0)
+    loose = replace(reuse, min_similarity=0.9)
+    off = 1e6
+    everything = replace(
+        reuse,
+        min_similarity=-1.0,
+        max_relevance=off,
+        max_relevance_change=off,
+        max_age=1000,
+        refresh_every=0,
+        max_share=1.0,
+    )
+    named = {f"reuse from {s:.2f}": replace(reuse, min_similarity=s) for s in (0.99, 0.97, 0.95, 0.9, 0.8)}
+    named |= {
+        "reuse of all seen again": everything,
+        "reuse from 0.90, no gate": replace(loose, max_relevance=off, max_relevance_change=off),
+        "reuse from 0.90, no neighbours": replace(loose, reach=0),
+        "reuse from 0.90, one source": replace(loose, keyframes=1),
+        "reuse from 0.90, layer budget": replace(loose, layer_budget=True),
+        "reuse from 0.90, auto-off": replace(loose, window=ReuseConfig().window),
+    }
+    return [Way(name, profile, stream, reuse=options) for name, options in named.items()]
 
 
 class TimedEngine:
@@ -112,6 +141,10 @@ class TimedEngine:
         self._engine = engine
         self._spent_s = 0.0
         self.seconds: list[float] = []
+
+    def reuse_stats(self) -> ReuseStats | None:
+        """Of the present run."""
+        return self._engine.reuse_stats()
 
     @property
     def tokens(self) -> int:
@@ -178,6 +211,9 @@ class WayFigures:
     Attributes:
         gain: success minus the reference's, episode by episode.
         same: share of the episodes whose actions are the reference's, one by one.
+        agreement: share of the decisions with the reference's queue, of those taken after the same past.
+        reuse: mean share of the pictures' tokens that was taken over.
+        net_ms: decoder time that reuse saved, less what it cost, per decision.
         decisions: per episode.
         tokens: decoder rows per decision.
         median_ms, high_ms: engine time per decision, frames included; 50th and 95th percentile.
@@ -190,6 +226,9 @@ class WayFigures:
     spl: Estimate
     gain: Estimate
     same: float
+    agreement: float
+    reuse: float
+    net_ms: float
     decisions: float
     tokens: float
     median_ms: float
@@ -208,7 +247,7 @@ def compare(
     for way in ways(profile):
         if chosen and reference is not None and way.name not in chosen:
             continue
-        inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream)
+        inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream, reuse=way.reuse)
         words = ActionWords(Script(model, way.profile), way.profile, model.tokens.im_end)
         engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
         records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind])
@@ -231,6 +270,7 @@ def _figures(
         [s.action for s in a.steps] == [s.action for s in b.steps]
         for a, b in zip(records, reference, strict=True)
     ]
+    stats = [r.reuse for r in records if r.reuse is not None]
     return WayFigures(
         kind,
         name,
@@ -239,6 +279,9 @@ def _figures(
         bootstrap_mean(np.array([m.spl for m in measured]), seed),
         bootstrap_mean(success - np.array([float(m.success) for m in before]), seed),
         float(np.mean(same)),
+        _agreement(records, reference),
+        float(np.mean([s.reuse for s in stats])) if stats else 0.0,
+        sum(s.saved_ms - s.overhead_ms for s in stats) / len(ms),
         len(ms) / len(records),
         engine.tokens / len(ms),
         float(np.median(ms)),
@@ -246,11 +289,24 @@ def _figures(
     )
 
 
+def _agreement(records: Sequence[EpisodeRecord], reference: Sequence[EpisodeRecord]) -> float:
+    """Share of the decisions with the same queue, up to the first with another one."""
+    same = asked = 0
+    for a, b in zip(records, reference, strict=True):
+        for one, other in zip(a.decisions, b.decisions, strict=False):
+            asked += 1
+            if one.chunk.actions != other.chunk.actions:
+                break
+            same += 1
+    return same / asked if asked else 1.0
+
+
 def table(figures: Sequence[WayFigures]) -> str:
     """Markdown; success and its gain in percent and points, with 95 % bootstrap intervals."""
     lines = [
-        "| flats | way | success | points gained | SPL | same actions | decisions | tokens | ms (p95) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| flats | way | success | points gained | SPL | same runs | same decisions | reuse | net ms "
+        "| decisions | tokens | ms (p95) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
         low, high = f.success.low * 100, f.success.high * 100
@@ -258,6 +314,7 @@ def table(figures: Sequence[WayFigures]) -> str:
         success = f"{f.success.mean:.1%} ({low:.0f}-{high:.0f})"
         lines.append(
             f"| {f.kind} | {f.name} | {success} | {gain} | {f.spl.mean:.1%} | {f.same:.0%} "
+            f"| {f.agreement:.1%} | {f.reuse:.0%} | {f.net_ms:+.2f} "
             f"| {f.decisions:.1f} | {f.tokens:.0f} | {f.median_ms:.1f} ({f.high_ms:.1f}) |"
         )
     return "\n".join(lines) + "\n"
