@@ -42,6 +42,7 @@ BENCHES = (
     "policy",
     "profiling",
     "prune",
+    "reuse",
     "roofline",
     "setup",
     "soak",
