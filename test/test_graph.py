@@ -147,7 +147,7 @@ REFUSALS = {
     "out of range": (["decide_ahead:=-1"], ("decide_ahead", "-1", "[0, 64]")),
     "not a choice": (["engine:=magic"], ("engine", "magic", "qwen, expert, paced")),
     "wrong type": (["engine:=paced", "heartbeat_hz:=fast"], ("heartbeat_hz", "float")),
-    "no checkpoint named": (["engine:=qwen"], ("qwen.checkpoint", "vln_ros tiny")),
+    "no checkpoint named": (["engine:=qwen"], ("qwen.checkpoint", "shipped:tiny")),
     "no such checkpoint": (["qwen.checkpoint:=/nowhere/model"], ("/nowhere/model",)),
     "no such profile": (["qwen.checkpoint:=/nowhere", "qwen.profile:=nobody"], ("nobody", "tiny")),
     "no such episodes": (["engine:=expert", "expert.episodes:=/nowhere.json.gz"], ("/nowhere.json.gz",)),
@@ -196,7 +196,8 @@ def is_alive(pid: int) -> bool:
 def test_an_interrupted_command_leaves_no_node_behind(
     tmp_path: Path, episodes: Path, number: signal.Signals, early: bool
 ) -> None:
-    command = [sys.executable, "-m", "vln_ros", "demo", "--episodes", "3", "--size", "640x480"]
+    command = [sys.executable, "-m", "vln_ros", "demo", "--engine", "expert", "--kind", "flat"]
+    command += ["--episodes", "3", "--size", "640x480"]
     out = tmp_path / "run"
     with (tmp_path / "output").open("wb") as output:
         process = subprocess.Popen(

@@ -57,14 +57,14 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                 for _ in range(count)
             ]
         case "qwen":
-            if not config.qwen.checkpoint:
-                raise ConfigError(
-                    "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint, "
-                    "or make a small random one with `vln_ros tiny FOLDER`"
-                )
             from vln_ros.engine.profile import load_profile
 
             profile = load_profile(config.qwen.profile)
+            if not config.qwen.checkpoint:  # what drives a robot is never chosen for its owner
+                raise ConfigError(
+                    "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint; profile "
+                    f"{profile.name} was made for {profile.checkpoint}"
+                )
             from vln_ros.engine.model import load_model  # torch: only when it is clear that it is needed
             from vln_ros.engine.qwen import QwenEngine
 

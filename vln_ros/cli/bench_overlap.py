@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import run_graph, write_split
-from vln_ros.config import ConfigError, Scalar
+from vln_ros.cli.demo import ENGINES, named_model, run_graph, write_split
+from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.sim.flat import KINDS
 
 TITLE = "Standing still for a slow model"
 HELP = "How long the robot stands still for a slow model, with and without deciding ahead"
@@ -39,7 +40,13 @@ class OverlapFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=3, help="episodes per setting (default: 3)")
-    parser.add_argument("--decision-ms", type=float, default=400.0, help="time per decision (default: 400)")
+    parser.add_argument("--kind", choices=KINDS, default="flat", help="size of the flats (default: flat)")
+    parser.add_argument("--engine", choices=ENGINES, default="expert", help="what decides (default: expert)")
+    parser.add_argument(
+        "--decision-ms", type=float, default=400.0, help="the expert's time per decision (default: 400)"
+    )
+    parser.add_argument("--profile", default=QwenConfig().profile, help="of a model (default: %(default)s)")
+    parser.add_argument("--checkpoint", default="", help="of a model (default: the profile's)")
     parser.add_argument("--ahead", type=int, nargs="+", default=[0, 1, 2], help="settings (default: 0 1 2)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
     parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
@@ -48,16 +55,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        episodes = write_split(folder, "val_unseen", options.episodes)
-        figures = [_measure(folder, episodes, ahead, options.decision_ms) for ahead in options.ahead]
-    print(f"\nexpert, queues of 4, {options.decision_ms:g} ms per decision, {options.episodes} episodes")
+        episodes = write_split(folder, "val_unseen", options.episodes, options.kind)
+        engine: dict[str, Scalar] = {"engine": options.engine}
+        if options.engine == "expert":
+            engine |= {"expert.episodes": str(episodes), "expert.decision_ms": options.decision_ms}
+            who = f"expert, {options.decision_ms:g} ms per decision"
+        else:
+            engine |= named_model(options.profile, options.checkpoint)
+            who = str(engine["qwen.checkpoint"])
+        figures = [_measure(folder, episodes, ahead, engine) for ahead in options.ahead]
+    print(f"\n{who}, queues of up to 4, {options.episodes} episodes ({options.kind})")
     print(f"{'ahead':>6}{'standing still [s] (min - max)':>34}{'decisions':>11}{'success':>9}{'SPL':>7}")
     for f in figures:
         standing = f"{f.standing_s:.2f} ({f.standing_low_s:.2f} - {f.standing_high_s:.2f})"
         print(f"{f.decide_ahead:>6}{standing:>34}{f.decisions:>11.1f}{f.success:>9.2f}{f.spl:>7.2f}")
     if options.json is not None:
         content = {
-            "decision_ms": options.decision_ms,
+            "who": who,
+            "kind": options.kind,
             "episodes": options.episodes,
             "settings": [asdict(f) for f in figures],
         }
@@ -70,15 +85,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measure(folder: Path, episodes: Path, ahead: int, decision_ms: float) -> OverlapFigures:
+def _measure(folder: Path, episodes: Path, ahead: int, engine: dict[str, Scalar]) -> OverlapFigures:
     from vln_ros.evaluation.results import read_episodes
 
     out = folder / f"ahead-{ahead}"
     navigator: dict[str, Scalar] = {
-        "engine": "expert",
+        **engine,
         "extrinsics": "parameters",
-        "expert.episodes": str(episodes),
-        "expert.decision_ms": decision_ms,
         "decide_ahead": ahead,
         "reliability": "reliable",
         "use_sim_time": True,

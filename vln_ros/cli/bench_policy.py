@@ -15,8 +15,10 @@ HELP = "One policy run in different ways on the same episodes: success, calls, t
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default=QwenConfig().checkpoint, help="default: the shipped policy")
-    parser.add_argument("--profile", default=QwenConfig().profile, help="default: %(default)s")
+    parser.add_argument(
+        "--profile", default=QwenConfig().profile, help="of the policy (default: %(default)s)"
+    )
+    parser.add_argument("--checkpoint", default="", help="folder or hub name (default: the profile's)")
     parser.add_argument("--episodes", type=int, default=200, help="of val_unseen, per kind (default: 200)")
     parser.add_argument(
         "--kinds", nargs="+", default=["room", "small"], choices=("room", "small", "flat"), help="of flats"
@@ -33,15 +35,16 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.engine.profile import load_profile
     from vln_ros.training.ways import compare, table
 
+    profile = load_profile(options.profile)
+    checkpoint = options.checkpoint or profile.checkpoint
     model = load_model(
-        options.checkpoint, device=options.device, dtype="float32", attention="sdpa", quantisation="none"
+        checkpoint, device=options.device, dtype="float32", attention="sdpa", quantisation="none"
     )
     print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
         f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; "
         f"checkpoint {model.fingerprint}"
     )
-    profile = load_profile(options.profile)
     figures = []
     for kind in options.kinds:
         for row in compare(model, profile, kind, options.episodes, 0, options.ways):

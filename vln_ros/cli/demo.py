@@ -11,7 +11,8 @@ from pathlib import Path
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
-from vln_ros.config import ConfigError, Scalar
+from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.sim.flat import KINDS
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
@@ -27,9 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="lockstep (default): the world waits for the model, runs are repeatable; "
         "realtime: it does not, and the executor drives with cmd_vel",
     )
-    parser.add_argument("--engine", choices=ENGINES, default="expert", help="what decides (default: expert)")
-    parser.add_argument("--checkpoint", default="", help="folder or hub name of a Qwen2.5-VL checkpoint")
-    parser.add_argument("--profile", default="", help="profile of the checkpoint (default: tiny)")
+    parser.add_argument("--kind", choices=KINDS, default="room", help="size of the flats (default: room)")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="qwen",
+        help="what decides: a model (default), or who knows the map",
+    )
+    parser.add_argument("--profile", default=QwenConfig().profile, help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", default="", help="folder or hub name (default: the one that the profile names)"
+    )
     parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second in real time")
     add_switch(parser)
@@ -42,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     width, height = _size(options.size)
-    episodes = write_split(out / "dataset", options.split, options.episodes)
+    episodes = write_split(out / "dataset", options.split, options.episodes, options.kind)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
@@ -51,10 +60,8 @@ def run(options: argparse.Namespace) -> int:
         "use_sim_time": options.mode == "realtime",
         **node_parameters(options, out),
     }
-    if options.checkpoint:
-        navigator["qwen.checkpoint"] = options.checkpoint
-    if options.profile:
-        navigator["qwen.profile"] = options.profile
+    if options.engine == "qwen":
+        navigator |= named_model(options.profile, options.checkpoint)
     bridge: dict[str, Scalar] = {
         "episodes": str(episodes),
         "mode": options.mode,
@@ -72,6 +79,13 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None and status == 0:
         options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
     return status
+
+
+def named_model(profile: str, checkpoint: str) -> dict[str, Scalar]:
+    """The navigator's parameters for a profile, and a checkpoint if not the profile's own."""
+    from vln_ros.engine.profile import load_profile
+
+    return {"qwen.profile": profile, "qwen.checkpoint": checkpoint or load_profile(profile).checkpoint}
 
 
 def run_graph(
@@ -103,7 +117,7 @@ def _size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def write_split(root: Path, split: str, count: int) -> Path:
+def write_split(root: Path, split: str, count: int, kind: str) -> Path:
     """The first episodes of a split as a file that bridge and expert read."""
     from functools import partial
 
@@ -113,4 +127,4 @@ def write_split(root: Path, split: str, count: int) -> Path:
     from vln_ros.sim.splits import make_episodes
 
     progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
-    return write_episodes(root, split, make_episodes(split, count, wrap=progress))
+    return write_episodes(root, split, make_episodes(split, count, kind, wrap=progress))

@@ -15,6 +15,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
 QUANTISATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
 
 _BICUBIC = 3  # PIL's number, as written in preprocessor_config.json
+_SHIPPED = "shipped:"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -98,7 +100,8 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     """Load a checkpoint of the Qwen2.5-VL family.
 
     Args:
-        checkpoint: directory, or ``owner/name`` on the Hugging Face hub (cached as usual).
+        checkpoint: directory, ``owner/name`` on the Hugging Face hub (cached as usual), or
+            ``shipped:tiny``, the package's own.
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or ``auto``: a GPU where there is one.
         dtype: one of :data:`DTYPES`, or ``auto``: float32 on a CPU, else bfloat16.
         attention: one of :data:`ATTENTION_IMPLEMENTATIONS`.
@@ -239,6 +242,11 @@ def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
 
 
 def _find_folder(checkpoint: str) -> Path:
+    if checkpoint.startswith(_SHIPPED):
+        path = Path(str(resources.files("vln_ros"))) / "checkpoints" / checkpoint.removeprefix(_SHIPPED)
+        if not path.is_dir():
+            raise CheckpointError(f"checkpoint {checkpoint!r}: the package ships {_SHIPPED}tiny only")
+        return path
     path = Path(checkpoint).expanduser()
     if path.is_dir():
         return path

@@ -140,6 +140,7 @@ class Profile:
 
     Attributes:
         source: where the texts come from.
+        checkpoint: what is loaded where none is named: folder, hub name, or one that this package ships.
         system: the system message.
         first_turn: template of the user's first message (for ``history``: of a message without
             past frames). Marks: ``{instruction}``, ``{image}``, ``{history}``.
@@ -151,6 +152,7 @@ class Profile:
 
     name: str
     source: str
+    checkpoint: str
     system: str
     first_turn: str
     next_turn: str
@@ -208,6 +210,7 @@ def parse_profile(name: str, tree: object) -> Profile:
     profile = Profile(
         name=name,
         source=top.text("source"),
+        checkpoint=top.text("checkpoint"),
         system=top.text("system"),
         first_turn=_template(top, "first_turn", context),
         next_turn=_template(top, "next_turn", context),
