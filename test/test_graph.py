@@ -26,7 +26,7 @@ from vln_ros.evaluation.results import decision_lines, trajectory_lines
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import read_episodes, write_episodes
-from vln_ros.sim.splits import first_seeds, make_scene_episodes
+from vln_ros.sim.splits import first_seeds, make_episodes, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -47,13 +47,17 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def run_graph(folder: Path, episodes: Path, bridge: dict[str, Scalar], realtime: bool) -> dict[str, Any]:
-    navigator: dict[str, Scalar] = {
-        "engine": "expert",
-        "extrinsics": "parameters",
-        "expert.episodes": str(episodes),
-        "reliability": "reliable",
-    }
+def expert(episodes: Path) -> dict[str, Scalar]:
+    return {"engine": "expert", "expert.episodes": str(episodes)}
+
+
+POLICY: dict[str, Scalar] = {"engine": "qwen", "qwen.checkpoint": "shipped:tiny", "qwen.device": "cpu"}
+
+
+def run_graph(
+    folder: Path, episodes: Path, bridge: dict[str, Scalar], realtime: bool, engine: dict[str, Scalar]
+) -> dict[str, Any]:
+    navigator: dict[str, Scalar] = {**engine, "extrinsics": "parameters", "reliability": "reliable"}
     with Graph(folder / "logs", graph_environment()) as graph:
         spec = {"episodes": str(episodes), "run_folder": str(folder), "video": False, **CAMERA, **bridge}
         graph.start(NodeSpec("sim_bridge", spec))
@@ -65,8 +69,8 @@ def run_graph(folder: Path, episodes: Path, bridge: dict[str, Scalar], realtime:
     return result
 
 
-def run_without_ros(path: Path) -> list[EpisodeRecord]:
-    navigator = from_flat(NavigatorConfig, {"engine": "expert", "expert.episodes": str(path)})
+def run_without_ros(path: Path, engine: dict[str, Scalar]) -> list[EpisodeRecord]:
+    navigator = from_flat(NavigatorConfig, engine)
     bridge = from_flat(BridgeConfig, CAMERA)
     hfov_rad = bridge.camera.hfov_deg * 3.141592653589793 / 180.0
     camera = CameraModel.from_hfov(bridge.camera.width, bridge.camera.height, hfov_rad)
@@ -93,9 +97,10 @@ def without_latency(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_lockstep_is_repeatable_and_the_same_as_without_ros(tmp_path: Path, episodes: Path) -> None:
-    results = [run_graph(tmp_path / name, episodes, {}, realtime=False) for name in ("a", "b")]
+    engine = expert(episodes)
+    results = [run_graph(tmp_path / name, episodes, {}, False, engine) for name in ("a", "b")]
     assert results[0]["complete"]
-    records = run_without_ros(episodes)
+    records = run_without_ros(episodes, engine)
     assert len(records) == 2
     for record in records:
         folder = Path("episodes") / record.info.episode_id
@@ -113,6 +118,21 @@ def test_lockstep_is_repeatable_and_the_same_as_without_ros(tmp_path: Path, epis
         assert len(decisions) > 2
 
 
+def test_the_shipped_policy_does_the_same_with_and_without_ros(tmp_path: Path) -> None:
+    path = write_episodes(tmp_path, "val_unseen", make_episodes("val_unseen", 3, "room"))
+    assert run_graph(tmp_path / "run", path, {}, False, POLICY)["complete"]
+    records = run_without_ros(path, POLICY)
+    assert len(records) == 3
+    for record in records:
+        folder = tmp_path / "run/episodes" / record.info.episode_id
+        steps = [json.loads(line) for line in trajectory_lines(record).splitlines()]
+        assert lines(folder / "trajectory.jsonl") == steps
+        expected = without_latency([json.loads(line) for line in decision_lines(record).splitlines()])
+        decisions = without_latency(lines(folder / "decisions.jsonl"))
+        assert [d["actions"] for d in decisions] == [d["actions"] for d in expected]
+        assert len(decisions) > 1
+
+
 def test_real_time_with_cmd_vel_reaches_the_goal(tmp_path: Path, episodes: Path) -> None:
     bridge: dict[str, Scalar] = {
         "mode": "realtime",
@@ -120,7 +140,7 @@ def test_real_time_with_cmd_vel_reaches_the_goal(tmp_path: Path, episodes: Path)
         "episode_count": 1,
         "image_hz": 5.0,
     }
-    run_graph(tmp_path, episodes, bridge, realtime=True)
+    run_graph(tmp_path, episodes, bridge, True, expert(episodes))
     (episode,) = lines(tmp_path / "episodes.jsonl")
     assert episode["ended"] == "stop", episode
     (folder,) = (tmp_path / "episodes").iterdir()

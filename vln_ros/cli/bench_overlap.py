@@ -136,19 +136,14 @@ def section(figures: dict[str, Any]) -> str:
     ]
     best = min(settings, key=lambda f: float(f["standing_s"]))
     text = (
-        f"The expert, slowed to {figures['decision_ms']:g} ms per decision, queues of four actions, real "
-        f"time, "
-        f"{figures['episodes']} episodes per setting. *Ahead* is `decide_ahead`: how many actions are left "
-        f"when "
-        "the next queue is asked for.\n\n"
+        f"{figures['who']}, queues of up to four actions, real time, {figures['episodes']} episodes "
+        f"({figures['kind']}) per setting. *Ahead* is `decide_ahead`: how many actions are left when the "
+        "next queue is asked for.\n\n"
     )
     text += table(("ahead", "standing still per episode (min – max)", "decisions", "success", "SPL"), rows)
+    waiting = best["standing_s"] / settings[0]["standing_s"]
     return text + (
-        f"\nBest here: {best['decide_ahead']} ahead, {best['standing_s'] / settings[0]['standing_s']:.0%} "
-        f"of the "
-        "waiting without. Further ahead, queues contradict what the robot has done meanwhile and are "
-        "dropped. The "
-        "default stays 0 until the same is measured with a trained policy: the expert plans from wherever "
-        "the "
-        "robot is, a model may not.\n"
+        f"\nBest here: {best['decide_ahead']} ahead, {waiting:.0%} of the waiting without. Too far ahead, "
+        "queues contradict what the robot has done meanwhile and are dropped. The default is 0: in lockstep "
+        "nothing can be decided ahead.\n"
     )

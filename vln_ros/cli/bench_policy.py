@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from vln_ros.cli.demo import parse_size
 from vln_ros.config import QwenConfig
+from vln_ros.sim.flat import KINDS
 
-HELP = "One policy run in different ways on the same episodes: success, calls, tokens, time"
+TITLE = "The small policy"
+HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
+PARTS = ("baselines", "ways")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,37 +22,76 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", default=QwenConfig().profile, help="of the policy (default: %(default)s)"
     )
     parser.add_argument("--checkpoint", default="", help="folder or hub name (default: the profile's)")
-    parser.add_argument("--episodes", type=int, default=200, help="of val_unseen, per kind (default: 200)")
-    parser.add_argument(
-        "--kinds", nargs="+", default=["room", "small"], choices=("room", "small", "flat"), help="of flats"
-    )
+    parser.add_argument("--episodes", type=int, default=20, help="of val_unseen, per kind (default: 20)")
+    parser.add_argument("--kinds", nargs="+", default=["room", "small"], choices=KINDS, help="of flats")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts (default: both)")
     parser.add_argument("--ways", nargs="+", default=[], help="names of the ways to run (default: all)")
+    parser.add_argument("--size", default="160x120", help="of the camera's images (default: 160x120)")
     parser.add_argument("--device", default="cpu", help="Torch device (default: cpu)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
-    import torch
-
     from vln_ros.engine.model import load_model
     from vln_ros.engine.profile import load_profile
-    from vln_ros.training.ways import compare, table
+    from vln_ros.training.judge import judge
+    from vln_ros.training.ways import compare
 
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
+    size = parse_size(options.size)
     model = load_model(
         checkpoint, device=options.device, dtype="float32", attention="sdpa", quantisation="none"
     )
-    print(
-        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"torch {torch.__version__}, {options.device}, {torch.get_num_threads()} threads; "
-        f"checkpoint {model.fingerprint}"
-    )
-    figures = []
+    figures: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "fingerprint": model.fingerprint,
+        "profile": profile.name,
+        "device": options.device,
+        "size": options.size,
+        "episodes": options.episodes,
+        "baselines": [],
+        "ways": [],
+    }
+
+    def note(part: str, row: object) -> None:
+        figures[part].append(asdict(row))  # type: ignore[call-overload]
+        if options.json is not None:  # a long run that is broken off leaves what it has
+            options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+
     for kind in options.kinds:
-        for row in compare(model, profile, kind, options.episodes, 0, options.ways):
-            figures.append(row)
-            if options.json is not None:  # a long run that is broken off leaves what it has
-                options.json.write_text(json.dumps([asdict(f) for f in figures], indent=2) + "\n", "utf-8")
-    print(table(figures), end="")
+        if "baselines" in options.only:
+            for verdict in judge(model, profile, [kind], options.episodes, 0, size):
+                note("baselines", verdict)
+        if "ways" in options.only:
+            for way in compare(model, profile, kind, options.episodes, 0, options.ways, size):
+                note("ways", way)
+    print(section(figures), end="")
     return 0
+
+
+def section(figures: dict[str, Any]) -> str:
+    from vln_ros.evaluation.metrics import Estimate, Summary
+    from vln_ros.training import judge, ways
+
+    def estimates(row: dict[str, Any]) -> dict[str, Any]:
+        return {k: Estimate(**v) if isinstance(v, dict) else v for k, v in row.items()}
+
+    verdicts = [
+        judge.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"]))) for v in figures["baselines"]
+    ]
+    rows = [ways.WayFigures(**estimates(w)) for w in figures["ways"]]
+    text = (
+        f"Checkpoint `{figures['checkpoint']}` ({figures['fingerprint']}), profile `{figures['profile']}`, "
+        f"{figures['episodes']} episodes of val_unseen per kind of flat, pipeline in lockstep, greedy, "
+        f"images of {figures['size']}, {figures['device']}; 95 % bootstrap intervals in brackets.\n\n"
+    )
+    if verdicts:
+        text += judge.table(verdicts) + "\n"
+    if rows:
+        text += (
+            "The same policy run in different ways. *Points gained*: success against full recompute, paired. "
+            "*Same actions*: share of the episodes with exactly its actions. *Tokens*: decoder rows per "
+            "decision. *ms*: engine time per decision, its frames included, median.\n\n"
+        ) + ways.table(rows)
+    return text

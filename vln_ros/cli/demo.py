@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
-    width, height = _size(options.size)
+    width, height = parse_size(options.size)
     episodes = write_split(out / "dataset", options.split, options.episodes, options.kind)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
@@ -109,7 +109,8 @@ def run_graph(
         return 1
 
 
-def _size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """``640x480`` as width and height. Raises ConfigError for anything else."""
     try:
         width, height = (int(part) for part in text.split("x"))
     except ValueError:

@@ -35,7 +35,8 @@ MAX_ACTIONS = {"room": 80, "small": 120, "flat": 200}
 """After how many actions a run ends; the expert needs about a quarter of it."""
 _PERIOD_NS = 500_000_000
 _QUEUE = 4
-_CAMERA = (640, 480)
+JUDGE_CAMERA = (640, 480)
+"""Width and height of the images that a checkpoint is judged with."""
 _UNUSED_CAMERA = (16, 12)  # of contestants that do not look
 
 
@@ -129,9 +130,11 @@ def misled(episodes: tuple[Episode, ...], seed: int) -> tuple[Episode, ...]:
     return tuple(replace(e, instruction=episodes[other[k]].instruction) for k, e in enumerate(episodes))
 
 
-def run_all(contestant: Contestant, max_actions: int) -> list[EpisodeRecord]:
-    """All episodes of a contestant through the pipeline."""
-    camera, mount = robot_camera(*(_CAMERA if contestant.looks else _UNUSED_CAMERA))
+def run_all(
+    contestant: Contestant, max_actions: int, size: tuple[int, int] = JUDGE_CAMERA
+) -> list[EpisodeRecord]:
+    """All episodes of a contestant through the pipeline. ``size``: of the camera's images, pixels."""
+    camera, mount = robot_camera(*(size if contestant.looks else _UNUSED_CAMERA))
     world = EmbeddedWorld(camera, mount)
     loop = build_loop(contestant.engine, NavigatorConfig())
     records = []
@@ -158,13 +161,18 @@ def metrics_of(records: Sequence[EpisodeRecord]) -> list[EpisodeMetrics]:
 
 
 def judge(
-    model: LoadedModel, profile: Profile, kinds: Sequence[str], count: int, seed: int
+    model: LoadedModel,
+    profile: Profile,
+    kinds: Sequence[str],
+    count: int,
+    seed: int,
+    size: tuple[int, int] = JUDGE_CAMERA,
 ) -> Iterator[Verdict]:
     """Verdicts over the first ``count`` episodes of val_unseen in each kind of flat."""
     for kind in kinds:
         episodes = make_episodes("val_unseen", count, kind)
         for contestant in contestants(model, profile, episodes, seed):
-            records = run_all(contestant, MAX_ACTIONS[kind])
+            records = run_all(contestant, MAX_ACTIONS[kind], size)
             yield Verdict(kind, contestant.name, summarise(metrics_of(records), seed))
 
 
@@ -184,6 +192,6 @@ def write_table(verdicts: Sequence[Verdict], path: Path, model: LoadedModel, cou
     """The table with what it was measured on."""
     path.write_text(
         f"Checkpoint {model.fingerprint}, {count} episodes of val_unseen per kind, embedded world, "
-        f"{_CAMERA[0]}x{_CAMERA[1]}, lockstep, greedy.\n\n{table(verdicts)}",
+        f"{JUDGE_CAMERA[0]}x{JUDGE_CAMERA[1]}, lockstep, greedy.\n\n{table(verdicts)}",
         "utf-8",
     )

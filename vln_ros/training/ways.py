@@ -23,7 +23,7 @@ from vln_ros.evaluation.record import EpisodeRecord
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords
-from vln_ros.training.judge import MAX_ACTIONS, Contestant, metrics_of, run_all
+from vln_ros.training.judge import JUDGE_CAMERA, MAX_ACTIONS, Contestant, metrics_of, run_all
 
 
 @dataclass(frozen=True)
@@ -236,11 +236,20 @@ class WayFigures:
 
 
 def compare(
-    model: LoadedModel, profile: Profile, kind: str, count: int, seed: int, chosen: Sequence[str]
+    model: LoadedModel,
+    profile: Profile,
+    kind: str,
+    count: int,
+    seed: int,
+    chosen: Sequence[str],
+    size: tuple[int, int] = JUDGE_CAMERA,
 ) -> Iterator[WayFigures]:
     """The ways with these names, or all if none is named, over the first ``count`` episodes of val_unseen.
 
     The reference always runs, and comes first.
+
+    Args:
+        size: of the camera's images, pixels.
     """
     episodes = make_episodes("val_unseen", count, kind)
     reference: list[EpisodeRecord] | None = None
@@ -250,7 +259,7 @@ def compare(
         inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream, reuse=way.reuse)
         words = ActionWords(Script(model, way.profile), way.profile, model.tokens.im_end)
         engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
-        records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind])
+        records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind], size)
         reference = reference or records
         yield _figures(kind, way.name, engine, records, reference, seed)
 
