@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        episodes = write_split(folder, "val_unseen", options.episodes, "flat")
+        episodes = write_split(folder, "val_unseen", options.episodes)
         first = _run(folder / "lockstep", episodes, "lockstep", (320, 240))
         _run(folder / "again", episodes, "lockstep", (320, 240))
         figures = {

@@ -118,7 +118,7 @@ def parse_size(text: str) -> tuple[int, int]:
     return width, height
 
 
-def write_split(root: Path, split: str, count: int, kind: str) -> Path:
+def write_split(root: Path, split: str, count: int, kind: str = "flat") -> Path:
     """The first episodes of a split as a file that bridge and expert read."""
     from functools import partial
 
