@@ -41,6 +41,8 @@ def frame(index, width=56, height=56):
 
 def profile(name="tiny", **context):
     base = load_profile(name)
+    if name == "tiny":
+        base = replace(base, context=replace(base.context, unasked_frames="keep"))
     size = replace(base.image, resize=(56, 56))
     spec = ContextSpec(**context) if context else base.context
     return replace(base, image=size, context=spec)

@@ -50,6 +50,8 @@ def frame(index, sideways_m=None, depth=True):
 
 def profile(name="tiny", **context):
     base = load_profile(name)
+    if name == "tiny":
+        base = replace(base, context=replace(base.context, unasked_frames="keep"))
     spec = ContextSpec(**context) if context else base.context
     return replace(base, image=replace(base.image, resize=SIZE), context=spec)
 

@@ -7,6 +7,8 @@ import math
 import resource
 import time
 from array import array
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -251,18 +253,25 @@ def hundred_thousand(path: Path, seed: int) -> None:
             file.write(e.to_json() + "\n")
 
 
-@pytest.mark.slow
-def test_a_hundred_thousand_lines_are_no_trouble(tmp_path: Path) -> None:
-    for k in range(2):
-        hundred_thousand(tmp_path / str(k), k)
+def compare_and_report(tmp_path: Path) -> tuple[float, float]:
+    """Processor time, seconds, and the most memory of this process, kB."""
     begun_s = time.process_time()
     runs = [load_run(tmp_path / str(k)) for k in range(2)]
     comparison: Comparison = compare(runs[0], runs[1])
     write_comparison(comparison, tmp_path / "compare")
     whole = load_result(tmp_path / "0")
     page = write_report(whole, tmp_path / "0")
-    assert time.process_time() - begun_s < 30.0
     assert comparison.pairs == len(whole.episodes) == 100_000
     assert page.stat().st_size < 20e6
-    # Of this process ever, so it counts what pytest and the writing above took too.
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1e6  # kB
+    return time.process_time() - begun_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_lines_are_no_trouble(tmp_path: Path) -> None:
+    for k in range(2):
+        hundred_thousand(tmp_path / str(k), k)
+    # In a process of its own: what other tests have held would count, too.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        seconds, most_kb = alone.submit(compare_and_report, tmp_path).result()
+    assert seconds < 30.0
+    assert most_kb < 1e6

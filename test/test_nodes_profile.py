@@ -44,6 +44,7 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
         port = int(free.getsockname()[1])
     parameters = {
         "engine": "paced",
+        "extrinsics": "parameters",
         "profiling.level": "spans",
         "profiling.folder": str(tmp_path / "profiling"),
         "profiling.prometheus_port": port,

@@ -86,7 +86,7 @@ def test_colcon_builds_and_installs_what_ros_looks_for(source: Path, tmp_path: P
         assert f"vln_ros.nodes.{node}" in script.read_text("utf-8")
         assert script.read_text("utf-8").startswith("#!")
     for folder in ("config", "launch"):
-        shipped = {p.name for p in (ROOT / folder).glob("*") if p.suffix in {".yaml", ".py"}}
+        shipped = {p.name for p in (ROOT / folder).glob("*") if p.is_file()}
         found = {p.name for p in (install / "share/vln_ros" / folder).glob("*")}
         assert shipped == found
     sites = [p.parent for p in (install / "lib").glob("python*/site-packages/vln_ros")]
