@@ -40,8 +40,8 @@ def test_two_robots_follow_their_own_instructions(tmp_path: Path) -> None:
             }
             graph.start(NodeSpec("sim_bridge", bridge, namespace=f"/{robot}"))
             graph.start(NodeSpec("navigator", navigator, namespace=f"/{robot}"))
-        for robot in ROBOTS:
-            assert graph.wait(f"{robot}.sim_bridge") == 0, graph.log_path(f"{robot}.sim_bridge").read_text()
+        bridges = [f"{robot}.sim_bridge" for robot in ROBOTS]
+        assert graph.wait(*bridges) == 0, [graph.log_path(b).read_text() for b in bridges]
     for robot, episode in zip(ROBOTS, short, strict=True):
         (line,) = (tmp_path / robot / "run/episodes.jsonl").read_text("utf-8").splitlines()
         record = json.loads(line)

@@ -239,6 +239,16 @@ def test_a_hold_stands_at_once() -> None:
     assert base.period().velocity == Velocity()
 
 
+def test_between_two_instructions_it_stands_for_a_period() -> None:
+    base = Unicycle()
+    base.offer(1, Action(forward_m=2.0))
+    for _ in range(15):
+        assert base.period().velocity != Velocity()
+    assert base.offer(2, Action(forward_m=2.0), instruction=2) is Acceptance.ACCEPTED
+    assert base.period().velocity == Velocity()
+    assert base.period().velocity != Velocity()
+
+
 def test_a_contradicted_queue_stands_at_once() -> None:
     base = Unicycle()
     base.offer(1, F, F)

@@ -242,7 +242,8 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
     if done.returncode == -signal.SIGKILL:
         raise OutOfMemoryError("killed by the system")
     if done.returncode == OUT_OF_MEMORY:
-        raise OutOfMemoryError(lines[-1])
+        # Where not even the message could be written, the status says it.
+        raise OutOfMemoryError(lines[-1] if lines else "out of memory")
     if done.returncode:
         raise ConfigError(
             f"{way} with {request.frames} frames failed: {lines[-1] if lines else done.returncode}"

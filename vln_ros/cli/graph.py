@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -138,23 +138,33 @@ class Graph:
     def pid(self, name: str) -> int:
         return self._processes[name].pid
 
-    def check(self) -> None:
-        """Raises GraphError if a node has ended."""
+    def check(self, but: Collection[str] = ()) -> None:
+        """Raises GraphError if a node has ended, ``but`` one of these."""
         for name, process in self._processes.items():
-            if process.poll() is not None:
+            if name not in but and process.poll() is not None:
                 raise GraphError(f"{name} ended with status {process.returncode}\n{self._tail(name)}")
 
-    def wait(self, name: str) -> int:
-        """Until this node ends by itself; returns its status. GraphError if another one ends first."""
-        process = self._processes[name]
-        while True:
-            try:
-                status = process.wait(POLL_S)
-            except subprocess.TimeoutExpired:
-                self.check()
-                continue
-            del self._processes[name]
-            return status
+    def wait(self, *names: str) -> int:
+        """Until these nodes have ended by themselves, in whatever order.
+
+        Returns:
+            The status of one that failed, if one did.
+
+        Raises:
+            GraphError: another one ends first.
+        """
+        waited = {name: self._processes[name] for name in names}
+        worst = 0
+        while waited:
+            for name, process in list(waited.items()):
+                if process.poll() is not None:
+                    worst = max(worst, process.returncode, key=abs)
+                    del waited[name], self._processes[name]
+            self.check(but=waited)
+            if waited:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    next(iter(waited.values())).wait(POLL_S)
+        return worst
 
     def _tail(self, name: str) -> str:
         path = self.log_path(name)

@@ -102,6 +102,7 @@ class Executor:
         underway = max(1, round(config.delay_s * config.rate_hz))
         self._sent: deque[Velocity] = deque([Velocity()], maxlen=underway)
         self._finished = False
+        self._interrupted = False
 
     # ------------------------------------------------------------------ what comes in
 
@@ -118,6 +119,7 @@ class Executor:
             self._release(LATCHED)
         if chunk.instruction != before.instruction or restarted:
             self._finished = False
+            self._interrupted |= in_progress
         if chunk.actions and not STANDING.issuperset(self._faults):
             self.queue.flush(self._pose_stamp_ns)
             acceptance = Acceptance.REFUSED
@@ -202,7 +204,9 @@ class Executor:
         """One control period."""
         self._updated_s = now_s
         self._judge(now_s)
-        if self._faults:
+        interrupted, self._interrupted = self._interrupted, False
+        # Between two runs the robot stands for a period, even if the new queue is already here.
+        if self._faults or interrupted:
             return self._output(Velocity(), ())
         completed: list[Action] = []
         velocity = self._step(completed)
