@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_models import SMALL
 
 from vln_ros.config import NavigatorConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
@@ -31,18 +32,6 @@ from vln_ros.training.judge import (
     table,
 )
 from vln_ros.training.rollout import follow, training_world
-
-SMALL = {
-    "model.hidden": 48,
-    "model.layers": 2,
-    "model.heads": 3,
-    "model.kv_heads": 1,
-    "model.intermediate": 64,
-    "model.vision_depth": 1,
-    "model.vision_hidden": 32,
-    "model.vision_heads": 2,
-    "model.vision_intermediate": 48,
-}
 
 
 def test_the_expert_reaches_what_chance_does_not() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_models import SMALL
 
 from vln_ros.config import ConfigError, TrainConfig, from_flat
 from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
@@ -26,24 +27,14 @@ from vln_ros.training.trainer import Trainer, export, read_curve
 from vln_ros.training.vision import encode_frames
 
 F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, ActionKind.STOP
-SMALL = {
-    "model.hidden": 48,
-    "model.layers": 2,
-    "model.heads": 3,
-    "model.kv_heads": 1,
-    "model.intermediate": 64,
-    "model.vision_depth": 2,
-    "model.vision_hidden": 32,
-    "model.vision_heads": 2,
-    "model.vision_intermediate": 48,
-}
+MODEL = {**SMALL, "model.vision_depth": 2}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    build_tiny(folder, from_flat(TrainConfig, SMALL).model)
+    build_tiny(folder, from_flat(TrainConfig, MODEL).model)
     return load_model(str(folder), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
 
 
@@ -264,7 +255,7 @@ def test_following_the_expert_succeeds(every_frame: bool) -> None:
 
 def config(**changes: object) -> TrainConfig:
     values: dict[str, object] = {
-        **SMALL,
+        **MODEL,
         "workers": 0,
         "steps": 4,
         "batch": 2,
@@ -336,7 +327,7 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
 
 
 def test_a_run_can_begin_with_the_weights_of_another(model: LoadedModel, tmp_path: Path) -> None:
-    build_tiny(tmp_path / "first", from_flat(TrainConfig, SMALL).model)
+    build_tiny(tmp_path / "first", from_flat(TrainConfig, MODEL).model)
     export(model, tmp_path / "first", tmp_path / "given")
     trainer = Trainer(tmp_path / "run", config(start_from=str(tmp_path / "given")), resume=False)
     for a, b in zip(model.network.parameters(), trainer.network.parameters(), strict=True):
@@ -345,7 +336,7 @@ def test_a_run_can_begin_with_the_weights_of_another(model: LoadedModel, tmp_pat
 
 def test_an_exported_checkpoint_replaces_the_one_before(model: LoadedModel, tmp_path: Path) -> None:
     start = tmp_path / "start"
-    build_tiny(start, from_flat(TrainConfig, SMALL).model)
+    build_tiny(start, from_flat(TrainConfig, MODEL).model)
     for _ in range(2):
         export(model, start, tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in start.iterdir()}

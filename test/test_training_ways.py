@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from training_models import SMALL
 
 from vln_ros.config import TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
@@ -20,18 +21,7 @@ from vln_ros.training.demonstrations import robot_camera
 from vln_ros.training.rollout import follow
 from vln_ros.training.ways import RecomputeEngine, TimedEngine, Way, compare, table, ways
 
-SMALL = {
-    "model.seed": 6,
-    "model.hidden": 48,
-    "model.layers": 2,
-    "model.heads": 3,
-    "model.kv_heads": 1,
-    "model.intermediate": 64,
-    "model.vision_depth": 1,
-    "model.vision_hidden": 32,
-    "model.vision_heads": 2,
-    "model.vision_intermediate": 48,
-}
+MODEL = {"model.seed": 6, **SMALL}
 NAMES = [w.name for w in ways(load_profile("tiny"))]
 
 
@@ -39,7 +29,7 @@ NAMES = [w.name for w in ways(load_profile("tiny"))]
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    build_tiny(folder, from_flat(TrainConfig, SMALL).model)
+    build_tiny(folder, from_flat(TrainConfig, MODEL).model)
     return load_model(str(folder), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
 
 
