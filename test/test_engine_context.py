@@ -19,6 +19,7 @@ from vln_ros.engine.profile import ContextSpec, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.engine.vision import Eyes
 from vln_ros.memory.star import scene_change, select_frames
 
 
@@ -118,9 +119,13 @@ def test_append_keeps_every_turn_and_answer(model, eager, decode):
         turns.append(prompt.Turn(images=count, reply=spoken(robot, chunk)))
 
 
-def test_append_can_drop_frames_that_nobody_asked_about(model):
+@pytest.mark.parametrize(("eager", "seen"), [(True, 5), (False, 3)])
+def test_append_can_drop_frames_that_nobody_asked_about(model, eager, seen, monkeypatch):
     own = profile(strategy="append", unasked_frames="drop")
-    robot = engine(model, own)
+    robot = engine(model, own, prefill_on_arrival=eager)
+    looks = []
+    see = Eyes.see
+    monkeypatch.setattr(Eyes, "see", lambda eyes, rgb: looks.append(rgb) or see(eyes, rgb))
     robot.start(Instruction(1, "go"))
     for index in range(3):
         robot.observe(frame(index))
@@ -128,6 +133,8 @@ def test_append_can_drop_frames_that_nobody_asked_about(model):
     robot.observe(frame(3))
     robot.observe(frame(4))
     robot.decide(1)
+    # The first frame is always looked at; of the others, where nothing is done ahead, those asked about.
+    assert len(looks) == seen
     turns = [prompt.Turn(reply=spoken(robot, first)), prompt.Turn()]
     assert_stream_is(robot, model, conversation(model, own, "go", turns, [frame(2), frame(4)]))
 

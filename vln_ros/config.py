@@ -321,7 +321,11 @@ class StreamConfig:
         -1, "Most times that a phrase may directly follow itself; -1 for no bound", minimum=-1, maximum=64
     )
     reversals: bool = option(True, "A turn may directly undo the one before it in the same queue")
-    prefill_on_arrival: bool = option(True, "Prefill frames when they arrive, not when the model is asked")
+    prefill_on_arrival: bool = option(
+        True,
+        "Prefill frames when they arrive, not when the model is asked: the answer comes sooner. Off, frames "
+        "that the profile drops unasked are not even seen",
+    )
     cache_block_tokens: int = option(1024, "The cache grows by this many tokens", minimum=1, maximum=65536)
     bank_frames: int = option(
         512, "Most past frames whose vision features are kept to choose from", minimum=2, maximum=100000

@@ -128,6 +128,8 @@ class QwenEngine:
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
         )
+        spec = profile.context
+        self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
         self._frame_stride = 1
         self._seen: Frame | None = None
         self._skipped: Frame | None = None
@@ -177,7 +179,9 @@ class QwenEngine:
             raise RuntimeError("a frame came before any instruction: call start first")
         if self._unscored:  # here, and not when deciding: by now the robot moves
             self._ladder.run(self._score)
-        if frame.index % self._frame_stride and self._frame is not None:
+        thinned = frame.index % self._frame_stride != 0
+        # A frame that the next one replaces need not be seen before somebody asks.
+        if self._frame is not None and (thinned or (self._replaces and not self.prefills)):
             self._skipped = frame  # only if the robot asks right now is it taken in after all
             return
         self._take_in(frame)
@@ -195,8 +199,7 @@ class QwenEngine:
         if self._instruction is None or self._frame is None:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
-        if self._skipped is not None:
-            self._take_in(self._skipped)
+        self._catch_up()
 
     def deciding(self, queue: int) -> Decoding[ActionChunk]:
         """A decision as the forwards that it takes, for several robots at once; see ``batch.py``."""
@@ -290,6 +293,7 @@ class QwenEngine:
     def _check_started(self, what: str) -> None:
         if self._instruction is None:
             raise RuntimeError(f"the engine is asked to {what} before any instruction")
+        self._catch_up()
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -307,6 +311,10 @@ class QwenEngine:
         self._unscored = False
         if scores is not None:
             self.context.score(scores)
+
+    def _catch_up(self) -> None:
+        if self._skipped is not None:
+            self._take_in(self._skipped)
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None
