@@ -10,4 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+
+from vln_ros.ros.environment import own_domain
+
+os.environ["ROS_DOMAIN_ID"] = str(own_domain())

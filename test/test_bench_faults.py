@@ -10,18 +10,19 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from vln_ros.cli.bench_faults import Rig, make_faults
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 
-LOADED_MACHINE_MS = 1000.0
-"""The bench holds the real limit, on a quiet machine."""
+LOADED_MACHINE_S = 1.0
+"""For the robot to be told to stand, and again for its base to hear it. The bench holds the real limits, on
+a quiet machine."""
 SOME = ("no odometry", "no heartbeat", "clock stands", "odometry NaN", "obstacle in depth", "cancel",
         "new instruction", "navigator killed")  # fmt: skip
 
 
 def test_every_kind_of_fault_stops_the_robot_and_it_goes_on_afterwards(tmp_path: Path) -> None:
     faults = make_faults()
-    with Rig(tmp_path, 3) as rig:
+    with Rig(tmp_path, 3, LOADED_MACHINE_S) as rig:
         figures = {name: rig.measure(faults[name], 1) for name in SOME}
     for name, f in figures.items():
         assert (f.reason, f.flushed, f.still, f.resumed) == (1, 1, 1, 1), (name, f)
-        assert f.max_ms < LOADED_MACHINE_MS, (name, f)
+        assert f.max_ms < 1e3 * LOADED_MACHINE_S, (name, f)

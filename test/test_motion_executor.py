@@ -239,14 +239,20 @@ def test_a_hold_stands_at_once() -> None:
     assert base.period().velocity == Velocity()
 
 
-def test_between_two_instructions_it_stands_for_a_period() -> None:
+@pytest.mark.parametrize("hold", [False, True])
+def test_between_two_instructions_it_stands_for_a_period(hold: bool) -> None:
     base = Unicycle()
     base.offer(1, Action(forward_m=2.0))
     for _ in range(15):
         assert base.period().velocity != Velocity()
+    if hold:  # and the new queue comes within the same period
+        base.offer(1)
     assert base.offer(2, Action(forward_m=2.0), instruction=2) is Acceptance.ACCEPTED
-    assert base.period().velocity == Velocity()
+    standing, start = base.period(), base.pose
+    assert (standing.velocity, standing.state) == (Velocity(), ExecutorState.IDLE)
     assert base.period().velocity != Velocity()
+    base.until(ExecutorState.IDLE)
+    assert error(base.pose, start @ Pose.planar(2.0, 0.0, 0.0))[0] < 0.03  # from here, not from the old start
 
 
 def test_a_contradicted_queue_stands_at_once() -> None:

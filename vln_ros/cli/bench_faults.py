@@ -23,12 +23,14 @@ from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Velocity
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.fault_relay import FaultRelay
+    from vln_ros.nodes.fault_relay import FaultRelay, Said
 
 HELP = "Break everything that can break in a running graph, and time how fast the robot stands still"
 WAIT_S = 60.0
 BASE_REACTION_S = 0.2
 """After the zero it may take the simulated base this long to have heard it."""
+DIAGNOSED_S = 10.0
+"""How long a diagnostics message is waited for."""
 WATCHED_S = 0.5
 LATEST_S = 5.0
 """A robot that is still driven this long after the fault was not stopped by it."""
@@ -45,7 +47,8 @@ class FaultFigures:
         due_ms: time that is allowed to pass before the fault counts as one (a time-out), beside the rest.
         p50_ms, max_ms: from the fault (or the end of its time-out) until the base heard zero.
         reason: how often the executor said why on /diagnostics; None where its process is gone.
-        flushed: how often it said then that no action was left; None likewise.
+        flushed: how often it said then that nothing of the queue before the fault was left: no action, or
+            only those of a newer instruction; None likewise.
         still: how often nothing moved afterwards.
         resumed: how often the robot drove again after the way on that docs/executor.md defines.
     """
@@ -119,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
 class Rig:
     """A graph in real time, with the relay in its middle. A context: leaving it ends everything."""
 
-    def __init__(self, folder: Path, episodes_count: int) -> None:
+    def __init__(self, folder: Path, episodes_count: int, base_reaction_s: float = BASE_REACTION_S) -> None:
         from vln_ros.nodes.fault_relay import STREAMS, source
 
         environment = graph_environment()
@@ -153,6 +156,7 @@ class Rig:
         }
         self.graph = Graph(folder / "logs", environment)
         self._clients: dict[str, Any] = {}
+        self._base_reaction_s = base_reaction_s
         self._context = Context()
         rclpy.init(context=self._context)
         self.relay: FaultRelay = FaultRelay(self._context)
@@ -181,10 +185,10 @@ class Rig:
         return begun_s
 
     def moving(self) -> bool:
-        """The robot is told to drive, and does."""
+        """The robot is told to drive, and the executor has said that it does."""
         recent = self.relay.commands[-4:]
         fast = [v for t, v in recent if v.linear_m_s > 0.2 and time.monotonic() - t < 0.5]
-        return len(fast) == 4
+        return len(fast) == 4 and bool(self.relay.said) and self.relay.said[-1].summary == "moving"
 
     def measure(self, fault: Fault, injections: int) -> FaultFigures:
         done = [self._inject(fault) for _ in range(injections)]
@@ -208,6 +212,7 @@ class Rig:
             log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
             raise RuntimeError(f"the robot does not drive; the executor says: {said}; the navigator: {log}")
         told, spoken = len(relay.commands), len(relay.said)
+        instruction = relay.said[-1].instruction
         fault_s = fault.inject(self)
 
         def zero_s() -> float | None:
@@ -219,12 +224,19 @@ class Rig:
         assert zero is not None
         told_why = flushed = False
         if (reason := fault.reason) is not None:
-            told_why = relay.wait(lambda: any(reason in s.summary for s in relay.said[spoken:]), 2.0)
-            flushed = any(reason in s.summary and s.actions_left == "0" for s in relay.said[spoken:])
+
+            def said_it() -> list[Said]:
+                return [s for s in relay.said[spoken:] if reason in s.summary]
+
+            def gone(s: Said) -> bool:
+                return s.actions_left == 0 or (s.actions_left is not None and s.instruction != instruction)
+
+            told_why = relay.wait(lambda: bool(said_it()), DIAGNOSED_S)
+            flushed = relay.wait(lambda: any(gone(s) for s in said_it()), DIAGNOSED_S)
         still = True
         if not fault.moves_on:
             # A queue may have ended just before: only the zero that nothing follows is the fault's.
-            quiet_s = BASE_REACTION_S + WATCHED_S
+            quiet_s = self._base_reaction_s + WATCHED_S
 
             def last_s() -> float:
                 return max((t for t, v in relay.commands[told:] if v != Velocity()), default=fault_s)
@@ -232,7 +244,7 @@ class Rig:
             while time.monotonic() < last_s() + quiet_s < fault_s + LATEST_S:
                 time.sleep(0.02)
             zero = next((t for t, _ in relay.commands[told:] if t > max(last_s(), fault_s)), math.inf)
-            after = [p for t, p in relay.poses if t > zero + BASE_REACTION_S]
+            after = [p for t, p in relay.poses if t > zero + self._base_reaction_s]
             moved = max((float(np.linalg.norm(p.position - after[0].position)) for p in after), default=0.0)
             turned = max((abs(p.yaw_rad - after[0].yaw_rad) for p in after), default=0.0)
             still = moved < 1e-4 and turned < 1e-4 and time.monotonic() > last_s() + quiet_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -26,6 +27,8 @@ HELP = "Robot and navigator in two network namespaces, compressed images between
 MOVING_S = 1.0
 """The robot has moved for so long when the link is cut."""
 WAIT_S = 120.0
+BASE_REACTION_S = 0.5
+"""After the zero it may take the simulated base this long to have heard it."""
 UDP_PROFILE = """<?xml version="1.0" encoding="UTF-8" ?>
 <dds xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"><profiles>
 <transport_descriptors><transport_descriptor><transport_id>udp</transport_id><type>UDPv4</type>
@@ -45,7 +48,7 @@ class CutFigures:
     Attributes:
         cut_s: how long the link was down.
         to_zero_s: from the cut to the first velocity of zero; None: it was not commanded to stop.
-        moved_m: way from one second after the cut to the end of it.
+        moved_m: way from :data:`BASE_REACTION_S` after that to the end of the cut.
         said: the executor's state while the link was down, the last one.
         to_moving_s: from the link's return to the next velocity; None: it did not go on.
     """
@@ -193,6 +196,7 @@ def measure(folder: Path, cut_s: float) -> CutFigures:
         if witness.wait("moving", 0.0) is None:
             raise ConfigError(f"the robot did not move, the logs are in {folder}")
         time.sleep(MOVING_S)
+        witness.wait_moving()
         link.cut()
         cut_at_s = time.monotonic()
         time.sleep(cut_s)
@@ -235,13 +239,25 @@ class Witness:
             self._changed.wait_for(lambda: self._first(kind, after_s) is not None, WAIT_S)
             return self._first(kind, after_s)
 
+    def wait_moving(self) -> None:
+        """Between two actions it stands; only a robot that moves can be seen to stop."""
+
+        def is_moving() -> bool:
+            kinds = [kind for _, kind, _ in self._events]
+            last = next((k for k in reversed(kinds) if k in ("moving", "standing")), None)
+            return last == "moving"
+
+        with self._changed:
+            self._changed.wait_for(is_moving, WAIT_S)
+
     def figures(
         self, cut_s: float, cut_at_s: float, mended_at_s: float, going_on_s: float | None
     ) -> CutFigures:
         with self._changed:
             down = [(t, k, v) for t, k, v in self._events if cut_at_s <= t < mended_at_s]
         zero_s = next((t for t, k, _ in down if k == "standing"), None)
-        places = [v for t, k, v in down if k == "at" and t >= cut_at_s + min(1.0, cut_s - 0.1)]
+        rest_s = math.inf if zero_s is None else zero_s + BASE_REACTION_S
+        places = [v for t, k, v in down if k == "at" and t >= rest_s]
         way_m = sum(abs(complex(*b) - complex(*a)) for a, b in pairwise(places))
         said = [v for _, k, v in down if k == "state"]
         return CutFigures(

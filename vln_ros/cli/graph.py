@@ -21,7 +21,7 @@ from typing import IO
 import yaml
 
 from vln_ros.config import Scalar
-from vln_ros.ros.environment import prepare_environment
+from vln_ros.ros.environment import own_domain, prepare_environment
 
 END_TIMEOUT_S = 15.0
 POLL_S = 0.1
@@ -58,12 +58,13 @@ class NodeSpec:
 def graph_environment() -> dict[str, str]:
     """An environment in which a graph on this machine hears itself and nobody else.
 
-    ``ROS_DOMAIN_ID`` is kept where the user has set it; otherwise it depends on the process, so that
-    two graphs on one machine stay apart.
+    ``ROS_DOMAIN_ID`` is kept where the user has set it; otherwise it is one that no other graph on this
+    machine uses.
     """
     prepare_environment()
     environment = dict(os.environ)
-    environment.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    if "ROS_DOMAIN_ID" not in environment:
+        environment["ROS_DOMAIN_ID"] = str(own_domain())
     environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     environment["PYTHONUNBUFFERED"] = "1"
     return environment

@@ -117,16 +117,17 @@ class Executor:
         restarted = chunk.epoch != before.epoch  # that alone is nobody's word that all is well
         if chunk.instruction > before.instruction and not (restarted and before.epoch):
             self._release(LATCHED)
-        if chunk.instruction != before.instruction or restarted:
+        anew = chunk.instruction != before.instruction or restarted
+        if anew:
             self._finished = False
-            self._interrupted |= in_progress
         if chunk.actions and not STANDING.issuperset(self._faults):
             self.queue.flush(self._pose_stamp_ns)
             acceptance = Acceptance.REFUSED
-        kept = bool(before.remaining) and self.queue.current == before.remaining[0]
+        kept = not anew and bool(before.remaining) and self.queue.current == before.remaining[0]
         if in_progress and not (acceptance is Acceptance.ACCEPTED and kept):
             self._drop_goal()
             self._anchor = None
+            self._interrupted = True
         if acceptance is Acceptance.ACCEPTED and chunk.actions:
             self._release(STANDING)
         return acceptance
@@ -205,7 +206,7 @@ class Executor:
         self._updated_s = now_s
         self._judge(now_s)
         interrupted, self._interrupted = self._interrupted, False
-        # Between two runs the robot stands for a period, even if the new queue is already here.
+        # Whoever was driving stands for a period first, even if the next queue is already here.
         if self._faults or interrupted:
             return self._output(Velocity(), ())
         completed: list[Action] = []

@@ -42,11 +42,13 @@ def source(topic: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """A diagnostics message of the executor."""
+    """A diagnostics message of the executor: its summary, and how many actions of which instruction are
+    left. None where there is no queue to tell of."""
 
     at_s: float
     summary: str
-    actions_left: str
+    instruction: int | None
+    actions_left: int | None
 
 
 class FaultRelay(Node):
@@ -136,8 +138,11 @@ class FaultRelay(Node):
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
             if status.name == "vln_ros: executor":
-                left = {v.key: v.value for v in status.values}.get("actions left", "")
-                self.note(self.said, Said(time.monotonic(), status.message, left))
+                values = {
+                    v.key: int(v.value) for v in status.values if v.key in ("instruction", "actions left")
+                }
+                instruction, left = values.get("instruction"), values.get("actions left")
+                self.note(self.said, Said(time.monotonic(), status.message, instruction, left))
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Until the condition holds; False after the time-out."""
