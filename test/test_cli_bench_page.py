@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from vln_ros.cli import build_parser, main
+from vln_ros.cli import BENCHES, bench_world, build_parser, main
+from vln_ros.cli.bench_all import ALL
+from vln_ros.cli.bench_collisions import CollisionFigures
+from vln_ros.cli.bench_faults import FaultFigures
 from vln_ros.cli.bench_page import make_page
-from vln_ros.cli.bench_record import Machine, Record, read_record, run_bench, write_record
+from vln_ros.cli.bench_record import (
+    BROKEN_OFF,
+    NOT_MET,
+    Machine,
+    Record,
+    read_record,
+    run_bench,
+    write_record,
+)
+from vln_ros.cli.bench_soak import SoakFigures
+from vln_ros.cli.bench_tracking import TrackingFigures
 from vln_ros.config import ConfigError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -91,3 +106,85 @@ def test_committed_records_have_their_bench_and_its_name() -> None:
         record = json.loads(path.read_text("utf-8"))
         assert record["bench"] == path.stem
         assert record["command"].startswith(f"vln_ros bench {path.stem}")
+
+
+def test_what_misses_its_goal_or_is_broken_off_is_a_record_that_says_so(tmp_path: Path) -> None:
+    path, plots = tmp_path / "new" / "x.json", tmp_path / "plots"
+    options = build_parser().parse_args(["bench", "world", "--json", str(path), "--plots", str(plots)])
+    drawn: list[tuple[object, Path]] = []
+
+    def missed(_: object) -> int:
+        path.write_text('{"a": 1}')
+        return 1
+
+    assert run_bench("world", missed, options, lambda f, folder: drawn.append((f, folder))) == 1
+    assert read_record(path).note == NOT_MET
+    assert drawn == [({"a": 1}, plots)]
+
+    def interrupted(_: object) -> int:
+        path.write_text('{"a": 2}')
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_bench("world", interrupted, options)
+    record = read_record(path)
+    assert (record.note, record.figures) == (BROKEN_OFF, {"a": 2})
+
+
+def test_plots_need_no_json(tmp_path: Path) -> None:
+    options = build_parser().parse_args(["bench", "world", "--plots", str(tmp_path)])
+
+    def bench(given: argparse.Namespace) -> int:
+        given.json.write_text(json.dumps(TIMINGS))
+        return 0
+
+    assert run_bench("world", bench, options, bench_world.plot) == 0
+    assert (tmp_path / "world.png").read_bytes()[:4] == b"\x89PNG"
+
+
+FAULT = FaultFigures(20, 500.0, 41.0, 66.0, 20, None, 19, 20)
+TRACKING = TrackingFigures(3, 9, 0.011, 0.02, 0.031, 0.4, 0.9, 1.2, 0.01, 0.012, 12.5, 0)
+COLLISIONS = CollisionFigures(100, 200, 3, 7, 0.95)
+SOAK = SoakFigures(
+    30.0, {"executor": (100.0, 101.5)}, {"executor": 3.0}, 9000, 2, 4.0, 25.0, {"received": 7}, 1
+)
+
+
+@pytest.mark.parametrize(
+    ("bench", "figures", "said"),
+    [
+        ("faults", {"no odometry": asdict(FAULT)},
+         ["| no odometry | 500 ms | 41 ms | 66 ms | 20/20 | - | 19/20 | 20/20 |", "longest was 66 ms"]),
+        ("tracking", {"ideal base": {"plain": asdict(TRACKING)}},
+         ["3 random queues (9 actions", "| plain | 1.1 / 2.0 / 3.1 | 0.4 / 0.9 / 1.2 | 1.0 / 1.2 |"]),
+        ("collisions", {"depth": asdict(COLLISIONS)},
+         ["| depth | 100 | 200 | 3 = 1.5 % (0.5 – 4.3) | 7 | 95% |"]),
+        ("soak", asdict(SOAK),
+         ["| executor | 100.0 MB | 101.5 MB | +3.0 MB/h |", "9000 control periods, 2 of them", "received 7"]),
+    ],
+)  # fmt: skip
+def test_the_robots_benches_have_sections_and_plots(
+    bench: str, figures: object, said: list[str], tmp_path: Path
+) -> None:
+    write_record(replace(RECORD, bench=bench, command="c", figures=figures), tmp_path / f"{bench}.json")
+    page = make_page(tmp_path)
+    for text in said:
+        assert text in page
+    module = importlib.import_module(f"vln_ros.cli.bench_{bench}")
+    module.plot(json.loads(json.dumps(figures)), tmp_path)
+    assert (tmp_path / f"{bench}.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_committed_records_can_be_drawn(tmp_path: Path) -> None:
+    for path in (DOCS / "benchmarks").glob("*.json"):
+        module = importlib.import_module(f"vln_ros.cli.bench_{path.stem}")
+        if hasattr(module, "plot"):
+            module.plot(read_record(path).figures, tmp_path / path.stem)
+            assert list((tmp_path / path.stem).glob("*.png")), path
+
+
+def test_all_are_benches_and_the_page_says_how_long_they_take(tmp_path: Path) -> None:
+    assert set(ALL) <= set(BENCHES)
+    write_record(RECORD, tmp_path / "world.json")
+    assert "measures this machine anew (1 min)" in make_page(tmp_path)

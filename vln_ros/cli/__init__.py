@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import vln_ros
@@ -71,7 +72,10 @@ def build_parser() -> argparse.ArgumentParser:
     benches = bench.add_subparsers(required=True, metavar="BENCH")
     for name in BENCHES:
         module = _add(benches, name, f"bench_{name}")
-        benches.choices[name].set_defaults(run=partial(run_bench, name, module.run))
+        plot = getattr(module, "plot", None)
+        if plot is not None:
+            benches.choices[name].add_argument("--plots", type=Path, metavar="DIR", help="draw them (PNG)")
+        benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
     for name in ("all", "page"):
         _add(benches, name, f"bench_{name}")
     return parser

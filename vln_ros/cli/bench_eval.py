@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.config import EvalConfig, Scalar, from_flat, to_flat
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     return 0
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = [(w["name"], w["wall_s"], w["wall_s"], w["wall_s"]) for w in figures["ways"]]
+    plot_bars(folder / "eval.png", TITLE, "s of wall time per episode", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

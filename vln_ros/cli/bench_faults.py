@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
@@ -25,6 +26,7 @@ from vln_ros.datatypes import Action, ActionChunk, Velocity
 if TYPE_CHECKING:
     from vln_ros.nodes.fault_relay import FaultRelay, Said
 
+TITLE = "Everything that can break, broken"
 HELP = "Break everything that can break in a running graph, and time how fast the robot stands still"
 WAIT_S = 60.0
 BASE_REACTION_S = 0.2
@@ -447,3 +449,30 @@ def _line(name: str, f: FaultFigures) -> str:
 
     times = f"{f.injections:>4}{f.due_ms:>10.0f}{f.p50_ms:>9.0f}{f.max_ms:>9.0f}"
     return f"{name:<20}{times}{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = [(name, f["p50_ms"], f["p50_ms"], f["max_ms"]) for name, f in figures.items()]
+    plot_bars(folder / "faults.png", TITLE, f"ms to zero, median to longest; allowed: {LIMIT_MS:.0f}", bars)
+
+
+def section(figures: dict[str, Any]) -> str:
+    from vln_ros.cli.bench_page import table
+
+    def row(name: str, f: FaultFigures) -> tuple[str, ...]:
+        def of(count: int | None) -> str:
+            return "-" if count is None else f"{count}/{f.injections}"
+
+        due = f"{f.due_ms:.0f} ms" if f.due_ms else "-"
+        times = (f"{f.p50_ms:.0f} ms", f"{f.max_ms:.0f} ms")
+        return name, due, *times, of(f.reason), of(f.flushed), of(f.still), of(f.resumed)
+
+    rows = [row(name, FaultFigures(**f)) for name, f in figures.items()]
+    columns = ("fault", "time-out", "zero after, median", "longest", "reason said", "queue empty",
+               "stood still", "went on afterwards")  # fmt: skip
+    worst = max(figures, key=lambda name: float(figures[name]["max_ms"]))
+    return table(columns, rows) + (
+        "\nFrom the fault, or the end of its time-out, until the base hears zero; two control periods and "
+        f"50 ms are allowed: {LIMIT_MS:.0f} ms. The longest was {figures[worst]['max_ms']:.0f} ms ({worst}). "
+        "Real processes and topics, the embedded world in real time, a relay between robot and graph.\n"
+    )

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
@@ -81,6 +82,16 @@ def _differing(a: Path, b: Path) -> list[str]:
     if not pairs:
         raise ConfigError(f"{a} holds no trajectories")
     return [p.parent.name for p, q in pairs if not q.exists() or p.read_bytes() != q.read_bytes()]
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = []
+    for name, key in (("lockstep", "lockstep"), ("real time", "realtime")):
+        f = figures[key]
+        rate = 100.0 * f["successes"] / f["episodes"]
+        spl, low, high = (100.0 * v for v in f["spl"])
+        bars += [(f"{name}, success", rate, rate, rate), (f"{name}, SPL", spl, low, high)]
+    plot_bars(folder / "graph.png", TITLE, "%, SPL with its 95 % interval", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

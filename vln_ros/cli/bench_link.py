@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
@@ -314,6 +315,13 @@ def watch() -> None:
     node.create_subscription(String, "executor_state", on_state, qos.latched())
     with contextlib.suppress(KeyboardInterrupt, rclpy.executors.ExternalShutdownException):
         rclpy.spin(node)
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    times = [(f"{f['cut_s']:g} s, {what}", f[key]) for f in figures["cuts"]
+             for what, key in (("to zero", "to_zero_s"), ("going on after", "to_moving_s"))]  # fmt: skip
+    bars = [(name, s, s, s) for name, s in times if s is not None]
+    plot_bars(folder / "link.png", TITLE, "s", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

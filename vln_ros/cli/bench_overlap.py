@@ -49,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", default="", help="of a model (default: the profile's)")
     parser.add_argument("--ahead", type=int, nargs="+", default=[0, 1, 2], help="settings (default: 0 1 2)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,11 +76,6 @@ def run(options: argparse.Namespace) -> int:
             "settings": [asdict(f) for f in figures],
         }
         options.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    if options.plots is not None:
-        bars = [
-            (f"{f.decide_ahead} ahead", f.standing_s, f.standing_low_s, f.standing_high_s) for f in figures
-        ]
-        plot_bars(options.plots / "overlap.png", TITLE, "s per episode, least to most", bars)
     return 0
 
 
@@ -118,6 +112,14 @@ def _measure(folder: Path, episodes: Path, ahead: int, engine: dict[str, Scalar]
         sum(m.success for m in measured) / len(measured),
         sum(m.spl for m in measured) / len(measured),
     )
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = [
+        (f"{f['decide_ahead']} ahead", f["standing_s"], f["standing_low_s"], f["standing_high_s"])
+        for f in figures["settings"]
+    ]
+    plot_bars(folder / "overlap.png", TITLE, "s per episode, least to most", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

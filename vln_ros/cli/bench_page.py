@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.bench_all import ALL
 from vln_ros.cli.bench_record import Record, read_record
 from vln_ros.config import ConfigError
 
@@ -17,10 +18,14 @@ PLAIN_ROWS = 40
 
 _HEAD = """# Benchmarks
 
-Made by `vln_ros bench page` from the records in `docs/benchmarks/`; do not edit. `vln_ros bench all --out
-docs/benchmarks` measures everything again on the machine at hand, `vln_ros bench NAME --json
-docs/benchmarks/NAME.json` one bench. Ratios within one run are what to look at; single times depend on the
-machine, and on what else runs on it.
+Made by `vln_ros bench page` from the records in `docs/benchmarks/`; do not edit.
+
+    vln_ros bench all --out docs/benchmarks && vln_ros bench page     # measures this machine anew{took}
+    vln_ros bench NAME --json docs/benchmarks/NAME.json               # one bench; --plots DIR draws it, too
+
+Among `all` are: {all}.
+The others take longer, or need root, a trained policy or Ray. Ratios within one run are what to look at;
+single times depend on the machine, and on what else runs on it.
 """
 
 
@@ -40,7 +45,9 @@ def make_page(folder: Path) -> str:
     records = [read_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise ConfigError(f"{folder} holds no records: run `vln_ros bench all --out {folder}`")
-    return "\n".join([_HEAD, *map(_section, records)])
+    took_s = [r.wall_s for r in records if r.bench in ALL and r.wall_s is not None]
+    took = f" ({sum(took_s) / 60:.0f} min)" if took_s else ""
+    return "\n".join([_HEAD.format(took=took, all=", ".join(ALL)), *map(_section, records)])
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -58,8 +65,7 @@ def _section(record: Record) -> str:
     if machine.was_busy:
         busy = (
             f" **The machine was busy with other programs** (load before and after {machine.load}): times "
-            f"are too "
-            "long, and ratios are what to read."
+            "are too long, and ratios are what to read."
         )
     note = f" {record.note}" if record.note else ""
     wall = "" if record.wall_s is None else f", {record.wall_s:.0f} s"

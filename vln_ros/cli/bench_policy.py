@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import parse_size
 from vln_ros.config import QwenConfig
 from vln_ros.sim.flat import KINDS
@@ -68,6 +69,13 @@ def run(options: argparse.Namespace) -> int:
                 note("ways", way)
     print(section(figures), end="")
     return 0
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    rows = [(v["kind"], v["name"], v["summary"]["success"]) for v in figures["baselines"]]
+    rows += [(w["kind"], w["name"], w["success"]) for w in figures["ways"]]
+    bars = [(f"{kind}: {name}", 100 * e["mean"], 100 * e["low"], 100 * e["high"]) for kind, name, e in rows]
+    plot_bars(folder / "policy.png", TITLE, "success [%], 95 % interval", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.config import ConfigError, ProfilingConfig, TinyConfig
 
 if TYPE_CHECKING:
@@ -154,6 +155,14 @@ def _spread(values: list[float]) -> dict[str, float]:
 
     low, high = median_interval(sorted(values))
     return {"median": statistics.median(values), "low": low, "high": high}
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = []
+    for level, ratio in figures["ratio_to_off"].items():
+        median, low, high = (100.0 * (ratio[k] - 1.0) for k in ("median", "low", "high"))
+        bars.append((level, median, low, high))
+    plot_bars(folder / "profiling.png", TITLE, "% more processor time than off, 95 % interval", bars)
 
 
 def section(figures: dict[str, Any]) -> str:

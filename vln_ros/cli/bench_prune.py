@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 
@@ -197,6 +198,14 @@ def _pictures(engine: QwenEngine) -> int:
     from vln_ros.engine.timeline import SegmentKind
 
     return sum(s.count for s in engine.session.timeline.segments if s.kind is SegmentKind.IMAGE)
+
+
+def plot(figures: Any, folder: Path) -> None:
+    bars = []
+    for name, t in figures["variants"].items():
+        low, middle, high = np.percentile(t["observe_ms"], [5, 50, 95])
+        bars.append((name, float(middle), float(low), float(high)))
+    plot_bars(folder / "prune.png", TITLE, "ms per frame, 5th to 95th percentile", bars)
 
 
 def section(figures: Any) -> str:

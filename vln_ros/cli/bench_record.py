@@ -4,6 +4,7 @@ A bench is a module ``vln_ros.cli.bench_NAME`` with ``HELP``, ``add_arguments`` 
 takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions and load.
 ``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
 ``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
+``plot(figures, folder)`` gives a bench ``--plots``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import platform
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +29,8 @@ FORMAT = 1
 PACKAGES = ("numpy", "torch", "transformers", "rclpy", "ros-jazzy-rclpy", "trimesh", "embreex", "scipy")
 OUTPUTS = ("--json", "--plots")
 BUSY_LOAD_PER_CORE = 0.75
+BROKEN_OFF = "Broken off: what had been measured by then."
+NOT_MET = "The command ended with status 1: not everything was as it should be."
 
 
 @dataclass(frozen=True)
@@ -105,21 +109,47 @@ def _gpu() -> str:
     return ", ".join(line.split(":", 1)[1].strip() for line in lines if line.startswith("Model:"))
 
 
-def run_bench(name: str, run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run a bench; its JSON file becomes a record."""
+def run_bench(
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    options: argparse.Namespace,
+    plot: Callable[[Any, Path], None] | None = None,
+) -> int:
+    """Run a bench; what it writes as JSON becomes a record, and is drawn where ``--plots`` says so.
+
+    Figures of a bench whose goals were not met, or that was interrupted, are a record too: its note says it.
+    """
     load_before, begun_s = os.getloadavg()[0], time.monotonic()
     print(this_machine(load_before).describe())
-    status = run(options)
-    wall_s = time.monotonic() - begun_s
-    machine = this_machine(load_before)
-    print(f"{wall_s:.0f} s; load before and after {machine.load}")
-    path: Path | None = getattr(options, "json", None)
-    if status == 0 and path is not None and path.exists():
-        command = shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
-        day = time.strftime("%Y-%m-%d")
-        figures = json.loads(path.read_text("utf-8"))
-        write_record(Record(name, command, day, round(wall_s, 1), machine, figures), path)
+    with tempfile.TemporaryDirectory() as scratch:
+        path: Path = options.json or Path(scratch) / "figures.json"
+        options.json = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before_ns = _written_ns(path)
+        interrupted: KeyboardInterrupt | None = None
+        status = 1
+        try:
+            status = run(options)
+        except KeyboardInterrupt as error:
+            interrupted = error
+        wall_s = time.monotonic() - begun_s
+        machine = this_machine(load_before)
+        print(f"{wall_s:.0f} s; load before and after {machine.load}")
+        if _written_ns(path) != before_ns:
+            note = BROKEN_OFF if interrupted else NOT_MET if status else ""
+            command = shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
+            day = time.strftime("%Y-%m-%d")
+            figures = json.loads(path.read_text("utf-8"))
+            write_record(Record(name, command, day, round(wall_s, 1), machine, figures, note), path)
+            if plot is not None and options.plots is not None:
+                plot(figures, options.plots)
+        if interrupted:
+            raise interrupted
     return status
+
+
+def _written_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _without_outputs(arguments: list[str]) -> list[str]:

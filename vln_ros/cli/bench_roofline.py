@@ -1,5 +1,4 @@
-"""``vln_ros bench roofline``: stages of a decision against the roofline, and what the planner makes of "
-"them."""
+"""``vln_ros bench roofline``: stages of a decision, their roofline, and what the planner makes of them."""
 
 from __future__ import annotations
 
@@ -42,7 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, default=None, help="write the figures; `plan --calibration` reads them"
     )
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -69,8 +67,6 @@ def run(options: argparse.Namespace) -> int:
     print(section(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-    if options.plots is not None:
-        _plot(figures, options.plots)
     return 0
 
 
@@ -189,7 +185,7 @@ def section(figures: dict[str, Any]) -> str:
     )
 
 
-def _plot(figures: dict[str, Any], folder: Path) -> None:
+def plot(figures: dict[str, Any], folder: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, Scalar
 
+TITLE = "A long run"
 HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"
 NODES = ("sim_bridge", "navigator", "executor")
 EPISODES_PER_MINUTE = 3
@@ -187,3 +189,31 @@ class Listener:
         self._spinner.shutdown()
         self._node.destroy_node()
         self._context.shutdown()
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    bars = [
+        (f"{node}, {when}", mb, mb, mb)
+        for node, both in figures["memory_mb"].items()
+        for when, mb in zip(("begin", "end"), both, strict=True)
+    ]
+    plot_bars(folder / "soak.png", TITLE, f"resident MB, {figures['minutes']:g} minutes", bars)
+
+
+def section(figures: dict[str, Any]) -> str:
+    from vln_ros.cli.bench_page import table
+
+    f = SoakFigures(**figures)
+    rows = [
+        (node, f"{first:.1f} MB", f"{last:.1f} MB", f"{f.slope_mb_per_h[node]:+.1f} MB/h")
+        for node, (first, last) in f.memory_mb.items()
+    ]
+    books = ", ".join(f"{name} {count}" for name, count in f.frames.items())
+    return (
+        f"The whole graph for {f.minutes:g} minutes in real time; memory after the first "
+        f"{SETTLED_SHARE:.0%}.\n\n"
+        + table(("process", "begin", "end", "slope"), rows)
+        + f"\n{f.control_periods} control periods, {f.missed} of them more than 20 ms late; lateness at the "
+        f"99.9th percentile {f.late_p999_ms:.0f} ms, at worst {f.late_worst_ms:.0f} ms. Frames: {books}; "
+        f"unexplained {f.unexplained}.\n"
+    )

@@ -47,7 +47,6 @@ class Timing:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=100, help="frames per image size, default %(default)s")
     parser.add_argument("--json", type=Path, help="also write the result to this file")
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write a plot (PNG)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -112,10 +111,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         figures = {name: asdict(t) for name, t in results.items()}
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
-    if args.plots is not None:
-        bars = [(name, t.median_ms, t.median_ms, t.p95_ms) for name, t in results.items()]
-        plot_bars(args.plots / "world.png", TITLE, "ms, median to 95th percentile", bars, logarithmic=True)
     return 0
+
+
+def plot(figures: dict[str, dict[str, float]], folder: Path) -> None:
+    bars = [(name, t["median_ms"], t["median_ms"], t["p95_ms"]) for name, t in figures.items()]
+    plot_bars(folder / "world.png", TITLE, "ms, median to 95th percentile", bars, logarithmic=True)
 
 
 def section(figures: dict[str, dict[str, float]]) -> str:
