@@ -42,14 +42,17 @@ class Way:
 
 
 def ways(profile: Profile) -> list[Way]:
-    """The reference first, then the shipped way, then one change at a time.
+    """The reference first, then the plain stream, then one change at a time.
+
+    The plain stream does nothing ahead of a question: in lockstep nothing is gained by that, and what a
+    decision costs is then all in its time.
 
     Raises:
         ValueError: the policy's own context is not one growing chat: there is no common reference.
     """
     if profile.context.strategy != "append":
         raise ValueError(f"profile {profile.name} has context {profile.context.strategy}, not append")
-    stream = StreamConfig()
+    stream = StreamConfig(prefill_on_arrival=False)
     other = "drop" if profile.context.unasked_frames == "keep" else "keep"
     told = profile.first_turn.replace("{image}", "{history}{image}")
     growing = ContextSpec("append", unasked_frames=other)
@@ -71,7 +74,7 @@ def ways(profile: Profile) -> list[Way]:
     return [
         Way("full recompute", profile, stream, recompute=True),
         Way("stream", profile, stream),
-        Way("stream, prefill when asked", profile, replace(stream, prefill_on_arrival=False)),
+        Way("stream, prefill on arrival", profile, replace(stream, prefill_on_arrival=True)),
         Way("stream, token by token", profile, replace(stream, decode="tokens")),
         Way("stream, free text", profile, replace(stream, decode="free")),
         Way("1 action per decision", profile, replace(stream, max_phrases=1)),
@@ -194,6 +197,7 @@ class RecomputeEngine(TimedEngine):
             if isinstance(event, Frame):
                 engine.observe(event)
             else:
+                engine.ready()
                 engine.session.push(engine.context.question())
                 engine.context.answered(
                     self._words.tokens([a.kind for a in event.actions]), len(event.actions)
