@@ -236,7 +236,32 @@ def test_a_hold_stands_at_once() -> None:
     for _ in range(15):
         base.period()
     base.offer(2)
+    output = base.executor.check(base.now_s)  # without waiting for the next period
+    assert output is not None
+    assert output.velocity == Velocity()
     assert base.period().velocity == Velocity()
+    assert base.executor.check(base.now_s) is None
+
+
+def test_a_new_instruction_stands_at_once_before_its_first_queue() -> None:
+    base = Unicycle()
+    base.offer(1, Action(forward_m=2.0))
+    for _ in range(15):
+        base.period()
+    seen_ns = base.stamp_ns - 200_000_000
+    base.executor.interrupt()
+    output = base.executor.check(base.now_s)
+    assert output is not None
+    assert (output.velocity, output.state, output.report) == (Velocity(), ExecutorState.IDLE, True)
+    assert base.executor.queue.state.queue == 0
+    assert base.period().velocity == Velocity()
+    assert (
+        base.executor.offer(ActionChunk(2, 2, seen_ns, (F,))) is Acceptance.ACCEPTED
+    )  # an older frame will do
+    assert base.until(ExecutorState.IDLE) == [F]
+    base.executor.interrupt()  # nothing was being done
+    assert base.executor.check(base.now_s) is None
+    assert base.executor.queue.state.queue == 2
 
 
 @pytest.mark.parametrize("hold", [False, True])

@@ -23,7 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import LaserScan
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -58,6 +58,7 @@ class Base(Node):
         self.scan = self.create_publisher(LaserScan, "scan", qos.sensor("reliable", 10))
         self.heartbeat = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.queue = self.create_publisher(JointTrajectory, "action_queue", qos.commands())
+        self.instruction = self.create_publisher(String, "instruction", qos.latched())
         self.pause = self.create_client(SetBool, "executor/pause")
         self.change = self.create_client(ChangeState, "executor/change_state")
         self.commands: list[Velocity] = []
@@ -153,7 +154,7 @@ def executor(folder: Path) -> Iterator[tuple[Base, Graph]]:
 
         def connected() -> bool:
             graph.check()
-            inputs = (node.odom, node.queue, node.heartbeat, node.scan)
+            inputs = (node.odom, node.queue, node.instruction, node.heartbeat, node.scan)
             return all(p.get_subscription_count() for p in inputs) and node.summary == "idle"
 
         node.wait(connected, "the executor did not come up")
@@ -277,6 +278,18 @@ def test_pause_holds_through_new_queues(base: Base) -> None:
     base.call(base.pause, SetBool.Request(data=False))
     base.says("idle")
     base.offer(FAR, instruction=15)
+    base.moves()
+
+
+def test_a_new_instruction_stops_it_before_the_navigator_has_heard(base: Base) -> None:
+    base.offer(FAR, instruction=15)
+    base.moves()
+    reports = len(base.progress)
+    base.instruction.publish(convert.string_from_instruction("go back"))
+    base.says("idle")
+    base.wait(lambda: any(c.queue == 0 for c in base.progress[reports:]), "the navigator must know")
+    base.stands()
+    base.offer(FAR, instruction=16)
     base.moves()
 
 

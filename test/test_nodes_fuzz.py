@@ -144,7 +144,12 @@ def test_the_executor_survives_and_keeps_its_limits(node: Node) -> None:
     config = from_flat(ExecutorConfig, {"extrinsics": "parameters", "safety.obstacles": "both"})
     core, clock = Executor(config), itertools.count()
     now_s = [0.0]
-    heard = ExecutorInput(node, config, core, lambda: now_s[0], lambda: None)
+
+    def check() -> None:
+        output = core.check(now_s[0])
+        assert output is None or output.velocity == Velocity()
+
+    heard = ExecutorInput(node, config, core, lambda: now_s[0], check, lambda: None)
     odd = Odd(1)
     inputs: dict[str, tuple[Callable[[Any], None], Callable[[], Any]]] = {
         "odom": (heard._on_odometry, odd.odometry),

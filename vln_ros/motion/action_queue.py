@@ -130,6 +130,11 @@ class ActionQueue:
         """
         if self._remaining:
             self._flushed_ns = stamp_ns
+        self.drop()
+
+    def drop(self) -> None:
+        """As :meth:`flush`, but the next queue may answer a frame from before: nobody counts on this one."""
+        if self._remaining:
             self._taken = False
         self._remaining.clear()
         self._begun_ns = None

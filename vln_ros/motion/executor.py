@@ -132,6 +132,17 @@ class Executor:
             self._release(STANDING)
         return acceptance
 
+    def interrupt(self) -> None:
+        """A new instruction was told: stand, and do not wait until the navigator says so too.
+
+        The queue that is dropped may already be of the new instruction; the navigator then decides again.
+        """
+        if self.queue.current is not None:
+            self.queue.drop()
+            self._drop_goal()
+            self._anchor = None
+            self._interrupted = self._report = True
+
     def odometry(self, stamp_ns: int, pose: Pose, now_s: float) -> None:
         """Newest odometry. A late one is ignored.
 
@@ -217,8 +228,9 @@ class Executor:
         return self._output(velocity, tuple(completed))
 
     def check(self, now_s: float) -> Output | None:
-        """To be called on a steady clock: what to send if the clock of control stands or a stream has ended
-        between two periods; None if all is well."""
+        """To be called on a steady clock, and after whatever may end a motion: what to send if the clock of
+        control stands, a stream has ended or the robot was told to stand between two periods; None if all is
+        well."""
         if self._updated_s is None:
             return None
         if now_s - self._updated_s > self.config.safety.odometry_timeout_s:
@@ -226,7 +238,10 @@ class Executor:
         else:
             self._held.discard(Fault.NO_CLOCK)
         self._judge(now_s)
-        return self._output(Velocity(), ()) if self._faults else None
+        if not self._faults and not self._interrupted:
+            return None
+        self._sent.pop()  # instead of what this period was to be driven with
+        return self._output(Velocity(), ())
 
     def _release(self, faults: frozenset[Fault]) -> None:
         self._held -= faults

@@ -53,7 +53,7 @@ class ExecutorNode(ManagedNode):
         self._core = Executor(c)
         self._times = ControlTimes(1.0 / c.rate_hz)
         self._state: tuple[ExecutorState, tuple[Fault, ...]] = (ExecutorState.IDLE, ())
-        self._input = ExecutorInput(self, c, self._core, self._now_s, self._report_progress)
+        self._input = ExecutorInput(self, c, self._core, self._now_s, self._check, self._report_progress)
         # Control goes with simulated time where there is one; nothing else may depend on a clock that
         # can stand still or jump.
         simulated = self.get_parameter("use_sim_time").value
@@ -92,6 +92,7 @@ class ExecutorNode(ManagedNode):
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._active.pause(request.data)
+        self._check()
         response.success = True
         response.message = "paused" if request.data else "going on with the next queue"
         return response

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
@@ -27,6 +27,7 @@ class ExecutorInput:
         config: which topics, and where the sensors sit.
         core: the state machine.
         now_s: the steady clock.
+        check: called when the robot may have to stand at once, not only in the next control period.
         accepted: called when a queue has changed what is left to do.
     """
 
@@ -36,10 +37,11 @@ class ExecutorInput:
         config: ExecutorConfig,
         core: Executor,
         now_s: Callable[[], float],
+        check: Callable[[], None],
         accepted: Callable[[], None],
     ) -> None:
         self._node, self._config, self._core = node, config, core
-        self._now_s, self._accepted = now_s, accepted
+        self._now_s, self._check, self._accepted = now_s, check, accepted
         self.refused = 0
         """Messages that could not be used."""
         self._camera: CameraModel | None = None
@@ -50,6 +52,8 @@ class ExecutorInput:
         sensor = qos.sensor("best_effort", 1)
         node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
         node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
+        # Not the latched one of the run that is already going on.
+        node.create_subscription(String, "instruction", self._on_instruction, qos.commands())
         node.create_subscription(Header, "navigator_heartbeat", self._on_heartbeat, sensor)
         if safety.obstacles in ("depth", "both"):
             self._mounting = make_mounting(node, config)
@@ -65,6 +69,7 @@ class ExecutorInput:
         except convert.MessageError as error:
             self._refuse(error)
             self._core.bad_odometry()
+            self._check()
             return
         self._core.odometry(stamp_ns, pose, self._now_s())
 
@@ -74,9 +79,21 @@ class ExecutorInput:
         except convert.MessageError as error:
             self._refuse(error)
             self._core.bad_queue()
+            self._check()
             return
-        if self._core.offer(chunk) in (Acceptance.ACCEPTED, Acceptance.CONTRADICTED):
+        acceptance = self._core.offer(chunk)
+        self._check()
+        if acceptance in (Acceptance.ACCEPTED, Acceptance.CONTRADICTED):
             self._accepted()
+
+    def _on_instruction(self, msg: String) -> None:
+        try:
+            convert.instruction_from_string(msg)
+        except convert.MessageError as error:
+            self._refuse(error)
+            return
+        self._core.interrupt()
+        self._check()
 
     def _on_heartbeat(self, msg: Header) -> None:
         try:
