@@ -8,12 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.axes import base_from_optical
+from vln_ros.cli.bench_frames import hold_against_rays, random_views
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.reuse.geometry import Fate, TokenGrid, correspond, jumped, refusal, token_anchors
 from vln_ros.reuse.refusal import Refusal
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
 
 TOLERANCE = 0.05
 
@@ -26,56 +24,52 @@ def frame_of(depth_m, optical=None, index=0):
     return Frame(index, index, rgb, depth_m.astype(np.float32), camera, optical, optical)
 
 
-def first_hits(scene, origins, ways):
-    """Distance along each ray, in lengths of its direction, by the renderer's own scene."""
-    hits = scene.renderer._scene.run(
-        np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(ways, np.float32), output=1
-    )
-    return np.where(hits["primID"] < 0, np.inf, hits["tfar"].astype(np.float64))
-
-
 @pytest.mark.parametrize(
     ("seed", "pitch_down_deg", "spread_m"), [(0, 0, 0.3), (1, 15, 0.8), (2, -10, 2.0), (3, 25, 3.0)]
 )
 def test_against_the_rays_of_the_embedded_world(seed, pitch_down_deg, spread_m):
     """Within half a token, and nothing accepted that a wall or an object hides from the source."""
-    grid = TokenGrid(17, 23)
     camera = CameraModel.from_hfov(320, 240, math.radians(79))
-    mount = base_from_optical(0.05, 0.02, 1.25, pitch_down_rad=math.radians(pitch_down_deg))
-    scene = Scene(scene_id(seed), AGENT_RADIUS_M)
-    rng = np.random.default_rng(seed)
-    checked = occluded = 0
+    truths = []
+    for view in random_views(
+        seed, 8, camera, pitch_down_rad=math.radians(pitch_down_deg), spread_m=spread_m, spread_rad=0.3
+    ):
+        found = correspond(view.new, [view.old], TokenGrid(17, 23), depth_tolerance=TOLERANCE)
+        truths.append(hold_against_rays(view, found))
+    errors = np.concatenate([t.error for t in truths])
+    assert len(errors) > 90
+    assert (errors <= 0.5).mean() >= 0.99
+    assert not any(t.hidden.any() for t in truths)
+    assert sum(t.occluded for t in truths) > 0
 
-    def look(index, x_m, y_m, yaw_rad):
-        base = Pose.planar(x_m, y_m, yaw_rad)
-        rgb, depth_m = scene.renderer.render(camera, base @ mount)
-        return Frame(index, index, rgb, depth_m, camera, base, base @ mount)
 
-    for k in range(8):
-        x0, y0, x1, y1 = scene.flat.rooms[k % len(scene.flat.rooms)].inner
-        start = scene.walkable.nearest(rng.uniform((x0, y0), (x1, y1)))
-        end = scene.walkable.nearest(start + rng.normal(0.0, spread_m, 2))
-        yaw = rng.uniform(-3.0, 3.0)
-        old, new = look(0, *start, yaw), look(1, *end, yaw + rng.normal(0.0, 0.3))
-        found = correspond(new, [old], grid, depth_tolerance=TOLERANCE)
-        tokens = np.flatnonzero(found.found)
-        occluded += found.counts()[Fate.OCCLUDED]
-        pixel = found.anchors.pixel[tokens]
-        optical = [(pixel[:, 0] - camera.cx) / camera.fx, (pixel[:, 1] - camera.cy) / camera.fy]
-        ways = np.stack([*optical, np.ones(len(tokens))], 1) @ new.odom_from_optical.rotation.T
-        eye = np.broadcast_to(new.odom_from_optical.position, ways.shape)
-        points = eye + ways * first_hits(scene, eye, ways)[:, None]
-        seen = old.odom_from_optical.inverse().transform(points)
-        lens, middle = np.array([camera.fx, camera.fy]), np.array([camera.cx, camera.cy])
-        there = lens * seen[:, :2] / seen[:, 2:] + middle
-        true = grid.middles()[tokens] + (there - pixel) * grid.per_pixel(camera)
-        said = grid.middles()[found.token[tokens]] + found.offset[tokens]
-        assert (np.hypot(*(true - said).T) <= 0.5).mean() >= 0.99 if len(tokens) else True
-        old_eye = np.broadcast_to(old.odom_from_optical.position, points.shape)
-        assert (first_hits(scene, old_eye, points - old_eye) > 1.0 - 2 * TOLERANCE).all()
-        checked += len(tokens)
-    assert checked > 90
-    assert occluded > 0
+def test_the_truth_finds_what_is_wrong():
+    """Correspondences one token to the right are wrong, and those without an occlusion test are hidden."""
+    camera = CameraModel.from_hfov(160, 120, math.radians(79))
+    hidden = 0
+    for view in random_views(0, 6, camera, pitch_down_rad=0.0, spread_m=1.0, spread_rad=0.3):
+        found = correspond(view.new, [view.old], TokenGrid(9, 12), depth_tolerance=TOLERANCE)
+        shifted = replace(found, offset=found.offset + np.array([1.0, 0.0]))
+        assert hold_against_rays(view, shifted).error == pytest.approx(1.0, abs=1e-3)
+        blind = replace(view.old, depth_m=np.zeros_like(view.old.depth_m))
+        everywhere = through_walls(view.new, blind, found)
+        hidden += int(hold_against_rays(view, everywhere).hidden.sum())
+    assert hidden > 0
+
+
+def through_walls(frame, source, found):
+    """All tokens that the source's camera would show if nothing stood in the way."""
+    camera = frame.camera
+    z = found.anchors.depth_m
+    lens, middle = np.array([camera.fx, camera.fy]), np.array([camera.cx, camera.cy])
+    points = np.concatenate([(found.anchors.pixel - middle) / lens * z[:, None], z[:, None]], 1)
+    seen = (source.odom_from_optical.inverse() @ frame.odom_from_optical).transform(points)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pixel = lens * seen[:, :2] / seen[:, 2:] + middle
+    inside = (
+        (z > 0) & (seen[:, 2] > 0.05) & (pixel > 0).all(1) & (pixel < [camera.width, camera.height]).all(1)
+    )
+    return replace(found, source=np.where(inside, 0, -1), token=np.where(inside, 0, -1))
 
 
 def slowly(frame, source, grid):

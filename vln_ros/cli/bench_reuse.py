@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.config import ConfigError, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
@@ -25,17 +24,26 @@ HELP = "What taking over keys and values of what was seen before saves, and wher
 SHARES = (0.3, 0.5, 0.7, 0.9)
 GRIDS = {391: (17, 23), 1200: (30, 40)}
 GAPS = (1, 3, 5, 10, 20, 40)
+EVERY = 5
+REUSES = (1, 10, 30, 100)
 MOTIONS = ("static", "pan", "forward", "orbit", "teleport", "moving object")
-PARTS = ("prefill", "behind", "motions")
+SIZES = ((640, 480), (224, 224))
+TOWER = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048}
+"""Vision tower of the released 3B checkpoint."""
+PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions")
 _COLOURS = {"reused": (60, 200, 90), "refreshed": (240, 170, 40), "new": (220, 60, 60)}
+_LEGEND_PX = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts (default: all)")
-    parser.add_argument("--checkpoint", default="", help="of the motions (default: a small random one)")
+    parser.add_argument(
+        "--checkpoint", default="shipped:tiny", help="of features, windows and motions (default: %(default)s)"
+    )
     parser.add_argument("--profile", default="tiny", help="of the motions (default: %(default)s)")
     parser.add_argument("--bag", type=Path, default=None, help="also this recording (rosbag2)")
     parser.add_argument("--frames", type=int, default=12, help="per motion (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=12, help="of frames per flat (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of every timing (default: %(default)s)")
     parser.add_argument("--min-similarity", type=float, default=ReuseConfig().min_similarity)
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
@@ -43,27 +51,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.frames < 2 or options.repeats < 1:
-        raise ConfigError("--frames must be at least 2 and --repeats at least 1")
+    if options.frames < 2 or options.repeats < 1 or options.pairs < 1:
+        raise ConfigError("--frames must be at least 2, --pairs and --repeats at least 1")
     import torch
+    from tqdm import tqdm
+
+    from vln_ros.engine.model import load_model
+    from vln_ros.engine.reuse_bench import measure_behind, measure_drift
+    from vln_ros.reuse.geometry import TokenGrid
 
     torch.set_num_threads(1)  # then processor time is time, whatever else runs
-    figures: dict[str, Any] = {}
-    if "prefill" in options.only:
-        figures["prefill"] = _prefill(options.repeats)
-    if "behind" in options.only:
-        figures["behind"] = _behind()
-    if "motions" in options.only:
-        with tempfile.TemporaryDirectory() as name:
-            model = _model(options.checkpoint, Path(name))
-        figures["motions"] = []
-        for motion in MOTIONS:
-            frames = motion_frames(motion, options.frames)
-            figures["motions"].append(_run_both(model, options, motion, frames))
-        if options.bag is not None:
-            frames = bag_frames(options.bag)
-            figures["recording"] = _recording(model, frames, options.min_similarity)
-            figures["motions"].append(_run_both(model, options, "recording", frames[::5][: options.frames]))
+    work: dict[str, Callable[[], Any]] = {}
+    if {"features", "windows", "motions"} & set(options.only):
+        from vln_ros.cli.bench_frames import bag_frames
+
+        model = load_model(
+            options.checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none"
+        )
+        frames = [] if options.bag is None else bag_frames(options.bag)
+        work["features"] = lambda: _features(model, frames, options.pairs)
+        work["windows"] = lambda: _windows(model, frames, options)
+        work["motions"] = lambda: _motions(model, frames, options)
+    work["geometry"] = lambda: _geometry(options.pairs)
+    work["prefill"] = lambda: _prefill(options.repeats)
+    work["behind"] = lambda: [asdict(f) for f in measure_behind(_network(), TokenGrid(17, 23), SHARES)]
+    work["drift"] = lambda: [asdict(f) for f in measure_drift(_network(), REUSES, 64)]
+    figures = {name: work[name]() for name in tqdm([p for p in PARTS if p in options.only], disable=None)}
+    if options.bag is not None and "motions" in options.only:
+        figures["recording"] = _recording(model, frames, options.min_similarity)
     print(section(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
@@ -76,6 +91,56 @@ def section(figures: dict[str, Any]) -> str:
 
     parts: list[str] = []
     rows: list[tuple[str, ...]]
+    if "geometry" in figures:
+        rows = [
+            (
+                f["views"], str(f["accepted"]), str(f["off"]), f"{f['worst_tokens']:.4f}",
+                str(f["hidden"]), str(f["occluded"]), f"{f['ms']:.1f}",
+            )
+            for f in figures["geometry"]
+        ]  # fmt: skip
+        head: tuple[str, ...] = (
+            "pairs of views", "accepted", "off by over half a token", "worst (tokens)",
+            "accepted though hidden", "rejected as hidden", "ms",
+        )  # fmt: skip
+        parts.append(
+            "Correspondences in the embedded flats against rays of the scene, 640x480, 391 tokens:\n\n"
+            + table(head, rows)
+        )
+    if "features" in figures:
+        rows = [
+            (
+                f["of"], "{}x{}".format(*f["size"]), f["feature"], f"{f['error']:.3f}",
+                f"{f['unsearched']:.3f}", "-" if math.isnan(f["rank"]) else f"{f['rank']:.2f}",
+                f"{f['make_ms']:.1f}",
+            )
+            for f in figures["features"]
+        ]  # fmt: skip
+        head = (
+            "frames", "size", "compared", "error", "without search", "rank correlation with the error",
+            "ms per frame",
+        )  # fmt: skip
+        parts.append(
+            "Relative error of keys and values taken over, best half of the tokens by each feature (all "
+            "tokens where none is compared):\n\n" + table(head, rows)
+        )
+    if "windows" in figures:
+        tower = figures["windows"]["tower"]
+        rows = [
+            (
+                f["motion"], f"{f['whole']}/{f['frames']}", f"{f['untouched']:.0%}", f"{f['nearly']:.0%}",
+                f"{f['saved']:.1%}",
+            )
+            for f in figures["windows"]["motions"]
+        ]  # fmt: skip
+        head = ("motion", "equal", "in untouched windows", "nearly", "of the tower's time")
+        parts.append(
+            "Vision tower of the 3B checkpoint at 640x480, one core: a layer with windows "
+            f"{tower['window_s']:.2f} s, one without {tower['full_s']:.2f} s; {tower['before_full']:.0%} of "
+            "the time lies before the first one without, where untouched windows could be taken over "
+            "exactly. "
+            "In frames that are not equal as a whole:\n\n" + table(head, rows)
+        )
     if "prefill" in figures:
         rows = [
             (
@@ -91,20 +156,31 @@ def section(figures: dict[str, Any]) -> str:
         )
     if "behind" in figures:
         rows = [
-            (f"{f['share']:.0%}", f"{f['rotated']:.3f}", f"{f['unrotated']:.3f}") for f in figures["behind"]
+            (f"{f['share']:.0%}", f"{f['own']:.1e}", f"{f['rotated']:.3f}", f"{f['unrotated']:.3f}")
+            for f in figures["behind"]
         ]
         parts.append(
-            "The same picture appended behind itself, relative error of a question's states:\n\n"
-            + table(("reused", "re-rotated", "not rotated"), rows)
+            "The same picture again, relative error of a question's states:\n\n"
+            + table(("reused", "in its own slots", "behind itself, re-rotated", "not rotated"), rows)
+        )
+    if "drift" in figures:
+        rows = [(str(f["reuses"]), f"{f['once']:.2%}", f"{f['stepwise']:.2%}") for f in figures["drift"]]
+        parts.append(
+            "Keys in bfloat16 handed on so often, relative error against one exact turn:\n\n"
+            + table(("times", "turned once, from the original", "step by step"), rows)
         )
     if "recording" in figures:
         rows = [
-            (str(f["gap"]), f"{f['found']:.1%}", f"{f['alike']:.1%}", f"{f['drift']:.2f}")
+            (
+                str(f["gap"]), f"{f['found']:.1%}", f"{f['of_four']:.1%}", f"{f['alike']:.1%}",
+                f"{f['drift']:.2f}", f"{f['ms']:.1f}",
+            )
             for f in figures["recording"]
-        ]
+        ]  # fmt: skip
+        head = ("gap", "valid", "of four", "and alike", "drift (tokens)", "ms")
         parts.append(
-            "Recording, tokens found in the frame so much earlier:\n\n"
-            + table(("gap", "valid", "and alike", "drift (tokens)"), rows)
+            "Recording, tokens found in the frame so much earlier, and in the best of four so far apart:\n\n"
+            + table(head, rows)
         )
     if "motions" in figures:
         rows = [
@@ -120,24 +196,99 @@ def section(figures: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def _geometry(pairs: int) -> list[dict[str, Any]]:
+    """Near and far pairs, level and tilted cameras."""
+    import time
+
+    from tqdm import tqdm
+
+    from vln_ros.cli.bench_frames import hold_against_rays, random_views
+    from vln_ros.datatypes import CameraModel
+    from vln_ros.reuse.geometry import TokenGrid, correspond
+
+    camera, grid = CameraModel.from_hfov(640, 480, math.radians(79.0)), TokenGrid(*GRIDS[391])
+    figures = []
+    for seed, (pitch_deg, spread_m) in enumerate(((0.0, 0.3), (15.0, 0.6), (-10.0, 1.0), (25.0, 3.0))):
+        views = random_views(
+            seed, pairs, camera, pitch_down_rad=math.radians(pitch_deg), spread_m=spread_m, spread_rad=0.4
+        )
+        truths, spent_s = [], []
+        for view in tqdm(views, total=pairs, desc=f"flat {seed}", disable=None, leave=False):
+            begun = time.process_time()
+            found = correspond(view.new, [view.old], grid, depth_tolerance=ReuseConfig().depth_tolerance)
+            spent_s.append(time.process_time() - begun)
+            truths.append(hold_against_rays(view, found))
+        errors = np.concatenate([t.error for t in truths])
+        figures.append(
+            {
+                "views": f"flat {seed}, {spread_m} m apart, camera {pitch_deg:+.0f} deg",
+                "accepted": len(errors),
+                "off": int((errors > 0.5).sum()),
+                "worst_tokens": float(errors.max(initial=0.0)),
+                "hidden": int(sum(t.hidden.sum() for t in truths)),
+                "occluded": sum(t.occluded for t in truths),
+                "ms": float(np.median(spent_s)) * 1e3,
+            }
+        )
+    return figures
+
+
+def _features(model: LoadedModel, recorded: Sequence[Frame], pairs: int) -> list[dict[str, Any]]:
+    from vln_ros.cli.bench_frames import moves
+    from vln_ros.engine.reuse_features import measure_features
+
+    shown = {"flats": moves(pairs)}
+    if recorded:
+        step = max(1, (len(recorded) - EVERY) // pairs)
+        shown["recording"] = [
+            (recorded[i], recorded[i + EVERY]) for i in range(0, len(recorded) - EVERY, step)
+        ]
+    return [
+        {"of": name, **asdict(f)}
+        for name, own in shown.items()
+        for size in SIZES
+        for f in measure_features(model, own, size)
+    ]
+
+
+def _windows(model: LoadedModel, recorded: Sequence[Frame], options: argparse.Namespace) -> dict[str, Any]:
+    from vln_ros.cli.bench_frames import motion_frames
+    from vln_ros.engine.reuse_features import compare_windows, time_tower
+
+    tower = time_tower(TOWER, SIZES[0], options.repeats)
+    shown = {motion: motion_frames(motion, options.frames) for motion in MOTIONS}
+    if recorded:
+        shown["recording"] = list(recorded)
+    motions = [
+        asdict(compare_windows(model, name, frames, SIZES[0], tower.before_full))
+        for name, frames in shown.items()
+    ]
+    return {"tower": asdict(tower), "motions": motions}
+
+
+def _motions(
+    model: LoadedModel, recorded: Sequence[Frame], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    from vln_ros.cli.bench_frames import motion_frames
+
+    shown = {motion: motion_frames(motion, options.frames) for motion in MOTIONS}
+    if recorded:
+        shown["recording"] = list(recorded[::EVERY][: options.frames])
+    return [_run_both(model, options, name, frames) for name, frames in shown.items()]
+
+
 def _prefill(repeats: int) -> list[dict[str, Any]]:
+    from vln_ros.cli.bench_frames import motion_frames
     from vln_ros.engine.reuse_bench import measure_prefill
     from vln_ros.reuse.geometry import TokenGrid
 
-    first, *_, last = motion_frames("pan", 2)
+    first, last = motion_frames("pan", 2)
     network = _network()
     return [
         asdict(f)
         for grid in GRIDS.values()
         for f in measure_prefill(network, TokenGrid(*grid), SHARES, (first, last), repeats)
     ]
-
-
-def _behind() -> list[dict[str, Any]]:
-    from vln_ros.engine.reuse_bench import measure_behind
-    from vln_ros.reuse.geometry import TokenGrid
-
-    return [asdict(f) for f in measure_behind(_network(), TokenGrid(17, 23), SHARES)]
 
 
 def _network() -> Any:
@@ -164,108 +315,11 @@ def _network() -> Any:
     return Qwen2_5_VLForConditionalGeneration(config).eval().requires_grad_(False)
 
 
-def _model(checkpoint: str, folder: Path) -> LoadedModel:
-    from vln_ros.engine.model import load_model
-    from vln_ros.engine.tiny import build_tiny
-
-    if not checkpoint:
-        checkpoint = str(folder / "checkpoint")
-        build_tiny(Path(checkpoint), TinyConfig())
-    return load_model(checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none")
-
-
-def motion_frames(motion: str, count: int) -> list[Frame]:
-    """A generated motion through the first flat, 640x480 with depth and exact poses."""
-    from vln_ros.axes import base_from_optical
-    from vln_ros.datatypes import CameraModel, Frame, Pose
-    from vln_ros.sim.embedded import Scene
-    from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
-
-    camera, mount = CameraModel.from_hfov(640, 480, math.radians(79.0)), base_from_optical(0.0, 0.0, 1.25)
-    scene = Scene(scene_id(0), AGENT_RADIUS_M)
-    x0, y0, x1, y1 = max((r.inner for r in scene.flat.rooms), key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))
-    x, y = (float(v) for v in scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2])))
-    frames = []
-    for index in range(count):
-        pose = Pose.planar(x, y, 0.0)
-        match motion:
-            case "pan":
-                pose = Pose.planar(x, y, math.radians(15.0) * index)
-            case "forward":
-                pose = Pose.planar(x + 0.1 * index, y, 0.0)
-            case "orbit":
-                turn = math.radians(6.0) * index
-                pose = Pose.planar(x - math.cos(turn), y - math.sin(turn), turn)
-            case "teleport":
-                pose = Pose.planar(x + 3.0 * (index % 2), y, math.pi * (index % 2))
-        rgb, depth_m = scene.renderer.render(camera, pose @ mount)
-        if motion == "moving object":  # a red plate of 120 x 160 pixels, 0.8 m ahead, comes from the left
-            left = 40 * index
-            near = depth_m[160:320, left : left + 120]
-            hidden = (near == 0) | (near > 0.8)
-            rgb[160:320, left : left + 120][hidden] = (200, 30, 30)
-            near[hidden] = 0.8
-        frames.append(Frame(index, index * 500_000_000, rgb, depth_m, camera, pose, pose @ mount))
-    return frames
-
-
-def bag_frames(path: Path) -> list[Frame]:
-    """The frames of a recording that have colour, depth and pose of one stamp."""
-    from vln_ros.axes import base_from_optical
-    from vln_ros.cli.replay import BASE_FRAME, OPTICAL_FRAME
-    from vln_ros.datatypes import CameraModel, Frame
-    from vln_ros.ros.bag import Bag, BagTopics, Stream
-
-    try:
-        from nav_msgs.msg import Odometry
-        from rclpy.serialization import deserialize_message
-        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
-        from vln_ros.ros import convert
-    except ImportError as error:
-        raise ConfigError(f"--bag needs ROS's Python packages: {error}") from error
-    kinds = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
-    found: dict[Stream, dict[int, Any]] = {s: {} for s in Stream}
-    camera: CameraModel | None = None
-    with Bag(path, BagTopics()) as bag:
-        mount = bag.static_transform(BASE_FRAME, OPTICAL_FRAME) or base_from_optical(0.0, 0.0, 0.0)
-        types = {s: bag.connections[s].msgtype for s in (Stream.COLOR, Stream.DEPTH)}
-        for message in bag.messages():
-            match message.stream:
-                case Stream.CAMERA_INFO:
-                    camera = convert.camera_from_info(deserialize_message(message.data, CameraInfo))
-                    continue
-                case Stream.ODOMETRY:
-                    value = deserialize_message(message.data, Odometry)
-                case _:
-                    value = deserialize_message(message.data, kinds[types[message.stream]])
-            found[message.stream][convert.stamp_ns_from_time(value.header.stamp)] = value
-    if camera is None:
-        raise ConfigError(f"bag {path} has no camera_info")
-    stamps = sorted(set.intersection(*(set(found[s]) for s in found if s is not Stream.CAMERA_INFO)))
-    frames = []
-    for index, stamp in enumerate(stamps):
-        colour, depth = found[Stream.COLOR][stamp], found[Stream.DEPTH][stamp]
-        rgb = (
-            convert.rgb_from_compressed(colour)
-            if isinstance(colour, CompressedImage)
-            else convert.rgb_from_image(colour)
-        )
-        depth_m = (
-            convert.depth_from_compressed(depth)
-            if isinstance(depth, CompressedImage)
-            else convert.depth_from_image(depth)
-        )
-        pose = convert.pose_from_odometry(found[Stream.ODOMETRY][stamp])
-        frames.append(Frame(index, stamp, rgb, depth_m, camera, pose, pose @ mount))
-    return frames
-
-
 def _recording(model: LoadedModel, frames: Sequence[Frame], least: float) -> list[dict[str, Any]]:
     from vln_ros.engine.reuse_bench import measure_gaps
 
     gaps = [g for g in GAPS if g < len(frames)]
-    return [asdict(f) for f in measure_gaps(model, frames, gaps, max(1, len(frames) // 10), least)]
+    return [asdict(f) for f in measure_gaps(model, frames, gaps, EVERY, least)]
 
 
 def _run_both(
@@ -329,7 +383,7 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
         raise ConfigError(f"{len(plan.slot)} tokens do not make a picture of {width}x{height}")
     sights = plan.source[plan.source > 0]
     source = int(np.bincount(sights).argmax()) if len(sights) else 0
-    canvas = Picture.new("RGB", (2 * width + 8, height), "white")
+    canvas = Picture.new("RGB", (2 * width + 8, height + _LEGEND_PX), "white")
     canvas.paste(Picture.fromarray(new.rgb), (0, 0))
     if source:
         canvas.paste(Picture.fromarray(frames[source - 1].rgb), (width + 8, 0))
@@ -345,4 +399,10 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
             left = width + 8 + column * width / columns
             box = [left, row * height / rows, left + width / columns - 1, (row + 1) * height / rows - 1]
             draw.rectangle(box, outline=(*colour, 200))
+    for index, (name, colour) in enumerate(_COLOURS.items()):
+        left, count = 8 + 160 * index, int((plan.label == Label[name.upper()]).sum())
+        draw.rectangle([left, height + 6, left + 12, height + 18], fill=colour)
+        draw.text((left + 18, height + 5), f"{name}: {count} of {len(plan.label)}", fill="black")
+    text = f"source {source} of {len(frames)} frames" if source else f"no source: {plan.reason}"
+    draw.text((width + 16, height + 5), text, fill="black")
     canvas.save(path)

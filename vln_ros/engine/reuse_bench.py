@@ -22,6 +22,8 @@ from vln_ros.reuse.geometry import TokenGrid, correspond
 from vln_ros.reuse.similarity import refine, unit
 
 _BEFORE = 32
+_FRAME_POSITIONS = 35
+"""By how much positions advance with a frame of 640x480 and its text."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,15 @@ def _plan_s(pair: tuple[Frame, Frame], grid: TokenGrid, features: torch.Tensor) 
 
 @dataclass(frozen=True)
 class BehindFigures:
-    """The same picture behind itself: relative error of the states of a question behind both."""
+    """The same picture once more, partly taken over: relative error of the states of a question behind it.
+
+    Attributes:
+        own: in its own slots, rolled back and pushed again: exact.
+        rotated, unrotated: behind itself, keys turned to their new place or not: an approximation.
+    """
 
     share: float
+    own: float
     rotated: float
     unrotated: float
 
@@ -154,22 +162,99 @@ def measure_behind(
         assert session.timeline.tokens == base + n + 2
         return session.push([Text(tuple(range(60, 68)))])
 
-    full = answer(0.0, True)
+    def in_place(share: float) -> torch.Tensor:
+        session = Session(network, block_tokens=4096)
+        session.push([Text(tuple(range(10, 10 + _BEFORE)))])
+        before = session.snapshot()
+        session.push(picture)
+        session.rollback(before)
+        taken = order[: round(share * n)]
+        sources = torch.full((n + 2,), -1)
+        sources[1 + taken] = _BEFORE + 1 + taken
+        push_sparse(session, picture, sources)
+        return session.push([Text(tuple(range(60, 68)))])
 
-    def error(share: float, rotate: bool) -> float:
-        return float((answer(share, rotate) - full).norm() / full.norm())
+    full, alone = answer(0.0, True), in_place(0.0)
 
-    return [BehindFigures(s, error(s, True), error(s, False)) for s in shares]
+    def error(states: torch.Tensor, right: torch.Tensor) -> float:
+        return float((states - right).norm() / right.norm())
+
+    return [
+        BehindFigures(
+            s,
+            error(in_place(s), alone),
+            error(answer(s, True), full),
+            error(answer(s, False), full),
+        )
+        for s in shares
+    ]
+
+
+@dataclass(frozen=True)
+class DriftFigures:
+    """Keys in bfloat16 that were handed on so often: relative error against one exact turn of the first.
+
+    Attributes:
+        once: turned from the original each time, as it is done.
+        stepwise: turned from where they were.
+    """
+
+    reuses: int
+    once: float
+    stepwise: float
+
+
+def measure_drift(
+    network: Qwen2_5_VLForConditionalGeneration, reuses: Sequence[int], tokens: int
+) -> list[DriftFigures]:
+    """Keys of all layers, moved on by a frame's positions again and again."""
+    once, stepwise = (_drift(network, reuses, tokens, keep) for keep in (True, False))
+    return [DriftFigures(*row) for row in zip(reuses, once, stepwise, strict=True)]
+
+
+def _drift(
+    network: Qwen2_5_VLForConditionalGeneration, reuses: Sequence[int], tokens: int, keep: bool
+) -> list[float]:
+    session = Session(network, block_tokens=4096, keep_original_keys=keep)
+    session.push([Text(tuple(range(10, 10 + tokens)))])
+    cache = session.cache
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys.bfloat16(), layer.values.bfloat16()
+        layer.original_keys = layer.keys.clone() if keep else None
+    first, positions = (
+        [layer.keys[:, :, :tokens].float() for layer in cache.layers],
+        cache.positions[:, :tokens],
+    )
+    slots, errors = torch.arange(tokens), []
+    for count in range(1, max(reuses) + 1):
+        target = torch.arange(cache.length, cache.length + tokens)
+        cache.copy_rotated(slots, target, cache.positions[:, slots] + _FRAME_POSITIONS)
+        slots = target
+        if count in reuses:
+            delta = cache.positions[:, slots] - positions
+            right = torch.stack([cache.rotated(keys, delta) for keys in first])
+            moved = torch.stack([layer.keys[:, :, slots].float() for layer in cache.layers])
+            errors.append(float((moved - right).norm() / right.norm()))
+    return errors
 
 
 @dataclass(frozen=True)
 class GapFigures:
-    """Frames compared with one frame earlier: mean share of tokens with a valid correspondence."""
+    """Frames compared with one frame earlier: mean share of tokens with a valid correspondence.
+
+    Attributes:
+        of_four: the same with the best of up to four earlier frames, ``gap`` apart.
+        alike: share of the tokens that are valid and look alike.
+        drift: how far off the most alike neighbours are in the mean, in tokens, median.
+        ms: processor time of the geometry with one source, median.
+    """
 
     gap: int
     found: float
+    of_four: float
     alike: float
     drift: float
+    ms: float
 
 
 def measure_gaps(
@@ -191,10 +276,15 @@ def measure_gaps(
 
     figures = []
     for gap in gaps:
-        found_shares, alike_shares, drifts = [], [], []
+        found_shares, four_shares, alike_shares, drifts, spent_s = [], [], [], [], []
         for index in range(max(gaps), len(frames), every):
             new, grid = look(index)
+            begun = time.process_time()
             found = correspond(frames[index], [frames[index - gap]], grid, depth_tolerance=0.05)
+            spent_s.append(time.process_time() - begun)
+            earlier = [frames[i] for i in range(index - gap, max(-1, index - 4 * gap - 1), -gap)]
+            best = correspond(frames[index], earlier, grid, depth_tolerance=0.05)
+            four_shares.append(float(best.found.mean()))
             match = refine(new, [look(index - gap)[0]], found, 1)
             found_shares.append(float(found.found.mean()))
             alike_shares.append(float((match.similarity[found.found] >= least).sum() / grid.count))
@@ -203,8 +293,10 @@ def measure_gaps(
             GapFigures(
                 gap,
                 float(np.mean(found_shares)),
+                float(np.mean(four_shares)),
                 float(np.mean(alike_shares)),
                 float(np.nanmedian(drifts)) if not np.isnan(drifts).all() else float("nan"),
+                float(np.median(spent_s)) * 1e3,
             )
         )
     return figures

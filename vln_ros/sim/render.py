@@ -63,6 +63,12 @@ class Renderer:
             self._rays = camera, np.stack([x, y, np.ones_like(x)], 1).astype(np.float32)
         return self._rays[1]
 
+    def first_hits(self, origin: Float64Array, ways: Float64Array) -> Float64Array:
+        """How far rays from ``origin`` ``[3]`` get, in lengths of their ``ways`` ``[n, 3]``; or inf."""
+        origins = np.broadcast_to(origin.astype(np.float32), ways.shape)
+        hits = self._scene.run(np.ascontiguousarray(origins), ways.astype(np.float32), output=1)
+        return np.where(hits["primID"] < 0, np.inf, hits["tfar"].astype(np.float64))
+
     def render(self, camera: CameraModel, world_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
         """One image.
 
