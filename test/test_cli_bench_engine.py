@@ -186,22 +186,26 @@ def options(*arguments):
 @pytest.mark.slow
 def test_command_writes_tables_json_and_plots(checkpoint, tmp_path: Path, capsys):
     arguments = ["--checkpoint", checkpoint, "--quick", "--frames", "9", "--shapes"]
-    outputs = ["--json", str(tmp_path / "e.json"), "--plots", str(tmp_path / "plots")]
-    assert bench_engine.run(options(*arguments, *outputs)) == 0
+    assert bench_engine.run(options(*arguments, "--json", str(tmp_path / "e.json"))) == 0
     said = capsys.readouterr().out
     for name in bench_engine.SECTIONS:
         assert f"== {name}" in said
     figures = json.loads((tmp_path / "e.json").read_text())
-    assert set(figures) == {"machine", *bench_engine.SECTIONS}
+    assert set(figures) == {"network", *bench_engine.SECTIONS}
     assert all(figures["forwards"]["same_queues"].values()) and figures["batch"]["same_queues"]
-    assert np.isfinite(figures["flat"]["ratios"]["frame_s"])
+    assert np.isfinite(figures["flat"]["rows"]["frame_s"]["ratio"])
+    text = bench_engine.section(figures)
+    for part in bench_engine.SECTIONS.values():
+        assert f"### {part.title}" in text
+    assert "identical" in text and "NOT identical" not in text and "| `window_reset` |" in text
+    bench_engine.plot(figures, tmp_path / "plots")
     assert {p.stem for p in (tmp_path / "plots").iterdir()} == set(bench_engine.SECTIONS)
 
 
 def test_one_section_can_be_chosen(checkpoint, capsys):
     assert bench_engine.run(options("--checkpoint", checkpoint, "--quick", "--only", "batch")) == 0
     said = capsys.readouterr().out
-    assert "== batch" in said and "== flat" not in said and "identical" in said and "torch" in said
+    assert "== batch" in said and "== flat" not in said and "identical" in said and "M parameters" in said
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--frames", "3"), ("--token-budget", "1")])

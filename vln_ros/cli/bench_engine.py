@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -18,11 +16,10 @@ import numpy as np
 from vln_ros.config import ConfigError, TinyConfig
 
 if TYPE_CHECKING:
-    from vln_ros.engine.engine_bench import Batch, ContextCost, DecodingCost, Flat
     from vln_ros.engine.model import LoadedModel
-    from vln_ros.engine.roofline import Peak
-    from vln_ros.engine.stage_bench import NativeDecision, StagedDecision
+    from vln_ros.engine.stage_bench import StagedDecision
 
+TITLE = "The engine"
 HELP = "the engine's figures: flat cost, batches, ways to decode, context strategies, stages and roofline"
 TINY_SEED = 6
 """Of the random checkpoint: with it, many of the queues that are said have four actions."""
@@ -60,16 +57,17 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A section's result.
+class Section:
+    """A part of the bench.
 
     Attributes:
-        text: for people; ``figures``: for JSON; ``plot``: draws into a folder.
+        measure: gives its figures, for JSON; ``text``: of them, in Markdown; ``plot``: draws them to a file.
     """
 
-    text: str
-    figures: object
-    plot: Callable[[Path], None] | None
+    title: str
+    measure: Callable[[Setup], Any]
+    text: Callable[[Any], str]
+    plot: Callable[[Any, Path], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +92,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="to try the command: too small to mean anything")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots (PNG)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,145 +110,172 @@ def run(args: argparse.Namespace) -> int:
         model = load_model(
             checkpoint, device=args.device, dtype=args.dtype, attention="sdpa", quantisation="none"
         )
-        machine = _machine(model, args.checkpoint)
-        print("\n".join(f"{key}: {value}" for key, value in machine.items()))
+        figures: dict[str, Any] = {"network": _network(model, args.checkpoint)}
+        print(figures["network"])
         setup = Setup(args, QUICK if args.quick else FULL, model, folder)
-        outcomes: dict[str, Outcome] = {}
         for name in args.only:
             start = time.perf_counter()
-            outcomes[name] = SECTIONS[name](setup)
-            print(f"\n== {name} ({time.perf_counter() - start:.0f} s)\n{outcomes[name].text}")
+            figures[name] = SECTIONS[name].measure(setup)
+            print(f"\n== {name} ({time.perf_counter() - start:.0f} s)\n{SECTIONS[name].text(figures[name])}")
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": machine, **{name: o.figures for name, o in outcomes.items()}}
         args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
-    if args.plots:
-        args.plots.mkdir(parents=True, exist_ok=True)
-        for outcome in outcomes.values():
-            if outcome.plot is not None:
-                outcome.plot(args.plots)
     return 0
 
 
-def _machine(model: LoadedModel, checkpoint: str | None) -> dict[str, str]:
+def section(figures: dict[str, Any]) -> str:
+    head = f"{figures['network']}. Medians, in brackets 5th to 95th percentile. Each section alone: `--only`."
+    parts = [
+        f"### {s.title}\n\n{s.text(figures[name]).strip()}" for name, s in SECTIONS.items() if name in figures
+    ]
+    return "\n\n".join([head, *parts])
+
+
+def plot(figures: dict[str, Any], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in SECTIONS.items():
+        if name in figures:
+            part.plot(figures[name], folder / f"{name}.png")
+
+
+def _network(model: LoadedModel, checkpoint: str | None) -> str:
     import torch
-    import transformers
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
-        cpu = names[0] if names else cpu
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    return {
-        "machine": f"{platform.platform()}, {cpu}, {os.cpu_count()} cores, GPU: {gpu}",
-        "load before": ", ".join(f"{x:.1f}" for x in os.getloadavg()),
-        "versions": f"Python {platform.python_version()}, torch {torch.__version__} "
-        f"({torch.get_num_threads()} threads), transformers {transformers.__version__}",
-        "checkpoint": f"{checkpoint or f'tiny, random, seed {TINY_SEED}'} "
-        f"({sum(p.numel() for p in model.network.parameters()) / 1e6:.1f} M parameters, "
-        f"{model.dtype}, {model.device})",
-    }
+    return (
+        f"Checkpoint {checkpoint or f'tiny, random weights, seed {TINY_SEED}'}: "
+        f"{sum(p.numel() for p in model.network.parameters()) / 1e6:.1f} M parameters, "
+        f"{str(model.dtype).removeprefix('torch.')}, {model.device}, {torch.get_num_threads()} threads"
+    )
 
 
-def _spread(values: Sequence[float], scale: float = 1e3) -> str:
-    """``median (p5 to p95)``, in milliseconds if not said otherwise."""
-    p5, median, p95 = (float(x) * scale for x in np.percentile(values, [5, 50, 95]))
-    return f"{median:.1f} ({p5:.1f}-{p95:.1f})"
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    from vln_ros.engine.engine_bench import Spread
+
+    return asdict(Spread.of(values))
+
+
+def _cell(spread: dict[str, float], scale: float = 1e3) -> str:
+    """``median (p5 – p95)``, in milliseconds if not said otherwise."""
+    p5, median, p95 = (scale * spread[k] for k in ("p5", "median", "p95"))
+    return f"{median:.1f} ({p5:.1f} – {p95:.1f})"
 
 
 # -- flat ------------------------------------------------------------------------------------------
 
+FLAT_WITHIN = 0.1
+FLAT_LISTS = {
+    "frame_s": ("frame, wall clock [ms]", 1e3),
+    "cpu_s": ("frame, processor time [ms]", 1e3),
+    "resident_bytes": ("resident memory [MB]", 1e-6),
+    "cache_bytes": ("of it cache, allocated [MB]", 1e-6),
+}
+BY_TURNS = "by turns, wall clock [ms]"
+DRAWN_FRAMES = 200
 
-def _flat(setup: Setup) -> Outcome:
+
+def _flat(setup: Setup) -> dict[str, Any]:
     from vln_ros.engine.engine_bench import measure_flat
     from vln_ros.engine.profile import load_profile
 
-    options = setup.options
-    flat = measure_flat(setup.model, load_profile("tiny"), options.frames, options.token_budget)
-    part = min(100, options.frames // 3)
-    ratios = {name: flat.ratio(name) for name in FLAT_LISTS}
-    text = [
-        f"{options.frames} frames, each decided on, within {flat.token_budget} tokens: {flat.evicted} turns "
-        f"evicted, position {flat.next_position}",
-        f"{'':<22}{f'frames {part} to {2 * part}':>24}{f'last {part}':>24}{'ratio':>8}",
-    ]
-    for name, (label, scale) in FLAT_LISTS.items():
+    frames = setup.options.frames
+    flat = measure_flat(setup.model, load_profile("tiny"), frames, setup.options.token_budget)
+    part, every = min(100, frames // 3), -(-frames // DRAWN_FRAMES)
+    rows = {}
+    for name, (label, _) in FLAT_LISTS.items():
         values = getattr(flat, name)
-        early, late = values[part : 2 * part], values[-part:]
-        text.append(f"{label:<22}{_spread(early, scale):>24}{_spread(late, scale):>24}{ratios[name]:>8.3f}")
-    by_turns = f"{_spread(flat.young_s):>24}{_spread(flat.old_s):>24}{flat.paired_ratio:>8.3f}"
-    text.append(f"{'by turns, wall ms':<22}{by_turns}")
-    judged = {"by turns": flat.paired_ratio} | {FLAT_LISTS[n][0]: r for n, r in ratios.items()}
-    off = [name for name, ratio in judged.items() if abs(ratio - 1.0) > FLAT_WITHIN]
-    text += [
-        f"By turns: a new stream and the old one, {part} frames each, frame by frame, so that the "
-        "machine's load is the same for both.",
-        "Flat: all within 10 %." if not off else f"NOT within 10 %: {', '.join(off)}.",
+        early, late = _spread(values[part : 2 * part]), _spread(values[-part:])
+        rows[name] = {"label": label, "early": early, "late": late, "ratio": flat.ratio(name)}
+    turns = {"early": _spread(flat.young_s), "late": _spread(flat.old_s), "ratio": flat.paired_ratio}
+    return {
+        "frames": frames,
+        "part": part,
+        "token_budget": flat.token_budget,
+        "evicted": flat.evicted,
+        "rows": rows,
+        "by_turns": turns,
+        "every": every,
+        "drawn": {name: [float(f"{v:.4g}") for v in getattr(flat, name)[::every]] for name in FLAT_LISTS},
+    }
+
+
+def _flat_text(figures: Any) -> str:
+    from vln_ros.cli.bench_page import table
+
+    part = figures["part"]
+    named = {FLAT_LISTS[name]: row for name, row in figures["rows"].items()}
+    named[BY_TURNS, 1e3] = figures["by_turns"]
+    rows = [
+        (label, _cell(row["early"], scale), _cell(row["late"], scale), f"{row['ratio']:.2f}")
+        for (label, scale), row in named.items()
     ]
-    figures = {**asdict(flat), "ratios": ratios, "paired_ratio": flat.paired_ratio}
-    return Outcome("\n".join(text), figures, lambda folder: _plot_flat(flat, folder))
+    off = [label for (label, _), row in named.items() if abs(row["ratio"] - 1.0) > FLAT_WITHIN]
+    return (
+        f"{figures['frames']} frames of 16 tokens, each decided on, within {figures['token_budget']} tokens; "
+        f"{figures['evicted']} turns evicted.\n\n"
+        + table(("", f"frames {part} to {2 * part}", f"last {part}", "ratio"), rows)
+        + f"\nBy turns: afterwards a new stream and the old one, {part} frames each, frame by frame, so that "
+        "the machine's load is the same for both. "
+        + ("Flat: all within 10 %.\n" if not off else f"Not within 10 %: {'; '.join(off)}.\n")
+    )
 
 
-FLAT_WITHIN = 0.1
-FLAT_LISTS = {
-    "frame_s": ("frame, wall ms", 1e3),
-    "cpu_s": ("frame, processor ms", 1e3),
-    "resident_bytes": ("resident MB", 1e-6),
-    "cache_bytes": ("cache MB", 1e-6),
-}
-
-
-def _plot_flat(flat: Flat, folder: Path) -> None:
+def _plot_flat(figures: Any, path: Path) -> None:
     fig, axes = _figure(1, 2, (12, 4))
-    axes[0].plot(np.array(flat.frame_s) * 1e3, ".", markersize=2, alpha=0.5, label="wall clock")
-    axes[0].plot(np.array(flat.cpu_s) * 1e3, ".", markersize=2, alpha=0.5, label="processor")
-    axes[0].set(xlabel="frame", ylabel="take in and decide [ms]", ylim=(0, None))
-    axes[1].plot(np.array(flat.resident_bytes) / 1e6, label="process, resident")
-    axes[1].plot(np.array(flat.cache_bytes) / 1e6, label="cache, allocated")
-    axes[1].set(xlabel="frame", ylabel="memory [MB]", ylim=(0, None))
-    for ax in axes:
-        ax.legend()
-    _save(fig, folder / "flat.png")
+    drawn = figures["drawn"]
+    x = figures["every"] * np.arange(len(drawn["frame_s"]))
+    for ax, names in zip(axes, (("frame_s", "cpu_s"), ("resident_bytes", "cache_bytes")), strict=True):
+        for name in names:
+            label, scale = FLAT_LISTS[name]
+            ax.plot(x, np.array(drawn[name]) * scale, ".", markersize=3, label=label)
+        ax.set(xlabel="frame", ylim=(0, None))
+        ax.legend(loc="lower right")
+    _save(fig, path)
 
 
 # -- batch -----------------------------------------------------------------------------------------
 
 
-def _batch(setup: Setup) -> Outcome:
+def _batch(setup: Setup) -> dict[str, Any]:
     from vln_ros.engine.engine_bench import measure_batch
     from vln_ros.engine.profile import load_profile
 
     sizes = setup.sizes
     batch = measure_batch(setup.model, load_profile("tiny"), sizes.robots, sizes.rounds, sizes.repeats)
-    rates = {
-        way: [batch.robots / s for s in seconds]
-        for way, seconds in (("together", batch.together_s), ("one by one", batch.separate_s))
-    }
     gain = [a / b for a, b in zip(batch.separate_s, batch.together_s, strict=True)]
-    text = [
-        f"{batch.robots} robots on one model, {sizes.rounds} frames each, {sizes.repeats} repeats; "
-        "decisions per second, median (p5-p95):",
-        *(f"  {way:<12}{_spread(rate, 1.0)}" for way, rate in rates.items()),
-        f"  together is {_spread(gain, 1.0)} times as fast",
-        f"results {'identical' if batch.same_queues else 'NOT IDENTICAL'}; probabilities differ by at most "
-        f"{batch.probability_difference:.1e}",
-    ]
-    return Outcome("\n".join(text), asdict(batch), lambda folder: _plot_batch(batch, folder))
+    return {**asdict(batch), "rounds": sizes.rounds, "repeats": sizes.repeats, "gain": _spread(gain)}
 
 
-def _plot_batch(batch: Batch, folder: Path) -> None:
+def _rates(figures: Any) -> dict[str, list[float]]:
+    ways = {"together": figures["together_s"], "one by one": figures["separate_s"]}
+    return {way: [figures["robots"] / s for s in seconds] for way, seconds in ways.items()}
+
+
+def _batch_text(figures: Any) -> str:
+    from vln_ros.cli.bench_page import table
+
+    rows = [(way, _cell(_spread(rates), 1.0)) for way, rates in _rates(figures).items()]
+    return (
+        f"{figures['robots']} robots on one model, {figures['rounds']} frames each, {figures['repeats']} "
+        "repeats.\n\n"
+        + table(("", "decisions per second"), rows)
+        + f"\nTogether is {_cell(figures['gain'], 1.0)} times as fast. Queues "
+        f"{'identical' if figures['same_queues'] else 'NOT IDENTICAL'}, probabilities differ by at most "
+        f"{figures['probability_difference']:.1e}. Expect more where reading the weights is what takes the "
+        "time (a GPU).\n"
+    )
+
+
+def _plot_batch(figures: Any, path: Path) -> None:
     fig, (ax,) = _figure(1, 1, (5, 4))
-    pairs = [[batch.robots / s for s in x] for x in (batch.together_s, batch.separate_s)]
-    ax.boxplot(pairs, tick_labels=[f"{batch.robots} together", "one by one"])
+    rates = _rates(figures)
+    ax.boxplot(list(rates.values()), tick_labels=[f"{figures['robots']} robots, {way}" for way in rates])
     ax.set(ylabel="decisions per second", ylim=(0, None))
-    _save(fig, folder / "batch.png")
+    _save(fig, path)
 
 
 # -- forwards --------------------------------------------------------------------------------------
 
 
-def _forwards(setup: Setup) -> Outcome:
+def _forwards(setup: Setup) -> dict[str, Any]:
     from vln_ros.engine.engine_bench import DECODE_MODES, measure_decoding
     from vln_ros.engine.profile import load_profile
 
@@ -263,7 +287,6 @@ def _forwards(setup: Setup) -> Outcome:
     }
     slow = costs["tokens"]
     fours = [i for i, queue in enumerate(slow.queues) if len(queue) == 4]
-    every = range(sizes.decisions)
     same = {w: c.queues == slow.queues for w, c in costs.items() if w != "free"}
     apart = max(
         abs(a - b)
@@ -271,133 +294,155 @@ def _forwards(setup: Setup) -> Outcome:
         for x, y in zip(costs[way].probabilities, slow.probabilities, strict=True)
         for a, b in zip(x, y, strict=False)
     )
-    text = [
-        f"{sizes.decisions} decisions, sampled at {sizes.temperature}, frame and question prefilled in the "
-        f"decision; {len(fours)} of them have four actions, {len(set(slow.queues))} queues are different.",
-        f"{'way':<8}{'decisions':<12}{'forwards':>9}{'tokens':>8}{'MFLOP':>8}   ms, median (p5-p95)",
-    ]
+    rows = []
     for way, cost in costs.items():
         # What a random model says freely is no queue: its cost is that of as many tokens.
-        groups = (("four actions", fours), ("all", every)) if way != "free" else (("8 tokens", every),)
-        text += [_forwards_row(way, label, cost, rows) for label, rows in groups if rows]
-    verdict = "identical" if all(same.values()) else f"NOT IDENTICAL: {same}"
-    text.append(f"queues of tree, forced and tokens {verdict}; probabilities differ by at most {apart:.1e}")
-    figures = {"same_queues": same, "four_actions": fours, "ways": [asdict(c) for c in costs.values()]}
-    return Outcome("\n".join(text), figures, lambda folder: _plot_forwards(costs, fours, folder))
+        groups = {"four actions": fours, "all": list(range(sizes.decisions))}
+        for label, some in ({f"{QUEUE_TOKENS} tokens": groups["all"]} if way == "free" else groups).items():
+            if not some:
+                continue
+            seconds = [cost.seconds[i] for i in some]
+            counts = {
+                k: float(np.mean([getattr(cost, k)[i] for i in some]))
+                for k in ("forwards", "tokens", "flops")
+            }
+            rows.append({"way": way, "decisions": label, **counts, "seconds": seconds})
+    return {
+        "decisions": sizes.decisions,
+        "temperature": sizes.temperature,
+        "four_actions": len(fours),
+        "different_queues": len(set(slow.queues)),
+        "same_queues": same,
+        "probability_difference": apart,
+        "rows": rows,
+    }
 
 
-def _forwards_row(way: str, label: str, cost: DecodingCost, rows: Sequence[int]) -> str:
-    forwards, tokens, flops = (
-        float(np.mean([x[i] for i in rows])) for x in (cost.forwards, cost.tokens, cost.flops)
+def _forwards_text(figures: Any) -> str:
+    from vln_ros.cli.bench_page import table
+
+    rows = [
+        (f"`{r['way']}`", r["decisions"], f"{r['forwards']:.1f}", f"{r['tokens']:.0f}",
+         f"{r['flops'] / 1e6:.0f}", _cell(_spread(r["seconds"])))
+        for r in figures["rows"]
+    ]  # fmt: skip
+    different = [way for way, same in figures["same_queues"].items() if not same]
+    return (
+        f"{figures['decisions']} decisions, sampled at {figures['temperature']}, frame and question "
+        f"included; {figures['four_actions']} have four actions.\n\n"
+        + table(("way to decode", "decisions", "forwards", "query tokens", "decoder MFLOP", "ms"), rows)
+        + f"\nQueues of tree, forced and tokens are {'NOT ' if different else ''}identical"
+        f"{' (' + ', '.join(different) + ')' if different else ''}, {figures['different_queues']} different "
+        f"ones; probabilities differ by at most {figures['probability_difference']:.1e}. What a random "
+        "network says freely is no queue: that row is only the cost of as many tokens.\n"
     )
-    seconds = [cost.seconds[i] for i in rows]
-    return f"{way:<8}{label:<12}{forwards:>9.2f}{tokens:>8.1f}{flops / 1e6:>8.0f}   {_spread(seconds)}"
 
 
-def _plot_forwards(costs: dict[str, DecodingCost], fours: Sequence[int], folder: Path) -> None:
+def _plot_forwards(figures: Any, path: Path) -> None:
+    rows: dict[str, Any] = {}
+    for r in figures["rows"]:
+        rows.setdefault(r["way"], r)  # four actions, if there are any
+    ways = list(rows)
     fig, axes = _figure(1, 3, (13, 4))
-    rows = {way: fours if fours and way != "free" else range(len(c.seconds)) for way, c in costs.items()}
-    ways = list(costs)
-    axes[0].bar(ways, [float(np.mean([costs[w].forwards[i] for i in rows[w]])) for w in ways])
-    axes[1].bar(ways, [float(np.mean([costs[w].flops[i] for i in rows[w]])) / 1e6 for w in ways])
-    axes[2].boxplot([[costs[w].seconds[i] * 1e3 for i in rows[w]] for w in ways], tick_labels=ways)
+    axes[0].bar(ways, [r["forwards"] for r in rows.values()])
+    axes[1].bar(ways, [r["flops"] / 1e6 for r in rows.values()])
+    axes[2].boxplot([[1e3 * s for s in r["seconds"]] for r in rows.values()], tick_labels=ways)
     for ax, label in zip(axes, ("forwards", "decoder MFLOP", "ms"), strict=True):
         ax.set(ylabel=f"{label} per decision", ylim=(0, None))
-    _save(fig, folder / "forwards.png")
+    _save(fig, path)
 
 
 # -- contexts --------------------------------------------------------------------------------------
 
+ASKED = (4, 1)
+"""Frames per decision."""
 
-def _contexts(setup: Setup) -> Outcome:
-    from vln_ros.engine.engine_bench import STRATEGIES, measure_context, walk
+
+def _contexts(setup: Setup) -> dict[str, Any]:
+    from vln_ros.engine.engine_bench import STRATEGIES, ContextCost, measure_context, walk
     from vln_ros.engine.profile import ImageSpec, load_profile
 
-    sizes = setup.sizes
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
-    frames = list(walk(sizes.context_stream, (224, 224)))
-    costs: list[ContextCost] = []
+    frames = list(walk(setup.sizes.context_stream, (224, 224)))
     measure_context(setup.model, profile, "append", frames[:4], 1)  # warm up
-    for every in (4, 1):
-        costs += [measure_context(setup.model, profile, s, frames, every) for s in STRATEGIES]
-    text = [
-        f"{len(frames)} frames of 224x224 (64 tokens), the same for all; one decision per 4 frames and per "
-        "frame. Times: median (p5-p95).",
-        f"{'strategy':<15}{'every':>5}{'ms per frame':>22}{'ms per decision':>24}{'s in all':>9}"
-        f"{'tokens':>8}{'GFLOP/decision':>15}{'patches':>9}{'cache':>7}{'compression':>12}",
+
+    def row(cost: ContextCost) -> dict[str, Any]:
+        kept = ("strategy", "every", "tokens", "flops", "patches", "cached_tokens", "compression")
+        return {
+            **{name: getattr(cost, name) for name in kept},
+            "observe_s": _spread(cost.observe_s),
+            "decide_s": [float(f"{s:.4g}") for s in cost.decide_s],
+            "total_s": sum(cost.observe_s) + sum(cost.decide_s),
+        }
+
+    rows = [
+        row(measure_context(setup.model, profile, s, frames, every)) for every in ASKED for s in STRATEGIES
     ]
-    text += [_context_row(c) for c in costs]
-    for every in (4, 1):
-        some = [c for c in costs if c.every == every]
-        work, late = max(some, key=_flops), max(some, key=_decision_s)
-        total = min(some, key=_total_s)
-        batch, append = (next(c for c in some if c.strategy == s) for s in ("delayed_batch", "append"))
-        text.append(
-            f"Asked every {every}: most decoder work per decision: {work.strategy}; longest wait for one: "
-            f"{late.strategy}; least time in all: {total.strategy}. delayed_batch against append: "
-            f"wait {_decision_s(batch) / _decision_s(append):.1f}x, "
-            f"decoder work {_flops(batch) / _flops(append):.1f}x, "
-            f"patches {batch.patches / append.patches:.1f}x, "
-            f"time in all {_total_s(batch) / _total_s(append):.1f}x."
+    return {"frames": len(frames), "rows": rows}
+
+
+def _contexts_text(figures: Any) -> str:
+    from vln_ros.cli.bench_page import table
+
+    def flops(r: Any) -> float:
+        return float(r["flops"]) / len(r["decide_s"])
+
+    def late_s(r: Any) -> float:
+        return float(np.median(r["decide_s"]))
+
+    rows = [
+        (r["every"], f"`{r['strategy']}`", _cell(r["observe_s"]), _cell(_spread(r["decide_s"])),
+         f"{r['total_s']:.1f}", f"{r['tokens']:,}", f"{flops(r) / 1e9:.2f}", f"{r['patches']:,}",
+         f"{r['cached_tokens']:,}", "-" if r["compression"] is None else f"{r['compression']:.2f}")
+        for r in figures["rows"]
+    ]  # fmt: skip
+    columns = ("asked every", "strategy", "ms per frame", "ms per decision", "s in all", "tokens",
+               "GFLOP per decision", "patches", "largest cache", "compression")  # fmt: skip
+    text = (
+        f"{figures['frames']} frames of 224x224 (64 tokens), the same for all; history of 8 frames, reset "
+        "every 16 actions, delayed batch of 16 recent frames and up to 8 important ones.\n\n"
+    ) + table(columns, rows)
+    for every in ASKED:
+        some = {r["strategy"]: r for r in figures["rows"] if r["every"] == every}
+        batch, append = some["delayed_batch"], some["append"]
+        work, late = max(some, key=lambda s: flops(some[s])), max(some, key=lambda s: late_s(some[s]))
+        total = min(some, key=lambda s: float(some[s]["total_s"]))
+        text += (
+            f"\n* Asked every {every}: most decoder work per decision: `{work}`; longest wait for one: "
+            f"`{late}`; least time in all: `{total}`. `delayed_batch` against `append`: wait "
+            f"{late_s(batch) / late_s(append):.1f}x, decoder work {flops(batch) / flops(append):.1f}x, "
+            f"patches {batch['patches'] / append['patches']:.1f}x, time in all "
+            f"{batch['total_s'] / append['total_s']:.1f}x."
         )
-    return Outcome("\n".join(text), [asdict(c) for c in costs], lambda folder: _plot_contexts(costs, folder))
+    return text + "\n"
 
 
-def _flops(cost: ContextCost) -> float:
-    return cost.flops / len(cost.decide_s)
-
-
-def _decision_s(cost: ContextCost) -> float:
-    return float(np.median(cost.decide_s))
-
-
-def _total_s(cost: ContextCost) -> float:
-    return sum(cost.observe_s) + sum(cost.decide_s)
-
-
-def _context_row(cost: ContextCost) -> str:
-    ratio = "-" if cost.compression is None else f"{cost.compression:.2f}"
-    return (
-        f"{cost.strategy:<15}{cost.every:>5}{_spread(cost.observe_s):>22}{_spread(cost.decide_s):>24}"
-        f"{_total_s(cost):>9.1f}{cost.tokens:>8}{_flops(cost) / 1e9:>15.2f}{cost.patches:>9}"
-        f"{cost.cached_tokens:>7}{ratio:>12}"
-    )
-
-
-def _plot_contexts(costs: Sequence[ContextCost], folder: Path) -> None:
+def _plot_contexts(figures: Any, path: Path) -> None:
     fig, axes = _figure(1, 2, (13, 4))
-    for ax, every in zip(axes, (4, 1), strict=True):
-        for cost in (c for c in costs if c.every == every):
-            ax.plot(np.array(cost.decide_s) * 1e3, ".-", label=cost.strategy)
-        ax.set(xlabel="decision", ylabel="question to queue [ms]", ylim=(0, None), title=f"every {every}")
+    for ax, every in zip(axes, ASKED, strict=True):
+        for r in (r for r in figures["rows"] if r["every"] == every):
+            ax.plot(np.array(r["decide_s"]) * 1e3, ".-", label=r["strategy"])
+        ax.set(
+            xlabel="decision", ylabel="question to queue [ms]", ylim=(0, None), title=f"asked every {every}"
+        )
         ax.legend()
-    _save(fig, folder / "contexts.png")
+    _save(fig, path)
 
 
 # -- stages ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Staged:
-    """A shape's decisions by way (``tree``, ``tokens``), and by ``generate``."""
-
-    name: str
-    peak: Peak
-    ways: dict[str, list[StagedDecision]]
-    native: list[NativeDecision]
-
-
-def _stages(setup: Setup) -> Outcome:
+def _stages(setup: Setup) -> dict[str, Any]:
     import torch
 
     from vln_ros.engine.model import load_model
     from vln_ros.engine.stage_bench import published_config, random_model
     from vln_ros.engine.tiny import build_tiny
 
-    found = [_measure_shape(setup, "as loaded", setup.model)]
-    text = _stage_rows(found[0])
+    shapes = [_measure_shape(setup, "as loaded", setup.model)]
+    skipped: list[str] = []
     if not torch.cuda.is_available():
-        text.append(f"Skipped: shapes {', '.join(setup.options.shapes)}: torch sees no CUDA device here.")
+        skipped = list(setup.options.shapes)
     else:
         build_tiny(setup.folder / "true-ids", TinyConfig(true_ids=True))
         base = load_model(
@@ -409,14 +454,13 @@ def _stages(setup: Setup) -> Outcome:
         )
         for shape in setup.options.shapes:
             model = random_model(base, published_config(shape), "cuda", torch.bfloat16)
-            found.append(_measure_shape(setup, shape, model))
-            text += _stage_rows(found[-1])
+            shapes.append(_measure_shape(setup, shape, model))
             del model
             torch.cuda.empty_cache()
-    return Outcome("\n".join(text), [asdict(f) for f in found], lambda folder: _plot_stages(found, folder))
+    return {"size": list(setup.sizes.stage_size), "shapes": shapes, "skipped": skipped}
 
 
-def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> Staged:
+def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> dict[str, Any]:
     from vln_ros.engine.engine_bench import walk
     from vln_ros.engine.profile import ImageSpec, load_profile
     from vln_ros.engine.stage_bench import measure_generate, measure_peak, measure_stages
@@ -428,7 +472,7 @@ def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> Staged:
     context = sizes.stage_context - sizes.stage_decisions // 2
     frames = list(walk(context + 1 + sizes.stage_decisions, sizes.stage_size))
     ways = {
-        way: measure_stages(model, profile, frames, context_frames=context, decode=way, peak=peak)
+        way: _staged(measure_stages(model, profile, frames, context_frames=context, decode=way, peak=peak))
         for way in ("tree", "tokens")
     }
     native = measure_generate(
@@ -438,56 +482,92 @@ def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> Staged:
         new_tokens=QUEUE_TOKENS,
         repeats=sizes.repeats,
     )
-    return Staged(name, peak, ways, native)
+    return {
+        "name": name,
+        "peak": asdict(peak),
+        "ways": ways,
+        "generate": {
+            "total": _spread([n.total_s for n in native]),
+            "context_tokens": native[0].context_tokens,
+            "new_tokens": native[0].new_tokens,
+        },
+    }
 
 
-def _stage_rows(staged: Staged) -> list[str]:
-    peak = staged.peak
-    text = [
-        f"{staged.name}: {peak.flops_per_s / 1e12:.2f} TFLOP/s, {peak.bytes_per_s / 1e9:.0f} GB/s "
-        f"({peak.source})",
-        f"  {'way':<8}{'stage':<12}{'ms':>24}{'forwards':>9}{'GFLOP':>10}{'MB read':>10}"
-        f"{'roofline ms':>12}  bound",
-    ]
-    for way, decisions in staged.ways.items():
-        for stage in decisions[0].stages:
-            parts = [d.stages[stage] for d in decisions]
-            least = float(np.median([p.least_s for p in parts])) * 1e3
-            text.append(
-                f"  {way:<8}{stage:<12}{_spread([p.seconds for p in parts]):>24}"
-                f"{np.mean([p.forwards for p in parts]):>9.1f}"
-                f"{np.median([p.cost.flops for p in parts]) / 1e9:>10.2f}"
-                f"{np.median([p.cost.bytes for p in parts]) / 1e6:>10.1f}{least:>12.2f}  {parts[0].bound}"
-            )
-        least = float(np.median([sum(p.least_s for p in d.stages.values()) for d in decisions])) * 1e3
-        context = float(np.median([d.context_tokens for d in decisions]))
-        text.append(
-            f"  {way:<8}{'total':<12}{_spread([d.total_s for d in decisions]):>24}{'':>29}{least:>12.2f}  "
-            f"{context:.0f} tokens of context, {np.mean([d.actions for d in decisions]):.1f} actions"
-        )
-    seconds = [n.total_s for n in staged.native]
-    text.append(
-        f"  generate, all frames at once: {_spread(seconds)} ms, {staged.native[0].context_tokens} tokens, "
-        f"{staged.native[0].new_tokens} new ones"
+def _staged(decisions: Sequence[StagedDecision]) -> dict[str, Any]:
+    """One way's decisions: medians of each stage, its roofline and what bounds that."""
+    stages = {}
+    for name in decisions[0].stages:
+        parts = [d.stages[name] for d in decisions]
+        stages[name] = {
+            "seconds": _spread([p.seconds for p in parts]),
+            "forwards": float(np.mean([p.forwards for p in parts])),
+            "flops": float(np.median([p.cost.flops for p in parts])),
+            "bytes": float(np.median([p.cost.bytes for p in parts])),
+            "least_s": float(np.median([p.least_s for p in parts])),
+            "bound": parts[0].bound,
+        }
+    return {
+        "stages": stages,
+        "total": _spread([d.total_s for d in decisions]),
+        "least_s": float(np.median([sum(p.least_s for p in d.stages.values()) for d in decisions])),
+        "context_tokens": float(np.median([d.context_tokens for d in decisions])),
+        "actions": float(np.mean([d.actions for d in decisions])),
+    }
+
+
+def _stages_text(figures: Any) -> str:
+    from vln_ros.cli.bench_page import table
+
+    width, height = figures["size"]
+    text = (
+        f"A new frame of {width}x{height} behind others, and its queue; milliseconds, measured / roofline.\n"
     )
+    for shape in figures["shapes"]:
+        peak, ways, native = shape["peak"], shape["ways"], shape["generate"]
+        names = list(ways["tree"]["stages"])
+        rows = []
+        for way, w in ways.items():
+            cells = []
+            for name in names:
+                stage = w["stages"][name]
+                least = f" / {1e3 * stage['least_s']:.1f}" if stage["least_s"] else ""
+                cells.append(f"{1e3 * stage['seconds']['median']:.1f}{least}")
+            rows.append((f"`{way}`", *cells, _cell(w["total"]), f"{1e3 * w['least_s']:.0f}"))
+        empty = [""] * len(names)
+        rows.append(("`generate`, all frames at once", *empty, _cell(native["total"]), ""))
+        tree = ways["tree"]
+        times = [native["total"]["median"] / w["total"]["median"] for w in ways.values()]
+        flops = [sum(s["flops"] for s in w["stages"].values()) / 1e9 for w in ways.values()]
+        text += (
+            f"\n{shape['name']}, {tree['context_tokens']:.0f} tokens of context, {tree['actions']:.1f} "
+            f"actions; {peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s "
+            f"({peak['source']}).\n\n"
+            + table(("", *names, "total", "roofline"), rows)
+            + f"\n`generate` takes {times[0]:.1f} times as long as `tree` and {times[1]:.1f} times as long "
+            f"as `tokens`; `tree` spends {flops[0]:.1f} GFLOP, `tokens` {flops[1]:.1f}.\n"
+        )
+    if figures["skipped"]:
+        text += f"\nShapes {', '.join(figures['skipped'])} are not measured: torch saw no CUDA device.\n"
     return text
 
 
-def _plot_stages(found: Sequence[Staged], folder: Path) -> None:
-    fig, axes = _figure(1, len(found), (5 * len(found) + 1, 4))
-    for ax, staged in zip(axes, found, strict=True):
-        for x, (_way, decisions) in enumerate(staged.ways.items()):
+def _plot_stages(figures: Any, path: Path) -> None:
+    shapes = figures["shapes"]
+    fig, axes = _figure(1, len(shapes), (5 * len(shapes) + 1, 4))
+    for ax, shape in zip(axes, shapes, strict=True):
+        for x, w in enumerate(shape["ways"].values()):
             bottom = 0.0
-            for i, stage in enumerate(decisions[0].stages):
-                height = max(float(np.median([d.stages[stage].seconds for d in decisions])) * 1e3, 0.0)
-                ax.bar(x, height, bottom=bottom, color=f"C{i}", label=stage if x == 0 else None)
+            for i, (name, stage) in enumerate(w["stages"].items()):
+                height = max(1e3 * stage["seconds"]["median"], 0.0)
+                ax.bar(x, height, bottom=bottom, color=f"C{i}", label=name if x == 0 else None)
                 bottom += height
-            least = float(np.median([sum(p.least_s for p in d.stages.values()) for d in decisions])) * 1e3
-            ax.hlines(least, x - 0.4, x + 0.4, color="black", label="roofline" if x == 0 else None)
-        ax.set(xticks=range(len(staged.ways)), ylabel="ms per decision", title=staged.name)
-        ax.set_xticklabels(list(staged.ways))
-        ax.legend()
-    _save(fig, folder / "stages.png")
+            label = "roofline" if x == 0 else None
+            ax.hlines(1e3 * w["least_s"], x - 0.4, x + 0.4, color="black", label=label)
+        ax.set(ylabel="ms per decision", title=shape["name"])
+        ax.set_xticks(range(len(shape["ways"])), list(shape["ways"]))
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(fig, path)
 
 
 # -- plots -----------------------------------------------------------------------------------------
@@ -510,10 +590,10 @@ def _save(fig: Any, path: Path) -> None:
     plt.close(fig)
 
 
-SECTIONS: dict[str, Callable[[Setup], Outcome]] = {
-    "flat": _flat,
-    "batch": _batch,
-    "forwards": _forwards,
-    "contexts": _contexts,
-    "stages": _stages,
+SECTIONS: dict[str, Section] = {
+    "flat": Section("Flat cost", _flat, _flat_text, _plot_flat),
+    "batch": Section("Robots together", _batch, _batch_text, _plot_batch),
+    "forwards": Section("Ways to decode", _forwards, _forwards_text, _plot_forwards),
+    "contexts": Section("Context strategies", _contexts, _contexts_text, _plot_contexts),
+    "stages": Section("Stages and roofline", _stages, _stages_text, _plot_stages),
 }

@@ -190,6 +190,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     folder.mkdir(parents=True, exist_ok=True)
     fig, ax = plt.subplots(figsize=(6, 5))
@@ -206,6 +207,10 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
         ylabel="predicted [ms]",
         title="Frame and decision",
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.legend()
     fig.savefig(folder / "planner.png", dpi=120, bbox_inches="tight")
     plt.close(fig)

@@ -8,12 +8,15 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 
+from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.config import ConfigError
 
 TITLE = "Set-up"
 HELP = "Seconds from a bare clone to a running demo (needs git, make and a package index)"
 ROOT = Path(__file__).parents[2]
+WARM = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,16 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if not (ROOT / ".git").exists():
         raise ConfigError(f"{ROOT} is no git checkout: run this from a clone of the repository")
-    figures: dict[str, float] = {}
+    figures: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         fresh = _clone(Path(name) / "demo")
-        figures["`make demo` from a bare clone (set-up included)"] = _seconds(["make", "demo"], fresh)
-        figures["`make demo`, warm"] = _seconds(["make", "demo"], fresh)
+        figures["`make demo` from a bare clone (set-up included)"] = [_seconds(["make", "demo"], fresh)]
+        figures["`make demo`, warm"] = [_seconds(["make", "demo"], fresh) for _ in range(WARM)]
         if options.ci:
             checked = _clone(Path(name) / "ci")
-            figures["`.ci/run` from a bare clone (set-up, checks, every test)"] = _seconds(
-                [".ci/run"], checked
-            )
+            figures["`.ci/run` from a bare clone (set-up, checks, every test)"] = [
+                _seconds([".ci/run"], checked)
+            ]
     print(section(figures))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
@@ -52,7 +55,16 @@ def _seconds(command: list[str], folder: Path) -> float:
     return round(time.monotonic() - begun, 1)
 
 
-def section(figures: dict[str, float]) -> str:
+def plot(figures: dict[str, list[float]], folder: Path) -> None:
+    bars = [(name.replace("`", ""), median(s), min(s), max(s)) for name, s in figures.items()]
+    plot_bars(folder / "setup.png", TITLE, "s, median, least to most", bars)
+
+
+def section(figures: dict[str, list[float]]) -> str:
     from vln_ros.cli.bench_page import table
 
-    return table(("", "seconds"), [(name, f"{seconds:.0f}") for name, seconds in figures.items()])
+    rows = [
+        (name, f"{median(s):.0f}" + (f" ({min(s):.0f} – {max(s):.0f})" if len(s) > 1 else ""), len(s))
+        for name, s in figures.items()
+    ]
+    return table(("", "seconds (least – most)", "runs"), rows)

@@ -172,6 +172,7 @@ def measure_stages(
     """
     # A budget beyond what is shown: this measures a given context, not evictions.
     config = StreamConfig(decode=decode, prefill_on_arrival=False, token_budget=1_000_000)
+    profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
     engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
     engine.start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
     ends = _end_tokens(model, profile)
