@@ -2,7 +2,9 @@
 
 import argparse
 import json
-from dataclasses import replace
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +97,41 @@ def test_a_process_that_hits_its_limit_says_so(checkpoint: str, tmp_path: Path) 
     request = replace(request_of(4), checkpoint=checkpoint, memory_limit_mb=200)
     with pytest.raises(bench_stream.OutOfMemoryError, match="memory"):
         bench_stream._measure("native", request, tmp_path)
+
+
+def memory_of_one_frame_mb(checkpoint: str, folder: Path) -> int:
+    """What the limit counts, of a process that has answered about a single frame."""
+    (folder / "one.json").write_text(json.dumps(asdict(replace(request_of(1), checkpoint=checkpoint))))
+    code = (
+        "import sys; from vln_ros.engine.stream_bench import main; main('native', *sys.argv[1:]);"
+        "print(next(x.split()[1] for x in open('/proc/self/status') if x.startswith('VmData:')))"
+    )
+    command = [sys.executable, "-c", code, str(folder / "one.json"), str(folder / "result.json")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[-1]) // 1000
+
+
+@pytest.mark.slow
+def test_with_real_limits_the_command_steps_down_and_compares(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limit_mb = memory_of_one_frame_mb(checkpoint, tmp_path) + 120  # 16 frames need twice as much, four a half
+    parser = argparse.ArgumentParser()
+    bench_stream.add_arguments(parser)
+    arguments = ["--checkpoint", checkpoint, "--frames", "16", "--size", "476x364", "--answer-tokens", "2"]
+    arguments += ["--repeats", "1", "--memory-limit-mb", str(limit_mb), "--json", str(tmp_path / "s.json")]
+    assert bench_stream.run(parser.parse_args(arguments)) == 0
+    figures = json.loads((tmp_path / "s.json").read_text())
+    (point,), steps = figures["points"], figures["stepped_down"]
+    assert point["request"]["stride"] == 2 ** len(steps) > 1
+    assert [s["stride"] for s in steps] == [2**k for k in range(len(steps))]
+    assert point["same_tokens"] == 1.0
+    assert point["streaming"]["context_tokens"] == point["native"]["context_tokens"]
+    said = capsys.readouterr().out
+    for step in steps:
+        assert "memory" in step["reason"]
+        assert f"ran out of memory with {step['shown']} of 16 frames" in said
+        assert f"ran out of memory with {step['shown']} of 16 frames" in bench_stream.section(figures)
 
 
 @pytest.mark.parametrize(

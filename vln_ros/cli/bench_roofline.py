@@ -56,12 +56,14 @@ def run(options: argparse.Namespace) -> int:
     if device.type == "cpu":
         torch.set_num_threads(1)  # then processor time is time, whatever else runs
     peak = measure_peak(device, dtype, _clock(options))
-    measured = list(_configurations(options, peak))
+    runs = list(_configurations(options, peak))
+    measured = [m for m, _ in runs]
     figures = {
         "device": options.device,
         "peak": asdict(peak),
         "decisions": options.decisions,
         "measured": [asdict(m) for m in measured],
+        "intervals_s": {m.name: interval for m, interval in runs},
         "errors": [asdict(e) for e in leave_one_out(measured)],
     }
     print(section(figures))
@@ -70,7 +72,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Measured]:
+Run = tuple["Measured", tuple[float, float]]
+"""A configuration, and the 95 % interval of the median of its decisions' times."""
+
+
+def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Run]:
     import torch
 
     from vln_ros.engine.model import load_model
@@ -103,11 +109,12 @@ def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Measure
 
 def _measure(
     title: str, model: LoadedModel, size: tuple[int, int], options: argparse.Namespace, peak: Peak
-) -> Iterator[Measured]:
+) -> Iterator[Run]:
     from vln_ros.engine.engine_bench import walk
     from vln_ros.engine.planner import STAGES, Measured, StageTime
     from vln_ros.engine.profile import ImageSpec, load_profile
     from vln_ros.engine.stage_bench import measure_stages
+    from vln_ros.profiling.timings import median_interval
 
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     frames = list(walk(options.context_frames + 1 + options.decisions, size))
@@ -129,8 +136,9 @@ def _measure(
             )
             for name in STAGES
         }
-        total_s = float(np.median([d.total_s for d in found]))
-        yield Measured(f"{title}, {size[0]}x{size[1]}, {way}", total_s, stages)
+        totals = sorted(d.total_s for d in found)
+        measured = Measured(f"{title}, {size[0]}x{size[1]}, {way}", float(np.median(totals)), stages)
+        yield measured, median_interval(totals)
 
 
 def _clock(options: argparse.Namespace) -> Callable[[], float]:
@@ -168,20 +176,21 @@ def section(figures: dict[str, Any]) -> str:
             f"{1e3 * m['stages'][n]['seconds']:.1f} / {1e3 * m['stages'][n]['least_s']:.1f}" for n in names
         ]
         planned, least = (100 * (e[k] / m["total_s"] - 1) for k in ("predicted_s", "roofline_s"))
-        rows.append((m["name"], *cells, f"{1e3 * m['total_s']:.1f}", f"{planned:+.0f} %", f"{least:+.0f} %"))
+        low, high = (1e3 * s for s in figures["intervals_s"][m["name"]])
+        total = f"{1e3 * m['total_s']:.1f} ({low:.1f} – {high:.1f})"
+        rows.append((m["name"], *cells, total, f"{planned:+.0f} %", f"{least:+.0f} %"))
     relative = sorted(abs(e["predicted_s"] / e["measured_s"] - 1) for e in errors.values())
     return (
-        f"{peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s "
-        f"({peak['source']}). Medians of "
-        f"{figures['decisions']} decisions, each with its new frame; milliseconds (on a CPU of one "
-        f"thread's processor time), measured / roofline. "
-        f"*Planner*: "
+        f"{peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s ({peak['source']}). "
+        f"Medians of {figures['decisions']} decisions, each with its new frame, in brackets the 95 % "
+        "interval; milliseconds (on a CPU of one thread's processor time), measured / roofline. *Planner*: "
         "error of its prediction of the total from all other rows; *roofline*: error of the roofline taken "
-        "as a "
-        "prediction.\n\n"
+        "as a prediction.\n\n"
         + table(("configuration", *names, "total", "planner", "roofline"), rows)
         + f"\nThe planner's error is {100 * relative[len(relative) // 2]:.0f} % in the median and "
-        f"{100 * relative[-1]:.0f} % at worst.\n"
+        f"{100 * relative[-1]:.0f} % at worst, over {len(relative)} configurations. `vln_ros plan "
+        "--calibration FILE` takes this record; without one the planner's times are assumptions, and it says "
+        "so.\n"
     )
 
 

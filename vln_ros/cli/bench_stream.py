@@ -101,6 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer-tokens", type=int, default=8, help="length of the answer (default: %(default)s)"
     )
     parser.add_argument(
+        "--repeats", type=int, default=3, help="of the question, for the times (default: %(default)s)"
+    )
+    parser.add_argument(
         "--fps",
         type=float,
         nargs="+",
@@ -129,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     from vln_ros.engine.tiny import build_tiny
 
     width, height = _size(args.size)
-    for name in ("frames", "chunk", "answer_tokens"):
+    for name in ("frames", "chunk", "answer_tokens", "repeats"):
         if getattr(args, name) < 1:
             raise ConfigError(f"--{name.replace('_', '-')} = {getattr(args, name)}: must be at least 1")
     if args.memory_limit_mb < 0:
@@ -144,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
             checkpoint = str(folder / "tiny")
         main = Request(
             checkpoint, args.device, args.dtype, args.frames, width, height, args.chunk, args.answer_tokens,
-            memory_limit_mb=args.memory_limit_mb,
+            memory_limit_mb=args.memory_limit_mb, repeats=args.repeats,
         )  # fmt: skip
         settings = list(_settings(main, args.sweep))
         natives: dict[Request, Result] = {}
@@ -408,13 +411,16 @@ def section(figures: dict[str, Any]) -> str:
     def row(name: str, streaming: str, native: str, ratio: float) -> tuple[str, ...]:
         return name, streaming, native, f"{ratio:.3g}"
 
-    def seconds(value: float) -> str:
-        return f"{value * 1e3:.0f} ms" if value < 1 else f"{value:.1f} s"
+    def seconds(values: list[float]) -> str:
+        scale, unit, digits = (1e3, "ms", 0) if max(values) < 1 else (1.0, "s", 1)
+        middle, low, high = (f"{scale * f(values):.{digits}f}" for f in (np.median, min, max))
+        return f"{middle} {unit} ({low} – {high})"
 
     rows = [
-        row("time to first token", seconds(s["first_token_s"]), seconds(n["first_token_s"]),
-            n["first_token_s"] / s["first_token_s"]),
-        row("whole answer", seconds(s["total_s"]), seconds(n["total_s"]), n["total_s"] / s["total_s"]),
+        row(name, seconds(s[key]), seconds(n[key]), float(np.median(n[key]) / np.median(s[key])))
+        for name, key in (("time to first token", "first_tokens_s"), ("whole answer", "totals_s"))
+    ]
+    rows += [
         row("peak memory above the model", f"{s['peak_bytes'] / 1e6:.0f} MB",
             f"{n['peak_bytes'] / 1e6:.0f} MB",
             n["peak_bytes"] / s["peak_bytes"]),
@@ -430,7 +436,7 @@ def section(figures: dict[str, Any]) -> str:
         f"{shown} frames of {request['width']}x{request['height']}, {s['context_tokens']} tokens of context, "
         f"{request['answer_tokens']} answer tokens, checkpoint {figures['checkpoint']}, {request['dtype']} "
         f"on "
-        f"{request['device']}, one process per way.\n\n"
+        f"{request['device']}, one process per way; medians of {len(s['totals_s'])}, least to most.\n\n"
     )
     text += table(("", "streaming", "one shot (`generate` on the whole history)", "ratio"), rows)
     text += (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,10 +174,7 @@ def _text(
         f"  one robot's full cache      {found.robot_bytes / 1e9:>9.2f} GB   {load.context_tokens} tokens, "
         f"full after "
         f"{_minutes(found.filled_after_s)}",
-        *(
-            f"  memory after {minutes:>3g} min        {found.memory_bytes(60 * minutes) / 1e9:>9.1f} GB"
-            for minutes in (1, 10, 60)
-        ),
+        f"  memory over time            {_over_time(found)}",
         f"  robots per device           {found.robots:>9d}      bounded by {found.limit}, without batching"
         + ("" if found.robots else ": one is too many"),
         "",
@@ -184,8 +182,8 @@ def _text(
         f"  device: {peak.flops_per_s / 1e12:.4g} TFLOP/s, {peak.bytes_per_s / 1e9:.0f} GB/s "
         f"({peak.source}), "
         f"{device.memory_bytes / 1e9:.0f} GB of which 90 % can be used",
-        f"  times: {calibration.source}",
-        f"  error: {errors}",
+        *_wrapped(f"times: {calibration.source}"),
+        *_wrapped(f"error: {errors}"),
         f"  context: full, {load.context_tokens} tokens; {TEXT_TOKENS} tokens of text with each frame, "
         f"{QUESTION_TOKENS} before an answer",
         f"  answer: {load.tree_nodes} nodes of possible queues in one forward"
@@ -194,6 +192,18 @@ def _text(
         f"  cache: {roofline.token_bytes / 1024:.0f} KiB per token in 16 bits; activations are not counted",
     ]
     return "\n".join(lines)
+
+
+def _over_time(found: Plan) -> str:
+    """Weights and one robot's cache, from the first frame to a full context."""
+    full_s = found.filled_after_s
+    times_s = (0.0, 30.0, 300.0) if math.isinf(full_s) else (0.0, full_s / 4, full_s / 2, full_s)
+    sizes = [f"{found.memory_bytes(s) / 1e9:.1f} GB at {s:.0f} s" for s in times_s]
+    return ", ".join(sizes) + ("" if math.isinf(full_s) else " and from then on")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 108, initial_indent="  ", subsequent_indent="    ")
 
 
 def _ms(seconds: float) -> str:

@@ -47,6 +47,7 @@ class Request:
     Attributes:
         stride: of the ``frames`` only every such one is shown.
         memory_limit_mb: as on a machine that has no more; 0 for no limit of its own.
+        repeats: of the question, for the times.
     """
 
     checkpoint: str
@@ -59,6 +60,7 @@ class Request:
     answer_tokens: int
     stride: int = 1
     memory_limit_mb: int = 0
+    repeats: int = 1
 
     @property
     def shown(self) -> range:
@@ -71,7 +73,7 @@ class Result:
     """One way's figures.
 
     Attributes:
-        first_token_s, total_s: from the question to its first and last token.
+        first_tokens_s, totals_s: from the question to its first and last token, each time it is put.
         frame_s: streaming only: time to take in each frame (a chunk's time divided by its frames).
         peak_bytes: most memory in use above what the process had with the model loaded (resident
             memory; on CUDA, allocated device memory).
@@ -83,8 +85,8 @@ class Result:
         first_logits: scores of the first answer token.
     """
 
-    first_token_s: float
-    total_s: float
+    first_tokens_s: tuple[float, ...]
+    totals_s: tuple[float, ...]
     frame_s: tuple[float, ...]
     peak_bytes: int
     process_peak_bytes: int
@@ -96,6 +98,16 @@ class Result:
     flops_by_frame: tuple[float, ...]
     answer: tuple[int, ...]
     first_logits: tuple[float, ...]
+
+    @property
+    def first_token_s(self) -> float:
+        """Median."""
+        return float(np.median(self.first_tokens_s))
+
+    @property
+    def total_s(self) -> float:
+        """Median."""
+        return float(np.median(self.totals_s))
 
 
 def make_frame(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
@@ -206,17 +218,19 @@ def measure_streaming(model: LoadedModel, request: Request) -> Result:
         bar.update(count)
     bar.close()
     before: Work = stream.session.work
-    start = _now(model)
-    stream.ask(1)
-    first_token_s = _now(model) - start
-    asked = stream.session.work
-    start = _now(model)
-    answer = stream.ask(request.answer_tokens)
-    total_s = _now(model) - start
-    ask_flops = (stream.session.work - asked).flops
+    first_tokens_s, totals_s = [], []
+    for _ in range(request.repeats):  # a question leaves no trace in the stream
+        start = _now(model)
+        stream.ask(1)
+        first_tokens_s.append(_now(model) - start)
+        asked = stream.session.work
+        start = _now(model)
+        answer = stream.ask(request.answer_tokens)
+        totals_s.append(_now(model) - start)
+        ask_flops = (stream.session.work - asked).flops
     return Result(
-        first_token_s,
-        total_s,
+        tuple(first_tokens_s),
+        tuple(totals_s),
         tuple(frame_s),
         memory.peak() - base,
         memory.process_peak(),
@@ -288,12 +302,15 @@ def measure_native(model: LoadedModel, request: Request) -> Result:
     answer(1, 2)  # warm up
     memory = _PeakMemory(model.device)
     base = memory.reset()
-    start = _now(model)
-    output, first_token_s, context = answer(len(pictures), request.answer_tokens)
-    total_s = _now(model) - start
+    first_tokens_s, totals_s = [], []
+    for _ in tqdm(range(request.repeats), desc="native", unit="answer", disable=None):
+        start = _now(model)
+        output, first_token_s, context = answer(len(pictures), request.answer_tokens)
+        totals_s.append(_now(model) - start)
+        first_tokens_s.append(first_token_s)
     return Result(
-        first_token_s,
-        total_s,
+        tuple(first_tokens_s),
+        tuple(totals_s),
         (),
         memory.peak() - base,
         memory.process_peak(),
