@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.model import load_model
@@ -358,6 +358,30 @@ def test_limits_are_kept(model):
     layered, robot = reused(replace(base, layer_budget=True, entropy_weight=1.0, max_share=0.9))
     assert max(layered[2:]) > 0
     assert robot.reuse_stats().reuse < 0.9
+
+
+def test_frames_that_show_a_landmark_of_the_instruction_are_refreshed_more(model, monkeypatch):
+    """The frame of the last decision is scored; where it is the source, the gate is stricter."""
+    watch = LandmarkConfig(plan="rules", memory=True)
+    gate = replace(ALL, max_relevance=1.15, landmark_gain=0.15)
+
+    def taken(score, config):
+        robot = engine(model, reuse=config, landmarks=watch)
+        monkeypatch.setattr(robot.landmarks, "look", lambda: (0.0, score))
+        counts = []
+        robot.start(Instruction(1, "go to the red chair"))
+        for frame in walk():
+            robot.observe(frame)
+            (plan,) = robot.session.last_plans.values()
+            counts.append(int((plan.slot >= 0).sum()))
+            robot.decide(1)
+        return counts
+
+    unseen = taken(0.0, gate)
+    assert unseen == taken(1.0, replace(gate, landmark_gain=0.0))
+    assert 0 < sum(taken(1.0, gate)) < sum(unseen)
+    assert sum(taken(1.0, gate)) < sum(taken(0.3, gate)) <= sum(unseen)
+    assert sum(taken(1.0, replace(gate, landmark_gain=1e6))) == 0
 
 
 def test_it_switches_itself_off_and_says_so(model, caplog):

@@ -394,6 +394,13 @@ class ReuseConfig:
     max_relevance_change: float = option(
         2.0, "So are tokens whose share of it changes by more", minimum=0.0, maximum=1000000.0
     )
+    landmark_gain: float = option(
+        1.0,
+        "Where a frame surely shows a landmark of the instruction, both limits are 1 + this lower "
+        "(needs qwen.stream.landmarks.memory)",
+        minimum=0.0,
+        maximum=1000000.0,
+    )
     max_age: int = option(
         4, "How often a token may be handed on before it is computed again", minimum=1, maximum=100000
     )

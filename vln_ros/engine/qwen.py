@@ -309,8 +309,12 @@ class QwenEngine:
     def _score(self) -> None:
         scores = self.landmarks.look()
         self._unscored = False
-        if scores is not None:
-            self.context.score(scores)
+        if scores is None:
+            return
+        self.context.score(scores)
+        image = self._eyes.newest
+        if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
+            self.session.planner.shows_landmark(image.sight, max(scores))
 
     def _catch_up(self) -> None:
         if self._skipped is not None:

@@ -84,12 +84,16 @@ class _View:
 
 @dataclass(eq=False)
 class _Cached:
-    """What a picture became in the cache: per token its number, how often it was handed on, what it means."""
+    """What a picture became in the cache: per token its number, how often it was handed on, what it means.
+
+    ``landmark`` is how surely it shows a landmark of the instruction.
+    """
 
     serials: IntArray
     age: IntArray
     relevance: Float64Array
     before: Float64Array | None = None
+    landmark: float = 0.0
     slots: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
@@ -145,8 +149,9 @@ class ReusePlanner:
                     age[i] = source.age[plan.token[i]] + 1
                     before[i] = source.relevance[plan.token[i]]
             relevance = before.copy()
-        self._cached.pop(sight, None)
-        self._cached[sight] = _Cached(serials, age, relevance, before)
+        again = self._cached.pop(sight, None)
+        landmark = 0.0 if again is None else again.landmark
+        self._cached[sight] = _Cached(serials, age, relevance, before, landmark)
         while len(self._cached) > _REMEMBERED:
             del self._cached[next(iter(self._cached))]
         for old in [s for s in self._views if s not in self._cached and s < sight]:
@@ -159,6 +164,11 @@ class ReusePlanner:
         if sight in self._cached:
             self._cached[sight].relevance = relevance
         self._entropies = entropies
+
+    def shows_landmark(self, sight: int, score: float) -> None:
+        """How surely a picture shows a landmark of the instruction, in [0, 1]."""
+        if sight in self._cached:
+            self._cached[sight].landmark = score
 
     def wants_relevance(self, sight: int) -> bool:
         """Is it still to be measured?"""
@@ -232,11 +242,12 @@ class ReusePlanner:
             slot[rows] = cached.slots[at]
             fresh = cached.age[at] < config.max_age
             before = None if cached.before is None else cached.before[at]
+            gain = 1.0 + config.landmark_gain * cached.landmark
             means = must_refresh(
                 cached.relevance[at],
                 before,
-                limit=config.max_relevance,
-                change_limit=config.max_relevance_change,
+                limit=config.max_relevance / gain,
+                change_limit=config.max_relevance_change / gain,
             )
             safe[rows] = (slot[rows] >= 0) & fresh & ~means & (similarity[rows] >= config.min_similarity)
         order = np.flatnonzero(safe)
