@@ -23,8 +23,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "mode",
         default_value="lockstep",
-        choices=["lockstep", "realtime"],
-        description="lockstep: the queue moves the robot, as in an evaluation; realtime: cmd_vel does",
+        choices=["lockstep", "realtime", "manual"],
+        description="lockstep: the queue moves the robot, as in an evaluation; realtime: cmd_vel does; "
+        "manual: services do, and only the bridge is started",
     ),
     DeclareLaunchArgument(
         "protocol",

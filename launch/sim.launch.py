@@ -23,8 +23,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "mode",
         default_value="realtime",
-        choices=["realtime", "lockstep"],
-        description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries",
+        choices=["realtime", "lockstep", "manual"],
+        description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries; "
+        "manual: services do, and only the bridge is started",
     ),
     DeclareLaunchArgument(
         "world", default_value="embedded", choices=["embedded", "habitat"], description="What simulates"
@@ -114,7 +115,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "log_level": given["log_level"],
         "episodes": given["episodes"],
     }
-    return [
+    bridge_and_robot = [
         Node(
             package="vln_ros",
             executable="sim_bridge",
@@ -129,6 +130,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
         ),
     ]
+    return bridge_and_robot[:1] if given["mode"] == "manual" else bridge_and_robot
 
 
 def generate_launch_description() -> LaunchDescription:

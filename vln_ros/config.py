@@ -857,10 +857,14 @@ class BridgeConfig(WorldConfig):
     episodes: str = option("", "Episode file (VLN-CE json.gz) to run")
     first_episode: int = option(0, "Index of the first episode to run", minimum=0)
     episode_count: int = option(0, "How many episodes to run; 0 runs all", minimum=0)
+    episode: str = option(
+        "", "Id of the episode to begin with; set while running, it begins at once", live=True
+    )
     mode: str = option(
         "lockstep",
-        "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel does, nothing waits",
-        choices=("lockstep", "realtime"),
+        "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel does, nothing waits; "
+        "manual: services do, step by step",
+        choices=("lockstep", "realtime", "manual"),
     )
     run_folder: str = option("", "Folder to write results to; empty writes none")
     command: str = option("", "The command that a person typed, for the report")

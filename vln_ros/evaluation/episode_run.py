@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vln_ros.config import LimitsConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose
 from vln_ros.engine.profile import Limits
-from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode
+from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode, path_length_m
 from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
 from vln_ros.reuse.accounting import ReuseStats
@@ -43,6 +43,15 @@ class Observation:
     depth_m: npt.NDArray[np.float32]
     pose: Pose
     remaining: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an episode is: way travelled, actions and contacts so far."""
+
+    path_length_m: float
+    steps: int
+    collisions: int
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,17 @@ class EpisodeRun:
     def elapsed_s(self) -> float:
         """Simulated time since the start."""
         return (self.stamp_ns - self._start_ns) / 1e9
+
+    @property
+    def progress(self) -> Progress:
+        """So far; as the measures of the end will have it."""
+        positions = np.array([(s.x_m, s.y_m, s.z_m) for s in self._recorder.steps])
+        return Progress(path_length_m(positions), self._actions, self._collisions)
+
+    @property
+    def distance_to_goal_m(self) -> float:
+        """Of the shortest walkable way from where the robot is; inf if there is none."""
+        return self.world.geodesic_distance(self.world.pose.position, self.episode.goal)
 
     def observe(self, remaining: int = 0) -> Observation:
         """The sensors now; now and then the frame goes into the video too."""

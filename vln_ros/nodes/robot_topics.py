@@ -48,6 +48,12 @@ class RobotTopics:
             convert.odometry_from_pose(pose, stamp_ns, c.odom_frame, c.base_frame, linear_m_s, angular_rad_s)
         )
 
+    def standing(self, observation: Observation) -> None:
+        """Everything of a robot that stands, as it does between discrete actions."""
+        self.clock(observation.stamp_ns)
+        self.odometry(observation.stamp_ns, observation.pose, 0.0, 0.0)
+        self.images(observation)
+
     def images(self, observation: Observation) -> None:
         """Colour, depth and camera_info of one observation."""
         stamp_ns, frame = observation.stamp_ns, self._config.optical_frame

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
@@ -14,20 +13,18 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import BridgeConfig, with_protocol
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.metrics import summary_table
-from vln_ros.evaluation.record import EpisodeRecorder
-from vln_ros.evaluation.results import Skip
-from vln_ros.evaluation.run_folder import RunFolder
-from vln_ros.nodes.bridge_modes import Lockstep, RealTime
-from vln_ros.nodes.bridge_setup import load_episodes, run_info
+from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun
+from vln_ros.nodes.bridge_measures import MeasureTopics
+from vln_ros.nodes.bridge_results import BridgeResults
+from vln_ros.nodes.bridge_services import EpisodeServices
+from vln_ros.nodes.bridge_setup import EpisodeOrder, load_episodes, make_mode
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.protocols import WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import declare_config
 from vln_ros.sim.episodes import Episode
-from vln_ros.sim.worlds import open_world, plan_of
+from vln_ros.sim.worlds import open_world
 
 RESET_PAUSE_NS = 10_000_000_000
 """Simulated time between two episodes: the robot is carried to its next start, it does not jump there."""
@@ -41,64 +38,66 @@ class SimBridge(ProcessNode):
 
     An episode begins with its instruction on the latched topic. Images flow once the navigator has
     answered it (with a hold under a new instruction number), so no frame of the new episode can be
-    taken for one of the old.
+    taken for one of the old. In manual mode nobody needs to answer, and each end waits for a reset.
     """
 
     def __init__(self) -> None:
         super().__init__("sim_bridge")
         self.config = c = with_protocol(declare_config(self, BridgeConfig))
         self._limits = EpisodeLimits.of(c.max_steps, c.limits, None)
-        self._episodes = load_episodes(c)
+        episodes = load_episodes(c)
         self.world = open_world(c)
         self.topics = RobotTopics(self, c, self.world.camera)
-        self._folder = None
-        if c.run_folder:
-            info = run_info(c, self._episodes, self._limits)
-            self._folder = RunFolder(Path(c.run_folder), info, resume=bool(c.run_info))
-            self._episodes = [e for e in self._episodes if not self._folder.is_done(e.episode_id)]
+        self._results = BridgeResults(c, episodes, self._limits)
+        self.order = EpisodeOrder(episodes, self._results.is_done)
+        if c.episode:
+            self.order.put_first(self.order.find(c.episode))
+        self.measures = MeasureTopics(self)
+        self._episode_pub = self.create_publisher(String, "~/episode", qos.latched())
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
-        self._mode = Lockstep(self) if c.mode == "lockstep" else RealTime(self)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        period_s = 0.02 if c.mode == "lockstep" else 1.0 / (c.odometry_hz * c.realtime_factor)
-        self.create_timer(period_s, self._tick, clock=self._steady)
-        self._progress = tqdm(total=len(self._episodes), unit="episode", file=sys.stderr, disable=None)
-        self._next = iter(self._episodes)
+        self._mode = make_mode(self)
+        EpisodeServices(self)
+        period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
+        self.create_timer(period_s, self.tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._progress = tqdm(total=len(self.order), unit="episode", file=sys.stderr, disable=None)
+        self.wanted = True
         self._epoch = self._instruction = 0
         self._stamp_ns = RESET_PAUSE_NS
-        self._successes = 0
         self._asked_s, self._asked_again = time.monotonic(), 1
         self.run: EpisodeRun | None = None
         self.lost: str | None = None
         self.answered = False
 
+    @property
+    def idle(self) -> bool:
+        """Nothing begins, because nobody listens."""
+        return not (self._mode.alone or self.topics.heard)
+
     def close(self) -> None:
         self._progress.close()
         if self.run is not None:
             self.run.discard()
-        if self._folder is not None:
-            self._folder.finish(None, complete=self.done.result() == 0)
-            self._folder.close()
+        all_run = self._mode.alone and self.run is None and not len(self.order)
+        self._results.close(complete=self.done.result() == 0 or all_run)
         self.world.close()
 
     # ------------------------------------------------------------------ episodes
 
     def _begin(self) -> None:
-        episode = next(self._next, None)
+        episode, self.wanted = self.order.next(), not self._mode.alone
         if episode is None:
-            if self._folder is not None:
-                print(summary_table(self._folder.result(complete=True, frames=None).summary))
-            self.done.set_result(0)
+            if not self._mode.alone:
+                self._results.print_summary()
+                self.done.set_result(0)
             return
-        c, info = self.config, episode_info(episode)
-        folder = self._folder
-        recorder = folder.start_episode(info, video=c.video) if folder else EpisodeRecorder(info, None)
+        recorder = self._results.recorder(episode)
         try:
             self.run = EpisodeRun(
                 self.world,
                 episode,
                 start_ns=self._stamp_ns,
-                step_period_ns=round(c.step_period_s * 1e9),
+                step_period_ns=round(self.config.step_period_s * 1e9),
                 limits=self._limits,
                 recorder=recorder,
             )
@@ -106,28 +105,36 @@ class SimBridge(ProcessNode):
             recorder.discard()
             self._skip(episode, str(error))
             return
-        self.answered = False
+        self.answered = self._mode.alone
         self._asked_s, self._asked_again = time.monotonic(), 1
+        self._episode_pub.publish(String(data=episode.episode_id))
         self._instruction_pub.publish(convert.string_from_instruction(episode.instruction))
+
+    def abandon(self) -> Episode | None:
+        """End the episode under way without a result; which it was. The next tick may begin another."""
+        run, self.run, self.lost, self.wanted = self.run, None, None, True
+        if run is None:
+            return None
+        self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
+        run.discard()
+        return run.episode
 
     def _skip(self, episode: Episode, why: str) -> None:
         self.get_logger().error(f"episode {episode.episode_id} is skipped: {why}")
-        if self._folder is not None:
-            self._folder.skip(Skip(episode.episode_id, episode.scene_id, why))
+        self._results.skip(episode, why)
         self._progress.update()
 
     def _end(self, run: EpisodeRun) -> None:
         self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
-        if isinstance(self._mode, RealTime):
-            self._mode.end(run)
+        self._mode.end(run)
+        self.measures.live(run)
         record = run.finish()
         assert record.metrics is not None  # an episode of a world has a goal
-        self._successes += record.metrics.success
-        if self._folder is not None:
-            self._folder.add(record, plan_of(self.world))
+        self.measures.final(record.metrics)
+        self._results.add(record, self.world)
         self.run = None
         self._progress.update()
-        self._progress.set_postfix_str(f"{self._successes} reached")
+        self._progress.set_postfix_str(f"{self.measures.successes} reached")
 
     def _on_queue(self, msg: JointTrajectory) -> None:
         try:
@@ -143,19 +150,20 @@ class SimBridge(ProcessNode):
             # Any queue under a new number will do: the hold itself may have been overwritten.
             self.answered = chunk.instruction > self._instruction
             self._instruction = max(self._instruction, chunk.instruction)
-        if chunk.instruction == self._instruction and chunk.actions:
+        if self.answered and chunk.instruction == self._instruction and chunk.actions:
             self.guard(lambda run: self._mode.on_queue(run, chunk))
 
-    def _tick(self) -> None:
-        if self.done.done() or not self.topics.heard:
+    def tick(self) -> None:
+        """What is due next of the episode, if anything is."""
+        if self.done.done() or self.idle:
             return
         if self.run is None:
-            self._begin()
+            if self.wanted:
+                self._begin()
         elif self.lost is not None:  # the next episode finds a new world
-            run, why, self.run, self.lost = self.run, self.lost, None, None
-            self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
-            run.discard()
-            self._skip(run.episode, why)
+            self._skip(self.run.episode, self.lost)
+            self.abandon()
+            self.wanted = not self._mode.alone
         elif self.run.ended is not None:
             self.guard(self._end)
         elif self.answered:
