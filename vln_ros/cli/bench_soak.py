@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.datatypes import Float64Array
 
 TITLE = "A long run"
 HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"
 NODES = ("sim_bridge", "navigator", "executor")
 EPISODES_PER_MINUTE = 3
+STRETCHES = 60
 SETTLED_SHARE = 0.2
 """Memory is judged after this share of the time: imports, caches and scenes come first."""
 
@@ -32,8 +33,8 @@ class SoakFigures:
 
     Attributes:
         minutes: how long.
-        memory_mb: by process, resident memory at the beginning of the judged time and at the end.
-        slope_mb_per_h: by process, of the line through the judged samples.
+        memory_mb: by process, minute and resident memory, median of each of about sixty stretches.
+        slope_mb_per_h: by process, of the line through the judged ones.
         control_periods, missed: of the executor; missed began more than 20 ms late.
         late_p999_ms, late_worst_ms: of the executor's control periods.
         frames: the navigator's books: received = aligned + dropped + pending, aligned = processed +
@@ -42,7 +43,7 @@ class SoakFigures:
     """
 
     minutes: float
-    memory_mb: dict[str, tuple[float, float]]
+    memory_mb: dict[str, list[tuple[float, float]]]
     slope_mb_per_h: dict[str, float]
     control_periods: int
     missed: int
@@ -63,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         figures = _soak(Path(name), options)
     print(f"\n{figures.minutes:g} minutes in real time")
-    for node, (first, last) in figures.memory_mb.items():
-        print(f"{node:<12}{first:>9.1f} MB -> {last:>7.1f} MB{figures.slope_mb_per_h[node]:>+9.1f} MB/h")
+    for node, slope in figures.slope_mb_per_h.items():
+        first, last = ends(figures, node)
+        print(f"{node:<12}{first:>9.1f} MB -> {last:>7.1f} MB{slope:>+9.1f} MB/h")
     print(
         f"control: {figures.control_periods} periods, {figures.missed} more than 20 ms late, p99.9 "
         f"{figures.late_p999_ms:.0f} ms, worst {figures.late_worst_ms:.0f} ms"
@@ -113,11 +115,12 @@ def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
         raise ConfigError(f"only {sorted(said)} said how they are: was the run too short?")
     books, unexplained = accounts(said["vln_ros: navigator"])
     control = said["vln_ros: executor"]
-    judged = {n: np.array([s for s in m if s[0] > SETTLED_SHARE * seconds]) for n, m in memory.items()}
+    course = {n: stretches(np.array(m)) for n, m in memory.items()}
+    settled = {n: np.array([s for s in m if s[0] > SETTLED_SHARE * options.minutes]) for n, m in course.items()}
     return SoakFigures(
         options.minutes,
-        {n: (float(np.median(m[:10, 1])), float(np.median(m[-10:, 1]))) for n, m in judged.items()},
-        {n: float(np.polyfit(m[:, 0], m[:, 1], 1)[0] * 3600.0) for n, m in judged.items()},
+        course,
+        {n: float(np.polyfit(m[:, 0], m[:, 1], 1)[0] * 60.0) for n, m in settled.items()},
         int(control["control periods"]),
         int(control["control periods 20 ms late"]),
         float(control["control late p99.9 [ms]"]),
@@ -125,6 +128,18 @@ def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
         books,
         unexplained,
     )
+
+
+def stretches(samples: Float64Array) -> list[tuple[float, float]]:
+    """``[N, 2]`` seconds and MB, as the medians of up to :data:`STRETCHES` stretches: minutes and MB."""
+    parts = np.array_split(samples, min(STRETCHES, len(samples)))
+    return [(float(np.median(p[:, 0])) / 60.0, float(np.median(p[:, 1]))) for p in parts]
+
+
+def ends(figures: SoakFigures, node: str) -> tuple[float, float]:
+    """Memory of a process at the begin of the judged time and at its end, MB."""
+    judged = [mb for minute, mb in figures.memory_mb[node] if minute > SETTLED_SHARE * figures.minutes]
+    return judged[0], judged[-1]
 
 
 def accounts(values: dict[str, str]) -> tuple[dict[str, int], int]:
@@ -192,12 +207,15 @@ class Listener:
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
-    bars = [
-        (f"{node}, {when}", mb, mb, mb)
-        for node, both in figures["memory_mb"].items()
-        for when, mb in zip(("begin", "end"), both, strict=True)
-    ]
-    plot_bars(folder / "soak.png", TITLE, f"resident MB, {figures['minutes']:g} minutes", bars)
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.0, 3.2), layout="constrained")
+    for node, course in figures["memory_mb"].items():
+        axes.plot(*np.array(course).T, label=node)
+    axes.set(title=TITLE, xlabel="minutes", ylabel="resident MB", ylim=(0.0, None))
+    axes.legend(loc="lower right")
+    figure.savefig(folder / "soak.png", dpi=120)
+    plt.close(figure)
 
 
 def section(figures: dict[str, Any]) -> str:
@@ -205,8 +223,8 @@ def section(figures: dict[str, Any]) -> str:
 
     f = SoakFigures(**figures)
     rows = [
-        (node, f"{first:.1f} MB", f"{last:.1f} MB", f"{f.slope_mb_per_h[node]:+.1f} MB/h")
-        for node, (first, last) in f.memory_mb.items()
+        (node, *(f"{mb:.1f} MB" for mb in ends(f, node)), f"{slope:+.1f} MB/h")
+        for node, slope in f.slope_mb_per_h.items()
     ]
     books = ", ".join(f"{name} {count}" for name, count in f.frames.items())
     return (
