@@ -146,7 +146,15 @@ FAULT = FaultFigures(20, 500.0, 41.0, 66.0, 20, None, 19, 20)
 TRACKING = TrackingFigures(3, 9, 0.011, 0.02, 0.031, 0.4, 0.9, 1.2, 0.01, 0.012, 12.5, 0)
 COLLISIONS = CollisionFigures(100, 200, 3, 7, 0.95)
 SOAK = SoakFigures(
-    30.0, {"executor": (100.0, 101.5)}, {"executor": 3.0}, 9000, 2, 4.0, 25.0, {"received": 7}, 1
+    30.0,
+    {"executor": [(1.0, 90.0), (7.0, 100.0), (29.5, 101.5)]},
+    {"executor": 3.0},
+    9000,
+    2,
+    4.0,
+    25.0,
+    {"received": 7},
+    1,
 )
 
 

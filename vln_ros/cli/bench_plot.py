@@ -1,8 +1,8 @@
-"""Plain bars, for benches whose figures are a list of named numbers."""
+"""Plain bars and lines of named numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -35,5 +35,28 @@ def plot_bars(
     ax.set(xlabel=unit, title=title)
     if logarithmic:
         ax.set_xscale("log")
+    fig.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(fig)
+
+
+def plot_lines(
+    path: Path, title: str, labels: tuple[str, str], lines: Mapping[str, Sequence[tuple[float, float]]]
+) -> None:
+    """Named lines ``[(x, y), ...]`` above nought, as PNG.
+
+    Args:
+        labels: of the axes.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fig, ax = plt.subplots(figsize=(7, 3.2))
+    for name, points in lines.items():
+        ax.plot(*zip(*points, strict=True), label=name)
+    ax.set(xlabel=labels[0], ylabel=labels[1], title=title, ylim=(0.0, None))
+    ax.legend(loc="lower right")
     fig.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(fig)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.bench_plot import plot_lines
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, Scalar
@@ -116,7 +117,9 @@ def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
     books, unexplained = accounts(said["vln_ros: navigator"])
     control = said["vln_ros: executor"]
     course = {n: stretches(np.array(m)) for n, m in memory.items()}
-    settled = {n: np.array([s for s in m if s[0] > SETTLED_SHARE * options.minutes]) for n, m in course.items()}
+    settled = {
+        n: np.array([s for s in m if s[0] > SETTLED_SHARE * options.minutes]) for n, m in course.items()
+    }
     return SoakFigures(
         options.minutes,
         course,
@@ -207,15 +210,7 @@ class Listener:
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7.0, 3.2), layout="constrained")
-    for node, course in figures["memory_mb"].items():
-        axes.plot(*np.array(course).T, label=node)
-    axes.set(title=TITLE, xlabel="minutes", ylabel="resident MB", ylim=(0.0, None))
-    axes.legend(loc="lower right")
-    figure.savefig(folder / "soak.png", dpi=120)
-    plt.close(figure)
+    plot_lines(folder / "soak.png", TITLE, ("minutes", "resident MB"), figures["memory_mb"])
 
 
 def section(figures: dict[str, Any]) -> str:
