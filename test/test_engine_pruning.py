@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine import prompt
+from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.model import load_model
 from vln_ros.engine.preprocess import patchify
 from vln_ros.engine.profile import ContextSpec, load_profile
 from vln_ros.engine.pruning import shown_by
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
+from vln_ros.engine.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.memory.voxels import Shown, lay_out
 from vln_ros.reuse.geometry import TokenGrid
@@ -71,7 +73,7 @@ PROFILES = {"append": profile(), "window_reset": windowed(), "history": profile(
 
 
 def engine(model, context="append", stream=None, **prune):
-    options = replace(stream or StreamConfig(decode="tokens"), prune=PruneConfig(**prune))
+    options = replace(stream or StreamConfig(decode="tokens"), prune=PruneConfig(**{"window": 0, **prune}))
     robot = QwenEngine(model, PROFILES[context], temperature=0.0, seed=0, stream=options)
     robot.start(Instruction(1, "go to the red chair"))
     return robot
@@ -363,6 +365,63 @@ def test_what_is_evicted_counts_as_new_again(model):
         assert set(surface(frame(index, sideways_m=0.01 * index)).voxel) <= set(held)
         robot.decide(index)
     assert robot.report().evicted > 3 and robot.report().pruning.left_out > 60
+
+
+@pytest.mark.parametrize("strategy", ["voxels", "seen"])
+def test_it_switches_itself_off_where_fewer_tokens_save_nothing_and_says_so(model, caplog, strategy):
+    robot = engine(model, strategy=strategy, voxel_m=0.5, window=3)
+    pruning = robot._pruning
+    robot.session.watch = lambda chunk, _: pruning.timed(robot.session, chunk, 0.1)
+    for index in range(20):
+        robot.observe(frame(index, sideways_m=0.1 * index))
+        robot.decide(index)
+        if robot.report().pruning.auto_offs:
+            break
+    report = robot.report().pruning
+    assert report.saved_ms == pytest.approx(0.0, abs=1e-3) and report.overhead_ms > 0
+    assert "pruning loses time here: switched off" in caplog.text
+    assert robot.figures()["pruning: auto-offs"] == 1
+    gone = report.left_out + report.dropped
+    for index in range(20, 24):
+        robot.observe(frame(index, sideways_m=0.1 * index))
+        robot.decide(index)
+        *_, newest = (s for s in robot.session.timeline.segments if s.kind is SegmentKind.IMAGE)
+        assert newest.count == GRID.count
+    report = robot.report().pruning
+    assert report.left_out + report.dropped == gone
+    assert report.refused[Refusal.SWITCHED_OFF] == 5  # with the frame before which it did so
+    robot.start(Instruction(2, "go to the lamp"))
+    assert robot.report().pruning.auto_offs == 0
+    robot.observe(frame(30))
+    assert Refusal.SWITCHED_OFF not in robot.report().pruning.refused
+
+
+@pytest.mark.parametrize("strategy", ["voxels", "seen"])
+def test_it_stays_on_where_tokens_cost_time(model, strategy):
+    robot = engine(model, strategy=strategy, voxel_m=0.5, window=3, refresh_frames=100)
+    pruning = robot._pruning
+
+    def watch(chunk, _):
+        n, before = len(chunk.embeddings), chunk.before.tokens
+        pruning.timed(robot.session, chunk, n * (1.0 + 0.01 * (before + n / 2)))
+
+    robot.session.watch = watch
+    for index in range(20):
+        robot.observe(frame(index, sideways_m=0.1 * index))
+        robot.decide(index)
+    report = robot.report().pruning
+    assert report.auto_offs == 0 and report.left_out + report.dropped > 0
+    assert report.saved_ms > report.overhead_ms
+
+
+def test_forwards_that_robots_share_are_not_judged(model):
+    robots = [engine(model, strategy="seen", voxel_m=0.5, window=1) for _ in range(2)]
+    for index in range(6):
+        assert observe_together(robots, [frame(index)] * 2) == [None, None]
+        decide_together(robots, [index] * 2)
+    for robot in robots:
+        report = robot.report().pruning
+        assert (report.auto_offs, report.saved_ms) == (0, 0.0) and report.left_out > 0
 
 
 def test_a_new_instruction_begins_anew(model):

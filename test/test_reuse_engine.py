@@ -392,6 +392,13 @@ def test_it_switches_itself_off_and_says_so(model, caplog):
     assert robot.reuse_stats().auto_offs == 1
     assert "switched off" in caplog.text
     assert robot.reuse_stats().refused[Refusal.SWITCHED_OFF.value] >= 3
+    vitals, stats = dict(robot.vitals()), robot.reuse_stats()
+    assert vitals["reuse: auto-offs"] == 1
+    assert vitals["reuse [%]"] == 100.0 * stats.reuse
+    assert vitals["reuse: overhead [ms]"] == stats.overhead_ms > 0.0
+    assert vitals["reuse: saved [ms]"] == stats.saved_ms
+    assert vitals["reuse: refreshes"] == stats.refreshes
+    assert vitals["reuse refused: first frame"] == 1
     robot.start(Instruction(2, "go"))
     assert robot.reuse_stats().auto_offs == 0
 

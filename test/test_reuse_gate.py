@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.reuse.accounting import NetMeter
+from vln_ros.reuse.accounting import ForwardTimes, NetMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
 from vln_ros.reuse.geometry import Anchors, Correspondence, TokenGrid
 from vln_ros.reuse.refusal import Refusal
@@ -132,3 +132,22 @@ def test_it_switches_itself_off_where_it_loses_and_only_there():
     for _ in range(4):
         meter.whole(100, 90, 0.1, 0.01, tried=True)
     assert meter.off
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-4, 1.0), st.floats(0.0, 1e-3), st.floats(0.0, 1e-6), st.integers(0, 99))
+def test_the_cost_of_forwards_that_never_were_is_told_from_those_that_were(fixed, per_token, per_pair, seed):
+    def cost(n, c):
+        return fixed + per_token * n + per_pair * n * (c + n / 2)
+
+    rng, times = np.random.default_rng(seed), ForwardTimes()
+    for k in range(30):
+        assert (times.saved_s([(10, 100, 50, 0)]) is None) == (k < 8)
+        n, c = int(rng.integers(1, 400)), 50 * k
+        times.note(n, c, cost(n, c))
+    for n, c, more, more_before in ((30, 500, 70, 0), (391, 800, 0, 400), (60, 900, 9, 30)):
+        saved = cost(n + more, c + more_before) - cost(n, c)
+        one = n, c, more, more_before
+        assert times.saved_s([one]) == pytest.approx(saved, rel=1e-3, abs=1e-6)
+        assert times.saved_s([one, one]) == pytest.approx(2 * saved, rel=1e-3, abs=2e-6)
+    assert times.saved_s([(10, 100, 0, 0)]) == times.saved_s([]) == 0.0

@@ -275,6 +275,10 @@ class PruneConfig:
     refresh_frames: int = option(
         16, "seen: after so many frames without it, one is taken in whole", minimum=1, maximum=1000000
     )
+    window: int = option(
+        24, "It switches itself off if it lost time over this many frames; 0 for never", minimum=0,
+        maximum=1000,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

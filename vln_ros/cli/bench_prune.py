@@ -26,10 +26,10 @@ HELP = "Pruning by voxels, not taking in what was seen, and the landmark memory:
 FULL = "everything"
 VARIANTS = {
     FULL: StreamConfig(),
-    "voxels, 0.25 m": StreamConfig(prune=PruneConfig(strategy="voxels", voxel_m=0.25)),
-    "voxels, 0.5 m": StreamConfig(prune=PruneConfig(strategy="voxels", voxel_m=0.5)),
-    "seen, 0.25 m": StreamConfig(prune=PruneConfig(strategy="seen", voxel_m=0.25)),
-    "seen, 0.5 m": StreamConfig(prune=PruneConfig(strategy="seen", voxel_m=0.5)),
+    "voxels, 0.25 m": StreamConfig(prune=PruneConfig(strategy="voxels", voxel_m=0.25, window=0)),
+    "voxels, 0.5 m": StreamConfig(prune=PruneConfig(strategy="voxels", voxel_m=0.5, window=0)),
+    "seen, 0.25 m": StreamConfig(prune=PruneConfig(strategy="seen", voxel_m=0.25, window=0)),
+    "seen, 0.5 m": StreamConfig(prune=PruneConfig(strategy="seen", voxel_m=0.5, window=0)),
     "landmark memory": StreamConfig(landmarks=LandmarkConfig(plan="model", memory=True)),
 }
 _QUEUE = 4

@@ -9,6 +9,7 @@ other tokens masked.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -22,13 +23,17 @@ import torch
 
 from vln_ros.config import PruneConfig
 from vln_ros.datatypes import Frame
+from vln_ros.engine.forward import Chunk
 from vln_ros.engine.pieces import Image, Piece
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
+from vln_ros.reuse.accounting import AutoOff, ForwardTimes
 from vln_ros.reuse.geometry import Fate, TokenGrid, correspond, jumped, refusal
 from vln_ros.reuse.refusal import Refusal
+
+logger = logging.getLogger(__name__)
 
 _LEAST_KNOWN = 0.1
 """Share of tokens with depth in range, below which the depth's unit is taken to be wrong."""
@@ -48,6 +53,10 @@ class PruneReport:
         dropped: tokens that were dropped later. (Where every question shows the past anew: each time.)
         frames_dropped: frames of which nothing is left.
         overhead_ms: time that all this took.
+        saved_ms: estimated decoder time that was not needed; the overhead is not subtracted. Counts what is
+            left out of frames that are still shown, up to the frame before; 0 where several robots
+            share their forwards.
+        auto_offs: times that it switched itself off.
     """
 
     frames: int
@@ -58,6 +67,8 @@ class PruneReport:
     dropped: int
     frames_dropped: int
     overhead_ms: float
+    saved_ms: float
+    auto_offs: int
 
     def figures(self) -> dict[str, float]:
         """For results and diagnostics: names with units."""
@@ -68,6 +79,8 @@ class PruneReport:
             "pruning: frames dropped": self.frames_dropped,
             "pruning: frames refreshed": self.refreshed,
             "pruning: overhead [ms]": self.overhead_ms,
+            "pruning: saved [ms]": self.saved_ms,
+            "pruning: auto-offs": self.auto_offs,
             **{f"pruning refused: {reason.value}": n for reason, n in self.refused.items()},
         }
 
@@ -93,6 +106,9 @@ class KeepAll:
     def settle(self, session: Session) -> None:
         """Between turns: drop tokens from the stream."""
 
+    def timed(self, session: Session, chunk: Chunk, seconds: float) -> None:
+        """A forward of the stream has been run."""
+
     def report(self) -> PruneReport | None:
         return None
 
@@ -103,6 +119,8 @@ class _ByPlace(KeepAll):
     def __init__(self, config: PruneConfig) -> None:
         self._config = config
         self._max_turn_rad = math.radians(config.max_turn_deg)
+        self._times = ForwardTimes()
+        self._switch = AutoOff(config.window)
         self.begin()
 
     def begin(self) -> None:
@@ -111,7 +129,10 @@ class _ByPlace(KeepAll):
         self._refused: Counter[Refusal] = Counter()
         self._frames = self._tokens = self._refreshed = 0
         self._left_out = self._dropped = self._frames_dropped = 0
-        self._overhead_s = 0.0
+        self._overhead_s = self._saved_s = 0.0
+        self._switch.begin()
+        self._spent_s = 0.0
+        self._forwards: list[tuple[int, int, int, int]] = []
 
     def report(self) -> PruneReport:
         return PruneReport(
@@ -123,13 +144,42 @@ class _ByPlace(KeepAll):
             self._dropped,
             self._frames_dropped,
             self._overhead_s * 1e3,
+            self._saved_s * 1e3,
+            self._switch.times,
         )
 
-    def locate(self, frame: Frame, image: Image) -> Image:
+    def timed(self, session: Session, chunk: Chunk, seconds: float) -> None:
+        known = len(chunk.before.segments)
+        before, new = (
+            _missing(s) for s in (session.timeline.segments[:known], session.timeline.segments[known:])
+        )
+        tokens = len(chunk.embeddings)
+        self._times.note(tokens, chunk.before.tokens, seconds)
+        self._forwards.append((tokens, chunk.before.tokens, new, before))
+
+    def _judge(self) -> None:
+        """What the frame before came to."""
         with self._timed():
-            grid = TokenGrid(image.height, image.width)
-            self._frames += 1
-            self._tokens += grid.count
+            saved_s = self._times.saved_s(self._forwards) if self._forwards else None
+            self._forwards.clear()
+        spent_s, self._spent_s = self._overhead_s - self._spent_s, self._overhead_s
+        if saved_s is None:  # several robots share their forwards, or too few have been timed
+            return
+        self._saved_s += saved_s
+        if not self._switch.off:
+            self._switch.add(saved_s - spent_s)
+            if self._switch.off:
+                logger.warning("pruning loses time here: switched off until the next instruction")
+
+    def locate(self, frame: Frame, image: Image) -> Image:
+        self._judge()
+        grid = TokenGrid(image.height, image.width)
+        self._frames += 1
+        self._tokens += grid.count
+        if self._switch.off:
+            self._refused[Refusal.SWITCHED_OFF] += 1
+            return image
+        with self._timed():
             reason = self._doubt(frame, grid)
             self._before = frame
             if reason is not None:
@@ -187,6 +237,8 @@ class VoxelPruning(_ByPlace):
     """Of past frames only the latest token of each voxel and period stays (arXiv 2507.05240)."""
 
     def settle(self, session: Session) -> None:
+        if self._switch.off:
+            return
         with self._timed():
             slots: list[npt.NDArray[np.int64]] = []
             shown: list[Shown] = []
@@ -203,6 +255,8 @@ class VoxelPruning(_ByPlace):
                 session.evict(torch.from_numpy(gone))
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
+        if self._switch.off:
+            return list(images)
         with self._timed():
             located = [
                 (i, Shown(image.surface, cells_of(image)))
@@ -252,6 +306,8 @@ class SkipSeen(_ByPlace):
             return only(image, new)
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
+        if self._switch.off:
+            return list(images)
         with self._timed():
             left: list[Image] = []
             earlier: list[Shown] = []
@@ -275,6 +331,13 @@ class SkipSeen(_ByPlace):
         )
         self._left_out += int((~new).sum())
         return new
+
+
+def _missing(segments: Sequence[Segment]) -> int:
+    """Tokens that pictures lack."""
+    return sum(
+        math.prod(s.grid) - s.count for s in segments if s.kind is SegmentKind.IMAGE and s.grid is not None
+    )
 
 
 def build_pruning(config: PruneConfig) -> KeepAll:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,6 +116,8 @@ class QwenEngine:
         self._token_area = model.pixels.token_side**2
         self._bound = StreamBound(bound_options(config, self.session.token_bytes))
         self._pruning = build_pruning(config.prune)
+        if config.prune.strategy != "none" and config.prune.window:
+            self.session.watch = partial(self._pruning.timed, self.session)
         self.context = build_context(
             profile, self.session, self._script, self._eyes, self._bound, self._pruning, config
         )
@@ -270,7 +273,7 @@ class QwenEngine:
         ]
         stats = self.reuse_stats()
         if stats is not None:
-            values.append(("reuse [%]", 100.0 * stats.reuse))
+            values += stats.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
         return (*values, *self.figures().items())

@@ -6,7 +6,8 @@ questions are asked behind the stream and leave it bit for bit as it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +47,8 @@ class Session:
         )
         self.timeline = Timeline()
         self.work = Work()
+        self.watch: Callable[[Chunk, float], None] | None = None
+        """Told of every forward of this session alone, and how many seconds it took."""
         layers = self._decoder.layers
         self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
 
@@ -273,13 +276,22 @@ class Session:
 
     def _extend(self, pieces: Sequence[Piece], tree: TokenTree) -> Tensor:
         chunk = self.prepare(pieces, tree)
+        begun_s = 0.0 if self.watch is None else self._now_s()
         try:
             states = self._compute(chunk)
         except BaseException:  # a device that ran out of memory midway through the layers
             self.abandon(chunk)
             raise
         self.complete(chunk)
+        if self.watch is not None:
+            self.watch(chunk, self._now_s() - begun_s)
         return states
+
+    def _now_s(self) -> float:
+        """When the device has done what it was given."""
+        if self.network.device.type == "cuda":
+            torch.cuda.synchronize(self.network.device)
+        return time.perf_counter()
 
     def _compute(self, chunk: Chunk) -> Tensor:
         visible = None if chunk.visible is None else chunk.visible[None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -221,6 +220,8 @@ class ReusingSession(Session):
         else:
             self.complete(chunk, *_share(sources, layers, self))
         self._plans = {}
+        if self.watch is not None:
+            self.watch(chunk, done - planned)
         if shown:
             self.last_plans = plans
             self._account(chunk, plans, sources, layers, done - planned, planned - begun)
@@ -233,11 +234,6 @@ class ReusingSession(Session):
         for picture in filter(lambda p: p.is_whole, self._shown(chunk)):
             serials = self.cache.serials[picture.start : picture.start + picture.segment.count]
             self.planner.placed(picture.sight, serials.numpy().copy(), self._plans.get(picture.sight))
-
-    def _now_s(self) -> float:
-        if self.network.device.type == "cuda":
-            torch.cuda.synchronize(self.network.device)
-        return time.perf_counter()
 
     def _shown(self, chunk: Chunk) -> list[_Shown]:
         """The pictures with a sight of a chunk."""

@@ -1,16 +1,21 @@
-"""What reuse costs and saves, measured while it runs, and when it must switch itself off."""
+"""What reuse and pruning cost and save, measured while they run, and when they must switch themselves off."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+from scipy.optimize import nnls
+
 from vln_ros.reuse.refusal import Refusal
 
 _SAMPLES = 5
+_FORWARDS = 64
+_LEAST_FORWARDS = 8
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,18 @@ class ReuseStats:
     refused: Mapping[str, int] = field(default_factory=dict)
     repeated: int = 0
 
+    def figures(self) -> dict[str, float]:
+        """For diagnostics: names with units."""
+        return {
+            "reuse [%]": 100.0 * self.reuse,
+            "reuse: overhead [ms]": self.overhead_ms,
+            "reuse: saved [ms]": self.saved_ms,
+            "reuse: refreshes": self.refreshes,
+            "reuse: auto-offs": self.auto_offs,
+            "reuse: frames repeated": self.repeated,
+            **{f"reuse refused: {reason}": n for reason, n in self.refused.items()},
+        }
+
 
 @runtime_checkable
 class Reusing(Protocol):
@@ -44,6 +61,63 @@ class Reusing(Protocol):
 
     def reuse_stats(self) -> ReuseStats | None:
         """Of the present run; None where reuse is not configured."""
+
+
+class AutoOff:
+    """Switches off what loses time.
+
+    Args:
+        window: frames over which the net must not be negative; 0 never switches off.
+    """
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self.begin()
+
+    def begin(self) -> None:
+        """A new run: it may be tried again."""
+        self._net_s: deque[float] = deque(maxlen=max(self._window, 1))
+        self.off = False
+        self.times = 0
+
+    def add(self, net_s: float) -> None:
+        """A frame for which it was tried saved that much more than it cost."""
+        self._net_s.append(net_s)
+        if self._window and not self.off and len(self._net_s) == self._window and sum(self._net_s) < 0.0:
+            self.off = True
+            self.times += 1
+
+
+class ForwardTimes:
+    """How long a forward of ``n`` tokens behind ``c`` others takes: ``k + a n + b n (c + n / 2)``.
+
+    None of the three is negative. They are fitted to the newest forwards, so what a forward with other
+    numbers would take can be told on this machine: where a device is busy with reading the weights,
+    ``k`` is all there is, and fewer tokens save nothing.
+    """
+
+    def __init__(self) -> None:
+        self._noted: deque[tuple[int, int, float]] = deque(maxlen=_FORWARDS)
+
+    def note(self, tokens: int, before: int, seconds: float) -> None:
+        self._noted.append((tokens, before, max(seconds, 1e-9)))
+
+    def saved_s(self, forwards: Sequence[tuple[int, int, int, int]]) -> float | None:
+        """By how much longer they would have taken with more tokens; None as long as too little is known.
+
+        Args:
+            forwards: tokens, tokens before them, and how many more of either there would have been.
+        """
+        if len(self._noted) < _LEAST_FORWARDS:
+            return None
+        n, before, seconds = np.array(self._noted).T
+        # Relative errors count: the short forwards are as telling as the long ones.
+        terms = np.stack([np.ones_like(n), n, n * (before + n / 2)], 1) / seconds[:, None]
+        (_, per_token, per_pair), _ = nnls(terms, np.ones_like(n))
+        own, before, more, more_before = np.array(forwards, np.float64).reshape(-1, 4).T
+        whole = own + more
+        pairs = whole * (before + more_before + whole / 2) - own * (before + own / 2)
+        return float(per_token * more.sum() + per_pair * pairs.sum())
 
 
 class NetMeter:
@@ -54,18 +128,20 @@ class NetMeter:
     """
 
     def __init__(self, window: int) -> None:
-        self._window = window
+        self._switch = AutoOff(window)
         self._whole: deque[float] = deque(maxlen=_SAMPLES)
         self.begin()
 
     def begin(self) -> None:
         """A new run: it may be tried again. What a whole prefill takes is still known."""
-        self._net: deque[float] = deque(maxlen=max(self._window, 1))
+        self._switch.begin()
         self._frames = self._tokens = 0
         self._reused = self._overhead_s = self._saved_s = 0.0
         self._refused: Counter[Refusal] = Counter()
-        self.off = False
-        self.auto_offs = 0
+
+    @property
+    def off(self) -> bool:
+        return self._switch.off
 
     def refused(self, reason: Refusal) -> None:
         self._refused[reason] += 1
@@ -87,10 +163,7 @@ class NetMeter:
         self._overhead_s += overhead_s
         self._saved_s += saved_s
         if tried:
-            self._net.append(saved_s - overhead_s)
-        if self._window and not self.off and len(self._net) == self._window and sum(self._net) < 0.0:
-            self.off = True
-            self.auto_offs += 1
+            self._switch.add(saved_s - overhead_s)
 
     def stats(self, repeated: int) -> ReuseStats:
         return ReuseStats(
@@ -99,7 +172,7 @@ class NetMeter:
             self._overhead_s * 1e3,
             self._saved_s * 1e3,
             self._refused[Refusal.REFRESH],
-            self.auto_offs,
+            self._switch.times,
             {reason.value: n for reason, n in self._refused.items()},
             repeated,
         )

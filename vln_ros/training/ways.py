@@ -97,7 +97,11 @@ def ways(profile: Profile) -> list[Way]:
             stream,
         ),
         *(
-            Way(f"pruned: {how}, {side} m", profile, replace(stream, prune=PruneConfig(how, voxel_m=side)))
+            Way(
+                f"pruned: {how}, {side} m",
+                profile,
+                replace(stream, prune=PruneConfig(how, voxel_m=side, window=0)),
+            )
             for how in ("voxels", "seen")
             for side in (0.25, 0.5)
         ),
