@@ -60,7 +60,7 @@ def test_every_stage_has_its_span(checkpoint: Path) -> None:
     assert timings is not None
     (thread,) = timings.threads
     counts = {s.name: s.count for s in thread.spans}
-    assert counts["model load"] == counts["instruction"] == 1
+    assert counts["model load"] == counts["warm-up"] == counts["instruction"] == 1
     assert counts["frame"] == counts["decision"] == counts["vision encode"] == counts["preprocess"] == 6
     assert counts["prefill"] == 12  # the frame when it arrives, the question when the model is asked
     assert counts["decode"] >= 6
@@ -105,8 +105,8 @@ def test_recording_changes_no_decision(checkpoint: Path) -> None:
     assert plain == recorded == layered
     assert timings is not None
     counts = {s.name: s.count for s in timings.threads[0].spans}
-    assert counts["layer 00"] == counts["layer 01"] == 12
-    assert counts["vision block 00"] == 6
+    assert counts["layer 00"] == counts["layer 01"] == 12 + 1  # and the warm-up
+    assert counts["vision block 00"] == 6 + 1
 
 
 def test_reuse_shows_its_gate(checkpoint: Path) -> None:

@@ -129,6 +129,10 @@ def test_a_recording_of_nothing_is_a_report_too(clock: Clock) -> None:
     timings = freeze(recorder, "executor")
     assert "no warnings" in write_report(timings)
     assert timings.engine is None
+    assert "frames per second" not in dict(summarise(timings))
+    with span("executor"):
+        clock.after(1)
+    assert re.search(r"\n  threads busy +1\.0", write_report(freeze(recorder, "executor")))
     assert not list(warn(timings))
 
 

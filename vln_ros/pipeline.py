@@ -67,6 +67,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                 )
             from vln_ros.engine.model import load_model  # torch: only when it is clear that it is needed
             from vln_ros.engine.qwen import QwenEngine
+            from vln_ros.engine.warm_up import warm_up
 
             with span("model load"):
                 model = load_model(
@@ -76,6 +77,8 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                     attention=config.qwen.attention,
                     quantisation=config.qwen.quantisation,
                 )
+            with span("warm-up"):
+                warm_up(model)
             return [
                 QwenEngine(
                     model,

@@ -36,10 +36,10 @@ def write_report(timings: Timings) -> str:
 
 def summarise(timings: Timings) -> Iterator[tuple[str, str | int | float | bool]]:
     """The few figures that /diagnostics shows."""
-    yield "frames per second", timings.frames_per_s
-    yield "decisions per second", timings.decisions_per_s
     engine = timings.engine
     if engine is not None:
+        yield "frames per second", timings.frames_per_s
+        yield "decisions per second", timings.decisions_per_s
         yield "engine busy [%]", 100 * engine.busy_ms / timings.wall_s / 1e3
         for s in sorted(engine.spans, key=lambda s: -s.own_ms)[:SUMMARISED]:
             yield f"share of {component(s.name)} [%]", 100 * s.own_ms / engine.busy_ms
@@ -75,7 +75,7 @@ def _overall(timings: Timings) -> str:
         lines.append(_share("that thread idle", wall_ms - busy_ms, wall_ms))
     others = sum(t.busy_ms for t in timings.threads) - busy_ms
     if others:
-        lines.append(_share("other threads busy", others, wall_ms))
+        lines.append(_share("other threads busy" if engine else "threads busy", others, wall_ms))
     lines.append(_share("total", wall_ms, wall_ms))
     return "\n".join(lines)
 
