@@ -227,7 +227,7 @@ def _plot_flat(figures: Any, path: Path) -> None:
             label, scale = FLAT_LISTS[name]
             ax.plot(x, np.array(drawn[name]) * scale, ".", markersize=3, label=label)
         ax.set(xlabel="frame", ylim=(0, None))
-        ax.legend(loc="lower right")
+        ax.legend(loc="center right")
     _save(fig, path)
 
 
@@ -586,6 +586,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, li
 def _save(fig: Any, path: Path) -> None:
     from matplotlib import pyplot as plt
 
+    fig.tight_layout()
     fig.savefig(path, dpi=120, bbox_inches="tight")
     plt.close(fig)
 
