@@ -25,7 +25,7 @@ def driven(points: Float64Array, velocity: Velocity, radius_m: float, longest_m:
     step_m = 0.01
     pose, before = Pose.identity(), np.hypot(points[:, 0], points[:, 1])
     for n in range(1, int(longest_m / step_m)):
-        pose = predict(pose, [velocity], step_m / speed)
+        pose = predict(pose, [velocity], step_m / speed, 1.0)
         distance = np.linalg.norm(points - pose.position[:2], axis=1)
         if ((distance < radius_m) & (distance < before)).any():
             return n * step_m

@@ -706,7 +706,12 @@ class ExecutorConfig(MountConfig):
         maximum=5.0,
     )
     delay_s: float = option(
-        0.1, "From a command to its effect in the odometry", unit="s", minimum=0.0, maximum=1.0
+        0.1,
+        "From a command to its effect in the odometry; /diagnostics says what it measured",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
     )
     blend: bool = option(True, "Drive equal actions in a row as one; false: every action ends standing")
     holonomic: bool = option(False, "The base can also move sideways")

@@ -24,6 +24,7 @@ from vln_ros.datatypes import (
     wrap_angle,
 )
 from vln_ros.motion.action_queue import Acceptance, ActionQueue
+from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
 from vln_ros.motion.safety import LATCHED, STANDING, Fault, Watch, jumped
 from vln_ros.motion.tracking import GoalError, goal_error, predict, track
@@ -31,6 +32,8 @@ from vln_ros.motion.tracking import GoalError, goal_error, predict, track
 _NS = 1e9
 _KEPT_ANCHOR_M = 0.1
 _KEPT_ANCHOR_RAD = math.radians(10.0)
+_KEPT_SENT_S = 1.0
+"""The longest delay that can be predicted."""
 
 
 class ExecutorState(Enum):
@@ -86,6 +89,7 @@ class Executor:
         """How often each fault has stopped the robot."""
         self.clearance_m = math.inf
         """The free way ahead of the robot's edge, at the last period in which it drove."""
+        self.delay = DelayMeter(1.0 / config.rate_hz)
         self.watch = Watch(config)
         self.obstacles = ObstacleMemory(config.safety.min_height_m, config.safety.max_height_m)
         self._held: set[Fault] = set()
@@ -99,8 +103,7 @@ class Executor:
         self._error = GoalError()
         self._allowed_periods = 0
         self._anchor: Pose | None = None
-        underway = max(1, round(config.delay_s * config.rate_hz))
-        self._sent: deque[Velocity] = deque([Velocity()], maxlen=underway)
+        self._sent: deque[Velocity] = deque([Velocity()], maxlen=math.ceil(_KEPT_SENT_S * config.rate_hz))
         self._finished = False
         self._interrupted = False
 
@@ -155,12 +158,14 @@ class Executor:
             self.queue.reset()
             self._drop_goal()
             self.obstacles.clear()
+            self.delay.clear()
             self.clock_resets += 1
         elif between_s <= 0.0:
             return
         elif self._pose is not None and jumped(self.config, self._pose, pose, between_s):
             self._held.add(Fault.ODOMETRY_JUMP)
             self.obstacles.clear()
+            self.delay.clear()
         self._odometry_good = True
         self._pose, self._pose_stamp_ns = pose, stamp_ns
         self.watch.came(Fault.NO_ODOMETRY, stamp_ns, now_s)
@@ -214,6 +219,12 @@ class Executor:
 
     def update(self, now_s: float) -> Output:
         """One control period."""
+        output = self._period(now_s)
+        if self._pose is not None:
+            self.delay.add(output.velocity, self._pose)
+        return output
+
+    def _period(self, now_s: float) -> Output:
         self._updated_s = now_s
         self._judge(now_s)
         interrupted, self._interrupted = self._interrupted, False
@@ -272,8 +283,7 @@ class Executor:
     def _step(self, completed: list[Action]) -> Velocity:
         assert self._pose is not None  # otherwise there were no odometry
         c = self.config
-        periods = round(c.delay_s * c.rate_hz)
-        pose = predict(self._pose, list(self._sent)[-periods:] if periods else (), 1.0 / c.rate_hz)
+        pose = predict(self._pose, self._sent, 1.0 / c.rate_hz, c.delay_s)
         while (action := self.queue.current) is not None:
             if action.stop:
                 completed.append(self.queue.complete(self._pose_stamp_ns))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vln_ros.config import ExecutorConfig
@@ -33,12 +33,19 @@ def goal_error(pose: Pose, goal: Pose) -> GoalError:
     return GoalError(float(c * x + s * y), float(c * y - s * x), wrap_angle(goal.yaw_rad - pose.yaw_rad))
 
 
-def predict(pose: Pose, sent: Iterable[Velocity], step_s: float) -> Pose:
-    """Where a base will be that has yet to obey the velocities ``sent``, each for ``step_s``."""
-    for v in sent:
-        half = v.angular_rad_s * step_s / 2.0
+def predict(pose: Pose, sent: Sequence[Velocity], step_s: float, delay_s: float) -> Pose:
+    """Where a base will be that has yet to obey what it was told in the last ``delay_s``.
+
+    Args:
+        sent: the velocities up to the last one, each for ``step_s``; what was before them was zero.
+    """
+    steps = min(delay_s / step_s, len(sent))
+    whole = math.ceil(steps - 1e-9)
+    for i in range(len(sent) - whole, len(sent)):
+        v, for_s = sent[i], min(1.0, steps - (len(sent) - 1 - i)) * step_s  # of the oldest only the rest
+        half = v.angular_rad_s * for_s / 2.0
         turn = Pose.planar(0.0, 0.0, half)
-        pose = pose @ turn @ Pose.planar(v.linear_m_s * step_s, v.lateral_m_s * step_s, half)
+        pose = pose @ turn @ Pose.planar(v.linear_m_s * for_s, v.lateral_m_s * for_s, half)
     return pose
 
 

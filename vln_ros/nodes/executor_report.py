@@ -129,6 +129,8 @@ def health(
         ("control late p99.9 [ms]", times.percentile_ms(0.999)),
         ("control late worst [ms]", times.worst_ms),
     ]
+    if (delay_s := executor.delay.delay_s()) is not None:
+        values.append(("delay of the base, measured [s]", delay_s))
     values += [
         (f"age: {f.value.removeprefix('no ')} [s]", age_s)
         for f, age_s in executor.watch.ages_s(now_s).items()

@@ -38,6 +38,7 @@ class DisturbedBase:
     def __init__(self, disturbance: Disturbance, seed: int, step_s: float = 0.01) -> None:
         self.pose = Pose.identity()
         self.time_s = 0.0
+        self._moved = False
         self._d = disturbance
         self._random = np.random.default_rng(seed)
         self._step_s = step_s
@@ -51,7 +52,9 @@ class DisturbedBase:
         return float(forward), float(side), float(turn)
 
     def odometry(self) -> Pose:
-        """The pose as the base's sensors give it."""
+        """The pose as the base's sensors give it: exact until it has moved, for its frame begins there."""
+        if not self._moved:
+            return self.pose
         x, y, yaw = self._random.normal(0.0, 1.0, 3) * (self._d.noise_m, self._d.noise_m, self._d.noise_rad)
         return Pose.planar(float(self.pose.position[0] + x), float(self.pose.position[1] + y),
                            self.pose.yaw_rad + float(yaw))  # fmt: skip
@@ -61,6 +64,7 @@ class DisturbedBase:
         for _ in range(round(duration_s / self._step_s)):
             self._line.append(command)
             v = self._line[0]
+            self._moved |= v != Velocity()
             forward, side, turn = self._grip
             half = Pose.planar(0.0, 0.0, turn * v.angular_rad_s * self._step_s / 2.0)
             way = Pose.planar(forward * v.linear_m_s * self._step_s, side * v.lateral_m_s * self._step_s, 0.0)
