@@ -11,7 +11,7 @@ import pytest
 
 from vln_ros.datatypes import STOP, Action, ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.decision import DecisionLoop, Progress
-from vln_ros.engine.worker import Cancel, DecideAhead, EngineWorker, Pause, Start
+from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 
 F = Action(forward_m=0.25)
 CAMERA = CameraModel.from_hfov(16, 16, 1.0)
@@ -260,7 +260,7 @@ def test_decide_ahead_is_live() -> None:
         it.worker.put_frame(5)
         it.worker.put_progress(Progress(1, it.events.chunks[-1].queue, 2, 4))
         it.events.wait(lambda e: len(e.frames) == 2)
-        it.worker.command(DecideAhead(2))
+        it.worker.command(Tune(2, 10**9))
         it.decided(5)
 
 

@@ -302,6 +302,32 @@ def test_live_limits_apply_to_the_next_period() -> None:
     assert base.outputs[-1].velocity.linear_m_s == pytest.approx(0.1)
 
 
+def test_live_time_outs_tolerances_and_heights_apply_to_what_comes_next() -> None:
+    base = Unicycle(replace(CONFIG, safety=replace(SAFETY, obstacles="depth")))
+    base.executor.config = replace(
+        CONFIG,
+        position_tolerance_m=0.2,
+        safety=replace(
+            SAFETY,
+            obstacles="depth",
+            obstacle_timeout_s=9.0,
+            heartbeat_timeout_s=9.0,
+            frame_timeout_s=9.0,
+            max_height_m=0.3,
+        ),  # fmt: skip
+    )
+    assert base.executor.obstacles.heights_m == (SAFETY.min_height_m, 0.3)
+    base.executor.watch.came(Fault.NO_DEPTH, base.stamp_ns, base.now_s)
+    base.offer(1, Action(forward_m=0.5))
+    for _ in range(round(2.0 / base.period_s)):  # longer than the time-outs that it was made with
+        assert base.period(heartbeat=False).state is not ExecutorState.STOPPED
+    assert 0.25 < base.pose.position[0] < 0.4
+    base.executor.config = replace(
+        base.executor.config, safety=replace(base.executor.config.safety, heartbeat_timeout_s=1.0)
+    )
+    assert base.period(heartbeat=False).faults == (Fault.NO_HEARTBEAT,)
+
+
 def test_late_odometry_is_ignored() -> None:
     base = Unicycle()
     base.executor.odometry(base.stamp_ns - 100_000_000, Pose.planar(9.0, 9.0, 1.0), base.now_s)

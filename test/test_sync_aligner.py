@@ -298,3 +298,14 @@ def test_a_depth_image_may_serve_two_color_images() -> None:
     out += aligner.add_depth(130 * MS, 2)
     out += aligner.add_odometry(110 * MS, at(0), "odom")
     assert [(a.color, a.depth) for a in out] == [(100, 1), (110, 1)]
+
+
+def test_limits_can_be_changed_while_it_runs() -> None:
+    aligner: Aligner[int, int] = Aligner(CONFIG)
+    for n in range(4):
+        if n == 2:
+            aligner.tune(SyncConfig(max_depth_skew_s=0.05, max_odometry_gap_s=0.1, max_wait_s=30.0))
+        stamp_ns = 1000 * MS + 100 * MS * n
+        aligner.add_odometry(stamp_ns, at(0.0), "odom")
+        aligner.add_color(stamp_ns, n)
+        assert len(aligner.add_depth(stamp_ns + 30 * MS, n)) == (n >= 2)

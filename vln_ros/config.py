@@ -208,10 +208,20 @@ class SyncConfig:
 
     require_depth: bool = option(True, "Wait for a depth image for every colour image")
     max_depth_skew_s: float = option(
-        0.02, "Largest difference between the stamps of colour and depth", unit="s", minimum=0.0, maximum=1.0
+        0.02,
+        "Largest difference between the stamps of colour and depth",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
     )
     max_odometry_gap_s: float = option(
-        0.25, "Largest gap between odometry samples to interpolate across", unit="s", minimum=0.0, maximum=5.0
+        0.25,
+        "Largest gap between odometry samples to interpolate across",
+        unit="s",
+        minimum=0.0,
+        maximum=5.0,
+        live=True,
     )
     max_wait_s: float = option(
         1.0,
@@ -219,9 +229,15 @@ class SyncConfig:
         unit="s",
         minimum=0.01,
         maximum=30.0,
+        live=True,
     )
     max_speed_m_s: float = option(
-        5.0, "Odometry that moves faster than this has jumped", unit="m/s", minimum=0.1, maximum=100.0
+        5.0,
+        "Odometry that moves faster than this has jumped",
+        unit="m/s",
+        minimum=0.1,
+        maximum=100.0,
+        live=True,
     )
     odom_frame: str = option("odom", "Expected frame_id of the odometry; empty accepts any")
 
@@ -586,6 +602,7 @@ class NavigatorConfig(MountConfig, ImageInputConfig):
         unit="s",
         minimum=0.1,
         maximum=60.0,
+        live=True,
     )
     heartbeat_hz: float = option(20.0, "Rate of the heartbeat", unit="Hz", minimum=1.0, maximum=100.0)
     diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
@@ -606,10 +623,20 @@ class SafetyConfig:
     """When the executor stands still, whatever the queue says. Ages are measured on a steady clock."""
 
     odometry_timeout_s: float = option(
-        0.5, "Without new odometry for this long the robot stops", unit="s", minimum=0.05, maximum=10.0
+        0.5,
+        "Without new odometry for this long the robot stops",
+        unit="s",
+        minimum=0.05,
+        maximum=10.0,
+        live=True,
     )
     heartbeat_timeout_s: float = option(
-        0.5, "Without the navigator's heartbeat for this long it stops", unit="s", minimum=0.1, maximum=10.0
+        0.5,
+        "Without the navigator's heartbeat for this long it stops",
+        unit="s",
+        minimum=0.1,
+        maximum=10.0,
+        live=True,
     )
     frame_timeout_s: float = option(
         1.0,
@@ -617,12 +644,18 @@ class SafetyConfig:
         unit="s",
         minimum=0.1,
         maximum=10.0,
+        live=True,
     )
     obstacles: str = option(
         "depth", "Where obstacles are looked for", choices=("none", "depth", "scan", "both")
     )
     obstacle_timeout_s: float = option(
-        0.7, "Without new depth (or scan) for this long it stops", unit="s", minimum=0.05, maximum=10.0
+        0.7,
+        "Without new depth (or scan) for this long it stops",
+        unit="s",
+        minimum=0.05,
+        maximum=10.0,
+        live=True,
     )
     stop_distance_m: float = option(
         0.15,
@@ -641,19 +674,19 @@ class SafetyConfig:
         live=True,
     )
     creep_m_s: float = option(
-        0.05, "Speed at the end of the slow-down zone", unit="m/s", minimum=0.01, maximum=0.5
+        0.05, "Speed at the end of the slow-down zone", unit="m/s", minimum=0.01, maximum=0.5, live=True
     )
     reaction_s: float = option(
-        0.15, "Age of the depth and delay of the base together", unit="s", minimum=0.0, maximum=1.0
+        0.15, "Age of the depth and delay of the base together", unit="s", minimum=0.0, maximum=1.0, live=True
     )
     robot_radius_m: float = option(
-        0.25, "Radius of the circle that holds the robot", unit="m", minimum=0.05, maximum=2.0
+        0.25, "Radius of the circle that holds the robot", unit="m", minimum=0.05, maximum=2.0, live=True
     )
     min_height_m: float = option(
-        0.1, "What is lower is floor; above base_link", unit="m", minimum=-2.0, maximum=2.0
+        0.1, "What is lower is floor; above base_link", unit="m", minimum=-2.0, maximum=2.0, live=True
     )
     max_height_m: float = option(
-        1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0
+        1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0, live=True
     )
     scan_x_m: float = option(
         0.0, "Laser scanner's position in base_link, forward", unit="m", minimum=-3.0, maximum=3.0
@@ -665,10 +698,20 @@ class SafetyConfig:
         0.0, "Laser scanner turned to the left", unit="deg", minimum=-180.0, maximum=180.0
     )
     max_jump_m: float = option(
-        0.2, "Odometry that moves this much too far has jumped", unit="m", minimum=0.01, maximum=10.0
+        0.2,
+        "Odometry that moves this much too far has jumped",
+        unit="m",
+        minimum=0.01,
+        maximum=10.0,
+        live=True,
     )
     max_jump_deg: float = option(
-        15.0, "Odometry that turns this much too far has jumped", unit="deg", minimum=0.5, maximum=180.0
+        15.0,
+        "Odometry that turns this much too far has jumped",
+        unit="deg",
+        minimum=0.5,
+        maximum=180.0,
+        live=True,
     )
 
 
@@ -690,13 +733,17 @@ class ExecutorConfig(MountConfig):
     max_angular_accel_rad_s2: float = option(
         3.0, "Largest turn acceleration", unit="rad/s^2", minimum=0.05, maximum=50.0, live=True
     )
-    linear_gain: float = option(5.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0)
-    angular_gain: float = option(5.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0)
+    linear_gain: float = option(
+        5.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0, live=True
+    )
+    angular_gain: float = option(
+        5.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0, live=True
+    )
     position_tolerance_m: float = option(
-        0.01, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5
+        0.01, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5, live=True
     )
     heading_tolerance_deg: float = option(
-        0.7, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0
+        0.7, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0, live=True
     )
     lookahead_m: float = option(
         0.3,
@@ -704,6 +751,7 @@ class ExecutorConfig(MountConfig):
         unit="m",
         minimum=0.05,
         maximum=5.0,
+        live=True,
     )
     delay_s: float = option(
         0.1,
@@ -713,7 +761,9 @@ class ExecutorConfig(MountConfig):
         maximum=1.0,
         live=True,
     )
-    blend: bool = option(True, "Drive equal actions in a row as one; false: every action ends standing")
+    blend: bool = option(
+        True, "Drive equal actions in a row as one; false: every action ends standing", live=True
+    )
     holonomic: bool = option(False, "The base can also move sideways")
     stamped_cmd_vel: bool = option(False, "cmd_vel is TwistStamped instead of Twist")
     action_timeout_s: float = option(
@@ -722,6 +772,7 @@ class ExecutorConfig(MountConfig):
         unit="s",
         minimum=0.5,
         maximum=60.0,
+        live=True,
     )
     diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
     profiling: ProfilingConfig = group(ProfilingConfig)

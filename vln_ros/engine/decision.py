@@ -41,7 +41,7 @@ class DecisionLoop:
         self.engine = engine
         self.decide_ahead = decide_ahead
         self._every_frame = decide_on == "frame"
-        self._lost_after_ns = lost_after_ns
+        self.lost_after_ns = lost_after_ns
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
         self._last: ActionChunk | None = None
@@ -150,7 +150,7 @@ class DecisionLoop:
             if self._reported and not self._stop_decided:
                 return progress.remaining <= self.decide_ahead
         since_ns = last.frame_stamp_ns if self._first_after_ns is None else self._first_after_ns
-        if not self._reported and frame.stamp_ns - since_ns > self._lost_after_ns:
+        if not self._reported and frame.stamp_ns - since_ns > self.lost_after_ns:
             self.lost += 1
             return True
         return False

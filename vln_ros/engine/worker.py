@@ -49,11 +49,12 @@ class Pause:
 
 
 @dataclass(frozen=True)
-class DecideAhead:
-    actions: int
+class Tune:
+    decide_ahead: int
+    lost_after_ns: int
 
 
-Command = Start | Cancel | Pause | DecideAhead
+Command = Start | Cancel | Pause | Tune
 
 
 class EngineWorker(Generic[Raw]):
@@ -192,8 +193,8 @@ class EngineWorker(Generic[Raw]):
                 chunk = self._loop.cancel()
             case Pause(paused):
                 chunk = self._loop.pause(paused)
-            case DecideAhead(actions):
-                self._loop.decide_ahead = actions
+            case Tune(decide_ahead, lost_after_ns):
+                self._loop.decide_ahead, self._loop.lost_after_ns = decide_ahead, lost_after_ns
         if chunk is not None:
             with self._lock:
                 self._say(chunk, None, 0.0)

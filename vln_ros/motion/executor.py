@@ -81,7 +81,7 @@ class Executor:
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
-        self.config = config
+        self._config = config
         self.queue = ActionQueue()
         self.blocked = 0
         self.clock_resets = 0
@@ -106,6 +106,17 @@ class Executor:
         self._sent: deque[Velocity] = deque([Velocity()], maxlen=math.ceil(_KEPT_SENT_S * config.rate_hz))
         self._finished = False
         self._interrupted = False
+
+    @property
+    def config(self) -> ExecutorConfig:
+        return self._config
+
+    @config.setter
+    def config(self, config: ExecutorConfig) -> None:
+        """Only live options may have changed. What was seen of obstacles is kept."""
+        s = config.safety
+        self._config = self.watch.config = config
+        self.obstacles.heights_m = s.min_height_m, s.max_height_m
 
     # ------------------------------------------------------------------ what comes in
 

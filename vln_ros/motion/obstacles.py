@@ -64,11 +64,12 @@ class ObstacleMemory:
     it is out of range or the camera looks through the place where it was. A scan replaces the one before.
 
     Args:
-        min_height_m, max_height_m: obstacles lie between these heights above the base.
+        min_height_m, max_height_m: obstacles lie between these heights above the base. They may change in
+            :attr:`heights_m`; what was seen before stays.
     """
 
     def __init__(self, min_height_m: float, max_height_m: float) -> None:
-        self._heights = (min_height_m, max_height_m)
+        self.heights_m = (min_height_m, max_height_m)
         self._seen: Float64Array = np.zeros((0, 3))
         self._scanned: Float64Array = np.zeros((0, 3))
 
@@ -87,7 +88,7 @@ class ObstacleMemory:
         points = odom_from_optical.transform(_back_project(depth_m, camera))
         in_base = odom_from_base.inverse().transform(points)
         distance = np.hypot(in_base[:, 0], in_base[:, 1])
-        low, high = self._heights
+        low, high = self.heights_m
         near = (distance < RANGE_M) & (in_base[:, 2] > low) & (in_base[:, 2] < high)
         order = np.argsort(distance[near], kind="stable")
         fresh = points[near][order]

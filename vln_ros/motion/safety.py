@@ -41,18 +41,23 @@ class Watch:
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
-        safety = config.safety
-        self._timeouts_s = {
+        self.config = config
+        self._last_s = dict.fromkeys(self._timeouts_s, -math.inf)
+        self._stamps_ns: dict[Fault, int] = {}
+
+    @property
+    def _timeouts_s(self) -> dict[Fault, float]:
+        safety = self.config.safety
+        timeouts_s = {
             Fault.NO_ODOMETRY: safety.odometry_timeout_s,
             Fault.NO_HEARTBEAT: safety.heartbeat_timeout_s,
             Fault.NO_FRAMES: safety.frame_timeout_s,
         }
         if safety.obstacles in ("depth", "both"):
-            self._timeouts_s[Fault.NO_DEPTH] = safety.obstacle_timeout_s
+            timeouts_s[Fault.NO_DEPTH] = safety.obstacle_timeout_s
         if safety.obstacles in ("scan", "both"):
-            self._timeouts_s[Fault.NO_SCAN] = safety.obstacle_timeout_s
-        self._last_s = dict.fromkeys(self._timeouts_s, -math.inf)
-        self._stamps_ns: dict[Fault, int] = {}
+            timeouts_s[Fault.NO_SCAN] = safety.obstacle_timeout_s
+        return timeouts_s
 
     def came(self, missing: Fault, stamp_ns: int, now_s: float) -> None:
         """Something came of the stream that would otherwise be ``missing``."""

@@ -15,7 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import ExecutorConfig, NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
-from vln_ros.engine.worker import Cancel, DecideAhead, EngineWorker, Pause, Start
+from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.nodes.managed import ManagedNode
 from vln_ros.nodes.navigator_report import NavigatorFigures, health
 from vln_ros.nodes.node_profiling import NodeProfiling
@@ -134,7 +134,8 @@ class Navigator(ManagedNode):
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
         if self._worker is not None:
-            self._worker.command(DecideAhead(config.decide_ahead))
+            self._sensors.tune(config.sync)
+            self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
     def _beat(self) -> None:
         now_s = time.monotonic()

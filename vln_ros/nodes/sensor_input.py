@@ -12,7 +12,7 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vln_ros.config import NavigatorConfig
+from vln_ros.config import NavigatorConfig, SyncConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
@@ -105,6 +105,10 @@ class SensorInput:
     @property
     def counts(self) -> SyncCounts:
         return self._aligner.counts
+
+    def tune(self, config: SyncConfig) -> None:
+        """Only live options may have changed."""
+        self._aligner.tune(config)
 
     def refuse(self, error: convert.MessageError) -> None:
         """Count and report a message that cannot be used."""

@@ -138,15 +138,19 @@ class Aligner(Generic[ColorT, DepthT]):
     def __init__(self, config: SyncConfig) -> None:
         self._require_depth = config.require_depth
         self._odom_frame = config.odom_frame
-        self._max_skew_ns = round(config.max_depth_skew_s * 1e9)
-        self._max_gap_ns = round(config.max_odometry_gap_s * 1e9)
-        self._max_wait_ns = round(config.max_wait_s * 1e9)
-        self._max_speed_m_s = config.max_speed_m_s
+        self.tune(config)
         self._counts = _Counts()
         self._color: deque[_Image[ColorT]] = deque()
         self._depth: deque[_Image[DepthT]] = deque(maxlen=MAX_DEPTH)
         self._odometry: deque[_Sample] = deque(maxlen=MAX_ODOMETRY)
         self._last_ns: dict[str, int] = {}
+
+    def tune(self, config: SyncConfig) -> None:
+        """Take over the limits; what waits already is judged by the new ones."""
+        self._max_skew_ns = round(config.max_depth_skew_s * 1e9)
+        self._max_gap_ns = round(config.max_odometry_gap_s * 1e9)
+        self._max_wait_ns = round(config.max_wait_s * 1e9)
+        self._max_speed_m_s = config.max_speed_m_s
 
     @property
     def counts(self) -> SyncCounts:
