@@ -314,7 +314,7 @@ def test_live_time_outs_tolerances_and_heights_apply_to_what_comes_next() -> Non
             heartbeat_timeout_s=9.0,
             frame_timeout_s=9.0,
             max_height_m=0.3,
-        ),  # fmt: skip
+        ),
     )
     assert base.executor.obstacles.heights_m == (SAFETY.min_height_m, 0.3)
     base.executor.watch.came(Fault.NO_DEPTH, base.stamp_ns, base.now_s)
