@@ -143,7 +143,7 @@ def test_plots_need_no_json(tmp_path: Path) -> None:
 
 
 FAULT = FaultFigures(20, 500.0, 41.0, 66.0, 20, None, 19, 20)
-TRACKING = TrackingFigures(3, 9, 0.011, 0.02, 0.031, 0.4, 0.9, 1.2, 0.01, 0.012, 12.5, 0)
+TRACKING = TrackingFigures(3, 9, 0.011, 0.02, 0.031, 0.4, 0.9, 1.2, 0.01, 0.012, 12.5, 0, 0.1, 0.11)
 COLLISIONS = CollisionFigures(100, 200, 3, 7, 0.95)
 SOAK = SoakFigures(
     30.0,
