@@ -416,7 +416,7 @@ class ReuseConfig:
     )
     landmark_gain: float = option(
         1.0,
-        "Where a frame surely shows a landmark of the instruction, both limits are 1 + this lower "
+        "Where a frame surely shows a landmark of the instruction, both limits are divided by 1 + this "
         "(needs qwen.stream.landmarks.memory)",
         minimum=0.0,
         maximum=1000000.0,

@@ -22,24 +22,31 @@ _HIDDEN = 0.05
 
 
 def motion_frames(motion: str, count: int) -> list[Frame]:
-    """A generated motion through the first flat, 640x480 with depth and exact poses."""
+    """A generated motion in the largest room of the first flat, 640x480 with depth and exact poses.
+
+    It begins in the middle, towards where there is most room.
+    """
     camera, mount = CameraModel.from_hfov(640, 480, math.radians(79.0)), base_from_optical(0.0, 0.0, 1.25)
     scene = Scene(scene_id(0), AGENT_RADIUS_M)
     x0, y0, x1, y1 = max((r.inner for r in scene.flat.rooms), key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))
     x, y = (float(v) for v in scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2])))
+    headings = [Pose.planar(x, y, math.radians(30.0) * k) for k in range(12)]
+    glance = CameraModel.from_hfov(64, 48, math.radians(79.0))
+    start = max(headings, key=lambda p: float(np.median(scene.renderer.render(glance, p @ mount)[1])))
     frames = []
     for index in range(count):
-        pose = Pose.planar(x, y, 0.0)
+        step = Pose.identity()
         match motion:
             case "pan":
-                pose = Pose.planar(x, y, math.radians(15.0) * index)
+                step = Pose.planar(0.0, 0.0, math.radians(15.0) * index)
             case "forward":
-                pose = Pose.planar(x + 0.1 * index, y, 0.0)
+                step = Pose.planar(0.1 * index, 0.0, 0.0)
             case "orbit":
                 turn = math.radians(6.0) * index
-                pose = Pose.planar(x - math.cos(turn), y - math.sin(turn), turn)
+                step = Pose.planar(1.0 - math.cos(turn), -math.sin(turn), turn)
             case "teleport":
-                pose = Pose.planar(x + 3.0 * (index % 2), y, math.pi * (index % 2))
+                step = Pose.planar(2.0 * (index % 2), 0.0, math.pi * (index % 2))
+        pose = start @ step
         rgb, depth_m = scene.renderer.render(camera, pose @ mount)
         if motion == "moving object":  # a red plate of 120 x 160 pixels, 0.8 m ahead, comes from the left
             left = 40 * index

@@ -192,7 +192,10 @@ def section(figures: dict[str, Any]) -> str:
             for f in figures["motions"]
         ]  # fmt: skip
         head = ("motion", "reuse", "whole ms", "reusing ms", "of it planning", "same queues", "refused")
-        parts.append("Engine over a motion, every frame asked about, in all:\n\n" + table(head, rows))
+        parts.append(
+            "Engine over a motion, 640x480, every frame asked about, in all (queues of a policy that was "
+            "trained with other sizes; `bench policy` has those that count):\n\n" + table(head, rows)
+        )
     return "\n\n".join(parts)
 
 
@@ -385,8 +388,8 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     source = int(np.bincount(sights).argmax()) if len(sights) else 0
     canvas = Picture.new("RGB", (2 * width + 8, height + _LEGEND_PX), "white")
     canvas.paste(Picture.fromarray(new.rgb), (0, 0))
-    if source:
-        canvas.paste(Picture.fromarray(frames[source - 1].rgb), (width + 8, 0))
+    beside = source or len(frames) - 1
+    canvas.paste(Picture.fromarray(frames[beside - 1].rgb), (width + 8, 0))
     draw = ImageDraw.Draw(canvas, "RGBA")
     for token, label in enumerate(plan.label):
         row, column = divmod(token, columns)
@@ -403,6 +406,7 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
         left, count = 8 + 160 * index, int((plan.label == Label[name.upper()]).sum())
         draw.rectangle([left, height + 6, left + 12, height + 18], fill=colour)
         draw.text((left + 18, height + 5), f"{name}: {count} of {len(plan.label)}", fill="black")
-    text = f"source {source} of {len(frames)} frames" if source else f"no source: {plan.reason}"
+    why = "" if plan.reason is None else f" taken over: {plan.reason.value}"
+    text = f"frame {beside} of {len(frames)}, source of most" if source else f"frame before; nothing{why}"
     draw.text((width + 16, height + 5), text, fill="black")
     canvas.save(path)
