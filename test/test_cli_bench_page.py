@@ -192,6 +192,14 @@ def test_committed_records_can_be_drawn(tmp_path: Path) -> None:
             assert list((tmp_path / path.stem).glob("*.png")), path
 
 
+@pytest.mark.parametrize("bench", BENCHES)
+def test_every_bench_says_how_the_page_shows_it(bench: str) -> None:
+    module = importlib.import_module(f"vln_ros.cli.bench_{bench}")
+    assert module.TITLE
+    assert callable(module.section)
+    assert hasattr(build_parser().parse_args(["bench", bench]), "json")
+
+
 def test_all_are_benches_and_the_page_says_how_long_they_take(tmp_path: Path) -> None:
     assert set(ALL) <= set(BENCHES)
     write_record(RECORD, tmp_path / "world.json")

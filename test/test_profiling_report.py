@@ -294,7 +294,7 @@ def with_spread(timings: Timings, name: str, low_ms: float, median_ms: float, hi
 
 
 def test_a_comparison_tells_differences_from_noise(clock: Clock) -> None:
-    base = with_spread(freeze(run(clock, 5), "navigator"), "prefill", 9.0, 10.0, 11.0)
+    base = with_spread(freeze(run(clock, 6), "navigator"), "prefill", 9.0, 10.0, 11.0)
     for low, median, high, verdict in ((10.5, 12.0, 13.0, "noise"), (11.5, 12.0, 13.0, "slower")):
         other = with_spread(base, "prefill", low, median, high)
         difference = next(d for d in compare(base, other) if d.name.startswith("prefill"))
@@ -302,6 +302,8 @@ def test_a_comparison_tells_differences_from_noise(clock: Clock) -> None:
         assert difference.beyond_noise == (verdict == "slower")
         line = next(x for x in write_comparison(base, other).splitlines() if "prefill" in x)
         assert line.endswith(f"1.20  {verdict}")
+    load = next(d for d in compare(base, base) if d.name.startswith("model load"))
+    assert load.verdict == "too few"  # one sample each says nothing about noise
     only_one = replace(base, waits=())
     assert next(d for d in compare(base, only_one) if "wait" in d.name).ratio is None
 

@@ -395,7 +395,7 @@ def _plot(points: list[Point], folder: Path) -> None:
         axes[2].set(ylabel="streaming, per frame [ms]", ylim=(0, None))
         for ax in axes:
             ax.set_xlabel(label)
-        axes[0].legend()
+        axes[0].legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
         axes[1].legend()
         fig.savefig(folder / f"sweep_{sweep}.png", dpi=120, bbox_inches="tight")
         plt.close(fig)

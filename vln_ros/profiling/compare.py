@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.profiling.report import component
 from vln_ros.profiling.timings import SpanTimes, Timings
+
+FEWEST = 6
+"""Of fewer samples not even the least and the most hold the median with 95 %."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,17 @@ class Difference:
         return self.second.median_ms / self.first.median_ms
 
     @property
+    def verdict(self) -> str:
+        """``faster``, ``slower``, ``noise``, ``too few`` samples; empty where there is nothing to compare."""
+        if self.first is None or self.second is None or self.ratio is None:
+            return ""
+        if min(self.first.samples, self.second.samples) < FEWEST:
+            return "too few"
+        if not self.beyond_noise:
+            return "noise"
+        return "faster" if self.ratio < 1 else "slower"
+
+    @property
     def beyond_noise(self) -> bool:
         """The 95 % intervals of the medians lie apart."""
         a, b = self.first, self.second
@@ -47,7 +60,7 @@ def compare(first: Timings, second: Timings) -> list[Difference]:
 
 
 def _by_name(timings: Timings) -> dict[str, SpanTimes]:
-    threads = {f"{component(s.name)} ({t.name})": s for t in timings.threads for s in t.spans}
+    threads = {f"{s.name} ({t.name})": s for t in timings.threads for s in t.spans}
     return {**threads, **{f"{w.name} (wait)": w for w in timings.waits}}
 
 
@@ -60,10 +73,10 @@ def write_comparison(first: Timings, second: Timings) -> str:
     ]
     for d in compare(first, second):
         ratio = "" if d.ratio is None else f"{d.ratio:.2f}"
-        verdict = "" if d.ratio is None else ("  noise" if not d.beyond_noise else "  " + _word(d.ratio))
         counts = "".join(f"{s.count if s else '-':>8}" for s in (d.first, d.second))
         lines.append(
-            f"  {d.name[:36]:<36}{counts}{_spread(d.first):>26}{_spread(d.second):>26}{ratio:>8}{verdict}"
+            f"  {d.name[:36]:<36}{counts}{_spread(d.first):>26}{_spread(d.second):>26}{ratio:>8}"
+            + (f"  {d.verdict}" if d.verdict else "")
         )
     lines.append(f"  {'frames per second':<36}{first.frames_per_s:>42.2f}{second.frames_per_s:>26.2f}")
     lines.append(
@@ -75,12 +88,10 @@ def write_comparison(first: Timings, second: Timings) -> str:
             scale, unit = (1e6, "MB") if g.name.endswith("[B]") else (1.0, "")
             name = f"{g.name.removesuffix(' [B]')}, highest {unit}".rstrip()
             lines.append(f"  {name:<36}{g.highest / scale:>42.1f}{levels[g.name].highest / scale:>26.1f}")
-    lines.append("noise: the intervals overlap. Samples are taken for independent.")
+    lines.append(
+        f"noise: the intervals overlap; too few: less than {FEWEST}. Samples are taken for independent."
+    )
     return "\n".join(lines) + "\n"
-
-
-def _word(ratio: float) -> str:
-    return "faster" if ratio < 1 else "slower"
 
 
 def _spread(s: SpanTimes | None) -> str:

@@ -105,7 +105,8 @@ def _components(thread: ThreadTimes, wall_s: float) -> str:
     busy_ms = thread.busy_ms
     spans = sorted(thread.spans, key=lambda s: -s.own_ms)
     head = (
-        f"thread {thread.name}: busy {busy_ms:.1f} ms of {wall_s * 1e3:.1f} ({busy_ms / wall_s / 10:.1f} %)"
+        f"thread {thread.name}: busy {busy_ms:.1f} ms of {wall_s * 1e3:.1f} ({busy_ms / wall_s / 10:.1f} %); "
+        "own: without inner spans"
     )
     total = f"  {'sum':<28}{'':>8}{busy_ms:>12.1f}{100.0:>8.1f}"
     return "\n".join([head, _HEAD, *(_line(s, busy_ms) for s in spans), total])
