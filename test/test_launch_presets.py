@@ -13,12 +13,20 @@ pytest.importorskip("rclpy", reason="needs ROS")
 from rclpy.context import Context
 from rclpy.node import Node
 
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, SIMULATED_ROBOT
 from vln_ros.config import NODES, to_flat
 from vln_ros.ros.parameters import declare_config
 
 pytestmark = pytest.mark.ros
 
 PRESETS = sorted((Path(__file__).parents[1] / "config").glob("*.yaml"))
+
+
+def test_the_simulated_base_is_the_demos() -> None:
+    tree = yaml.safe_load((PRESETS[0].parent / "base_sim.yaml").read_text("utf-8"))
+    common = {"extrinsics": "parameters"}  # from the camera's file
+    assert tree["/**/executor"]["ros__parameters"] | common == SIMULATED_ROBOT
+    assert tree["/**/navigator"]["ros__parameters"] == {"expert.clearance_m": EXPERT_CLEARANCE_M}
 
 
 @pytest.mark.parametrize("namespace", ["", "/left/robot"])

@@ -11,19 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import run_graph, write_split
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
 TITLE = "Boxes that appear before the robot"
 HELP = "Real-time episodes with boxes that appear before the driving robot: does it touch any?"
-SIMULATED_ROBOT: dict[str, Scalar] = {
-    "extrinsics": "parameters",
-    "safety.obstacles": "depth",
-    "safety.robot_radius_m": 0.2,
-    "safety.stop_distance_m": 0.1,
-    "safety.slow_distance_m": 0.4,
-}
-"""Of the executor: the simulated base is a square of 36 cm."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +75,10 @@ def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: fl
     }  # fmt: skip
     navigator: dict[str, Scalar] = {
         "engine": "expert", "extrinsics": "parameters", "expert.episodes": str(episodes),
-        "expert.clearance_m": 0.15, "decide_ahead": 1, "reliability": "reliable", "use_sim_time": True,
+        "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1, "reliability": "reliable",
+        "use_sim_time": True,
     }  # fmt: skip
-    if run_graph(out / "logs", bridge, navigator, {**SIMULATED_ROBOT, "safety.obstacles": obstacles}):
+    if run_graph(out / "logs", bridge, navigator, {"safety.obstacles": obstacles}):
         raise ConfigError(f"the graph failed, its logs are in {out / 'logs'}")
     told = [json.loads(line) for line in (out / "surprises.jsonl").read_text("utf-8").splitlines()]
     results = read_episodes(out / "episodes.jsonl", repair=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import run_graph, write_split
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
 TITLE = "The graph, proven by the expert"
@@ -49,6 +49,7 @@ def _run(out: Path, episodes: Path, mode: str, size: tuple[int, int]) -> dict[st
         "engine": "expert",
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
+        "expert.clearance_m": EXPERT_CLEARANCE_M if realtime else 0.0,
         "reliability": "reliable",
         "use_sim_time": realtime,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import ENGINES, named_model, run_graph, write_split
+from vln_ros.cli.demo import ENGINES, EXPERT_CLEARANCE_M, named_model, run_graph, write_split
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.sim.flat import KINDS
 
@@ -85,6 +85,7 @@ def _measure(folder: Path, episodes: Path, ahead: int, engine: dict[str, Scalar]
     out = folder / f"ahead-{ahead}"
     navigator: dict[str, Scalar] = {
         **engine,
+        "expert.clearance_m": EXPERT_CLEARANCE_M,
         "extrinsics": "parameters",
         "decide_ahead": ahead,
         "reliability": "reliable",

@@ -16,6 +16,16 @@ from vln_ros.sim.flat import KINDS
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
+SIMULATED_ROBOT: dict[str, Scalar] = {
+    "extrinsics": "parameters",
+    "safety.obstacles": "depth",
+    "safety.robot_radius_m": 0.2,
+    "safety.stop_distance_m": 0.1,
+    "safety.slow_distance_m": 0.4,
+}
+"""Of the executor, as in config/base_sim.yaml: the simulated base is a square of 36 cm."""
+EXPERT_CLEARANCE_M = 0.15
+"""The expert keeps this far from walls where there is room: closer, the executor would stop it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         "engine": options.engine,
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
+        "expert.clearance_m": EXPERT_CLEARANCE_M if options.mode == "realtime" else 0.0,
         "reliability": "reliable",
         "use_sim_time": options.mode == "realtime",
         **node_parameters(options, out),
@@ -100,8 +111,7 @@ def run_graph(
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
             if bridge["mode"] == "realtime":
-                # The expert walks close along walls: an executor that keeps away from them would stop it.
-                simulated: dict[str, Scalar] = {"use_sim_time": True, "safety.obstacles": "none"}
+                simulated: dict[str, Scalar] = {"use_sim_time": True, **SIMULATED_ROBOT}
                 graph.start(NodeSpec("executor", {**simulated, **(executor or {})}))
             return graph.wait("sim_bridge")
     except GraphError as error:
