@@ -130,16 +130,21 @@ def test_the_command_writes_tables_figures_and_pictures(tmp_path, capsys, monkey
     monkeypatch.setattr(bench_reuse, "_network", tiny_network)
     code = bench_reuse.run(
         options(
-            "--only", "geometry", "motions", "drift", "--pairs", "1", "--frames", "2",
+            "--only", "geometry", "motions", "drift", "strategies", "--pairs", "1", "--frames", "2",
             "--plots", str(tmp_path / "p"), "--json", str(tmp_path / "f.json"),
         )
     )  # fmt: skip
     assert code == 0
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert set(figures) == {"geometry", "motions", "drift"}
+    assert set(figures) == {"geometry", "motions", "drift", "strategies"}
     assert all(f["hidden"] == f["off"] == 0 for f in figures["geometry"])
     assert sum(f["accepted"] for f in figures["geometry"]) > 300
     assert [f["refused"].get("pose jumped", 0) for f in figures["motions"]] == [0, 1]
+    contexts = [f["motion"] for f in figures["strategies"]]
+    assert {c.split(",")[0] for c in contexts} == {"append", "window_reset", "history"}
+    assert len(contexts) == len(set(contexts)) == 4 and all(
+        f["decisions"] == 1 for f in figures["strategies"]
+    )
     assert section(figures) in capsys.readouterr().out
     assert {p.name for p in (tmp_path / "p").iterdir()} == {"static.png", "teleport.png"}
     assert len(MOTIONS) == 6

@@ -17,6 +17,7 @@ from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
 if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
     from vln_ros.engine.model import LoadedModel
+    from vln_ros.engine.profile import Profile
     from vln_ros.reuse.planner import FramePlan
 
 TITLE = "Reuse"
@@ -30,7 +31,7 @@ MOTIONS = ("static", "pan", "forward", "orbit", "teleport", "moving object")
 SIZES = ((640, 480), (224, 224))
 TOWER = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048}
 """Vision tower of the released 3B checkpoint."""
-PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions")
+PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions", "strategies")
 _COLOURS = {"reused": (60, 200, 90), "refreshed": (240, 170, 40), "new": (220, 60, 60)}
 _LEGEND_PX = 24
 
@@ -38,9 +39,9 @@ _LEGEND_PX = 24
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts (default: all)")
     parser.add_argument(
-        "--checkpoint", default="shipped:tiny", help="of features, windows and motions (default: %(default)s)"
+        "--checkpoint", default="shipped:tiny", help="of what takes one (default: %(default)s)"
     )
-    parser.add_argument("--profile", default="tiny", help="of the motions (default: %(default)s)")
+    parser.add_argument("--profile", default="tiny", help="of motions and strategies (default: %(default)s)")
     parser.add_argument("--bag", type=Path, default=None, help="also this recording (rosbag2)")
     parser.add_argument("--frames", type=int, default=12, help="per motion (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=12, help="of frames per flat (default: %(default)s)")
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # then processor time is time, whatever else runs
     work: dict[str, Callable[[], Any]] = {}
-    if {"features", "windows", "motions"} & set(options.only):
+    if {"features", "windows", "motions", "strategies"} & set(options.only):
         from vln_ros.cli.bench_frames import bag_frames
 
         model = load_model(
@@ -71,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         frames = [] if options.bag is None else bag_frames(options.bag)
         work["features"] = lambda: _features(model, frames, options.pairs)
         work["windows"] = lambda: _windows(model, frames, options)
+        work["strategies"] = lambda: _strategies(model, options)
         work["motions"] = lambda: _motions(model, frames, options)
     work["geometry"] = lambda: _geometry(options.pairs)
     work["prefill"] = lambda: _prefill(options.repeats)
@@ -196,6 +198,20 @@ def section(figures: dict[str, Any]) -> str:
             "Engine over a motion, 640x480, every frame asked about, in all (queues of a policy that was "
             "trained with other sizes; `bench policy` has those that count):\n\n" + table(head, rows)
         )
+    if "strategies" in figures:
+        rows = [
+            (
+                f["motion"], f"{f['reuse']:.0%}", f"{f['whole_ms']:.0f}", f"{f['reusing_ms']:.0f}",
+                f"{f['overhead_ms']:.0f}", f"{f['whole_ms'] / f['reusing_ms']:.2f}",
+                f"{f['same']}/{f['decisions']}",
+            )
+            for f in figures["strategies"]
+        ]  # fmt: skip
+        head = ("context", "reuse", "whole ms", "reusing ms", "of it planning", "net", "same queues")
+        parts.append(
+            "Engine under each context strategy, 640x480, driving forward, prefilled on arrival, every "
+            "second frame asked about, in all:\n\n" + table(head, rows)
+        )
     return "\n\n".join(parts)
 
 
@@ -280,6 +296,25 @@ def _motions(
     return [_run_both(model, options, name, frames) for name, frames in shown.items()]
 
 
+def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The contexts among the ways of `bench policy` under which frames are pictures."""
+    from vln_ros.cli.bench_frames import motion_frames
+    from vln_ros.engine.profile import load_profile
+    from vln_ros.training.ways import ways
+
+    contexts: dict[str, Profile] = {}
+    for way in ways(load_profile(options.profile)):
+        if way.profile.context.strategy != "delayed_batch":  # where nothing is taken over
+            name = (
+                f"{way.profile.context.strategy}, unasked frames {way.profile.context.unasked_frames or '-'}"
+            )
+            contexts.setdefault(name, way.profile)
+    frames = motion_frames("forward", options.frames)
+    return [
+        _run_both(model, options, name, frames, profile, ask_every=2) for name, profile in contexts.items()
+    ]
+
+
 def _prefill(repeats: int) -> list[dict[str, Any]]:
     from vln_ros.cli.bench_frames import motion_frames
     from vln_ros.engine.reuse_bench import measure_prefill
@@ -326,7 +361,12 @@ def _recording(model: LoadedModel, frames: Sequence[Frame], least: float) -> lis
 
 
 def _run_both(
-    model: LoadedModel, options: argparse.Namespace, motion: str, frames: Sequence[Frame]
+    model: LoadedModel,
+    options: argparse.Namespace,
+    motion: str,
+    frames: Sequence[Frame],
+    profile: Profile | None = None,
+    ask_every: int = 1,
 ) -> dict[str, Any]:
     """The same frames through the engine with and without reuse, by turns."""
     import time
@@ -336,34 +376,36 @@ def _run_both(
     from vln_ros.engine.qwen import QwenEngine
     from vln_ros.engine.sparse import ReusingSession
 
-    profile = load_profile(options.profile)
+    profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
     reuse = ReuseConfig(enabled=True, window=0, min_similarity=options.min_similarity)
+    stream = StreamConfig(prefill_on_arrival=True)
     robots = [
-        QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(), reuse=config)
+        QwenEngine(model, profile, temperature=0.0, seed=0, stream=stream, reuse=config)
         for config in (ReuseConfig(), reuse)
     ]
     for robot in robots:
         robot.start(Instruction(1, "go to the red chair"))
     spent_s, same = [0.0, 0.0], 0
-    for frame in frames:
+    for index, frame in enumerate(frames):
         queues = []
         for k, robot in enumerate(robots):
             begun = time.process_time()
             robot.observe(frame)
-            queues.append(robot.decide(frame.index + 1).actions)
+            if index % ask_every == ask_every - 1:
+                queues.append(robot.decide(frame.index + 1).actions)
             spent_s[k] += time.process_time() - begun
-        same += queues[0] == queues[1]
+        same += bool(queues) and queues[0] == queues[1]
         session = robots[1].session
         assert isinstance(session, ReusingSession)
-        if options.plots is not None and frame is frames[-1]:
+        if options.plots is not None and frame is frames[-1] and ask_every == 1:
             (plan,) = session.last_plans.values()
             _draw(options.plots / f"{motion.replace(' ', '_')}.png", frames, plan)
     stats = robots[1].reuse_stats()
     assert stats is not None
     return {
         "motion": motion,
-        "decisions": len(frames),
+        "decisions": len(frames) // ask_every,
         "same": same,
         "whole_ms": spent_s[0] * 1e3,
         "reusing_ms": spent_s[1] * 1e3,
