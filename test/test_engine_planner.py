@@ -58,8 +58,8 @@ def test_parameters_are_those_of_the_released_models() -> None:
     assert parameters(roofline("7B")) == pytest.approx(8.29e9, rel=0.02)
 
 
-def measured(name: str, fits: dict[str, StageFit], host_s: float, scale: float, forwards: int) -> Measured:
-    stages = {n: StageTime(f.seconds(forwards, scale), forwards, scale) for n, f in fits.items()}
+def measured(name: str, fits: dict[str, StageFit], host_s: float, scale: float, layers: int) -> Measured:
+    stages = {n: StageTime(f.seconds(layers, scale), layers, scale) for n, f in fits.items()}
     return Measured(name, host_s + sum(s.seconds for s in stages.values()), stages)
 
 

@@ -111,11 +111,12 @@ def _measure(
     title: str, model: LoadedModel, size: tuple[int, int], options: argparse.Namespace, peak: Peak
 ) -> Iterator[Run]:
     from vln_ros.engine.engine_bench import walk
-    from vln_ros.engine.planner import STAGES, Measured, StageTime
+    from vln_ros.engine.planner import STAGES, Measured, StageTime, stage_layers
     from vln_ros.engine.profile import ImageSpec, load_profile
     from vln_ros.engine.stage_bench import measure_stages
     from vln_ros.profiling.timings import median_interval
 
+    layers = stage_layers(model.network.config)
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     frames = list(walk(options.context_frames + 1 + options.decisions, size))
     for way in ("tree", "tokens"):
@@ -131,7 +132,7 @@ def _measure(
         stages = {
             name: StageTime(
                 float(np.median([d.stages[name].seconds for d in found])),
-                float(np.median([d.stages[name].forwards for d in found])),
+                float(np.median([d.stages[name].forwards for d in found])) * layers[name],
                 float(np.median([d.stages[name].least_s for d in found])),
             )
             for name in STAGES

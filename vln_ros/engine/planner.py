@@ -1,7 +1,7 @@
 """How fast, how much memory, how many robots: from the roofline, corrected by what was measured.
 
-A stage takes ``launch_s`` for each of its forwards and ``factor`` times its roofline. Both are fitted to
-measured configurations where there are some; otherwise they are assumptions, and said to be.
+A stage takes ``launch_s`` for each layer of each of its forwards and ``factor`` times its roofline. Both are
+fitted to measured configurations where there are some; otherwise they are assumptions, and said to be.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ class StageTime:
     """One stage of one decision, as measured or to be predicted.
 
     Attributes:
+        layers: that ran, over all its forwards.
         least_s: its roofline.
     """
 
     seconds: float
-    forwards: float
+    layers: float
     least_s: float
 
 
@@ -66,11 +67,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class StageFit:
+    """``launch_s``: of the host, per layer."""
+
     launch_s: float
     factor: float
 
-    def seconds(self, forwards: float, least_s: float) -> float:
-        return self.launch_s * forwards + self.factor * least_s
+    def seconds(self, layers: float, least_s: float) -> float:
+        return self.launch_s * layers + self.factor * least_s
 
 
 @dataclass(frozen=True)
@@ -88,15 +91,15 @@ class Calibration:
 
     def predict(self, stages: Mapping[str, StageTime]) -> float:
         """Seconds of a frame and its decision."""
-        return self.host_s + sum(self.stages[n].seconds(s.forwards, s.least_s) for n, s in stages.items())
+        return self.host_s + sum(self.stages[n].seconds(s.layers, s.least_s) for n, s in stages.items())
 
 
 ASSUMED = Calibration(
-    {"vision": StageFit(0.010, 2.0), "prefill": StageFit(0.010, 2.0), "decode": StageFit(0.010, 1.4),
+    {"vision": StageFit(0.0003, 2.0), "prefill": StageFit(0.0003, 2.0), "decode": StageFit(0.0003, 1.4),
      "head": StageFit(0.0, 1.4)},
     0.010,
-    "assumed, not measured: vision and prefill at half of their roofline, decode and head at 70 %, 10 ms "
-    "of the host to launch each eager forward, 10 ms per frame for everything else",
+    "assumed, not measured: vision and prefill at half of their roofline, decode and head at 70 %, 0.3 ms "
+    "of the host to launch each layer of an eager forward, 10 ms per frame for everything else",
 )  # fmt: skip
 
 
@@ -110,14 +113,14 @@ def calibrate(measured: Sequence[Measured], source: str) -> Calibration:
         raise ValueError("calibrating needs at least one measured configuration")
     fits = {}
     for name in STAGES:
-        seen = [m.stages[name] for m in measured if name in m.stages and m.stages[name].forwards]
+        seen = [m.stages[name] for m in measured if name in m.stages and m.stages[name].layers]
         fits[name] = _fit(seen) if seen else ASSUMED.stages[name]
     hosts = [m.total_s - sum(m.stages[n].seconds for n in m.stages) for m in measured]
     return Calibration(fits, max(0.0, float(np.median(hosts))), source)
 
 
 def _fit(seen: Sequence[StageTime]) -> StageFit:
-    rows = np.array([[s.forwards, s.least_s] for s in seen]) / np.array([[s.seconds] for s in seen])
+    rows = np.array([[s.layers, s.least_s] for s in seen]) / np.array([[s.seconds] for s in seen])
     if len(seen) == 1:  # one point determines one number
         return StageFit(0.0, seen[0].seconds / seen[0].least_s)
     scale = rows.max(0)
@@ -228,11 +231,12 @@ def plan(
         weight_bytes: per parameter.
     """
     peak, fits = device.peak, calibration.stages
+    layers = stage_layers(roofline.config)
     context = load.context_tokens
 
     def stage(name: str, costs: Sequence[Cost]) -> tuple[float, float]:
         least_s = sum(peak.least_s(c) for c in costs)
-        return fits[name].seconds(len(costs), least_s), least_s
+        return fits[name].seconds(len(costs) * layers[name], least_s), least_s
 
     # Quantised weights are read as they are stored; everything else keeps the roofline's format.
     saved = roofline.decoder_weights * (roofline.item_bytes - weight_bytes)
@@ -271,6 +275,12 @@ def plan(
         "memory" if by_memory < by_time else "time",
         {"preprocessing and the rest": calibration.host_s, **seconds},
     )
+
+
+def stage_layers(config: Any) -> dict[str, int]:
+    """Of one forward of each stage; ``config``: of the network."""
+    decoder = config.text_config.num_hidden_layers
+    return {"vision": config.vision_config.depth, "prefill": decoder, "decode": decoder, "head": 1}
 
 
 def parameters(roofline: Roofline) -> float:
