@@ -190,7 +190,9 @@ def test_queue_hold_and_stop(base: Base) -> None:
     base.offer(STOP)
     base.wait(lambda: base.stopped == 1, "stop was not told")
     base.says("finished")
-    assert [c.queue for c in base.progress if not c.actions][-1] == base.number
+    base.wait(
+        lambda: [c.queue for c in base.progress if not c.actions][-1] == base.number, "its end was not told"
+    )
     base.offer(FAR, instruction=2)
     base.moves()
 

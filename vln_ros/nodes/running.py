@@ -87,8 +87,12 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     _complete_on_signal(node.done)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    # Executor.spin_until_future_complete adds a callback to the future with every message, which a robot
+    # that runs for days has no memory for.
+    node.done.add_done_callback(lambda _: executor.wake())
     try:
-        executor.spin_until_future_complete(node.done)
+        while rclpy.ok() and not node.done.done():
+            executor.spin_once()
     finally:
         node.close()
         executor.shutdown()
