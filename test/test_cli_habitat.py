@@ -24,11 +24,21 @@ def test_a_right_one_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 WRONG = {
+    "axes": {"axes"},
     "turn": {"turn direction"},
-    "depth": {"depth", "intrinsics"},
-    "colour": {"colour order"},
+    "height": {"axes"},
+    "hfov": {"depth", "intrinsics"},
     "principal": {"depth", "intrinsics"},
+    "depth": {"depth", "intrinsics"},
+    "normalised": {"depth", "intrinsics"},
+    "stale": {"depth"},
+    "colour": {"colour order"},
+    "walls": {"collision"},
+    "distance": {"navigation mesh"},
+    "noise": {"lockstep"},
+    "stage": {"scene"},
 }
+"""What the fake does wrong, and the checks that notice."""
 
 
 @pytest.mark.slow

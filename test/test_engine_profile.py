@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
-from vln_ros.engine.profile import ContextSpec, list_profiles, load_profile, parse_profile
+from vln_ros.engine.profile import ContextSpec, Limits, list_profiles, load_profile, parse_profile
 
 NAMES = ("activevln-r2r", "activevln-rxr", "internvla-n1-s2", "navida", "qwen-zero-shot", "tiny")
 
@@ -55,7 +55,17 @@ def test_activevln_offers_exactly_its_ten_actions() -> None:
         offered = profile.system.split("choose one action from: ")[1].split(". \n")[0]
         assert offered.replace("or stop", "stop").split(", ") == [p.text for p in profile.vocabulary]
         assert profile.system.endswith("You can take multiple actions at each turn. ")
-        assert profile.limits.turns_in_place == 25
+        assert profile.limits.turns_in_place == 26
+
+
+def test_limits_are_those_of_the_released_evaluations() -> None:
+    """These end an episode when 25 turns and 400 (500) steps are exceeded, not when they are reached."""
+    limits = {name: load_profile(name).limits for name in ("activevln-r2r", "activevln-rxr", "navida")}
+    assert limits == {
+        "activevln-r2r": Limits(26, 401, 120),
+        "activevln-rxr": Limits(26, 501, 120),
+        "navida": Limits(26, 401, 0),
+    }
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_options_decide_and_else_the_profile() -> None:
     chosen = LimitsConfig(actions=0, turns_in_place=9, questions=-1, as_stop=True)
     assert EpisodeLimits.of(500, chosen, profile) == EpisodeLimits(500, None, 9, 120, True)
     named = from_flat(EvalConfig, {"navigator.qwen.profile": "activevln-r2r"})
-    assert episode_limits(named) == EpisodeLimits(500, 400, 25, 120)
+    assert episode_limits(named) == EpisodeLimits(500, 401, 26, 120)
 
 
 def run(limits: EpisodeLimits, queues: list[tuple[Action, ...]]) -> EpisodeRecord:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vln_ros.config import HabitatConfig
+from vln_ros.config import ConfigError, HabitatConfig
 
 HELP = "Habitat on this machine: selftest checks axes, depth, intrinsics, turns, navigation mesh and lockstep"
 
@@ -37,6 +37,11 @@ def run(options: argparse.Namespace) -> int:
                 print(f"{'ok' if check.passed else 'FAIL':>4}  {check.name:<16} {check.text}", flush=True)
                 if not check.passed:
                     failed.append(check.name)
+        except ConfigError:
+            raise
+        except ValueError as error:  # of the scene, which is ours: it is Habitat that takes it wrongly
+            print(f"FAIL  {'scene':<16} {error}", flush=True)
+            failed.append("scene")
         except WorldLostError as error:
             print(f"vln_ros: {error}", file=sys.stderr)
             if options.gpu >= 0:

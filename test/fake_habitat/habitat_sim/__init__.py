@@ -26,6 +26,7 @@ OLD = os.environ.get("FAKE_HABITAT") == "0.1.7"
 WRONG = os.environ.get("FAKE_HABITAT_WRONG")
 built_with_bullet = cuda_enabled = False
 MESH_ABOVE_FLOOR_M = 0.08
+_RANDOM = np.random.default_rng()
 _calls: dict = {}
 
 
@@ -160,9 +161,11 @@ class Agent:
         states = {}
         for spec in self.agent_config.sensor_specifications:
             pitch = Quaternion(math.cos(spec.orientation[0] / 2), math.sin(spec.orientation[0] / 2), 0, 0)
-            at = self._position + self._rotation.matrix() @ np.asarray(spec.position)
+            mounted = np.zeros(3) if WRONG == "height" else np.asarray(spec.position)
+            at = self._position + self._rotation.matrix() @ mounted
             states[spec.uuid] = SimpleNamespace(position=at, rotation=self._rotation * pitch)
-        return _AgentState(position=self._position.copy(), rotation=self._rotation, sensor_states=states)
+        told = self._position[[2, 1, 0]] if WRONG == "axes" else self._position.copy()
+        return _AgentState(position=told, rotation=self._rotation, sensor_states=states)
 
     def set_state(self, state):
         assert isinstance(state.rotation, Quaternion)
@@ -232,6 +235,8 @@ class PathFinder:
         return Vector3(self.snap(_float32(point)))
 
     def try_step(self, start, end, sliding=True):
+        if WRONG == "walls":
+            return end
         a, b = _float32(start), _float32(end)
         p, pieces = self.snap(a), max(1, math.ceil(np.linalg.norm(b - a) / 0.01))
         for _ in range(pieces):
@@ -266,6 +271,9 @@ class PathFinder:
             self._graph = v, matrix + matrix.T
         v, matrix = self._graph
         ends, n = np.stack([a, b])[:, [0, 2]], len(v)
+        if WRONG == "distance":
+            path.geodesic_distance = float(np.linalg.norm(a - b))
+            return True
         whole = np.zeros((n + 2, n + 2))
         whole[:n, :n] = matrix
         whole[n, :n], whole[n + 1, :n] = lengths(v, ends[0]), lengths(v, ends[1])
@@ -297,7 +305,7 @@ class _Stage:
 
         config = path.with_suffix(".stage_config.json")
         up, asset = [0, 0, 1], path
-        if config.exists():
+        if config.exists() and WRONG != "stage":
             stage = json.loads(config.read_text())
             up, asset = stage["up"], config.parent / stage["render_asset"]
         scene = trimesh.load(asset)
@@ -323,7 +331,7 @@ class _Stage:
     def look(self, spec, state):
         """Colour and planar depth of a pinhole: x right, y up, looking along -z."""
         h, w = spec.resolution
-        focal = w / 2 / math.tan(spec.hfov_rad / 2)
+        focal = w / 2 / math.tan((math.pi / 2 if WRONG == "hfov" else spec.hfov_rad) / 2)
         u, v = np.meshgrid(np.arange(w), np.arange(h))
         if WRONG == "principal":
             u, v = u - 2.5, v - 2.5
@@ -339,6 +347,10 @@ class _Stage:
         depth = np.where(missed, 0.0, hits["tfar"]).astype(np.float32)
         if WRONG == "depth":
             depth *= np.float32(1.02)
+        if WRONG == "normalised":
+            depth = np.clip(depth / np.float32(10.0), 0.0, 1.0)
+        if WRONG == "noise":
+            depth *= np.float32(1.0 + 1e-6 * _RANDOM.random())
         if WRONG == "colour":
             rgba[:, :3] = rgba[:, 2::-1]
         return rgba.reshape(h, w, 4), depth.reshape(h, w)
@@ -411,8 +423,10 @@ class Simulator:
         else:
             half = math.radians(amount if (action.name == "turn_left") != (WRONG == "turn") else -amount) / 2
             state.rotation = state.rotation * Quaternion(math.cos(half), 0, math.sin(half), 0)
+        stale = self.get_sensor_observations() if WRONG == "stale" else None
         self._agent.set_state(state)
-        return {**self.get_sensor_observations(), "collided": bool(collided)}
+        seen = stale or self.get_sensor_observations()
+        return {**seen, "collided": bool(collided)}
 
     def close(self):
         pass
