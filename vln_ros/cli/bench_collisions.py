@@ -15,6 +15,8 @@ from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
 TITLE = "Boxes that appear before the robot"
+KIND = "small"
+"""Of the flats: a hundred ways of a few metres are driven in half an hour."""
 HELP = "Real-time episodes with boxes that appear before the driving robot: does it touch any?"
 
 
@@ -45,9 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        all_of_them = write_split(folder / "all", "val_unseen", options.episodes)
+        all_of_them = write_split(folder / "all", "val_unseen", options.episodes, KIND)
         # That boxes are touched where nobody looks for them is soon seen.
-        few = write_split(folder / "few", "val_unseen", max(1, options.episodes // 4))
+        few = write_split(folder / "few", "val_unseen", max(1, options.episodes // 4), KIND)
         figures = {
             obstacles: _measure(folder, episodes, obstacles, options.boxes, options.speed)
             for obstacles, episodes in (("none", few), ("depth", all_of_them))
