@@ -91,7 +91,7 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     # that runs for days has no memory for.
     node.done.add_done_callback(lambda _: executor.wake())
     try:
-        while rclpy.ok() and not node.done.done():
+        while rclpy.utilities.ok() and not node.done.done():
             executor.spin_once()
     finally:
         node.close()
