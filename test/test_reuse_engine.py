@@ -24,6 +24,7 @@ from vln_ros.engine.session import Session
 from vln_ros.engine.sparse import ReusingSession, push_sparse
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.reuse.accounting import Reusing
+from vln_ros.reuse.picture import COLOURS, paint
 from vln_ros.reuse.planner import FramePlan, Label
 from vln_ros.reuse.refusal import Refusal
 from vln_ros.sim.embedded import EmbeddedWorld
@@ -295,6 +296,33 @@ def test_resolution_that_changes_is_another_camera(model):
         reasons += [p.reason for p in robot.session.last_plans.values()]
         robot.decide(1)
     assert reasons == [Refusal.FIRST_FRAME, None, Refusal.CAMERA_CHANGED, Refusal.CAMERA_CHANGED]
+
+
+def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
+    robot = engine(model)
+    assert robot.reuse_labels() is None
+    frames = walk()[:3]
+    run(robot, frames)
+    labels = robot.reuse_labels()
+    (plan,) = robot.session.last_plans.values()
+    rows, columns = labels.shape
+    assert columns / rows == pytest.approx(frames[-1].camera.width / frames[-1].camera.height, rel=0.3)
+    assert labels.ravel().tolist() == plan.label.tolist()
+    assert Label.REUSED in labels
+    assert engine(model, reuse=ReuseConfig()).reuse_labels() is None
+
+
+def test_tokens_are_painted_by_what_became_of_them():
+    assert list(COLOURS) == [label.name.lower() for label in Label]
+    rgb = np.random.default_rng(0).integers(0, 256, (31, 47, 3), np.uint8)
+    labels = np.array([[0, 1, 2], [2, 0, 1]])
+    painted, before = paint(rgb, labels).astype(float), rgb.astype(float)
+    for y in range(31):
+        for x in range(47):
+            colour = np.array(list(COLOURS.values())[labels[y * 2 // 31, x * 3 // 47]])
+            moved = np.abs(painted[y, x] - before[y, x])
+            assert (np.abs(painted[y, x] - colour) <= np.abs(before[y, x] - colour) + 0.5).all()
+            assert (moved >= 0.3 * np.abs(colour - before[y, x]) - 0.5).all()
 
 
 def test_a_new_instruction_starts_from_nothing(model):

@@ -39,6 +39,16 @@ class TellsVitals(Protocol):
         """Name with unit, and value. Called from the engine's thread."""
 
 
+@runtime_checkable
+class ShowsReuse(Protocol):
+    """An engine that may take over what it has computed for earlier frames."""
+
+    def reuse_labels(self) -> npt.NDArray[np.int64] | None:
+        """``[rows, columns]``: what became of each visual token of the newest frame, as
+        :class:`vln_ros.reuse.planner.Label`; None where nothing is reused. From the engine's thread.
+        """
+
+
 @dataclass(frozen=True)
 class Motion:
     """What a movement in a world really did."""

@@ -32,7 +32,6 @@ SIZES = ((640, 480), (224, 224))
 TOWER = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048}
 """Vision tower of the released 3B checkpoint."""
 PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions", "strategies")
-_COLOURS = {"reused": (60, 200, 90), "refreshed": (240, 170, 40), "new": (220, 60, 60)}
 _LEGEND_PX = 24
 
 
@@ -418,6 +417,7 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     from PIL import Image as Picture
     from PIL import ImageDraw
 
+    from vln_ros.reuse.picture import COLOURS, paint
     from vln_ros.reuse.planner import Label
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -429,22 +429,17 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     sights = plan.source[plan.source > 0]
     source = int(np.bincount(sights).argmax()) if len(sights) else 0
     canvas = Picture.new("RGB", (2 * width + 8, height + _LEGEND_PX), "white")
-    canvas.paste(Picture.fromarray(new.rgb), (0, 0))
+    canvas.paste(Picture.fromarray(paint(new.rgb, plan.label.reshape(rows, columns))), (0, 0))
     beside = source or len(frames) - 1
     canvas.paste(Picture.fromarray(frames[beside - 1].rgb), (width + 8, 0))
     draw = ImageDraw.Draw(canvas, "RGBA")
     for token, label in enumerate(plan.label):
-        row, column = divmod(token, columns)
-        colour = _COLOURS[Label(int(label)).name.lower()]
-        box = [column * width / columns, row * height / rows, (column + 1) * width / columns - 1,
-               (row + 1) * height / rows - 1]  # fmt: skip
-        draw.rectangle(box, fill=(*colour, 80), outline=(*colour, 200))
         if label == Label.REUSED and plan.source[token] == source:
             row, column = divmod(int(plan.token[token]), columns)
             left = width + 8 + column * width / columns
             box = [left, row * height / rows, left + width / columns - 1, (row + 1) * height / rows - 1]
-            draw.rectangle(box, outline=(*colour, 200))
-    for index, (name, colour) in enumerate(_COLOURS.items()):
+            draw.rectangle(box, outline=COLOURS["reused"])
+    for index, (name, colour) in enumerate(COLOURS.items()):
         left, count = 8 + 160 * index, int((plan.label == Label[name.upper()]).sum())
         draw.rectangle([left, height + 6, left + 12, height + 18], fill=colour)
         draw.text((left + 18, height + 5), f"{name}: {count} of {len(plan.label)}", fill="black")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
@@ -282,6 +284,15 @@ class QwenEngine:
         """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
         pruning = self._pruning.report()
         return ({} if pruning is None else pruning.figures()) | self.landmarks.report().figures()
+
+    def reuse_labels(self) -> npt.NDArray[np.int64] | None:
+        """Implements :class:`vln_ros.protocols.ShowsReuse`."""
+        session = self.session
+        if not isinstance(session, ReusingSession) or not session.last_plans:
+            return None
+        sight, plan = max(session.last_plans.items())
+        grid = session.planner.grid_of(sight)
+        return None if grid is None else plan.label.reshape(grid.rows, grid.columns)
 
     def reuse_stats(self) -> ReuseStats | None:
         """Of the run since :meth:`start`; None where reuse is not configured."""

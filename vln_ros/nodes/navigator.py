@@ -8,6 +8,7 @@ from dataclasses import replace
 from nav_msgs.msg import Path
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header, Int32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -17,12 +18,12 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.nodes.managed import ManagedNode
-from vln_ros.nodes.navigator_report import NavigatorFigures, health
+from vln_ros.nodes.navigator_report import NavigatorFigures, health, reuse_images
 from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop, free_memory
-from vln_ros.protocols import Engine, TellsVitals
+from vln_ros.protocols import Engine, ShowsReuse, TellsVitals
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -52,6 +53,7 @@ class Navigator(ManagedNode):
         self._queue_pub = self.create_publisher(JointTrajectory, "action_queue", qos.events())
         self._kinds_pub = self.create_publisher(Int32MultiArray, "action_ids", qos.commands())
         self._path_pub = self.create_publisher(Path, "predicted_path", qos.diagnostics())
+        self._reuse_pub = self.create_publisher(Image, "~/reuse_image", qos.diagnostics())
         self._processed_pub = self.create_publisher(Header, "frame_processed", qos.events())
         self._heartbeat_pub = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.get_logger().info(f"loading engine '{c.engine}'")
@@ -167,6 +169,9 @@ class Navigator(ManagedNode):
                 self._figures.vitals = self._engine.vitals()
             odom_frame = self.config.sync.odom_frame or "odom"
             self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
+            if self._reuse_pub.get_subscription_count() and isinstance(self._engine, ShowsReuse):
+                for image in reuse_images(self._engine, frame, self.config.base_frame):
+                    self._reuse_pub.publish(image)
 
     def on_bad_frame(self, error: ValueError) -> None:
         bad = (

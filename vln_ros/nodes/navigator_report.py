@@ -7,9 +7,14 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from sensor_msgs.msg import Image
 
+from vln_ros.datatypes import Frame
 from vln_ros.engine.worker import EngineWorker
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
+from vln_ros.protocols import ShowsReuse
+from vln_ros.reuse.picture import paint
+from vln_ros.ros import convert
 from vln_ros.ros.diagnostics import Health, Level
 
 _LATENCIES_KEPT = 512
@@ -38,6 +43,14 @@ class NavigatorFigures:
     vitals: tuple[tuple[str, int | float], ...] = ()
     frames_before: tuple[float, int] | None = None
     """Steady time and number of frames at the last :func:`health`."""
+
+
+def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]:
+    """The frame, coloured by what became of its tokens; none where nothing is reused."""
+    labels = engine.reuse_labels()
+    if labels is None:
+        return []
+    return [convert.image_from_rgb(paint(frame.rgb, labels), frame.stamp_ns, frame_id)]
 
 
 def health(

@@ -126,6 +126,11 @@ class ReusePlanner:
 
     # -- what happens --------------------------------------------------------------------------------
 
+    def grid_of(self, sight: int) -> TokenGrid | None:
+        """None for a frame that is no longer known."""
+        view = self._views.get(sight)
+        return None if view is None else view.grid
+
     def see(self, sight: int, frame: Frame, grid: TokenGrid, features: Tensor) -> None:
         """A frame arrived. ``features`` are ``[tokens, d]``, from the vision tower."""
         reason = self._fault(frame, grid)
