@@ -345,7 +345,7 @@ count as failures and are left out of the mean navigation error.
 </tbody></table></div>
 <p class="sub">Time of the workers. The world waited {{ (k.waited_s / k.episodes) | num(".2f") }} s per episode for the
 model: a robot would have stood still for it. {{ result.latency_ms.count }} decisions
-{% if k.forwards is not none %}, {{ k.forwards }} forwards of the decoder, {{ k.tokens }} tokens{% endif %};
+{%- if k.forwards is not none %}, {{ k.forwards }} forwards of the decoder, {{ k.tokens }} tokens{% endif %};
 scenes were made ready {{ k.prepared }} times.</p>
 {% endif %}
 
