@@ -100,6 +100,6 @@ def section(figures: dict[str, Any]) -> str:
         text += (
             "The same policy run in different ways. *Points gained*: success against full recompute, paired. "
             "*Same actions*: share of the episodes with exactly its actions. *Tokens*: decoder rows per "
-            "decision. *ms*: engine time per decision, its frames included, median.\n\n"
+            "decision. *ms*: processor time of the engine per decision, its frames included, median.\n\n"
         ) + ways.table(rows)
     return text
