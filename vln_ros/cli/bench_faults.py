@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 TITLE = "Everything that can break, broken"
 HELP = "Break everything that can break in a running graph, and time how fast the robot stands still"
 WAIT_S = 60.0
+SET_OFF_S = 10.0
 BASE_REACTION_S = 0.2
 """After the zero it may take the simulated base this long to have heard it."""
 DIAGNOSED_S = 10.0
@@ -208,7 +209,12 @@ class Rig:
         )
 
     def _inject(self, fault: Fault) -> _Injection:
+        from std_srvs.srv import Trigger
+
         relay = self.relay
+        if not relay.wait(self.moving, SET_OFF_S):
+            # What drives only knows the map: after a stop it may aim at a corner, and there it must stand.
+            self.call("sim_bridge/reset", Trigger, Trigger.Request())
         if not relay.wait(self.moving, WAIT_S):
             said = relay.said[-1].summary if relay.said else "nothing"
             log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
