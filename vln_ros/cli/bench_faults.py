@@ -10,7 +10,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ class Fault:
         reason: what the executor must say.
         due_s: the time-out in it.
         moves_on: the robot goes on by itself: there is no standing still to watch.
+        ahead: it lies before the robot, which may turn in place but drive no further.
     """
 
     inject: Callable[[Rig], float]
@@ -94,6 +95,12 @@ class Fault:
     reason: str | None = None
     due_s: float = 0.0
     moves_on: bool = False
+    ahead: bool = False
+
+    def allows(self, velocity: Velocity) -> bool:
+        return velocity == (
+            replace(Velocity(), angular_rad_s=velocity.angular_rad_s) if self.ahead else Velocity()
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -224,7 +231,7 @@ class Rig:
         fault_s = fault.inject(self)
 
         def zero_s() -> float | None:
-            return next((t for t, v in relay.commands[told:] if v == Velocity() and t > fault_s), None)
+            return next((t for t, v in relay.commands[told:] if fault.allows(v) and t > fault_s), None)
 
         if not relay.wait(lambda: zero_s() is not None, WAIT_S):
             raise RuntimeError("the robot was never told to stand")
@@ -247,7 +254,7 @@ class Rig:
             quiet_s = self._base_reaction_s + WATCHED_S
 
             def last_s() -> float:
-                return max((t for t, v in relay.commands[told:] if v != Velocity()), default=fault_s)
+                return max((t for t, v in relay.commands[told:] if not fault.allows(v)), default=fault_s)
 
             while time.monotonic() < last_s() + quiet_s < fault_s + LATEST_S:
                 time.sleep(0.02)
@@ -255,7 +262,7 @@ class Rig:
             after = [p for t, p in relay.poses if t > zero + self._base_reaction_s]
             moved = max((float(np.linalg.norm(p.position - after[0].position)) for p in after), default=0.0)
             turned = max((abs(p.yaw_rad - after[0].yaw_rad) for p in after), default=0.0)
-            still = moved < 1e-4 and turned < 1e-4 and time.monotonic() > last_s() + quiet_s
+            still = moved < 1e-4 and (turned < 1e-4 or fault.ahead) and time.monotonic() > last_s() + quiet_s
         fault.recover(self)
         resumed = relay.wait(self.moving, WAIT_S)
         return _Injection((zero - fault_s) * 1e3, told_why, flushed, still, resumed)
@@ -320,8 +327,8 @@ def make_faults() -> dict[str, Fault]:
         "odometry jumps": corrupt("odom", _jumped, "odometry jumped", resume=True),
         "odometry NaN": corrupt("odom", _nan, "odometry not usable"),
         "queue NaN": Fault(_nan_queue, lambda rig: None, "queue not usable", moves_on=True),
-        "obstacle in depth": corrupt("depth", _near, "obstacle"),
-        "obstacle in scan": Fault(scan, no_scan, "obstacle"),
+        "obstacle in depth": replace(corrupt("depth", _near, "obstacle"), ahead=True),
+        "obstacle in scan": Fault(scan, no_scan, "obstacle", ahead=True),
         "pause": Fault(partial(_pause, "executor", True), _go_on, "paused"),
         "navigator paused": Fault(
             partial(_pause, "navigator", True), lambda rig: _ignore(_pause("navigator", False, rig)), "idle"
