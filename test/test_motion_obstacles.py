@@ -109,6 +109,16 @@ def test_what_goes_below_the_view_is_remembered_until_it_is_seen_through() -> No
     assert clearance_m(memory.around(near), Velocity(0.5), RADIUS_M) == math.inf
 
 
+def test_who_steps_aside_leaves_nothing_behind() -> None:
+    memory = ObstacleMemory(0.1, 1.4)
+    base = Pose.identity()
+    memory.see(view(base, 0.9, 1.7), CAMERA, base @ MOUNT, base)
+    assert clearance_m(memory.around(base), Velocity(0.5), RADIUS_M) < 0.7
+    # The floor is hardly farther than the feet were; what the camera does not reach has gone with the rest.
+    memory.see(view(base, None), CAMERA, base @ MOUNT, base)
+    assert not len(memory.around(base))
+
+
 def test_no_reading_is_not_seeing_through() -> None:
     memory = ObstacleMemory(0.1, 1.4)
     base = Pose.identity()

@@ -15,9 +15,13 @@ from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 
 TITLE = "Boxes that appear before the robot"
-KIND = "small"
+KIND = "room"
 """Of the flats: a hundred ways of a few metres are driven in half an hour."""
 HELP = "Real-time episodes with boxes that appear before the driving robot: does it touch any?"
+
+CAMERA_HEIGHT_M, CAMERA_PITCH_DEG = 0.8, 35.0
+"""It sees the floor a hand's breadth before the robot, so what has gone is seen to have gone. A camera that
+looks straight ahead leaves the robot standing before the memory of it."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,18 @@ def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: fl
     bridge: dict[str, Scalar] = {
         "episodes": str(episodes), "mode": "realtime", "run_folder": str(out), "video": False,
         "camera.width": 160, "camera.height": 120, "image_hz": 15.0, "surprises": boxes,
-        "realtime_factor": speed, "max_episode_s": 120.0,
+        "realtime_factor": speed, "max_episode_s": 120.0, "camera.height_m": CAMERA_HEIGHT_M,
+        "camera.pitch_down_deg": CAMERA_PITCH_DEG,
+    }  # fmt: skip
+    mount: dict[str, Scalar] = {
+        "extrinsics": "parameters", "camera_z_m": CAMERA_HEIGHT_M, "camera_pitch_down_deg": CAMERA_PITCH_DEG,
     }  # fmt: skip
     navigator: dict[str, Scalar] = {
-        "engine": "expert", "extrinsics": "parameters", "expert.episodes": str(episodes),
+        **mount, "engine": "expert", "expert.episodes": str(episodes),
         "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1, "reliability": "reliable",
         "use_sim_time": True,
     }  # fmt: skip
-    if run_graph(out / "logs", bridge, navigator, {"safety.obstacles": obstacles}):
+    if run_graph(out / "logs", bridge, navigator, {**mount, "safety.obstacles": obstacles}):
         raise ConfigError(f"the graph failed, its logs are in {out / 'logs'}")
     told = [json.loads(line) for line in (out / "surprises.jsonl").read_text("utf-8").splitlines()]
     results = read_episodes(out / "episodes.jsonl", repair=False)

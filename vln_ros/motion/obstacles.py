@@ -17,7 +17,8 @@ RANGE_M = 3.0
 """What is farther away is neither taken in nor remembered."""
 COLUMNS = 80
 """Depth images are read at about this many columns."""
-_SEEN_THROUGH_M = 0.2
+_SEEN_THROUGH_M, _SEEN_THROUGH_SHARE = 0.05, 0.02
+"""So much behind a point, and this share of its depth, must be seen: a floor is soon behind a low point."""
 _STRAIGHT_RAD_M = 1e-3
 
 
@@ -61,7 +62,8 @@ class ObstacleMemory:
     """Obstacles around the robot, in the odometry frame.
 
     Depth cameras do not see what is right in front of the robot and low, so what was seen is kept until
-    it is out of range or the camera looks through the place where it was. A scan replaces the one before.
+    it is out of range or the camera looks through the place where it was, or through a place right above
+    or below: who has gone has gone with his feet. A scan replaces the one before.
 
     Args:
         min_height_m, max_height_m: obstacles lie between these heights above the base. They may change in
@@ -84,7 +86,9 @@ class ObstacleMemory:
         odom_from_base: Pose,
     ) -> None:
         """Take in a depth image ``[H, W]`` (metres along the optical axis, 0 where there is no reading)."""
-        kept = self._seen[~_seen_through(self._seen, depth_m, camera, odom_from_optical)]
+        through = _seen_through(self._seen, depth_m, camera, odom_from_optical)
+        columns = _columns(self._seen)
+        kept = self._seen[~np.isin(columns, columns[through])]
         points = odom_from_optical.transform(_back_project(depth_m, camera))
         in_base = odom_from_base.inverse().transform(points)
         distance = np.hypot(in_base[:, 0], in_base[:, 1])
@@ -114,6 +118,11 @@ def _voxels(points: Float64Array) -> npt.NDArray[np.int64]:
     return np.asarray((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2])
 
 
+def _columns(points: Float64Array) -> npt.NDArray[np.int64]:
+    cells = np.floor(points[:, :2] / VOXEL_M).astype(np.int64) + (1 << 20)
+    return np.asarray((cells[:, 0] << 21) | cells[:, 1])
+
+
 def _back_project(depth_m: npt.NDArray[np.float32], camera: CameraModel) -> Float64Array:
     """``[N, 3]`` in the optical frame, of every so manyth pixel that has a reading."""
     stride = max(1, camera.width // COLUMNS)
@@ -136,4 +145,5 @@ def _seen_through(
     u, v = np.rint(x / z * camera.fx + camera.cx), np.rint(y / z * camera.fy + camera.cy)
     through &= (u >= 0) & (u < camera.width) & (v >= 0) & (v < camera.height)
     u, v = np.where(through, u, 0).astype(int), np.where(through, v, 0).astype(int)
-    return np.asarray(through & (depth_m[v, u] > z + _SEEN_THROUGH_M))
+    behind = z * (1.0 + _SEEN_THROUGH_SHARE) + _SEEN_THROUGH_M
+    return np.asarray(through & (depth_m[v, u] > behind))
