@@ -247,7 +247,7 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
     if done.returncode == OUT_OF_MEMORY:
         # Where not even the message could be written, the status says it.
         raise OutOfMemoryError(lines[-1] if lines else "out of memory")
-    if done.returncode and request.memory_limit_mb and any("panicked at" in line for line in lines):
+    if done.returncode and request.memory_limit_mb and any("RUST_BACKTRACE" in line for line in lines):
         # The tokenizer's library cannot say that it got no thread or no page.
         raise OutOfMemoryError("out of memory: a library gave up below the limit")
     if done.returncode:
