@@ -131,7 +131,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "navigator": given["machine"] != "robot",
         "executor": given["machine"] != "gpu",
         "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
-        "recorder": given["machine"] != "gpu" and given["record"] == "true",
+        "recorder": given["record"] == "true",
     }
     started: list[LaunchDescriptionEntity] = []
     for name in (n for n, w in wanted.items() if w):

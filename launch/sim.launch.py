@@ -104,6 +104,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for argument, parameter in PARAMETERS["sim_bridge"].items()
         if given[argument]
     }
+    if context.launch_configurations.get("record") == "true":
+        values["listeners"] = 2  # navigator and recorder: no frame is published before both hear it
     realtime = given["mode"] == "realtime"
     robot = {
         "camera": "sim",

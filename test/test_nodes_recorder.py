@@ -50,7 +50,8 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "reliability": "reliable",
     }
     bridge: dict[str, Scalar] = {
-        "episodes": str(episodes), "max_steps": 6, "camera.width": 64, "camera.height": 48
+        "episodes": str(episodes), "max_steps": 6, "camera.width": 64, "camera.height": 48,
+        "listeners": 2,  # navigator and recorder
     }  # fmt: skip
     with Graph(folder / "logs", graph_environment()) as graph:
         graph.start(NodeSpec("navigator", navigator))

@@ -945,6 +945,12 @@ class BridgeConfig(WorldConfig):
     step_period_s: float = option(
         0.5, "Simulated time that one action takes in lockstep", unit="s", minimum=0.05, maximum=10.0
     )
+    listeners: int = option(
+        1,
+        "Nothing begins before this many subscribe to every camera and odometry topic: 2 with a recorder",
+        minimum=1,
+        maximum=100,
+    )
     answer_timeout_s: float = option(
         60.0,
         "In lockstep, how long to wait for an answer before giving up",

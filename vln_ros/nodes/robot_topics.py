@@ -34,9 +34,9 @@ class RobotTopics:
 
     @property
     def heard(self) -> bool:
-        """Somebody listens to every stream that a frame is made of."""
+        """As many as are expected listen to every stream that a frame is made of."""
         publishers = (self._color_pub, self._depth_pub, self._info_pub, self._odom_pub)
-        return all(p.get_subscription_count() > 0 for p in publishers)
+        return all(p.get_subscription_count() >= self._config.listeners for p in publishers)
 
     def clock(self, stamp_ns: int) -> None:
         self._clock_pub.publish(Clock(clock=convert.time_from_stamp_ns(stamp_ns)))
