@@ -21,6 +21,12 @@ _HIDDEN = 0.05
 """Something that much of the way before a place hides it."""
 
 
+def _look(scene: Scene, camera: CameraModel, mount: Pose, pose: Pose, index: int, stamp_ns: int) -> Frame:
+    """What a camera sees from a pose of the base; ``mount`` is base_from_optical."""
+    rgb, depth_m = scene.renderer.render(camera, pose @ mount)
+    return Frame(index, stamp_ns, rgb, depth_m, camera, pose, pose @ mount)
+
+
 def motion_frames(motion: str, count: int) -> list[Frame]:
     """A generated motion in the largest room of the first flat, 640x480 with depth and exact poses.
 
@@ -46,15 +52,15 @@ def motion_frames(motion: str, count: int) -> list[Frame]:
                 step = Pose.planar(1.0 - math.cos(turn), -math.sin(turn), turn)
             case "teleport":
                 step = Pose.planar(2.0 * (index % 2), 0.0, math.pi * (index % 2))
-        pose = start @ step
-        rgb, depth_m = scene.renderer.render(camera, pose @ mount)
+        frame = _look(scene, camera, mount, start @ step, index, index * 500_000_000)
+        assert frame.depth_m is not None
         if motion == "moving object":  # a red plate of 120 x 160 pixels, 0.8 m ahead, comes from the left
             left = 40 * index
-            near = depth_m[160:320, left : left + 120]
+            near = frame.depth_m[160:320, left : left + 120]
             hidden = (near == 0) | (near > 0.8)
-            rgb[160:320, left : left + 120][hidden] = (200, 30, 30)
+            frame.rgb[160:320, left : left + 120][hidden] = (200, 30, 30)
             near[hidden] = 0.8
-        frames.append(Frame(index, index * 500_000_000, rgb, depth_m, camera, pose, pose @ mount))
+        frames.append(frame)
     return frames
 
 
@@ -130,8 +136,7 @@ def random_views(
 
     def look(index: int, place: Float64Array, yaw_rad: float) -> Frame:
         base = Pose.planar(float(place[0]), float(place[1]), yaw_rad)
-        rgb, depth_m = scene.renderer.render(camera, base @ mount)
-        return Frame(index, index, rgb, depth_m, camera, base, base @ mount)
+        return _look(scene, camera, mount, base, index, index)
 
     for index in range(count):
         x0, y0, x1, y1 = scene.flat.rooms[index % len(scene.flat.rooms)].inner
@@ -151,11 +156,12 @@ def moves(count: int) -> list[tuple[Frame, Frame]]:
         x, y = scene.walkable.nearest(rng.uniform((x0, y0), (x1, y1)))
         begin = Pose.planar(float(x), float(y), rng.uniform(-math.pi, math.pi))
         step = Pose.planar(0.25 * (index % 3 != 1), 0.0, math.radians(15.0) * (index % 3 != 0))
-        frames = []
-        for number, base in enumerate((begin, begin @ step)):
-            rgb, depth_m = scene.renderer.render(camera, base @ mount)
-            frames.append(Frame(number, number, rgb, depth_m, camera, base, base @ mount))
-        pairs.append((frames[0], frames[1]))
+        pairs.append(
+            (
+                _look(scene, camera, mount, begin, 0, 0),
+                _look(scene, camera, mount, begin @ step, 1, 1),
+            )
+        )
     return pairs
 
 

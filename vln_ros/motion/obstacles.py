@@ -20,6 +20,7 @@ COLUMNS = 80
 _SEEN_THROUGH_M, _SEEN_THROUGH_SHARE = 0.05, 0.02
 """So much behind a point, and this share of its depth, must be seen: a floor is soon behind a low point."""
 _STRAIGHT_RAD_M = 1e-3
+_HEIGHT_BITS = 21
 
 
 def clearance_m(points: Float64Array, velocity: Velocity, radius_m: float) -> float:
@@ -87,8 +88,9 @@ class ObstacleMemory:
     ) -> None:
         """Take in a depth image ``[H, W]`` (metres along the optical axis, 0 where there is no reading)."""
         through = _seen_through(self._seen, depth_m, camera, odom_from_optical)
-        columns = _columns(self._seen)
-        kept = self._seen[~np.isin(columns, columns[through])]
+        voxels = _voxels(self._seen)
+        columns = voxels >> _HEIGHT_BITS
+        stays = ~np.isin(columns, columns[through])
         points = odom_from_optical.transform(_back_project(depth_m, camera))
         in_base = odom_from_base.inverse().transform(points)
         distance = np.hypot(in_base[:, 0], in_base[:, 1])
@@ -98,8 +100,8 @@ class ObstacleMemory:
         fresh = points[near][order]
         _, first, count = np.unique(_voxels(fresh), return_index=True, return_counts=True)
         fresh = fresh[first[count >= READINGS]]
-        kept = kept[~np.isin(_voxels(kept), _voxels(fresh))]
-        every = np.concatenate([fresh, kept])
+        stays &= ~np.isin(voxels, _voxels(fresh))
+        every = np.concatenate([fresh, self._seen[stays]])
         self._seen = every[np.linalg.norm(every[:, :2] - odom_from_base.position[:2], axis=1) < RANGE_M]
 
     def scan(self, points: Float64Array, odom_from_scanner: Pose) -> None:
@@ -114,13 +116,9 @@ class ObstacleMemory:
 
 
 def _voxels(points: Float64Array) -> npt.NDArray[np.int64]:
-    cells = np.floor(points / VOXEL_M).astype(np.int64) + (1 << 20)
-    return np.asarray((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2])
-
-
-def _columns(points: Float64Array) -> npt.NDArray[np.int64]:
-    cells = np.floor(points[:, :2] / VOXEL_M).astype(np.int64) + (1 << 20)
-    return np.asarray((cells[:, 0] << 21) | cells[:, 1])
+    """``[N]``: the cube that each point is in; shifted right by ``_HEIGHT_BITS``, its column."""
+    cells = np.floor(points / VOXEL_M).astype(np.int64) + (1 << (_HEIGHT_BITS - 1))
+    return np.asarray((cells[:, 0] << (2 * _HEIGHT_BITS)) | (cells[:, 1] << _HEIGHT_BITS) | cells[:, 2])
 
 
 def _back_project(depth_m: npt.NDArray[np.float32], camera: CameraModel) -> Float64Array:
