@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,24 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+import rclpy
+from nav_msgs.msg import Odometry
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import graph_environment
 from vln_ros.config import ConfigError
-from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.ros import convert
+from vln_ros.datatypes import ActionChunk, CameraModel, Pose
+from vln_ros.nodes import bag_player
+from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.ros import convert, qos
 from vln_ros.ros.bag import COMPRESSED, IMAGE, Bag, BagTopics, Stream
 
 pytestmark = pytest.mark.ros
@@ -148,6 +158,42 @@ def test_a_slow_engine_gets_the_newest_frame_and_the_rest_is_counted(tmp_path: P
     assert frames["processed"] + frames["replaced_by_newer"] == frames["aligned"]
     assert 0 < frames["replaced_by_newer"] < FRAMES
     assert figures["decisions"] == frames["processed"]
+
+
+def test_an_instruction_whose_answer_was_not_heard_is_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=False, mcap=False)
+    monkeypatch.setattr(bag_player, "ASK_AGAIN_S", 0.05)
+    rclpy.init(args=["--ros-args", "-p", f"bag:={bag}", "-p", "instruction:=go"])
+    executor = SingleThreadedExecutor()
+    asked: list[str] = []
+    try:
+        player, navigator = bag_player.BagPlayer(), Node("navigator")
+        answers = navigator.create_publisher(JointTrajectory, "action_queue", qos.commands())
+        hold = convert.trajectory_from_chunk(ActionChunk(1, 1, BEGIN_NS, ()), "base_link", 0.5, 1.0)
+        taken: list[Image] = []
+        for type_, topic in ((Image, COLOR_TOPIC), (Image, DEPTH_TOPIC), (CameraInfo, INFO_TOPIC)):
+            navigator.create_subscription(type_, topic, taken.append, qos.sensor("reliable", 30))
+        navigator.create_subscription(Odometry, "odom", lambda _: None, qos.sensor("reliable", 30))
+
+        def answer(msg: String) -> None:
+            asked.append(msg.data)
+            if len(asked) > 1:
+                answers.publish(hold)
+
+        navigator.create_subscription(String, "instruction", answer, qos.latched())
+        executor.add_node(player)
+        executor.add_node(navigator)
+        deadline_s = time.monotonic() + 30.0
+        while not taken:
+            assert time.monotonic() < deadline_s, f"asked {len(asked)} times, then no frame"
+            executor.spin_once(0.05)
+        player.close()
+    finally:
+        executor.shutdown()
+        rclpy.shutdown()
+    assert len(asked) > 1
 
 
 @pytest.mark.parametrize("mcap", [False, True], ids=["sqlite3", "mcap"])

@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, PlayerConfig
 from vln_ros.nodes.play_report import PlayedDecision, PlayReport
+from vln_ros.nodes.robot_topics import ASK_AGAIN_S
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import publish_static_frames
@@ -133,8 +134,7 @@ class BagPlayer(ProcessNode):
         while not all(p.get_subscription_count() for p in self._outputs.values()):
             if self._wait(lambda: False, 0.05) or self._closing:
                 return 1
-        self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
-        if not self._wait(lambda: self._answered_ns is not None, c.answer_timeout_s):
+        if not self._ask():
             self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
             return 1
         self._stream()
@@ -152,6 +152,16 @@ class BagPlayer(ProcessNode):
         if c.report:
             Path(c.report).write_text(json.dumps(asdict(report)), "utf-8")
         return 0
+
+    def _ask(self) -> bool:
+        """Give the instruction, again and again; whether the navigator has taken it in time."""
+        left_s = self.config.answer_timeout_s
+        while left_s > 0.0 and not self._closing:
+            self._instruction_pub.publish(convert.string_from_instruction(self.config.instruction))
+            if self._wait(lambda: self._answered_ns is not None, min(left_s, ASK_AGAIN_S)):
+                return True
+            left_s -= ASK_AGAIN_S
+        return False
 
     def _settled(self) -> bool:
         """The last frame was taken in (the newest wins, so it always is) and answered, if all is well."""

@@ -13,6 +13,10 @@ from vln_ros.evaluation.episode_run import Observation
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 
+ASK_AGAIN_S = 10.0
+"""An instruction that nobody has answered for this long is published again: the answer may have come before
+whoever waits for it could hear it."""
+
 
 class RobotTopics:
     """Publishes camera, odometry and clock of a robot in a world."""

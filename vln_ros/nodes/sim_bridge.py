@@ -18,7 +18,7 @@ from vln_ros.nodes.bridge_measures import MeasureTopics
 from vln_ros.nodes.bridge_results import BridgeResults
 from vln_ros.nodes.bridge_services import EpisodeServices
 from vln_ros.nodes.bridge_setup import EpisodeOrder, load_episodes, make_mode
-from vln_ros.nodes.robot_topics import RobotTopics
+from vln_ros.nodes.robot_topics import ASK_AGAIN_S, RobotTopics
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.protocols import WorldLostError
 from vln_ros.ros import convert, qos
@@ -28,9 +28,6 @@ from vln_ros.sim.worlds import open_world
 
 RESET_PAUSE_NS = 10_000_000_000
 """Simulated time between two episodes: the robot is carried to its next start, it does not jump there."""
-
-ASK_AGAIN_S = 10.0
-"""An instruction that nobody has answered for this long is published again."""
 
 
 class SimBridge(ProcessNode):
@@ -171,7 +168,6 @@ class SimBridge(ProcessNode):
         elif (waited_s := time.monotonic() - self._asked_s) > self.config.answer_timeout_s:
             self.give_up("the navigator did not take the instruction")
         elif waited_s > self._asked_again * ASK_AGAIN_S:
-            # Its answer may have come before this process could hear it.
             self._asked_again += 1
             self._instruction_pub.publish(convert.string_from_instruction(self.run.episode.instruction))
 
