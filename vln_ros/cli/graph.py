@@ -21,7 +21,7 @@ from typing import IO
 import yaml
 
 from vln_ros.config import Scalar
-from vln_ros.ros.environment import own_domain, prepare_environment
+from vln_ros.ros.environment import PARENT, own_domain, prepare_environment
 
 END_TIMEOUT_S = 15.0
 POLL_S = 0.1
@@ -90,6 +90,8 @@ def _interrupted_afterwards() -> Iterator[None]:
 class Graph:
     """The processes of one graph. Use as a context: leaving it ends all of them.
 
+    They also end when this process is killed, or the thread that has started them ends.
+
     Args:
         folder: where parameter files and logs go.
         environment: see :func:`graph_environment`.
@@ -99,7 +101,7 @@ class Graph:
     def __init__(self, folder: Path, environment: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
         self._prefix = list(prefix)
         self._folder = folder
-        self._environment = dict(environment)
+        self._environment = {**environment, PARENT: str(os.getpid())}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
         folder.mkdir(parents=True, exist_ok=True)

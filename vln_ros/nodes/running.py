@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import socket
 import sys
@@ -17,7 +19,7 @@ from rclpy.task import Future
 
 from vln_ros.config import ConfigError
 from vln_ros.nodes.managed import ManagedNode
-from vln_ros.ros.environment import prepare_environment
+from vln_ros.ros.environment import PARENT, prepare_environment
 
 
 class ProcessNode(Node):
@@ -60,6 +62,19 @@ def _complete_on_signal(done: Future) -> None:
     signal.set_wakeup_fd(writing.detach())
 
 
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    """SIGTERM when the process that runs the graph ends without a word: nobody else would stop the robot."""
+    parent = os.environ.get(PARENT)
+    if parent is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):  # it ended before
+        sys.exit(1)
+
+
 def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     """Spin one node until SIGINT or SIGTERM; exits the process with 2 when it cannot be configured.
 
@@ -71,6 +86,7 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     prepare_environment()
     signal.signal(signal.SIGINT, _interrupt)  # a shell's background job would ignore it
     signal.signal(signal.SIGTERM, _interrupt)
+    _end_with_parent()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = make()

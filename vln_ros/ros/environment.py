@@ -11,6 +11,8 @@ from pathlib import Path
 FAST_DDS_PROFILE = Path(__file__).with_name("fastdds.xml")
 """Raises Fast DDS's shared-memory segment to 16 MB: without it 640x480 RGB-D at 30 Hz loses frames."""
 
+PARENT = "VLN_ROS_PARENT"
+"""Environment variable: the process number with whose end a node ends, too."""
 
 DOMAINS = range(1, 101)
 """In these all ports of Fast DDS lie below those that Linux hands out to anybody."""
