@@ -30,7 +30,7 @@ from vln_ros.cli.bench_tracking import TrackingFigures
 from vln_ros.config import ConfigError
 
 DOCS = Path(__file__).parents[1] / "docs"
-MACHINE = Machine("Abacus 9", 2, "Linux x86_64", "", {"python": "3.11.7"}, (0.1, 1.9))
+MACHINE = Machine("Abacus 9", 2, "Linux x86_64", "", {"python": "3.11.7"}, 0.01)
 TIMINGS = {"floor plan": {"median_ms": 1.25, "p95_ms": 2.0, "n": 3}}
 RECORD = Record("world", "vln_ros bench world", "2026-11-21", 61.0, MACHINE, TIMINGS)
 
@@ -40,17 +40,15 @@ def test_the_page_is_what_the_records_say() -> None:
     assert (DOCS / "benchmarks.md").read_text("utf-8") == made, "run `vln_ros bench page`"
 
 
-def test_a_section_names_command_machine_and_load(tmp_path: Path) -> None:
+def test_a_section_names_command_machine_and_who_else_used_it(tmp_path: Path) -> None:
     write_record(RECORD, tmp_path / "world.json")
     page = make_page(tmp_path)
     assert "## The embedded world\n\n`vln_ros bench world`, 2026-11-21, 61 s. 2 x Abacus 9, no GPU" in page
     assert "| floor plan | 1.2 ms | 2.0 ms | 3 |" in page
-    assert "busy" not in page
-    busy = replace(MACHINE, load=(3.5, 3.5))
+    assert "Other programs" not in page
+    busy = replace(MACHINE, others=0.5)
     write_record(replace(RECORD, machine=busy), tmp_path / "world.json")
-    assert "**The machine was busy with other programs** (load before and after (3.5, 3.5))" in make_page(
-        tmp_path
-    )
+    assert "**Other programs used 0.50 of its cores meanwhile**" in make_page(tmp_path)
 
 
 def test_a_bench_without_a_section_is_a_plain_table(tmp_path: Path) -> None:
@@ -76,6 +74,7 @@ def test_a_bench_becomes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert record.command == "vln_ros bench world --frames 3"
     assert record.figures == {"a": 1}
     assert record.machine.cores > 0
+    assert record.machine.others is None or -0.1 < record.machine.others <= record.machine.cores + 0.1
     assert run_bench("world", lambda _: 1, options) == 1
     assert read_record(path) == record  # what failed leaves no record
 

@@ -64,8 +64,8 @@ def _section(record: Record) -> str:
     busy = ""
     if machine.was_busy:
         busy = (
-            f" **The machine was busy with other programs** (load before and after {machine.load}): times "
-            "are too long, and ratios are what to read."
+            f" **Other programs used {machine.others:.2f} of its cores meanwhile**: times are too long, and "
+            "ratios are what to read."
         )
     note = f" {record.note}" if record.note else ""
     wall = "" if record.wall_s is None else f", {record.wall_s:.0f} s"

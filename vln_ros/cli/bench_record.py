@@ -1,7 +1,7 @@
 """What every bench shares: the machine it ran on, and the record that the documentation is made from.
 
 A bench is a module ``vln_ros.cli.bench_NAME`` with ``HELP``, ``add_arguments`` (with ``--json``, which
-takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions and load.
+takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions.
 ``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
 ``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
 ``plot(figures, folder)`` gives a bench ``--plots``.
@@ -28,7 +28,7 @@ from vln_ros.config import ConfigError
 FORMAT = 1
 PACKAGES = ("numpy", "torch", "transformers", "rclpy", "ros-jazzy-rclpy", "trimesh", "embreex", "scipy")
 OUTPUTS = ("--json", "--plots")
-BUSY_LOAD_PER_CORE = 0.75
+BUSY_SHARE = 0.05
 BROKEN_OFF = "Broken off: what had been measured by then."
 NOT_MET = "The command ended with status 1: not everything was as it should be."
 
@@ -39,8 +39,7 @@ class Machine:
 
     Attributes:
         versions: of Python and of what the figures depend on.
-        load: average number of running processes over the minute before, and at the end; None where nobody
-            looked.
+        others: cores that other programs used, on average, while the bench ran; None where that is not known.
     """
 
     processor: str
@@ -48,7 +47,7 @@ class Machine:
     system: str
     gpu: str
     versions: dict[str, str]
-    load: tuple[float, float] | None
+    others: float | None
 
     def describe(self) -> str:
         parts = [f"{self.cores} x {self.processor}", self.gpu or "no GPU", self.system]
@@ -56,8 +55,8 @@ class Machine:
 
     @property
     def was_busy(self) -> bool:
-        """Something else ran before the bench began."""
-        return self.load is not None and self.load[0] > BUSY_LOAD_PER_CORE * self.cores
+        """Other programs took enough of the machine to be seen in times."""
+        return self.others is not None and self.others > BUSY_SHARE * self.cores
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Record:
     note: str = ""
 
 
-def this_machine(load_before: float) -> Machine:
+def this_machine(others: float | None = None) -> Machine:
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -88,8 +87,35 @@ def this_machine(load_before: float) -> Machine:
             continue
     return Machine(
         _processor(), os.cpu_count() or 1, f"{platform.system()} {platform.machine()}", _gpu(), versions,
-        (round(load_before, 1), round(os.getloadavg()[0], 1)),
+        None if others is None else round(others, 2),
     )  # fmt: skip
+
+
+class _Others:
+    """What everything but this process, and what it starts and waits for, uses from now on; Linux only.
+
+    What the host of a virtual machine takes counts, too.
+    """
+
+    def __init__(self) -> None:
+        self._begun = self._used_s(), time.monotonic()
+
+    @property
+    def cores(self) -> float | None:
+        """On average; None in the first second, for which the kernel's ticks are too coarse."""
+        (used_s, begun_s), now_s = self._begun, time.monotonic()
+        return (self._used_s() - used_s) / (now_s - begun_s) if used_s and now_s - begun_s > 1.0 else None
+
+    @staticmethod
+    def _used_s() -> float:
+        try:
+            line = Path("/proc/stat").read_text("ascii").split("\n", 1)[0]
+        except OSError:
+            return 0.0
+        user, nice, system, _idle, _waiting, *rest = (int(ticks) for ticks in line.split()[1:9])
+        own = os.times()
+        own_s = own.user + own.system + own.children_user + own.children_system
+        return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK") - own_s
 
 
 def _processor() -> str:
@@ -119,8 +145,8 @@ def run_bench(
 
     Figures of a bench whose goals were not met, or that was interrupted, are a record too: its note says it.
     """
-    load_before, begun_s = os.getloadavg()[0], time.monotonic()
-    print(this_machine(load_before).describe())
+    others, begun_s = _Others(), time.monotonic()
+    print(this_machine().describe())
     with tempfile.TemporaryDirectory() as scratch:
         path: Path = options.json or Path(scratch) / "figures.json"
         options.json = path
@@ -133,8 +159,8 @@ def run_bench(
         except KeyboardInterrupt as error:
             interrupted = error
         wall_s = time.monotonic() - begun_s
-        machine = this_machine(load_before)
-        print(f"{wall_s:.0f} s; load before and after {machine.load}")
+        machine = this_machine(others.cores)
+        print(f"{wall_s:.0f} s; cores that other programs used: {machine.others}")
         if _written_ns(path) != before_ns:
             note = BROKEN_OFF if interrupted else NOT_MET if status else ""
             command = shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
@@ -175,9 +201,7 @@ def read_record(path: Path) -> Record:
         content = json.loads(path.read_text("utf-8"))
         if content.pop("format") != FORMAT:
             raise ConfigError(f"{path} was written by another version: run the bench again")
-        machine = content.pop("machine")
-        machine["load"] = None if machine["load"] is None else tuple(machine["load"])
-        return Record(machine=Machine(**machine), **content)
+        return Record(machine=Machine(**content.pop("machine")), **content)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
