@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_models import SMALL
 
-from vln_ros.config import TrainConfig, from_flat
+from vln_ros.config import ConfigError, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
 from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
@@ -84,6 +84,14 @@ def test_the_table_holds_every_way_against_the_first(model: LoadedModel) -> None
     assert rows[0].decisions == rows[1].decisions
     assert rows[0].tokens >= rows[1].tokens > 0
     assert table(rows).count("| room |") == 2
+
+
+def test_another_reference_can_be_named_and_unknown_ways_are(model: LoadedModel) -> None:
+    profile = load_profile("tiny")
+    rows = list(compare(model, profile, "room", 1, 0, ["1 action per decision"], against="stream"))
+    assert [r.name for r in rows] == ["stream", "1 action per decision"]
+    with pytest.raises(ConfigError, match=r"unknown ways \['swim'\]; there are .*'stream'"):
+        next(compare(model, profile, "room", 1, 0, ["swim"]))
 
 
 def test_another_context_has_no_reference() -> None:

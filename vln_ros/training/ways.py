@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vln_ros.config import LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig
+from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import ContextSpec, Profile
@@ -24,6 +24,8 @@ from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords
 from vln_ros.training.judge import JUDGE_CAMERA, MAX_ACTIONS, Contestant, metrics_of, run_all
+
+REFERENCE = "full recompute"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def ways(profile: Profile) -> list[Way]:
     )
     video = ContextSpec("delayed_batch", recent_frames=4, important_frames=4, important_score=0.5)
     return [
-        Way("full recompute", profile, stream, recompute=True),
+        Way(REFERENCE, profile, stream, recompute=True),
         Way("stream", profile, stream),
         Way("stream, prefill on arrival", profile, replace(stream, prefill_on_arrival=True)),
         Way("stream, token by token", profile, replace(stream, decode="tokens")),
@@ -253,6 +255,7 @@ def compare(
     seed: int,
     chosen: Sequence[str],
     size: tuple[int, int] = JUDGE_CAMERA,
+    against: str = REFERENCE,
 ) -> Iterator[WayFigures]:
     """The ways with these names, or all if none is named, over the first ``count`` episodes of val_unseen.
 
@@ -260,12 +263,17 @@ def compare(
 
     Args:
         size: of the camera's images, pixels.
+        against: name of the reference. The naive one grows with the square of an episode's length.
+
+    Raises:
+        ConfigError: no way has a name that is asked for.
     """
+    named = {way.name: way for way in ways(profile)}
+    if unknown := [n for n in (against, *chosen) if n not in named]:
+        raise ConfigError(f"unknown ways {unknown}; there are {sorted(named)}")
     episodes = make_episodes("val_unseen", count, kind)
     reference: list[EpisodeRecord] | None = None
-    for way in ways(profile):
-        if chosen and reference is not None and way.name not in chosen:
-            continue
+    for way in [named.pop(against), *(w for n, w in named.items() if not chosen or n in chosen)]:
         inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream, reuse=way.reuse)
         words = ActionWords(Script(model, way.profile), way.profile, model.tokens.im_end)
         engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
