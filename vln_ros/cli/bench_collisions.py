@@ -13,6 +13,7 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.sim.flat import AGENT_RADIUS_M
 
 TITLE = "Boxes that appear before the robot"
 KIND = "room"
@@ -22,6 +23,8 @@ HELP = "Real-time episodes with boxes that appear before the driving robot: does
 CAMERA_HEIGHT_M, CAMERA_PITCH_DEG = 0.8, 35.0
 """It sees the floor a hand's breadth before the robot, so what has gone is seen to have gone. A camera that
 looks straight ahead leaves the robot standing before the memory of it."""
+ROBOT_RADIUS_M = math.sqrt(2.0) * AGENT_RADIUS_M
+"""Of the circle that holds the robot: in its world it is a square of twice the agent's radius."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,10 @@ def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: fl
         "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1, "reliability": "reliable",
         "use_sim_time": True,
     }  # fmt: skip
-    if run_graph(out / "logs", bridge, navigator, {**mount, "safety.obstacles": obstacles}):
+    executor: dict[str, Scalar] = {
+        **mount, "safety.obstacles": obstacles, "safety.robot_radius_m": ROBOT_RADIUS_M
+    }  # fmt: skip
+    if run_graph(out / "logs", bridge, navigator, executor):
         raise ConfigError(f"the graph failed, its logs are in {out / 'logs'}")
     told = [json.loads(line) for line in (out / "surprises.jsonl").read_text("utf-8").splitlines()]
     results = read_episodes(out / "episodes.jsonl", repair=False)
