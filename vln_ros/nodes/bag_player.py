@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -89,9 +88,8 @@ class BagPlayer(ProcessNode):
             self._answered_ns = max(chunk.frame_stamp_ns, self._answered_ns or 0)
             published_s = self._published_s.get(chunk.frame_stamp_ns)
             if chunk.actions and published_s is not None:
-                actions = tuple((a.forward_m, a.turn_rad, a.stop) for a in chunk.actions)
                 after_ms = (arrived_s - published_s) * 1e3
-                self._decisions.append(PlayedDecision(chunk.queue, chunk.frame_stamp_ns, actions, after_ms))
+                self._decisions.append(PlayedDecision.of(chunk, after_ms))
             self._changed.notify_all()
 
     def _on_processed(self, msg: Header) -> None:
@@ -117,9 +115,8 @@ class BagPlayer(ProcessNode):
             self._changed.wait_for(lambda: self._closing or condition(), timeout_s)
             return not self._closing and condition()
 
-    # ------------------------------------------------------------------ the player's thread
-
     def _play(self) -> None:
+        """The player's thread."""
         status = 1
         try:
             status = self._play_all()
@@ -131,36 +128,30 @@ class BagPlayer(ProcessNode):
 
     def _play_all(self) -> int:
         c = self.config
-        while not all(p.get_subscription_count() for p in self._outputs.values()):
-            if self._wait(lambda: False, 0.05) or self._closing:
-                return 1
-        if not self._ask():
+        while not (self._closing or all(p.get_subscription_count() for p in self._outputs.values())):
+            self._wait(lambda: False, 0.05)
+        if not self._closing and not self._told():
             self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
             return 1
         self._stream()
         self._wait(self._settled, c.answer_timeout_s)
         ended_s = time.monotonic()
         self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
-        report = PlayReport(
-            len(self._published_s),
-            len(self._taken_ms),
-            tuple(self._decisions),
-            tuple(self._taken_ms.values()),
-            self._late_s * 1e3,
-            self._navigator,
-        )
         if c.report:
-            Path(c.report).write_text(json.dumps(asdict(report)), "utf-8")
+            taken_ms = self._taken_ms.values()
+            PlayReport(
+                len(self._published_s), len(taken_ms), tuple(self._decisions), tuple(taken_ms),
+                self._late_s * 1e3, self._navigator,
+            ).write(Path(c.report))  # fmt: skip
         return 0
 
-    def _ask(self) -> bool:
-        """Give the instruction, again and again; whether the navigator has taken it in time."""
-        left_s = self.config.answer_timeout_s
-        while left_s > 0.0 and not self._closing:
-            self._instruction_pub.publish(convert.string_from_instruction(self.config.instruction))
-            if self._wait(lambda: self._answered_ns is not None, min(left_s, ASK_AGAIN_S)):
+    def _told(self) -> bool:
+        """The instruction is given again and again; whether the navigator has answered in time."""
+        c = self.config
+        for _ in range(math.ceil(c.answer_timeout_s / ASK_AGAIN_S)):
+            self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
+            if self._wait(lambda: self._answered_ns is not None, min(ASK_AGAIN_S, c.answer_timeout_s)):
                 return True
-            left_s -= ASK_AGAIN_S
         return False
 
     def _settled(self) -> bool:
@@ -174,9 +165,8 @@ class BagPlayer(ProcessNode):
         c = self.config
         begun_s = time.monotonic()
         first_ns: int | None = None
-        with tqdm(
-            total=self._bag.count(Stream.COLOR), unit="frame", file=sys.stderr, disable=None
-        ) as progress:
+        frames = self._bag.count(Stream.COLOR)
+        with tqdm(total=frames, unit="frame", file=sys.stderr, disable=None) as progress:
             for message in self._bag.messages():
                 first_ns = message.time_ns if first_ns is None else first_ns
                 if c.rate > 0.0:

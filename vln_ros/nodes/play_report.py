@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vln_ros.datatypes import ActionChunk
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,11 @@ class PlayedDecision:
     actions: tuple[tuple[float, float, bool], ...]
     after_ms: float
     """From the publication of the frame that it answers to its arrival."""
+
+    @classmethod
+    def of(cls, chunk: ActionChunk, after_ms: float) -> PlayedDecision:
+        actions = tuple((a.forward_m, a.turn_rad, a.stop) for a in chunk.actions)
+        return cls(chunk.queue, chunk.frame_stamp_ns, actions, after_ms)
 
 
 @dataclass(frozen=True)
@@ -28,3 +37,7 @@ class PlayReport:
     late_ms: float
     """By how much the player itself was late, at most."""
     navigator: tuple[tuple[str, str], ...]
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(asdict(self)), "utf-8")
