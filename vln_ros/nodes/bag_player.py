@@ -128,9 +128,11 @@ class BagPlayer(ProcessNode):
 
     def _play_all(self) -> int:
         c = self.config
-        while not (self._closing or all(p.get_subscription_count() for p in self._outputs.values())):
+        while not all(p.get_subscription_count() for p in self._outputs.values()):
             self._wait(lambda: False, 0.05)
-        if not self._closing and not self._told():
+            if self._closing:
+                return 1
+        if not self._told():
             self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
             return 1
         self._stream()
@@ -138,20 +140,19 @@ class BagPlayer(ProcessNode):
         ended_s = time.monotonic()
         self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
         if c.report:
-            taken_ms = self._taken_ms.values()
             PlayReport(
-                len(self._published_s), len(taken_ms), tuple(self._decisions), tuple(taken_ms),
-                self._late_s * 1e3, self._navigator,
+                len(self._published_s), len(self._taken_ms), tuple(self._decisions),
+                tuple(self._taken_ms.values()), self._late_s * 1e3, self._navigator,
             ).write(Path(c.report))  # fmt: skip
         return 0
 
     def _told(self) -> bool:
         """The instruction is given again and again; whether the navigator has answered in time."""
-        c = self.config
-        for _ in range(math.ceil(c.answer_timeout_s / ASK_AGAIN_S)):
-            self._instruction_pub.publish(convert.string_from_instruction(c.instruction))
-            if self._wait(lambda: self._answered_ns is not None, min(ASK_AGAIN_S, c.answer_timeout_s)):
-                return True
+        wait_s = min(ASK_AGAIN_S, self.config.answer_timeout_s)
+        for _ in range(math.ceil(self.config.answer_timeout_s / wait_s)):
+            self._instruction_pub.publish(convert.string_from_instruction(self.config.instruction))
+            if self._wait(lambda: self._answered_ns is not None, wait_s) or self._closing:
+                return not self._closing
         return False
 
     def _settled(self) -> bool:
@@ -165,8 +166,7 @@ class BagPlayer(ProcessNode):
         c = self.config
         begun_s = time.monotonic()
         first_ns: int | None = None
-        frames = self._bag.count(Stream.COLOR)
-        with tqdm(total=frames, unit="frame", file=sys.stderr, disable=None) as progress:
+        with tqdm(total=self._bag.count(Stream.COLOR), unit="frame", file=sys.stderr, disable=None) as bar:
             for message in self._bag.messages():
                 first_ns = message.time_ns if first_ns is None else first_ns
                 if c.rate > 0.0:
@@ -177,7 +177,7 @@ class BagPlayer(ProcessNode):
                     return
                 if message.stream is Stream.COLOR:
                     self._before_color(message.data)
-                    progress.update()
+                    bar.update()
                 self._outputs[message.stream].publish(message.data)
 
     def _before_color(self, data: bytes) -> None:
