@@ -9,8 +9,8 @@ import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
-from vln_ros.ros.environment import own_domain
+from vln_ros.ros.environment import own_domain, stay_on_this_machine
 
+stay_on_this_machine(os.environ)
 os.environ["ROS_DOMAIN_ID"] = str(own_domain())

@@ -57,7 +57,7 @@ def check_installed(site: Path, tmp_path: Path) -> None:
     assert modules(installed) == modules(ROOT / "vln_ros")
     assert package_data(installed) == package_data(ROOT / "vln_ros")
     assert "profiles/tiny.yaml" in package_data(installed)
-    assert "ros/fastdds.xml" in package_data(installed)
+    assert {"ros/fastdds.xml", "ros/fastdds_localhost.xml"} <= package_data(installed)
     code = (
         "import vln_ros; from vln_ros.engine.profile import load_profile; "
         "load_profile('tiny'); print(vln_ros.__file__)"

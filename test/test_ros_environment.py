@@ -1,15 +1,28 @@
-"""Two graphs on one machine do not hear each other."""
+"""Two graphs on one machine do not hear each other, and the processes of one share no memory."""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from vln_ros.ros import environment
-from vln_ros.ros.environment import DOMAINS, own_domain
+from vln_ros.ros.environment import (
+    DOMAINS,
+    FAST_DDS_LOCALHOST_PROFILE,
+    FAST_DDS_PROFILE,
+    SOCKET_BUFFER_BYTES,
+    own_domain,
+    prepare_environment,
+    stay_on_this_machine,
+)
+
+PROFILE, RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 ANOTHER = """
 import sys
@@ -57,3 +70,63 @@ def test_when_all_are_taken_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(environment, "_somebody_talks_in", lambda _: True)
     with pytest.raises(RuntimeError, match="ROS_DOMAIN_ID"):
         own_domain.__wrapped__()
+
+
+TALKING = """
+import rclpy
+rclpy.init()
+node = rclpy.create_node("who")
+print([line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/fast" in line])
+"""
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("profile", [FAST_DDS_PROFILE, FAST_DDS_LOCALHOST_PROFILE])
+def test_a_node_shares_no_memory(profile: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs ROS")
+    variables = {**os.environ, PROFILE: str(profile)}
+    done = subprocess.run([sys.executable, "-c", TALKING], env=variables, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_the_two_profiles_differ_in_their_reach_alone() -> None:
+    def transport(path: Path) -> dict[str, str]:
+        described = ElementTree.parse(path).find(".//{*}transport_descriptor")
+        assert described is not None
+        return {field.tag.split("}")[1]: "".join(field.itertext()).strip() for field in described}
+
+    local = transport(FAST_DDS_LOCALHOST_PROFILE)
+    assert local.pop("interfaceWhiteList") == "127.0.0.1"
+    assert local == transport(FAST_DDS_PROFILE)
+    assert local["receiveBufferSize"] == str(SOCKET_BUFFER_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("given", "then"),
+    [
+        ({}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
+        ({PROFILE: str(FAST_DDS_PROFILE)}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
+        ({PROFILE: "mine.xml"}, {PROFILE: "mine.xml", RANGE: "LOCALHOST"}),
+        ({RANGE: "SUBNET"}, {RANGE: "SUBNET"}),
+        (
+            {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
+            {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", RANGE: "LOCALHOST"},
+        ),
+    ],
+)
+def test_what_the_user_has_set_stays(given: dict[str, str], then: dict[str, str]) -> None:
+    environment = dict(given)
+    stay_on_this_machine(environment)
+    assert environment == then
+    stay_on_this_machine(environment)
+    assert environment == then
+
+
+def test_a_profile_of_the_users_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROFILE, raising=False)
+    prepare_environment()
+    assert os.environ[PROFILE] == str(FAST_DDS_PROFILE)
+    monkeypatch.delenv(PROFILE)
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "mine.xml")
+    prepare_environment()
+    assert PROFILE not in os.environ

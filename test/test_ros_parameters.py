@@ -11,7 +11,6 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "OFF")
 
 from rclpy.context import Context
 from rclpy.node import Node

@@ -22,6 +22,7 @@ from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
+from vln_ros.ros.environment import FAST_DDS_PROFILE
 
 TITLE = "The link between robot and navigator is cut"
 HELP = "Robot and navigator in two network namespaces, compressed images between, the link cut"
@@ -30,16 +31,6 @@ MOVING_S = 1.0
 WAIT_S = 120.0
 BASE_REACTION_S = 0.5
 """After the zero it may take the simulated base this long to have heard it."""
-UDP_PROFILE = """<?xml version="1.0" encoding="UTF-8" ?>
-<dds xmlns="http://www.eprosima.com/XMLSchemas/fastRTPS_Profiles"><profiles>
-<transport_descriptors><transport_descriptor><transport_id>udp</transport_id><type>UDPv4</type>
-</transport_descriptor></transport_descriptors>
-<participant profile_name="udp" is_default_profile="true"><rtps>
-<userTransports><transport_id>udp</transport_id></userTransports>
-<useBuiltinTransports>false</useBuiltinTransports></rtps></participant>
-</profiles></dds>
-"""
-"""Two namespaces of one machine share its memory: nothing may go through that."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +152,8 @@ def measure(folder: Path, cut_s: float) -> CutFigures:
     """
     folder.mkdir()
     episodes = write_split(folder, "val_unseen", 1)
-    environment = graph_environment()
-    profile = folder / "udp.xml"
-    profile.write_text(UDP_PROFILE, "utf-8")
-    environment |= {
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(profile),
+    environment = graph_environment() | {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(FAST_DDS_PROFILE),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET",
     }
     navigator: dict[str, Scalar] = {

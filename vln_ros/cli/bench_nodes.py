@@ -16,11 +16,15 @@ import numpy as np
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
+from vln_ros.ros.environment import FAST_DDS_LOCALHOST_PROFILE, SOCKET_BUFFER_BYTES
 
 TITLE = "Camera streams and recordings through the nodes"
-HELP = "Measure the graph: camera streams with and without the shared-memory profile, and replays"
+HELP = "Measure the graph: camera streams with and without the shipped Fast DDS profile, and replays"
 FRAMES = 240
 FRAME_HZ = 30.0
+SHIPPED, UNTUNED, NONE = "shipped", "shipped, untuned kernel", "none"
+UNTUNED_BUFFER_BYTES = 212992
+"""What Linux lets a process have, at most, where nobody has raised net.core.rmem_max."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class StreamFigures:
     """One camera stream as a second process sees it.
 
     Attributes:
-        profile: with the shipped Fast DDS profile, or with Fast DDS's defaults.
+        profile: :data:`SHIPPED`, :data:`UNTUNED` (the same with the buffer that such a kernel grants) or
+            :data:`NONE` (Fast DDS as it comes).
         published: frames that the bridge sent in the window, by their stamps.
         received: of those, how many arrived complete (colour and depth).
         lost_percent: the rest.
@@ -36,7 +41,7 @@ class StreamFigures:
         p50_ms, p95_ms: from the publication of the colour image to its callback.
     """
 
-    profile: bool
+    profile: str
     reliability: str
     published: int
     received: int
@@ -55,8 +60,8 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         streams = [
-            _stream(folder / f"stream-{profile}-{reliability}", profile, reliability, options.seconds)
-            for profile in (True, False)
+            _stream(folder / f"stream-{number}-{reliability}", profile, reliability, options.seconds)
+            for number, profile in enumerate((SHIPPED, UNTUNED, NONE))
             for reliability in ("best_effort", "reliable")
         ]
         bag = _record(folder / "recording")
@@ -81,16 +86,21 @@ PLAIN_PROFILE = """<?xml version="1.0" encoding="UTF-8" ?>
 """Fast DDS as it comes; a profile file that the user names is not replaced by the shipped one."""
 
 
-def _environment(folder: Path, profile: bool) -> dict[str, str]:
+def _environment(folder: Path, profile: str) -> dict[str, str]:
     environment = graph_environment()
-    if not profile:
-        plain = folder / "plain.xml"
-        plain.write_text(PLAIN_PROFILE, "utf-8")
-        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(plain)
+    own = folder / "profile.xml"
+    if profile == UNTUNED:
+        shipped = FAST_DDS_LOCALHOST_PROFILE.read_text("utf-8")
+        own.write_text(shipped.replace(str(SOCKET_BUFFER_BYTES), str(UNTUNED_BUFFER_BYTES)), "utf-8")
+        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(own)
+    elif profile == NONE:
+        own.write_text(PLAIN_PROFILE, "utf-8")
+        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(own)
+        environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     return environment
 
 
-def _stream(folder: Path, profile: bool, reliability: str, seconds: float) -> StreamFigures:
+def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> StreamFigures:
     """640x480 RGB-D at 30 Hz from the bridge to this process."""
     from vln_ros.sim.episodes import write_episodes
     from vln_ros.sim.splits import make_episodes
@@ -261,11 +271,10 @@ def _replay(folder: Path, bag: Path, decision_ms: int, reliability: str) -> dict
 
 def _print_streams(streams: list[StreamFigures]) -> None:
     print("\n640x480 RGB-D at 30 Hz, bridge to another process (navigator listening too)")
-    print(f"{'profile':<10}{'reliability':<14}{'sent':>6}{'lost %':>8}{'Hz':>7}{'p50 ms':>9}{'p95 ms':>9}")
+    print(f"{'profile':<25}{'reliability':<14}{'sent':>6}{'lost %':>8}{'Hz':>7}{'p50 ms':>9}{'p95 ms':>9}")
     for s in streams:
-        profile = "shipped" if s.profile else "none"
         print(
-            f"{profile:<10}{s.reliability:<14}{s.published:>6}{s.lost_percent:>8.1f}"
+            f"{s.profile:<25}{s.reliability:<14}{s.published:>6}{s.lost_percent:>8.1f}"
             f"{s.achieved_hz:>7.1f}{s.p50_ms:>9.1f}{s.p95_ms:>9.1f}"
         )
 
@@ -285,7 +294,7 @@ def _print_replays(replays: dict[str, dict[str, Any]]) -> None:
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
     bars = [
-        (f"{'shipped' if s['profile'] else 'no'} profile, {s['reliability'].replace('_', ' ')}",
+        (f"profile {s['profile']}, {s['reliability'].replace('_', ' ')}",
          s["p50_ms"], s["p50_ms"], s["p95_ms"])
         for s in figures["streams"]
     ]  # fmt: skip
@@ -301,7 +310,7 @@ def section(figures: dict[str, Any]) -> str:
 
     streams = [
         (
-            "shipped" if s["profile"] else "none",
+            s["profile"],
             s["reliability"].replace("_", " "),
             s["published"],
             f"{s['lost_percent']:.1f} %",
@@ -325,11 +334,12 @@ def section(figures: dict[str, Any]) -> str:
     return "\n".join(
         (
             "640x480 RGB-D at 30 Hz from the simulator bridge to a second process, while the navigator "
-            "listens too. "
-            "*Shipped* is the Fast DDS profile that the nodes set (`vln_ros/ros/fastdds.xml`, 16 MB of "
-            "shared "
-            "memory); a camera driver in a process of its own needs it too: `vln_ros doctor` prints the "
-            "line.\n",
+            "listens too. *Shipped* is the Fast DDS profile that the nodes set (`vln_ros/ros/fastdds.xml`): "
+            "UDP, without shared memory, with "
+            f"{SOCKET_BUFFER_BYTES // 2**20} MB of socket buffer, of which the kernel grants what "
+            "`net.core.rmem_max` allows. *Untuned kernel* is the same profile with the "
+            f"{UNTUNED_BUFFER_BYTES} bytes that Linux grants where nobody has raised that: `vln_ros doctor` "
+            "prints the line that does. *None* is Fast DDS as it comes, with shared memory.\n",
             table(("profile", "reliability", "sent", "lost", "p50", "p95"), streams),
             f"{FRAMES} recorded frames (640x480, JPEG and compressedDepth, {FRAME_HZ:g} Hz) at their own "
             f"rate; an "

@@ -18,6 +18,7 @@ from pathlib import Path
 HELP = "Say whether this machine can run vln_ros, and what to do if not"
 LISTEN_S = 3.0
 LEAST_SHARED_MEMORY_MB = 64
+RECEIVE_BUFFER_LIMIT = Path("/proc/sys/net/core/rmem_max")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _torch() -> list[Finding]:
 def _shared_memory() -> list[Finding]:
     path = Path("/dev/shm")
     if not path.exists():
-        return [Finding("shared memory", "warn", "no /dev/shm", "images go through the network stack: slow")]
+        return [Finding("shared memory", "warn", "no /dev/shm", "Habitat and training workers need it")]
     free_mb = shutil.disk_usage(path).free / 2**20
     if free_mb < LEAST_SHARED_MEMORY_MB:
         remedy = "in a container, start it with --shm-size=1g or --ipc=host"
@@ -128,11 +129,13 @@ def _ros() -> list[Finding]:
     if importlib.util.find_spec("rclpy") is None:
         remedy = "source /opt/ros/jazzy/setup.bash, or python -m pip install -r requirements-ros.txt"
         return [Finding("rclpy", "fail", "not importable", remedy)]
-    from vln_ros.ros.environment import FAST_DDS_PROFILE, prepare_environment
-
-    given = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE") or os.environ.get(
-        "FASTDDS_DEFAULT_PROFILES_FILE"
+    from vln_ros.ros.environment import (
+        FAST_DDS_PROFILE,
+        SOCKET_BUFFER_BYTES,
+        prepare_environment,
+        users_fast_dds_profile,
     )
+
     prepare_environment()
     import rclpy
     from rclpy.utilities import get_rmw_implementation_identifier
@@ -142,17 +145,27 @@ def _ros() -> list[Finding]:
     findings = [Finding("rclpy", "ok", f"{Path(rclpy.__file__).parent}, {rmw}")]
     rclpy.shutdown()
     if rmw != "rmw_fastrtps_cpp":
-        findings.append(Finding("shared-memory profile", "ok", "not Fast DDS: none needed"))
-    elif given and Path(given).resolve() != FAST_DDS_PROFILE.resolve():
-        remedy = f"it should raise the shared-memory segment to 16 MB, as {FAST_DDS_PROFILE} does"
-        findings.append(Finding("shared-memory profile", "warn", f"yours: {given}", remedy))
+        findings.append(Finding("Fast DDS profile", "ok", "not Fast DDS: none needed"))
+    elif (given := users_fast_dds_profile(os.environ)) is not None:
+        remedy = f"it should do without shared memory, as {FAST_DDS_PROFILE} does: docs/bringup.md says why"
+        findings.append(Finding("Fast DDS profile", "warn", f"yours: {given}", remedy))
     else:
-        text = "this package's nodes set it"
-        remedy = f"for the camera driver: export FASTRTPS_DEFAULT_PROFILES_FILE={FAST_DDS_PROFILE}"
-        findings.append(Finding("shared-memory profile", "ok", text, remedy))
+        findings.append(Finding("Fast DDS profile", "ok", "this package's nodes set it"))
+        limit = RECEIVE_BUFFER_LIMIT
+        if limit.exists() and int(limit.read_text()) < SOCKET_BUFFER_BYTES:
+            remedy = f"or depth images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
+            text = f"net.core.rmem_max is {limit.read_text().strip()}"
+            findings.append(Finding("receive buffer", "warn", text, remedy))
+        else:
+            findings.append(Finding("receive buffer", "ok", f"at least {SOCKET_BUFFER_BYTES} bytes"))
     domain = os.environ.get("ROS_DOMAIN_ID", "0 (default)")
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET (default)")
-    findings.append(Finding("discovery", "ok", f"domain {domain}, range {reach}"))
+    text = f"domain {domain}, range {reach}"
+    if reach == "LOCALHOST" and rmw == "rmw_fastrtps_cpp":
+        remedy = "with it Fast DDS uses shared memory, where who is killed can stop others: docs/bringup.md"
+        findings.append(Finding("discovery", "warn", text, remedy))
+    else:
+        findings.append(Finding("discovery", "ok", text))
     return findings
 
 

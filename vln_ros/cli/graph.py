@@ -21,7 +21,7 @@ from typing import IO
 import yaml
 
 from vln_ros.config import Scalar
-from vln_ros.ros.environment import PARENT, own_domain, prepare_environment
+from vln_ros.ros.environment import PARENT, own_domain, prepare_environment, stay_on_this_machine
 
 END_TIMEOUT_S = 15.0
 POLL_S = 0.1
@@ -65,7 +65,7 @@ def graph_environment() -> dict[str, str]:
     environment = dict(os.environ)
     if "ROS_DOMAIN_ID" not in environment:
         environment["ROS_DOMAIN_ID"] = str(own_domain())
-    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    stay_on_this_machine(environment)
     environment["PYTHONUNBUFFERED"] = "1"
     return environment
 

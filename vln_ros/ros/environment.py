@@ -6,10 +6,17 @@ import functools
 import os
 import socket
 import sys
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 FAST_DDS_PROFILE = Path(__file__).with_name("fastdds.xml")
-"""Raises Fast DDS's shared-memory segment to 16 MB: without it 640x480 RGB-D at 30 Hz loses frames."""
+"""Fast DDS without shared memory: a killed process can keep a lock in it that stops its publishers."""
+FAST_DDS_LOCALHOST_PROFILE = Path(__file__).with_name("fastdds_localhost.xml")
+"""The same, within this machine."""
+SOCKET_BUFFER_BYTES = 4 * 2**20
+"""What both ask the kernel for; it gives at most net.core.rmem_max."""
+_PROFILES = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+_RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 PARENT = "VLN_ROS_PARENT"
 """Environment variable: the process number with whose end a node ends, too."""
@@ -24,11 +31,31 @@ def prepare_environment() -> None:
     """Fill in what is not set. Whatever the user has set stays.
 
     * ``AMENT_PREFIX_PATH``: rclpy from wheels has no setup script that sets it, and fails without.
-    * ``FASTRTPS_DEFAULT_PROFILES_FILE``: the shipped shared-memory profile.
+    * ``FASTRTPS_DEFAULT_PROFILES_FILE``: :data:`FAST_DDS_PROFILE`.
     """
     os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
-    if "FASTDDS_DEFAULT_PROFILES_FILE" not in os.environ:
-        os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(FAST_DDS_PROFILE))
+    if users_fast_dds_profile(os.environ) is None:
+        os.environ.setdefault(_PROFILES[0], str(FAST_DDS_PROFILE))
+
+
+def users_fast_dds_profile(environment: Mapping[str, str]) -> str | None:
+    """The Fast DDS profile that the user has named, if it is none of ours."""
+    ours = (str(FAST_DDS_PROFILE), str(FAST_DDS_LOCALHOST_PROFILE))
+    named = [environment[name] for name in _PROFILES if name in environment]
+    return next((path for path in named if path not in ours), None)
+
+
+def stay_on_this_machine(environment: MutableMapping[str, str]) -> None:
+    """Whoever talks in this environment is heard on this machine only. Whatever the user has set stays.
+
+    With Fast DDS this is a matter of the profile: ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST would add shared
+    memory to it, whatever it says.
+    """
+    fast_dds = environment.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp").startswith("rmw_fastrtps")
+    if fast_dds and _RANGE not in environment and users_fast_dds_profile(environment) is None:
+        environment[_PROFILES[0]] = str(FAST_DDS_LOCALHOST_PROFILE)
+    else:
+        environment.setdefault(_RANGE, "LOCALHOST")
 
 
 _claims: list[socket.socket] = []
