@@ -13,7 +13,7 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.flat import ROBOT_RADIUS_M
 
 TITLE = "Boxes that appear before the robot"
 KIND = "room"
@@ -23,8 +23,6 @@ HELP = "Real-time episodes with boxes that appear before the driving robot: does
 CAMERA_HEIGHT_M, CAMERA_PITCH_DEG = 0.8, 35.0
 """It sees the floor a hand's breadth before the robot, so what has gone is seen to have gone. A camera that
 looks straight ahead leaves the robot standing before the memory of it."""
-ROBOT_RADIUS_M = math.sqrt(2.0) * AGENT_RADIUS_M
-"""Of the circle that holds the robot: in its world it is a square of twice the agent's radius."""
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from pathlib import Path
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, QwenConfig, Scalar
-from vln_ros.sim.flat import KINDS
+from vln_ros.sim.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
 SIMULATED_ROBOT: dict[str, Scalar] = {
     "extrinsics": "parameters",
     "safety.obstacles": "depth",
-    "safety.robot_radius_m": 0.2,
+    "safety.robot_radius_m": ROBOT_RADIUS_M,
     "safety.stop_distance_m": 0.1,
     "safety.slow_distance_m": 0.4,
 }
-"""Of the executor, as in config/base_sim.yaml: the simulated base is a square of 36 cm."""
+"""Of the executor, as in config/base_sim.yaml."""
 EXPERT_CLEARANCE_M = 0.15
 """The expert keeps this far from walls where there is room: closer, the executor would stop it."""
 

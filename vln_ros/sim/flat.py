@@ -26,6 +26,9 @@ WALL_M = 0.12
 DOOR_WIDTH_M = 0.95
 DOOR_HEIGHT_M = 2.05
 AGENT_RADIUS_M = 0.18
+"""Half the side of the simulated robot, which is a square."""
+ROBOT_RADIUS_M = 0.255
+"""Of the circle that holds this square."""
 
 Rect = tuple[float, float, float, float]
 Point = tuple[float, float]
