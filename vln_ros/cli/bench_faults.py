@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import write_split
+from vln_ros.cli.demo import write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Velocity
@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
     names = options.only or list(faults)
     figures: dict[str, FaultFigures] = {}
     print(_header())
-    episodes = 2 + options.injections * len(names) // 6
+    episodes = options.injections * len(names)  # an episode sees several
     with tempfile.TemporaryDirectory() as name, Rig(Path(name), episodes) as rig:
         for fault in tqdm(names, unit="fault", disable=None):
             figures[fault] = rig.measure(faults[fault], options.injections)
@@ -142,7 +142,7 @@ class Rig:
 
         from vln_ros.nodes.fault_relay import FaultRelay
 
-        episodes = write_split(folder / "dataset", "val_unseen", episodes_count)
+        episodes = write_laps(folder / "dataset", episodes_count)
         common: dict[str, Scalar] = {"use_sim_time": True}
         bridge: dict[str, Scalar] = {
             "episodes": str(episodes), "mode": "realtime", "camera.width": 160, "camera.height": 120,
@@ -223,6 +223,7 @@ class Rig:
             # What drives only knows the map: after a stop it may aim at a corner, and there it must stand.
             self.call("sim_bridge/reset", Trigger, Trigger.Request())
         if not relay.wait(self.moving, WAIT_S):
+            self.graph.check()
             said = relay.said[-1].summary if relay.said else "nothing"
             log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
             raise RuntimeError(f"the robot does not drive; the executor says: {said}; the navigator: {log}")

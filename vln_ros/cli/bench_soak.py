@@ -8,13 +8,14 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_lines
+from vln_ros.cli.demo import write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
@@ -24,9 +25,6 @@ TITLE = "A long run"
 HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"
 NODES = ("sim_bridge", "navigator", "executor")
 EPISODES_PER_MINUTE = 3
-SPLIT = "val_unseen"
-FLATS = 4
-"""They come by turns: memory is judged when the simulator has all of them in its cache."""
 STRETCHES = 60
 SETTLED_SHARE = 0.2
 """Memory is judged after this share of the time: imports, caches and scenes come first."""
@@ -82,24 +80,11 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _episodes(root: Path, count: int) -> Path:
-    """At least so many episodes in :data:`FLATS` flats by turns, the same ones lap after lap."""
-    from vln_ros.sim.episodes import write_episodes
-    from vln_ros.sim.splits import first_seeds, make_scene_episodes
-
-    flats = [make_scene_episodes(SPLIT, seed) for seed in first_seeds(SPLIT, FLATS)]
-    lap = [episode for turn in zip(*flats, strict=True) for episode in turn]
-    laps = range(math.ceil(count / len(lap)))
-    return write_episodes(
-        root, SPLIT, [replace(e, episode_id=f"{e.episode_id}-{k + 1}") for k in laps for e in lap]
-    )
-
-
 def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
     from tqdm import tqdm
 
     width, height = (int(v) for v in options.size.split("x"))
-    episodes = _episodes(folder / "dataset", math.ceil(EPISODES_PER_MINUTE * options.minutes))
+    episodes = write_laps(folder / "dataset", math.ceil(EPISODES_PER_MINUTE * options.minutes))
     bridge: dict[str, Scalar] = {
         "episodes": str(episodes), "mode": "realtime", "camera.width": width, "camera.height": height,
     }  # fmt: skip

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
@@ -139,3 +141,19 @@ def write_split(root: Path, split: str, count: int, kind: str = "flat") -> Path:
 
     progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
     return write_episodes(root, split, make_episodes(split, count, kind, wrap=progress))
+
+
+def write_laps(root: Path, count: int) -> Path:
+    """At least so many episodes of val_unseen in four flats by turns, the same ones lap after lap.
+
+    For long runs: the simulator soon has all these flats in its cache, and they are made in seconds.
+    """
+    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.splits import first_seeds, make_scene_episodes
+
+    split = "val_unseen"
+    flats = [make_scene_episodes(split, seed) for seed in first_seeds(split, 4)]
+    lap = [episode for turn in zip(*flats, strict=True) for episode in turn]
+    laps = range(math.ceil(count / len(lap)))
+    named = [replace(e, episode_id=f"{e.episode_id}-{k + 1}") for k in laps for e in lap]
+    return write_episodes(root, split, named)
