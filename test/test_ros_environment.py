@@ -97,6 +97,7 @@ def test_the_two_profiles_differ_in_their_reach_alone() -> None:
 
     local = transport(FAST_DDS_LOCALHOST_PROFILE)
     assert local.pop("interfaceWhiteList") == "127.0.0.1"
+    assert int(local.pop("maxInitialPeersRange")) == 32
     assert local == transport(FAST_DDS_PROFILE)
     assert local["receiveBufferSize"] == str(SOCKET_BUFFER_BYTES)
 
