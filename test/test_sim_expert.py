@@ -1,6 +1,7 @@
 """The expert reaches every goal, nearly as short as can be, and its engine answers like a model's."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose, StepSize
 from vln_ros.protocols import Engine
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.expert import Expert, ExpertEngine
+from vln_ros.sim.guide import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 
 CAMERA = CameraModel.from_hfov(16, 12, 1.3)
@@ -107,3 +109,21 @@ def test_engine_says_what_is_missing():
         engine.decide(0)  # a new instruction forgets the stream
     with pytest.raises(ValueError, match="actions_per_decision"):
         ExpertEngine(SPLIT_STEP, 0)
+
+
+def test_the_guide_knows_the_episode_by_its_words_and_where_words_do_not_tell_by_its_start():
+    first, other = make_episodes("val_unseen", 2)
+    halfway = Pose(first.reference_path[len(first.reference_path) // 2], first.start.orientation)
+    again = replace(first, episode_id="another lap")
+    elsewhere = replace(other, instruction=first.instruction)
+
+    def begins_at(pose, *episodes):
+        guide = EpisodeGuide(episodes, SPLIT_STEP, 1)
+        guide.start(Instruction(1, first.instruction))
+        guide.observe(frame_at(pose))
+        return guide.decide(1)
+
+    assert begins_at(halfway, first, other).actions == begins_at(halfway, first, again).actions
+    assert begins_at(other.start, first, elsewhere).actions[0].kind == other.actions[0]
+    with pytest.raises(ValueError, match="none of the expert's 2 episodes"):
+        begins_at(halfway, first, elsewhere)

@@ -17,7 +17,7 @@ class EpisodeGuide:
     """Implements :class:`vln_ros.protocols.Engine`.
 
     A navigator is told an instruction and shown frames, nothing else. The episode is the one with
-    this instruction; of several, the one that starts where the first frame was taken.
+    this instruction; of several to different goals, the one that starts where the first frame was taken.
 
     Args:
         episodes: those that may come.
@@ -52,9 +52,10 @@ class EpisodeGuide:
         text = "" if self._instruction is None else self._instruction.text
         here = frame.odom_from_base.position
         told = [episode for episode in self._episodes if episode.instruction == text]
+        goals = {(episode.scene_id, *episode.goal) for episode in told}
         for episode in told:
             distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
-            if distance_m < _START_TOLERANCE_M or len(told) == 1:
+            if distance_m < _START_TOLERANCE_M or len(goals) == 1:
                 return episode
         raise ValueError(
             f"none of the expert's {len(self._episodes)} episodes says {text!r} and starts at {here[:2]}: "
