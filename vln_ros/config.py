@@ -405,7 +405,7 @@ class ReuseConfig:
         maximum=3.0,
     )  # fmt: skip
     min_similarity: float = option(
-        0.95, "Least cosine of vision features of a token that is taken over", minimum=-1.0, maximum=1.0
+        0.99, "Least cosine of vision features of a token that is taken over", minimum=-1.0, maximum=1.0
     )
     max_relevance: float = option(
         4.0, "Tokens with more of the action's attention are computed; in multiples of the mean",

@@ -229,7 +229,7 @@ def section(figures: dict[str, Any]) -> str:
         f"The whole graph for {f.minutes:g} minutes in real time; memory after the first "
         f"{SETTLED_SHARE:.0%}.\n\n"
         + table(("process", "begin", "end", "slope"), rows)
-        + "\nThe simulator keeps the eight flats used last, 15 to 30 MB each, and grows until it has them.\n"
+        + "\nFour flats come by turns: the simulator keeps them, 15 to 30 MB each.\n"
         f"\n{f.control_periods} control periods, {f.missed} of them more than 20 ms late; lateness at the "
         f"99.9th percentile {f.late_p999_ms:.0f} ms, at worst {f.late_worst_ms:.0f} ms. Frames: {books}; "
         f"unexplained {f.unexplained}.\n"
