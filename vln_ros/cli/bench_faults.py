@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.demo import write_laps
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Velocity
@@ -149,8 +149,9 @@ class Rig:
             "max_episode_s": 3600.0, "max_steps": 10000,
         }  # fmt: skip
         navigator: dict[str, Scalar] = {
-            **common, "engine": "expert", "expert.episodes": str(episodes), "expert.clearance_m": 0.15,
-            "decide_ahead": 1, "extrinsics": "parameters", "reliability": "reliable",
+            **common, "engine": "expert", "expert.episodes": str(episodes),
+            "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1,
+            "extrinsics": "parameters", "reliability": "reliable",
         }  # fmt: skip
         executor: dict[str, Scalar] = {
             **common, "extrinsics": "parameters", "diagnostics_hz": 5.0, "safety.obstacles": "both",

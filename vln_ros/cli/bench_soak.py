@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_lines
-from vln_ros.cli.demo import write_laps
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
@@ -90,7 +90,7 @@ def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
     }  # fmt: skip
     navigator: dict[str, Scalar] = {
         "use_sim_time": True, "extrinsics": "parameters", "engine": "expert",
-        "expert.episodes": str(episodes), "expert.clearance_m": 0.15, "decide_ahead": 1,
+        "expert.episodes": str(episodes), "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1,
         "reliability": "reliable",
     }  # fmt: skip
     if options.checkpoint:

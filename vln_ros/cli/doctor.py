@@ -151,13 +151,14 @@ def _ros() -> list[Finding]:
         findings.append(Finding("Fast DDS profile", "warn", f"yours: {given}", remedy))
     else:
         findings.append(Finding("Fast DDS profile", "ok", "this package's nodes set it"))
-        limit = RECEIVE_BUFFER_LIMIT
-        if limit.exists() and int(limit.read_text()) < SOCKET_BUFFER_BYTES:
-            remedy = f"or depth images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
-            text = f"net.core.rmem_max is {limit.read_text().strip()}"
-            findings.append(Finding("receive buffer", "warn", text, remedy))
-        else:
-            findings.append(Finding("receive buffer", "ok", f"at least {SOCKET_BUFFER_BYTES} bytes"))
+        if RECEIVE_BUFFER_LIMIT.exists():
+            limit = int(RECEIVE_BUFFER_LIMIT.read_text("ascii"))
+            enough = limit >= SOCKET_BUFFER_BYTES
+            remedy = f"or images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
+            text = f"net.core.rmem_max is {limit}"
+            findings.append(
+                Finding("receive buffer", "ok" if enough else "warn", text, "" if enough else remedy)
+            )
     domain = os.environ.get("ROS_DOMAIN_ID", "0 (default)")
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET (default)")
     text = f"domain {domain}, range {reach}"
