@@ -1,5 +1,12 @@
 """The training forward against the engine, the labels, and a run that is broken off and resumed."""
 
+import itertools
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +24,24 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded import Scene
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import generate_flat, scene_id
+from vln_ros.sim.furniture import ROOM_FURNITURE
 from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
-from vln_ros.training.demonstrations import Decision, Rules, Task, demonstrate, robot_camera
-from vln_ros.training.labels import AIM_CLASSES, CATEGORY_CLASSES, TokenLabeller, named_items
+from vln_ros.training.demonstrations import (
+    Decision,
+    Rules,
+    Task,
+    demonstrate,
+    robot_camera,
+    train_episode,
+)
+from vln_ros.training.labels import (
+    AIM_CLASSES,
+    CATEGORY_CLASSES,
+    TokenLabeller,
+    doors_ahead,
+    named_items,
+)
 from vln_ros.training.objective import forward
 from vln_ros.training.rollout import follow, training_world
 from vln_ros.training.trainer import Trainer, export, read_curve
@@ -102,7 +123,7 @@ def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tup
 
 
 def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> Decision:
-    return Decision((), executed, expert, 0, 0)
+    return Decision((), executed, expert, 0, 0, 0)
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
@@ -129,10 +150,10 @@ def test_the_expert_comments_every_moment_of_a_run() -> None:
     assert all(d.executed == d.expert for d in run.decisions)
     assert run.decisions[-1].executed[-1] is S
     executed = ((L, L, L, L), (F, S))
-    own = demonstrate(Task("room", 3, 0.0, 0, executed), shared)
+    own = demonstrate(Task("room", 3, 0.0, 0, executed=executed), shared)
     assert tuple(d.executed for d in own.decisions) == executed
     assert all(len(d.expert) == len(d.executed) for d in own.decisions)
-    again = demonstrate(Task("room", 3, 0.0, 0, executed), shared)
+    again = demonstrate(Task("room", 3, 0.0, 0, executed=executed), shared)
     for a, b in zip(own.decisions, again.decisions, strict=True):
         assert (a.expert, a.bearing, a.distance) == (b.expert, b.bearing, b.distance)
         np.testing.assert_array_equal(a.views[-1].rgb, b.views[-1].rgb)
@@ -189,7 +210,8 @@ def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
         place = scene.walkable.nearest(center)
         optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
         _, depth = scene.renderer.render(camera, optical)
-        labels = labeller.label(depth, camera, optical)
+        labels = labeller.label(depth, camera, optical, None)
+        assert not labels.onward.any()
         v, u = np.mgrid[0:96, 0:96]
         rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
         owner = labeller.surfaces(optical.transform((rays * depth[..., None]).reshape(-1, 3))).reshape(96, 96)
@@ -207,6 +229,63 @@ def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
                 assert abs(labels.aim[token] + 0.5 - middle) < 1.0
                 things += 1
     assert things > 10
+
+
+def test_tokens_say_what_lies_behind_the_next_door() -> None:
+    """Against a reference that asks, pixel by pixel, where the line to the camera crosses a wall."""
+    scene = Scene(scene_id(3, "small"), 0.18)
+    flat = scene.flat
+    camera, mount = robot_camera(96, 96)
+    target = next(iter(flat.referents))
+    labeller = TokenLabeller(flat, named_items(flat, f"at the {flat.referents[target]}"), (4, 4))
+    rooms = list(ROOM_FURNITURE)
+    seen = 0
+    for number, door in enumerate(flat.doors):
+        for heading in range(8):
+            middle = np.array(flat.rooms[door.rooms[0]].inner).reshape(2, 2).mean(0)
+            place = scene.walkable.nearest(middle)
+            optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+            _, depth = scene.renderer.render(camera, optical)
+            labels = labeller.label(depth, camera, optical, number)
+            v, u = np.mgrid[0:96, 0:96]
+            rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
+            points = optical.transform((rays * depth[..., None]).reshape(-1, 3)).reshape(96, 96, 3)
+            x0, y0, x1, y1 = door.gap
+            along = np.linspace(0.0, 1.0, 200)[:, None, None, None]
+            line = optical.position + along * (points - optical.position)
+            crosses = (line[..., 0] > x0) & (line[..., 0] < x1) & (line[..., 1] > y0) & (line[..., 1] < y1)
+            through = crosses.any(0)
+            for token in range(16):
+                row, column = divmod(token, 4)
+                part = np.s_[row * 24 : row * 24 + 24, column * 24 : column * 24 + 24]
+                share = through[part].mean()
+                if not 0.03 < share < 0.13:
+                    assert labels.onward[token] == (share > 0.08)
+                    seen += int(labels.onward[token])
+                ground = points[part].reshape(-1, 3)
+                names = [flat.rooms[k].name for p in ground if (k := flat.room_at(p[:2])) is not None]
+                most, count = Counter(names).most_common(1)[0]
+                assert labels.room[token] == rooms.index(most) or count < 400
+    assert seen > 5
+
+
+def test_doors_are_counted_along_the_way() -> None:
+    """In an episode through several rooms, from every place on the expert's way."""
+    flats = 0
+    for number in range(6):
+        episode = train_episode("flat", number)
+        flat = generate_flat(episode.scene_id)
+        corners = episode.reference_path[:, :2]
+        passed = [doors_ahead(flat, corners[k:]) for k in range(len(corners) - 1)]
+        assert all(passed[0][-len(p) :] == p for p in passed if p)
+        fine = np.concatenate(
+            [a + np.linspace(0, 1, 500)[:, None] * (b - a) for a, b in itertools.pairwise(corners)]
+        )
+        rooms = [k for k, _ in itertools.groupby(flat.room_at(p) for p in fine)]
+        pairs = [set(flat.doors[d].rooms) for d in passed[0]]
+        assert pairs == [set(pair) for pair in itertools.pairwise(rooms)]
+        flats += len(pairs) > 1
+    assert flats > 2
 
 
 def test_an_instruction_about_nothing_there_is_refused() -> None:
@@ -239,8 +318,6 @@ class Teacher:
 
 @pytest.mark.parametrize("every_frame", [True, False])
 def test_following_the_expert_succeeds(every_frame: bool) -> None:
-    from vln_ros.training.demonstrations import train_episode
-
     shared = rules(profiled(False), (4, 4), keep=False)
     world = training_world(shared)
     episode = train_episode("room", 2)
@@ -269,7 +346,6 @@ def config(**changes: object) -> TrainConfig:
         "flat_from": 1.0,
         "dagger_from": 0.5,
         "dagger_every": 2,
-        "dagger_runs": 1,
         "validate_every": 100,
         "validate_episodes": 1,
         "save_every": 2,
@@ -302,7 +378,10 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     resumed.run()
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert whole.progress.own == resumed.progress.own
+    assert whole.progress.pool == resumed.progress.pool
+    assert any(task.policy == 2 and task.executed for task in resumed.progress.pool)
+    kept = {int(folder.name) for folder in (tmp_path / "broken/own").iterdir()}
+    assert kept == {2}
     assert next(read_curve(tmp_path / "whole/validation.csv"))["kind"] == "room"
     assert (tmp_path / "broken/curves.png").exists()
     # What is written is a checkpoint that the engine loads.
@@ -311,6 +390,41 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     )
     for a, b in zip(resumed.network.parameters(), written.network.parameters(), strict=True):
         assert torch.equal(a.detach().half().float(), b)
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vln_ros.training.demonstrations import Rules, Task, robot_camera
+from vln_ros.training.trainer import Source, Supply
+
+if __name__ == "__main__":
+    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5), Path("none"), "tiny")
+    supply = Supply(source, 1)
+    supply.order(Task("room", 0, 0.0, 0)).result()
+    print(*supply._executor._processes, flush=True)
+    sys.stdin.read(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED)
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None and killed.stdin is not None
+        worker = int(killed.stdout.readline())
+        lives = os.pidfd_open(worker)
+        killed.stdin.write("x")
+        killed.stdin.flush()
+        ready, _, _ = select.select([lives], [], [], 20.0)
+        os.close(lives)
+        if not ready:
+            os.kill(worker, signal.SIGKILL)
+        assert ready
 
 
 def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> None:

@@ -1186,8 +1186,9 @@ class TrainConfig:
         0.3, "Share of the steps after which the policy's own runs join in", minimum=0.0, maximum=1.0
     )
     dagger_share: float = option(0.5, "Share of these among new demonstrations", minimum=0.0, maximum=1.0)
-    dagger_every: int = option(200, "Steps between rounds of own runs", minimum=1)
-    dagger_runs: int = option(100, "Own runs per round", minimum=1)
+    dagger_every: int = option(
+        200, "Steps after which own runs are made with the weights as they are then", minimum=1
+    )
     validate_every: int = option(500, "Steps between validations", minimum=1)
     validate_episodes: int = option(50, "Episodes per validation and kind of flat", minimum=1)
     save_every: int = option(200, "Steps between saved states", minimum=1)

@@ -20,6 +20,9 @@ from vln_ros.engine.timeline import SegmentKind, Timeline
 from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
 
+TOKEN_LABELS = ("category", "color", "referent", "depth", "aim", "room", "onward")
+DECISION_LABELS = ("bearing", "distance", "doors")
+"""In the order in which :class:`Conversation` and :class:`Batch` hold them."""
 IGNORED = -100
 """Label of a token that nothing is learnt from."""
 
@@ -78,8 +81,8 @@ class Conversation:
         visual: ``[f * v]`` places of the visual tokens.
         asked: ``[d]`` places of the tokens behind which the policy answers.
         patches: ``[f * p, values]`` of all frames.
-        category, color, referent, depth, aim: ``[f * v]``.
-        bearing, distance: ``[d]``.
+        category, color, referent, depth, aim, room, onward: ``[f * v]``.
+        bearing, distance, doors: ``[d]``.
     """
 
     ids: Tensor
@@ -93,8 +96,11 @@ class Conversation:
     referent: Tensor
     depth: Tensor
     aim: Tensor
+    room: Tensor
+    onward: Tensor
     bearing: Tensor
     distance: Tensor
+    doors: Tensor
 
 
 class Scribe:
@@ -167,13 +173,11 @@ class Scribe:
             torch.cat(visual),
             torch.tensor(asked),
             torch.cat(patches),
-            torch.from_numpy(np.concatenate([v.labels.category for v in views])),
-            torch.from_numpy(np.concatenate([v.labels.color for v in views])),
-            torch.from_numpy(np.concatenate([v.labels.referent for v in views])),
-            torch.from_numpy(np.concatenate([v.labels.depth for v in views])),
-            torch.from_numpy(np.concatenate([v.labels.aim for v in views])),
-            torch.tensor([d.bearing for d in demonstration.decisions]),
-            torch.tensor([d.distance for d in demonstration.decisions]),
+            *(
+                torch.from_numpy(np.concatenate([getattr(v.labels, name) for v in views]))
+                for name in TOKEN_LABELS
+            ),
+            *(torch.tensor([getattr(d, name) for d in demonstration.decisions]) for name in DECISION_LABELS),
         )
 
 
@@ -196,8 +200,11 @@ class Batch:
     referent: Tensor
     depth: Tensor
     aim: Tensor
+    room: Tensor
+    onward: Tensor
     bearing: Tensor
     distance: Tensor
+    doors: Tensor
 
     def to(self, device: torch.device) -> Batch:
         return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
@@ -221,8 +228,5 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
         torch.stack([pad(c.labels, IGNORED) for c in conversations]),
         flat("visual"),
         flat("asked"),
-        *(
-            joined(name)
-            for name in ("patches", "category", "color", "referent", "depth", "aim", "bearing", "distance")
-        ),
+        *(joined(name) for name in ("patches", *TOKEN_LABELS, *DECISION_LABELS)),
     )

@@ -15,18 +15,21 @@ import numpy.typing as npt
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig
-from vln_ros.datatypes import ActionKind, CameraModel, Pose, wrap_angle
-from vln_ros.sim.embedded import Scene, move
+from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.sim.embedded import SceneCache, move
 from vln_ros.sim.episodes import Episode
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, make_scene_episodes
-from vln_ros.training.labels import TokenLabeller, TokenLabels, named_items
+from vln_ros.training.labels import TokenLabeller, TokenLabels, doors_ahead, named_items
 
 BEARING_CLASSES = 24
 """Where the way goes on, in turns of 15 degrees to the left of straight ahead."""
 _DISTANCE_BOUNDS_M = (0.4, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0)
 DISTANCE_CLASSES = len(_DISTANCE_BOUNDS_M) + 1
+DOORS_CLASSES = 5
+"""How many doors the way still leads through; the last class is "or more"."""
+_KEPT_SCENES = 8
 _MOVES = (ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT)
 
 
@@ -39,13 +42,15 @@ class Task:
         number: of the episode in the train split.
         noise: probability that an action is a random one instead of the expert's.
         seed: of the noise.
-        executed: what the policy did, queue by queue; None follows the expert.
+        policy: step of the training run whose weights drive; None follows the expert.
+        executed: what the policy did, queue by queue; None if that is not known yet.
     """
 
     kind: str
     number: int
     noise: float
     seed: int
+    policy: int | None = None
     executed: tuple[tuple[ActionKind, ...], ...] | None = None
 
 
@@ -98,6 +103,7 @@ class Decision:
         expert: what the expert would have done at each of these moments; ``[len(executed)]``.
         bearing: class of the direction of the way, now.
         distance: class of its length, now.
+        doors: class of the number of doors that it leads through, from now on.
     """
 
     views: tuple[View, ...]
@@ -105,6 +111,7 @@ class Decision:
     expert: tuple[ActionKind, ...]
     bearing: int
     distance: int
+    doors: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +120,10 @@ class Demonstration:
     decisions: tuple[Decision, ...]
 
 
-@functools.lru_cache(maxsize=8)
-def _scene(scene: str) -> Scene:
-    return Scene(scene, AGENT_RADIUS_M)
+@functools.lru_cache(maxsize=1)
+def shared_scenes() -> SceneCache:
+    """The scenes that this process made last."""
+    return SceneCache(AGENT_RADIUS_M, _KEPT_SCENES)
 
 
 @functools.lru_cache(maxsize=8)
@@ -130,9 +138,9 @@ def train_episode(kind: str, number: int) -> Episode:
 
 
 def demonstrate(task: Task, rules: Rules) -> Demonstration:
-    """Make the run; a pure function."""
+    """Make the run; a pure function. Without ``executed`` it is the expert's."""
     episode = train_episode(task.kind, task.number)
-    scene = _scene(episode.scene_id)
+    scene = shared_scenes().get(episode.scene_id)
     expert = Expert(scene.walkable, episode.goal, SPLIT_STEP)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
@@ -145,7 +153,8 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     def look(pose: Pose) -> View:
         optical = pose @ rules.mount
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
-        return View(rgb, labeller.label(depth_m, rules.camera, optical))
+        doors = doors_ahead(scene.flat, _way(expert, pose))
+        return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
 
     pose = episode.start
     path = [pose]
@@ -169,16 +178,21 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             executed.append(kind)
             pose, _ = move(scene.walkable, pose, SPLIT_STEP.action(kind))
             path.append(pose)
-        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(expert, start)))
+        way = _way(expert, start)
+        doors = min(len(doors_ahead(scene.flat, way)), DOORS_CLASSES - 1)
+        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(way, start), doors))
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))
 
 
-def _where(expert: Expert, pose: Pose) -> tuple[int, int]:
+def _way(expert: Expert, pose: Pose) -> Float64Array:
+    """Corners ``[N, 2]`` of the shortest way to the goal."""
+    return expert.field.path(expert.walkable.nearest(pose.position))
+
+
+def _where(way: Float64Array, pose: Pose) -> tuple[int, int]:
     """Classes of the bearing and the length of the way to the goal."""
-    position = expert.walkable.nearest(pose.position)
-    way = expert.field.path(position)
     ahead = way[1] - way[0]
     bearing = wrap_angle(math.atan2(ahead[1], ahead[0]) - pose.yaw_rad)
     length_m = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())

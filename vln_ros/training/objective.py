@@ -1,9 +1,10 @@
 """The training forward, equal to the engine's, and what is asked of it.
 
-Besides the actions, train-only heads name what each visual token shows, how deep in the room and where in
-the picture (from the vision tower's features), whether the instruction speaks of it (from the decoder's
-last states), and where the way goes on (from the state behind which the policy answers). They are not
-shipped.
+Besides the actions, train-only heads name what each visual token shows, how deep in the room, where in
+the picture and in what kind of room (from the vision tower's features), whether the instruction speaks of
+it and whether it is seen through the next door on the way (from the decoder's last states), and where the
+way goes on, how long it is and through how many doors (from the state behind which the policy answers).
+They are not shipped.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from vln_ros.training.batch import IGNORED, Batch
-from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES
+from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES, DOORS_CLASSES
 from vln_ros.training.labels import (
     AIM_CLASSES,
     CATEGORY_CLASSES,
     COLOR_CLASSES,
     DEPTH_CLASSES,
+    ONWARD_CLASSES,
     REFERENT_CLASSES,
+    ROOM_CLASSES,
 )
 from vln_ros.training.vision import encode_frames
 
@@ -67,9 +70,12 @@ class Heads(nn.Module):
         self.color = nn.Linear(hidden, COLOR_CLASSES)
         self.depth = nn.Linear(hidden, DEPTH_CLASSES)
         self.aim = nn.Linear(hidden, AIM_CLASSES)
+        self.room = nn.Linear(hidden, ROOM_CLASSES)
         self.referent = nn.Linear(hidden, REFERENT_CLASSES)
+        self.onward = nn.Linear(hidden, ONWARD_CLASSES)
         self.bearing = nn.Linear(hidden, BEARING_CLASSES)
         self.distance = nn.Linear(hidden, DISTANCE_CLASSES)
+        self.doors = nn.Linear(hidden, DOORS_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,12 @@ class Losses:
     color: Tensor
     depth: Tensor
     aim: Tensor
+    room: Tensor
     referent: Tensor
+    onward: Tensor
     bearing: Tensor
     distance: Tensor
+    doors: Tensor
     correct: Tensor
 
 
@@ -115,15 +124,33 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     color = cross_entropy(heads.color(states.features), batch.color, painted)
     depth = cross_entropy(heads.depth(states.features), batch.depth)
     aim = cross_entropy(heads.aim(states.features), batch.aim)
-    referent = cross_entropy(heads.referent(hidden[batch.visual]), batch.referent, meant)
+    room = cross_entropy(heads.room(states.features), batch.room)
+    seen = hidden[batch.visual]
+    referent = cross_entropy(heads.referent(seen), batch.referent, meant)
+    onward = cross_entropy(heads.onward(seen), batch.onward, meant[:ONWARD_CLASSES])
     answering = hidden[batch.asked]
     bearing = cross_entropy(heads.bearing(answering), batch.bearing)
     distance = cross_entropy(heads.distance(answering), batch.distance)
+    doors = cross_entropy(heads.doors(answering), batch.doors)
     total = (
         action
-        + weights.vision * (category + color + 0.5 * (depth + aim))
-        + weights.referent * referent
-        + weights.way * (bearing + distance)
+        + weights.vision * (category + color + 0.5 * (depth + aim + room))
+        + weights.referent * (referent + onward)
+        + weights.way * (bearing + distance + doors)
     )
     correct = (scores.argmax(-1) == wanted).float().mean()
-    return Losses(total, action, category, color, depth, aim, referent, bearing, distance, correct)
+    return Losses(
+        total,
+        action,
+        category,
+        color,
+        depth,
+        aim,
+        room,
+        referent,
+        onward,
+        bearing,
+        distance,
+        doors,
+        correct,
+    )

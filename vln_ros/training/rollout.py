@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vln_ros.datatypes import ActionKind, Frame, Instruction
+from vln_ros.engine.model import load_model
+from vln_ros.engine.profile import load_profile
+from vln_ros.engine.qwen import QwenEngine
 from vln_ros.protocols import Engine
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
-from vln_ros.training.demonstrations import Rules
+from vln_ros.training.demonstrations import Rules, Task, shared_scenes, train_episode
+from vln_ros.training.judge import MAX_ACTIONS
 
 _PERIOD_NS = 500_000_000
 
@@ -100,7 +105,26 @@ def follow(
 
 def training_world(rules: Rules) -> EmbeddedWorld:
     """A world with the camera that the demonstrations are made with."""
-    return EmbeddedWorld(rules.camera, rules.mount)
+    return EmbeddedWorld(rules.camera, rules.mount, scenes=shared_scenes())
+
+
+@functools.lru_cache(maxsize=1)
+def _policy(checkpoint: str, profile: str) -> QwenEngine:
+    model = load_model(checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    return QwenEngine(model, load_profile(profile), temperature=0.0, seed=0)
+
+
+def run_alone(task: Task, rules: Rules, checkpoint: str, profile: str) -> Task:
+    """The task with what the policy in ``checkpoint`` does; with None if it never says an action."""
+    run = follow(
+        _policy(checkpoint, profile),
+        training_world(rules),
+        train_episode(task.kind, task.number),
+        task.number,
+        max_actions=min(MAX_ACTIONS[task.kind], rules.queue * rules.max_turns),
+        every_frame=rules.keep_frames,
+    )
+    return replace(task, executed=run.executed[: rules.max_turns] or None)
 
 
 def score(rollouts: Iterable[Rollout], goal_radius_m: float) -> Score:

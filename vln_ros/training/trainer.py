@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import os
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, replace
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,6 @@ from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import Episode
 from vln_ros.sim.splits import GOAL_RADIUS_M, make_episodes
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
@@ -35,26 +35,58 @@ from vln_ros.training.demonstrations import (
     Task,
     demonstrate,
     robot_camera,
-    train_episode,
 )
 from vln_ros.training.judge import MAX_ACTIONS
 from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
-from vln_ros.training.rollout import Rollout, Score, follow, score, training_world
+from vln_ros.training.rollout import Score, follow, run_alone, score, training_world
 
 _ADAM_BETAS = (0.9, 0.98)
 _CLIP = 1.0
 _FIRST_CERTAINTY = 0.1
 _LAST_RATE = 0.03  # share of the highest learning rate at the end
 _CURVE_EVERY = 20
+_WORKER_NICENESS = 10  # where cores are few, the steps come first
 _LOSSES = [f.name for f in dataclasses.fields(Losses)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What demonstrations are made by. ``own``: folder of the weights, one checkpoint per step."""
+
+    rules: Rules
+    own: Path
+    profile: str
+
+    def make(self, task: Task) -> Demonstration:
+        if task.policy is not None and task.executed is None:
+            task = run_alone(task, self.rules, str(self.own / str(task.policy)), self.profile)
+        return demonstrate(task, self.rules)
+
+
+def _begin_work() -> None:
+    torch.set_num_threads(1)
+    os.nice(_WORKER_NICENESS)
+    trainer = parent_process()
+    assert trainer is not None
+
+    def end_with_it() -> None:
+        # A pool whose owner is killed waits for orders for ever.
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_it, daemon=True).start()
 
 
 class Supply:
     """Makes demonstrations, ahead of their use if there are workers. A context manager."""
 
-    def __init__(self, rules: Rules, workers: int) -> None:
-        self._rules = rules
-        self._executor = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers else None
+    def __init__(self, source: Source, workers: int) -> None:
+        self._source = source
+        self._executor = (
+            ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_work)
+            if workers
+            else None
+        )
 
     def __enter__(self) -> Supply:
         return self
@@ -65,22 +97,30 @@ class Supply:
 
     def order(self, task: Task) -> Future[Demonstration]:
         if self._executor is not None:
-            return self._executor.submit(demonstrate, task, self._rules)
+            return self._executor.submit(self._source.make, task)
         made: Future[Demonstration] = Future()
-        made.set_result(demonstrate(task, self._rules))
+        made.set_result(self._source.make(task))
         return made
 
 
 class _Lot:
-    """A demonstration on order, written once when it is first drawn."""
+    """A demonstration on order, written once when it is first drawn.
 
-    def __init__(self, ordered: Future[Demonstration]) -> None:
+    Attributes:
+        task: what was ordered; once an own run of the policy is made, with what the policy did.
+    """
+
+    def __init__(self, task: Task, ordered: Future[Demonstration]) -> None:
+        self.task = task
         self._ordered: Future[Demonstration] | None = ordered
         self._written: Conversation | None = None
 
     def conversation(self, scribe: Scribe) -> Conversation:
         if self._ordered is not None:
-            self._written, self._ordered = scribe.write(self._ordered.result()), None
+            made, self._ordered = self._ordered.result(), None
+            if self.task.policy is not None:
+                self.task = replace(self.task, executed=tuple(d.executed for d in made.decisions))
+            self._written = scribe.write(made)
         assert self._written is not None
         return self._written
 
@@ -92,7 +132,7 @@ class Progress:
     Attributes:
         numbers: next train episode of each kind of flat.
         pool: the tasks whose demonstrations batches are drawn from, oldest first.
-        own: runs of the policy that are still to be commented, oldest first.
+        policy: step whose weights make the own runs that are ordered now; None for none yet.
         best: number of kinds and mean success of the best validation.
     """
 
@@ -100,7 +140,7 @@ class Progress:
     seconds: float
     numbers: dict[str, int]
     pool: list[Task]
-    own: list[Task]
+    policy: int | None
     rng: np.random.Generator
     best: tuple[int, float]
 
@@ -109,7 +149,8 @@ class Trainer:
     """One training run in ``folder``.
 
     It holds ``state.pt`` (to resume), ``best/`` (the checkpoint with the best validation), ``last/``,
-    ``curves.csv``, ``validation.csv`` and ``curves.png``.
+    ``own/`` (the weights that the policy's own runs are made with), ``curves.csv``, ``validation.csv``
+    and ``curves.png``.
 
     Args:
         resume: go on with the state in ``folder``; its model options must be the same.
@@ -151,7 +192,7 @@ class Trainer:
         self.network: Any = self.model.network.requires_grad_(True)
         self.heads = Heads(self.network.lm_head.in_features).to(self.model.device)
         self.optimizer = self._optimizer()
-        self.progress = Progress(0, 0.0, {}, [], [], np.random.default_rng([config.seed, 1]), (0, -1.0))
+        self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
         if resume:
             self._restore(state_path)
         elif not config.start_from:
@@ -166,20 +207,19 @@ class Trainer:
         begun = time.monotonic() - done.seconds
         recent: deque[list[float]] = deque(maxlen=_CURVE_EVERY)
         with (
-            Supply(self.rules, config.workers) as supply,
+            Supply(Source(self.rules, self.folder / "own", config.profile), config.workers) as supply,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(_Lot(supply.order(task)) for task in done.pool)
+            pool = deque(_Lot(task, supply.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
-                    self._run_alone()
+                    export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
+                    done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
                     task = self._next_task()
-                    done.pool.append(task)
-                    pool.append(_Lot(supply.order(task)))
+                    pool.append(_Lot(task, supply.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
-                    done.pool.pop(0)
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
                 recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen]))
                 done.step += 1
@@ -196,6 +236,7 @@ class Trainer:
                 if self._due(config.validate_every) or done.step == config.steps:
                     self._validate()
                 if self._due(config.save_every) or done.step == config.steps:
+                    done.pool = [lot.task for lot in pool]
                     self._save()
 
     def _due(self, every: int) -> bool:
@@ -211,20 +252,16 @@ class Trainer:
 
     def _next_task(self) -> Task:
         done, config = self.progress, self.config
-        if done.own and done.rng.random() < config.dagger_share:
-            return done.own.pop(0)
-        kind, number = self._next_episode()
-        # A third without noise; the others up to the highest.
-        noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
-        return Task(kind, number, noise, config.seed)
-
-    def _next_episode(self) -> tuple[str, int]:
-        done = self.progress
+        own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
         kind = kinds[int(done.rng.integers(len(kinds)))]
         number = done.numbers.get(kind, 0)
         done.numbers[kind] = number + 1
-        return kind, number
+        if own:
+            return Task(kind, number, 0.0, config.seed, done.policy)
+        # A third without noise; the others up to the highest.
+        noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
+        return Task(kind, number, noise, config.seed)
 
     def _step(self, drawn: list[Conversation]) -> list[float]:
         config = self.config
@@ -276,19 +313,6 @@ class Trainer:
         """The engine around the weights as they are now."""
         return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed)
 
-    def _run_alone(self) -> None:
-        done = self.progress
-        engine, world = self.engine(), training_world(self.rules)
-        for number in range(self.config.dagger_runs):
-            kind, episode = self._next_episode()
-            run = self._follow(engine, world, train_episode(kind, episode), number, kind)
-            if run.executed:
-                done.own.append(Task(kind, episode, 0.0, 0, run.executed))
-        engine.close()
-        world.close()
-        most = 4 * self.config.dagger_runs  # what an older policy did teaches little
-        done.own = done.own[-most:]
-
     def _validate(self) -> None:
         done = self.progress
         scores = {kind: self.validate(kind) for kind in self.kinds()}
@@ -313,22 +337,19 @@ class Trainer:
         """The policy on validation episodes in scenes like those of training."""
         engine, world = self.engine(), training_world(self.rules)
         episodes = make_episodes("val_seen", self.config.validate_episodes, kind)
-        runs = [self._follow(engine, world, e, number, kind) for number, e in enumerate(episodes)]
+        runs = [
+            follow(
+                engine,
+                world,
+                episode,
+                number,
+                max_actions=MAX_ACTIONS[kind],
+                every_frame=self.rules.keep_frames,
+            )
+            for number, episode in enumerate(episodes)
+        ]
         engine.close()
-        world.close()
         return score(runs, GOAL_RADIUS_M)
-
-    def _follow(
-        self, engine: QwenEngine, world: EmbeddedWorld, episode: Episode, number: int, kind: str
-    ) -> Rollout:
-        return follow(
-            engine,
-            world,
-            episode,
-            number,
-            max_actions=MAX_ACTIONS[kind],
-            every_frame=self.rules.keep_frames,
-        )
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -357,6 +378,10 @@ class Trainer:
             path.with_suffix(".new"),
         )
         path.with_suffix(".new").replace(path)  # a run that dies here leaves the state before
+        needed = {str(task.policy) for task in done.pool} | {str(done.policy)}
+        for folder in (self.folder / "own").glob("*"):
+            if folder.name not in needed:
+                shutil.rmtree(folder)
 
     def _restore(self, path: Path) -> None:
         state = torch.load(path, map_location=self.model.device, weights_only=False)
@@ -378,7 +403,7 @@ class Trainer:
             saved["seconds"],
             saved["numbers"],
             [Task(**t) for t in saved["pool"]],
-            [Task(**t) for t in saved["own"]],
+            saved["policy"],
             rng,
             tuple(saved["best"]),
         )
