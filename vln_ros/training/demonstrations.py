@@ -43,7 +43,8 @@ class Task:
         noise: probability that an action is a random one instead of the expert's.
         seed: of the noise.
         policy: step of the training run whose weights drive; None follows the expert.
-        executed: what the policy did, queue by queue; None if that is not known yet.
+        executed: what the policy did, queue by queue, before the expert took over; None if that is not
+            known yet.
     """
 
     kind: str
@@ -138,7 +139,7 @@ def train_episode(kind: str, number: int) -> Episode:
 
 
 def demonstrate(task: Task, rules: Rules) -> Demonstration:
-    """Make the run; a pure function. Without ``executed`` it is the expert's."""
+    """Make the run; a pure function. What ``executed`` does not tell, the expert does."""
     episode = train_episode(task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
     expert = Expert(scene.walkable, episode.goal, SPLIT_STEP)
@@ -159,18 +160,18 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     pose = episode.start
     path = [pose]
     decisions: list[Decision] = []
-    turns = rules.max_turns if task.executed is None else min(rules.max_turns, len(task.executed))
-    while len(decisions) < turns:
+    while len(decisions) < rules.max_turns:
         shown = path if rules.keep_frames else path[-1:]
         views = tuple(look(p) for p in shown)
         start, path = pose, []
         executed: list[ActionKind] = []
         advised: list[ActionKind] = []
-        length = rules.queue if task.executed is None else len(task.executed[len(decisions)])
+        own = task.executed[len(decisions)] if len(decisions) < len(task.executed or ()) else None
+        length = rules.queue if own is None else len(own)
         while len(executed) < length and (not executed or executed[-1] is not ActionKind.STOP):
             advised.append(advise(pose))
-            if task.executed is not None:
-                kind = task.executed[len(decisions)][len(executed)]
+            if own is not None:
+                kind = own[len(executed)]
             elif rng.random() < task.noise:
                 kind = _MOVES[int(rng.integers(len(_MOVES)))]
             else:

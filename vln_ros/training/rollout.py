@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from vln_ros.training.demonstrations import Rules, Task, shared_scenes, train_ep
 from vln_ros.training.judge import MAX_ACTIONS
 
 _PERIOD_NS = 500_000_000
+_OWN_SHARE = 2 / 3  # of the decisions of a run, at most, before the expert takes over
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,22 @@ def _policy(checkpoint: str, profile: str) -> QwenEngine:
 
 
 def run_alone(task: Task, rules: Rules, checkpoint: str, profile: str) -> Task:
-    """The task with what the policy in ``checkpoint`` does; with None if it never says an action."""
+    """The task with what the policy in ``checkpoint`` does; with None if it never says an action.
+
+    It drives for a random number of decisions, behind which the expert is to take over: a run that is
+    lost teaches little more by going on, and how it is mended is not to be missed.
+    """
+    rng = np.random.default_rng([task.seed, task.number])
+    decisions = int(rng.integers(1, math.ceil(_OWN_SHARE * rules.max_turns), endpoint=True))
     run = follow(
         _policy(checkpoint, profile),
         training_world(rules),
         train_episode(task.kind, task.number),
         task.number,
-        max_actions=min(MAX_ACTIONS[task.kind], rules.queue * rules.max_turns),
+        max_actions=min(MAX_ACTIONS[task.kind], rules.queue * decisions),
         every_frame=rules.keep_frames,
     )
-    return replace(task, executed=run.executed[: rules.max_turns] or None)
+    return replace(task, executed=run.executed[:decisions] or None)
 
 
 def score(rollouts: Iterable[Rollout], goal_radius_m: float) -> Score:
