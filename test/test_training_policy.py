@@ -25,7 +25,7 @@ from vln_ros.sim.embedded import Scene
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import generate_flat, scene_id
 from vln_ros.sim.furniture import ROOM_FURNITURE
-from vln_ros.sim.splits import SPLIT_STEP
+from vln_ros.sim.splits import SPLIT_STEP, make_scene_episodes
 from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
     Decision,
@@ -326,8 +326,13 @@ def test_following_the_expert_succeeds(every_frame: bool) -> None:
         Teacher(episode.goal, world.scene), world, episode, 0, max_actions=100, every_frame=every_frame
     )
     assert run.success and run.spl > 0.85 and run.nearest_m < 0.3
-    assert episode.actions is not None
-    assert [k for queue in run.executed for k in queue] == list(episode.actions)
+    solved = make_scene_episodes("train", 0, "room")[2]
+    assert (solved.instruction, solved.geodesic_distance_m) == (
+        episode.instruction,
+        episode.geodesic_distance_m,
+    )
+    assert solved.actions is not None
+    assert [k for queue in run.executed for k in queue] == list(solved.actions)
 
 
 def config(**changes: object) -> TrainConfig:
@@ -409,6 +414,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(_KILLED)

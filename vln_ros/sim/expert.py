@@ -35,30 +35,30 @@ class Expert:
 
     At every place it looks at the headings that turns can reach, takes the one whose forward step
     (sliding included) ends nearest to the goal, turns to it and goes. Where no single step helps, hard
-    by a corner, it looks two steps ahead. It stops within half a step of the goal, or where nothing helps.
+    by a corner, it looks two steps ahead. It stops near the goal, or where nothing helps.
 
     Args:
         walkable: where the robot can go.
         goal: ``[3]`` or ``[2]`` metres.
         step: what one action does.
+        stop_within_m: it stops nearer to the goal than this, on foot; None for half a step.
     """
 
-    def __init__(self, walkable: Walkable, goal: Float64Array, step: StepSize) -> None:
+    def __init__(
+        self, walkable: Walkable, goal: Float64Array, step: StepSize, stop_within_m: float | None = None
+    ) -> None:
         self.walkable = walkable
+        self._stop_within_m = step.forward_m / 2.0 if stop_within_m is None else stop_within_m
         self.field = GoalField(walkable, walkable.nearest(goal))
         self.step = step
 
     def next_action(self, pose: Pose) -> Action:
         """What to do at ``pose``; a pose inside an obstacle counts as the nearest free one."""
         position = self.walkable.nearest(pose.position)
-        here = float(self.field.distances(position[None])[0])
-        if not math.isfinite(here):
-            raise ValueError(
-                f"there is no way from {position.tolist()} to the goal {self.field.goal.tolist()}"
-            )
-        if here < self.step.forward_m / 2.0:
+        here, way = self.field.route(position)
+        if here < self._stop_within_m:
             return STOP
-        ahead = self.field.path(position)[1] - position
+        ahead = way[1] - position
         bearing = math.atan2(ahead[1], ahead[0])
         straight = round(wrap_angle(bearing - pose.yaw_rad) / self.step.turn_rad)
         half_circle = round(math.pi / self.step.turn_rad)

@@ -215,13 +215,21 @@ class GoalField:
 
     def path(self, start: Float64Array) -> Float64Array:
         """As :meth:`Walkable.path`, to this goal."""
+        return self.route(start)[1]
+
+    def route(self, start: Float64Array) -> tuple[float, Float64Array]:
+        """Length of the shortest way, metres, and its corners, as :meth:`path` has them.
+
+        Raises:
+            ValueError: there is no way.
+        """
         s = np.asarray(start, np.float64)[:2]
         length, first = self._search(s[None])
         if not np.isfinite(length[0]):
-            raise ValueError(f"no way from {s.tolist()} to {self.goal.tolist()}")
+            raise ValueError(f"there is no way from {s.tolist()} to {self.goal.tolist()}")
         if first[0] < 0:
-            return np.stack([s, self.goal])
+            return float(length[0]), np.stack([s, self.goal])
         chain = [int(self._last[first[0]])]
         while chain[-1] != first[0]:
             chain.append(int(self.walkable._graph[1][first[0], chain[-1]]))
-        return np.concatenate([s[None], self.walkable.nodes[chain[::-1]], self.goal[None]])
+        return float(length[0]), np.concatenate([s[None], self.walkable.nodes[chain[::-1]], self.goal[None]])

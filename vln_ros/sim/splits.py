@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,6 +103,22 @@ def make_scene_episodes(split: str, seed: int, kind: str = "flat") -> tuple[Epis
     return tuple(_episode(chosen, k, scene) for k in range(first, first + EPISODES_PER_SCENE))
 
 
+def begin_episode(split: str, number: int, scene: Scene) -> Episode:
+    """Episode ``number`` of a split without the expert's actions, which cost most of making it.
+
+    Args:
+        scene: the one that the episode takes place in.
+
+    Raises:
+        ValueError: another scene.
+    """
+    chosen = _split(split)
+    seed = chosen.first_seed + number // EPISODES_PER_SCENE
+    if scene.flat.seed != seed:
+        raise ValueError(f"episode {number} of {split} is in the scene {seed}, not in {scene.flat.scene_id}")
+    return _begin(chosen, number, scene)
+
+
 def _split(name: str) -> Split:
     if name not in SPLITS:
         raise ConfigError(f"no split {name!r}: choose one of {', '.join(SPLITS)}")
@@ -110,6 +126,17 @@ def _split(name: str) -> Split:
 
 
 def _episode(split: Split, number: int, scene: Scene) -> Episode:
+    begun = _begin(split, number, scene)
+    expert = Expert(scene.walkable, begun.goal, SPLIT_STEP)
+    actions, poses = expert.rollout(begun.start, _MAX_STEPS)
+    return replace(
+        begun,
+        actions=tuple(ActionKind(a.kind) for a in actions),
+        locations=np.array([begun.start.position, *(p.position for p in poses)]),
+    )
+
+
+def _begin(split: Split, number: int, scene: Scene) -> Episode:
     flat, walkable = scene.flat, scene.walkable
     shortest_m = 4.0 if len(flat.rooms) > 3 else 2.5 if len(flat.rooms) > 1 else 1.5
     rng = np.random.default_rng([flat.seed, len(flat.rooms), split.stream, number])
@@ -126,21 +153,17 @@ def _episode(split: Split, number: int, scene: Scene) -> Episode:
         if goal is not None and walkable.distance(start, goal) >= shortest_m:
             break
     path = walkable.path(start, goal)
-    start_pose = Pose.planar(float(start[0]), float(start[1]), yaw)
-    actions, poses = Expert(walkable, goal, SPLIT_STEP).rollout(start_pose, _MAX_STEPS)
     text = tell(flat, describe_route(flat, path, yaw, target), rng)
     return Episode(
         episode_id=str(number + 1),
         trajectory_id=str(number + 1),
         scene_id=flat.scene_id,
-        start=start_pose,
+        start=Pose.planar(float(start[0]), float(start[1]), yaw),
         goal=np.array([*goal, 0.0]),
         goal_radius_m=GOAL_RADIUS_M,
         instruction=text,
         reference_path=np.concatenate([path, np.zeros((len(path), 1))], 1),
         geodesic_distance_m=walkable.distance(start, goal),
-        actions=tuple(ActionKind(a.kind) for a in actions),
-        locations=np.array([start_pose.position, *(p.position for p in poses)]),
     )
 
 

@@ -20,7 +20,7 @@ from vln_ros.sim.embedded import SceneCache, move
 from vln_ros.sim.episodes import Episode
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
-from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, make_scene_episodes
+from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, begin_episode
 from vln_ros.training.labels import TokenLabeller, TokenLabels, doors_ahead, named_items
 
 BEARING_CLASSES = 24
@@ -127,34 +127,24 @@ def shared_scenes() -> SceneCache:
     return SceneCache(AGENT_RADIUS_M, _KEPT_SCENES)
 
 
-@functools.lru_cache(maxsize=8)
-def _episodes(kind: str, seed: int) -> tuple[Episode, ...]:
-    return make_scene_episodes("train", seed, kind)
-
-
 def train_episode(kind: str, number: int) -> Episode:
-    """Episode ``number`` of the train split."""
+    """Episode ``number`` of the train split, without the expert's actions."""
     seed = SPLITS["train"].first_seed + number // EPISODES_PER_SCENE
-    return _episodes(kind, seed)[number % EPISODES_PER_SCENE]
+    return begin_episode("train", number, shared_scenes().get(scene_id(seed, kind)))
 
 
 def demonstrate(task: Task, rules: Rules) -> Demonstration:
     """Make the run; a pure function. What ``executed`` does not tell, the expert does."""
     episode = train_episode(task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
-    expert = Expert(scene.walkable, episode.goal, SPLIT_STEP)
+    expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
 
-    def advise(pose: Pose) -> ActionKind:
-        if float(expert.field.distances(pose.position[None, :2])[0]) < rules.stop_within_m:
-            return ActionKind.STOP
-        return expert.next_action(pose).kind
-
-    def look(pose: Pose) -> View:
+    def look(pose: Pose, way: Float64Array) -> View:
         optical = pose @ rules.mount
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
-        doors = doors_ahead(scene.flat, _way(expert, pose))
+        doors = doors_ahead(scene.flat, way)
         return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
 
     pose = episode.start
@@ -162,14 +152,15 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     decisions: list[Decision] = []
     while len(decisions) < rules.max_turns:
         shown = path if rules.keep_frames else path[-1:]
-        views = tuple(look(p) for p in shown)
+        ways = [expert.field.path(p.position) for p in shown]
+        views = tuple(look(p, way) for p, way in zip(shown, ways, strict=True))
         start, path = pose, []
         executed: list[ActionKind] = []
         advised: list[ActionKind] = []
         own = task.executed[len(decisions)] if len(decisions) < len(task.executed or ()) else None
         length = rules.queue if own is None else len(own)
         while len(executed) < length and (not executed or executed[-1] is not ActionKind.STOP):
-            advised.append(advise(pose))
+            advised.append(expert.next_action(pose).kind)
             if own is not None:
                 kind = own[len(executed)]
             elif rng.random() < task.noise:
@@ -179,17 +170,11 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             executed.append(kind)
             pose, _ = move(scene.walkable, pose, SPLIT_STEP.action(kind))
             path.append(pose)
-        way = _way(expert, start)
-        doors = min(len(doors_ahead(scene.flat, way)), DOORS_CLASSES - 1)
-        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(way, start), doors))
+        doors = min(len(doors_ahead(scene.flat, ways[-1])), DOORS_CLASSES - 1)
+        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(ways[-1], start), doors))
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))
-
-
-def _way(expert: Expert, pose: Pose) -> Float64Array:
-    """Corners ``[N, 2]`` of the shortest way to the goal."""
-    return expert.field.path(expert.walkable.nearest(pose.position))
 
 
 def _where(way: Float64Array, pose: Pose) -> tuple[int, int]:

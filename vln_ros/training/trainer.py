@@ -45,7 +45,7 @@ _CLIP = 1.0
 _FIRST_CERTAINTY = 0.1
 _LAST_RATE = 0.03  # share of the highest learning rate at the end
 _CURVE_EVERY = 20
-_WORKER_NICENESS = 10  # where cores are few, the steps come first
+_WORKER_NICENESS = 5  # where cores are few, the steps come first
 _LOSSES = [f.name for f in dataclasses.fields(Losses)]
 
 
