@@ -147,6 +147,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         doors = doors_ahead(scene.flat, way)
         return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
 
+    already = task.executed or ()
     pose = episode.start
     path = [pose]
     decisions: list[Decision] = []
@@ -157,7 +158,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         start, path = pose, []
         executed: list[ActionKind] = []
         advised: list[ActionKind] = []
-        own = task.executed[len(decisions)] if len(decisions) < len(task.executed or ()) else None
+        own = already[len(decisions)] if len(decisions) < len(already) else None
         length = rules.queue if own is None else len(own)
         while len(executed) < length and (not executed or executed[-1] is not ActionKind.STOP):
             advised.append(expert.next_action(pose).kind)

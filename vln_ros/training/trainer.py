@@ -27,7 +27,7 @@ from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.splits import GOAL_RADIUS_M, make_episodes
+from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS, make_episodes
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -191,6 +191,7 @@ class Trainer:
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
         self.network: Any = self.model.network.requires_grad_(True)
         self.heads = Heads(self.network.lm_head.in_features).to(self.model.device)
+        self._weights = Weights(config.vision_weight, config.referent_weight, config.way_weight)
         self.optimizer = self._optimizer()
         self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
         if resume:
@@ -269,13 +270,12 @@ class Trainer:
             drawn, key=lambda c: c.ids.shape[0]
         )  # of like lengths together: little padding
         decisions = sum(c.asked.shape[0] for c in conversations)
-        weights = Weights(config.vision_weight, config.referent_weight, config.way_weight)
         means = np.zeros(len(_LOSSES))
         self.optimizer.zero_grad(set_to_none=True)
         for first in range(0, len(conversations), config.micro_batch):
             batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
             states = forward(self.network, batch, self.scribe.grid)
-            parts = losses(self.network, self.heads, batch, states, weights)
+            parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             (parts.total * share).backward()  # type: ignore[no-untyped-call]
             means += share * np.array([getattr(parts, name).item() for name in _LOSSES])
@@ -317,14 +317,15 @@ class Trainer:
         done = self.progress
         scores = {kind: self.validate(kind) for kind in self.kinds()}
         for kind, s in scores.items():
-            fields = dataclasses.asdict(s)
+            fields = dataclasses.asdict(s) | {"action": self.unseen_loss(kind)}
             self._append(
                 "validation.csv",
                 ["step", "seconds", "kind", *fields],
                 [done.step, round(done.seconds, 1), kind, *(round(v, 4) for v in fields.values())],
             )
             tqdm.write(
-                f"step {done.step} {kind}: success {s.success:.2f} spl {s.spl:.2f} oracle {s.oracle:.2f}"
+                f"step {done.step} {kind}: success {s.success:.2f} spl {s.spl:.2f} oracle {s.oracle:.2f} "
+                f"action {fields['action']:.2f}"
             )
         reached = (len(scores), float(np.mean([s.success for s in scores.values()])))
         if reached > done.best:
@@ -350,6 +351,20 @@ class Trainer:
         ]
         engine.close()
         return score(runs, GOAL_RADIUS_M)
+
+    @torch.no_grad()
+    def unseen_loss(self, kind: str) -> float:
+        """Loss of the actions, per decision, on runs of the expert that are never trained on."""
+        last = SPLITS["train"].scenes * EPISODES_PER_SCENE - 1  # training begins at the other end
+        total, decisions = 0.0, 0
+        for number in range(last, last - self.config.validate_episodes, -1):
+            run = demonstrate(Task(kind, number, 0.0, self.config.seed), self.rules)
+            batch = collate([self.scribe.write(run)]).to(self.model.device)
+            states = forward(self.network, batch, self.scribe.grid)
+            count = batch.asked.shape[0]
+            total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
+            decisions += count
+        return total / decisions
 
     # -- files ---------------------------------------------------------------------------------
 
