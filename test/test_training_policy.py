@@ -434,6 +434,18 @@ def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> Non
         assert ready
 
 
+def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
+    """So that a run from another one's weights does not teach them the same again."""
+    drawn = {}
+    for seed in (0, 1, 25):
+        trainer = Trainer(tmp_path / str(seed), config(seed=seed), resume=False)
+        drawn[seed] = [trainer._next_task().number for _ in range(3)]
+    assert drawn[0] == [0, 1, 2]
+    assert drawn[1][0] == 25_000 and drawn[25][0] < 250_000
+    # What validations ask about lies at the other end of the split.
+    assert all(number + 200_000 < 500_000 for numbers in drawn.values() for number in numbers)
+
+
 def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to resume"):
         Trainer(tmp_path / "new", config(), resume=True)

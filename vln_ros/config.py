@@ -1140,7 +1140,9 @@ NODES: Mapping[str, type] = {
 class TrainConfig:
     """Training of the package's own small policy (`vln_ros train`)."""
 
-    seed: int = option(0, "Seed of weights, episodes and noise", minimum=0)
+    seed: int = option(
+        0, "Seed of weights and noise; it also says which episodes of the train split come first", minimum=0
+    )
     profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
     start_from: str = option("", "Checkpoint folder whose weights to begin with; empty: random ones")
     device: str = option("cpu", "Torch device: cpu, cuda, cuda:1 ...")

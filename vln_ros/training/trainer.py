@@ -45,8 +45,15 @@ _CLIP = 1.0
 _FIRST_CERTAINTY = 0.1
 _LAST_RATE = 0.03  # share of the highest learning rate at the end
 _CURVE_EVERY = 20
+_SCENES_PER_SEED = 5000  # half a day's training on two cores takes about as many
 _WORKER_NICENESS = 5  # where cores are few, the steps come first
 _LOSSES = [f.name for f in dataclasses.fields(Losses)]
+
+
+def first_episode(seed: int) -> int:
+    """Number of the train episode that a run with this seed begins with: another seed, other scenes."""
+    split = SPLITS["train"]
+    return seed * _SCENES_PER_SEED % (split.scenes // 2) * EPISODES_PER_SCENE
 
 
 @dataclass(frozen=True)
@@ -256,7 +263,7 @@ class Trainer:
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
         kind = kinds[int(done.rng.integers(len(kinds)))]
-        number = done.numbers.get(kind, 0)
+        number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
             return Task(kind, number, 0.0, config.seed, done.policy)
