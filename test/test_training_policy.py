@@ -33,7 +33,7 @@ from vln_ros.training.demonstrations import (
     Task,
     demonstrate,
     robot_camera,
-    train_episode,
+    split_episode,
 )
 from vln_ros.training.labels import (
     AIM_CLASSES,
@@ -157,6 +157,11 @@ def test_the_expert_comments_every_moment_of_a_run() -> None:
     for a, b in zip(own.decisions, again.decisions, strict=True):
         assert (a.expert, a.bearing, a.distance) == (b.expert, b.bearing, b.distance)
         np.testing.assert_array_equal(a.views[-1].rgb, b.views[-1].rgb)
+    # Where what was done ends without a stop, the expert goes on.
+    mended = demonstrate(Task("room", 3, 0.0, 0, executed=executed[:1]), replace(shared, max_turns=100))
+    assert mended.decisions[0].executed == executed[0]
+    assert all(d.executed == d.expert for d in mended.decisions[1:])
+    assert mended.decisions[-1].executed[-1] is S
     # Four turns of 15 degrees: the way goes on 60 degrees further to the right.
     first, second = own.decisions
     assert (first.bearing - second.bearing) % 24 == 4
@@ -273,7 +278,7 @@ def test_doors_are_counted_along_the_way() -> None:
     """In an episode through several rooms, from every place on the expert's way."""
     flats = 0
     for number in range(6):
-        episode = train_episode("flat", number)
+        episode = split_episode("train", "flat", number)
         flat = generate_flat(episode.scene_id)
         corners = episode.reference_path[:, :2]
         passed = [doors_ahead(flat, corners[k:]) for k in range(len(corners) - 1)]
@@ -320,7 +325,7 @@ class Teacher:
 def test_following_the_expert_succeeds(every_frame: bool) -> None:
     shared = rules(profiled(False), (4, 4), keep=False)
     world = training_world(shared)
-    episode = train_episode("room", 2)
+    episode = split_episode("train", "room", 2)
     world.load(episode.scene_id)
     run = follow(
         Teacher(episode.goal, world.scene), world, episode, 0, max_actions=100, every_frame=every_frame

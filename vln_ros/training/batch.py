@@ -19,8 +19,9 @@ from vln_ros.engine.script import Script
 from vln_ros.engine.timeline import SegmentKind, Timeline
 from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
+from vln_ros.training.labels import TokenLabels
 
-TOKEN_LABELS = ("category", "color", "referent", "depth", "aim", "room", "onward")
+TOKEN_LABELS = tuple(f.name for f in fields(TokenLabels))
 DECISION_LABELS = ("bearing", "distance", "doors")
 """In the order in which :class:`Conversation` and :class:`Batch` hold them."""
 IGNORED = -100

@@ -127,24 +127,23 @@ def shared_scenes() -> SceneCache:
     return SceneCache(AGENT_RADIUS_M, _KEPT_SCENES)
 
 
-def train_episode(kind: str, number: int) -> Episode:
-    """Episode ``number`` of the train split, without the expert's actions."""
-    seed = SPLITS["train"].first_seed + number // EPISODES_PER_SCENE
-    return begin_episode("train", number, shared_scenes().get(scene_id(seed, kind)))
+def split_episode(split: str, kind: str, number: int) -> Episode:
+    """Episode ``number`` of a split, without the expert's actions."""
+    seed = SPLITS[split].first_seed + number // EPISODES_PER_SCENE
+    return begin_episode(split, number, shared_scenes().get(scene_id(seed, kind)))
 
 
 def demonstrate(task: Task, rules: Rules) -> Demonstration:
     """Make the run; a pure function. What ``executed`` does not tell, the expert does."""
-    episode = train_episode(task.kind, task.number)
+    episode = split_episode("train", task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
     expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
 
-    def look(pose: Pose, way: Float64Array) -> View:
+    def look(pose: Pose, doors: tuple[int, ...]) -> View:
         optical = pose @ rules.mount
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
-        doors = doors_ahead(scene.flat, way)
         return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
 
     already = task.executed or ()
@@ -154,7 +153,8 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     while len(decisions) < rules.max_turns:
         shown = path if rules.keep_frames else path[-1:]
         ways = [expert.field.path(p.position) for p in shown]
-        views = tuple(look(p, way) for p, way in zip(shown, ways, strict=True))
+        doors = [doors_ahead(scene.flat, way) for way in ways]
+        views = tuple(look(p, ahead) for p, ahead in zip(shown, doors, strict=True))
         start, path = pose, []
         executed: list[ActionKind] = []
         advised: list[ActionKind] = []
@@ -171,8 +171,8 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             executed.append(kind)
             pose, _ = move(scene.walkable, pose, SPLIT_STEP.action(kind))
             path.append(pose)
-        doors = min(len(doors_ahead(scene.flat, ways[-1])), DOORS_CLASSES - 1)
-        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(ways[-1], start), doors))
+        left = min(len(doors[-1]), DOORS_CLASSES - 1)
+        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(ways[-1], start), left))
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))

@@ -16,7 +16,7 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.protocols import Engine
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
-from vln_ros.training.demonstrations import Rules, Task, shared_scenes, train_episode
+from vln_ros.training.demonstrations import Rules, Task, shared_scenes, split_episode
 from vln_ros.training.judge import MAX_ACTIONS
 
 _PERIOD_NS = 500_000_000
@@ -127,7 +127,7 @@ def run_alone(task: Task, rules: Rules, checkpoint: str, profile: str) -> Task:
     run = follow(
         _policy(checkpoint, profile),
         training_world(rules),
-        train_episode(task.kind, task.number),
+        split_episode("train", task.kind, task.number),
         task.number,
         max_actions=min(MAX_ACTIONS[task.kind], rules.queue * decisions),
         every_frame=rules.keep_frames,

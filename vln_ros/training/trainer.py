@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
@@ -27,7 +27,7 @@ from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS, make_episodes
+from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -35,6 +35,7 @@ from vln_ros.training.demonstrations import (
     Task,
     demonstrate,
     robot_camera,
+    split_episode,
 )
 from vln_ros.training.judge import MAX_ACTIONS
 from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
@@ -242,7 +243,7 @@ class Trainer:
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
-                    self._validate()
+                    self._validate(supply)
                 if self._due(config.save_every) or done.step == config.steps:
                     done.pool = [lot.task for lot in pool]
                     self._save()
@@ -320,11 +321,20 @@ class Trainer:
         """The engine around the weights as they are now."""
         return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed)
 
-    def _validate(self) -> None:
+    def _validate(self, supply: Supply) -> None:
         done = self.progress
-        scores = {kind: self.validate(kind) for kind in self.kinds()}
+        last = SPLITS["train"].scenes * EPISODES_PER_SCENE - 1  # training begins at the other end
+        unseen = {
+            kind: [
+                supply.order(Task(kind, last - k, 0.0, self.config.seed))
+                for k in range(self.config.validate_episodes)
+            ]
+            for kind in self.kinds()
+        }
+        scores = {kind: self.validate(kind) for kind in unseen}
         for kind, s in scores.items():
-            fields = dataclasses.asdict(s) | {"action": self.unseen_loss(kind)}
+            loss = self.action_loss(ordered.result() for ordered in unseen[kind])
+            fields = dataclasses.asdict(s) | {"action": loss}
             self._append(
                 "validation.csv",
                 ["step", "seconds", "kind", *fields],
@@ -344,28 +354,25 @@ class Trainer:
     def validate(self, kind: str) -> Score:
         """The policy on validation episodes in scenes like those of training."""
         engine, world = self.engine(), training_world(self.rules)
-        episodes = make_episodes("val_seen", self.config.validate_episodes, kind)
         runs = [
             follow(
                 engine,
                 world,
-                episode,
+                split_episode("val_seen", kind, number),
                 number,
                 max_actions=MAX_ACTIONS[kind],
                 every_frame=self.rules.keep_frames,
             )
-            for number, episode in enumerate(episodes)
+            for number in range(self.config.validate_episodes)
         ]
         engine.close()
         return score(runs, GOAL_RADIUS_M)
 
     @torch.no_grad()
-    def unseen_loss(self, kind: str) -> float:
-        """Loss of the actions, per decision, on runs of the expert that are never trained on."""
-        last = SPLITS["train"].scenes * EPISODES_PER_SCENE - 1  # training begins at the other end
+    def action_loss(self, runs: Iterable[Demonstration]) -> float:
+        """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
-        for number in range(last, last - self.config.validate_episodes, -1):
-            run = demonstrate(Task(kind, number, 0.0, self.config.seed), self.rules)
+        for run in runs:
             batch = collate([self.scribe.write(run)]).to(self.model.device)
             states = forward(self.network, batch, self.scribe.grid)
             count = batch.asked.shape[0]
@@ -476,17 +483,19 @@ def draw_curves(folder: Path) -> None:
     if (folder / "curves.csv").exists():
         rows = list(read_curve(folder / "curves.csv"))
         steps = [int(r["step"]) for r in rows]
-        for name in _LOSSES[1:]:
-            top.plot(steps, [float(r[name]) for r in rows], label=name)
-        top.set(xlabel="step", ylabel="loss; share correct", ylim=(0, None))
-        top.legend(ncols=4, fontsize="small")
+        for number, name in enumerate(_LOSSES[1:]):
+            line = ("-", "--")[number // 10]  # there are ten colours
+            top.plot(steps, [float(r[name]) for r in rows], line, color=f"C{number % 10}", label=name)
     rows = list(read_curve(folder / "validation.csv"))
-    for kind in dict.fromkeys(r["kind"] for r in rows):
+    for number, kind in enumerate(dict.fromkeys(r["kind"] for r in rows)):
         mine = [r for r in rows if r["kind"] == kind]
-        for name, line in (("success", "-o"), ("oracle", ":")):
-            bottom.plot(
-                [int(r["step"]) for r in mine], [float(r[name]) for r in mine], line, label=f"{kind} {name}"
-            )
+        steps = [int(r["step"]) for r in mine]
+        color, mark = f"C{number}", "osD"[number]
+        for name, line in (("success", "-" + mark), ("oracle", ":")):
+            bottom.plot(steps, [float(r[name]) for r in mine], line, color=color, label=f"{kind} {name}")
+        top.plot(steps, [float(r["action"]) for r in mine], "k" + mark, label=f"action, unseen {kind}")
+    top.set(xlabel="step", ylabel="loss; share correct", ylim=(0, None))
     bottom.set(xlabel="step", ylabel="val_seen", ylim=(0, 1))
-    bottom.legend(fontsize="small")
+    for axes in (top, bottom):
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
     figure.savefig(folder / "curves.png", dpi=120)
