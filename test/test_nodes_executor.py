@@ -157,7 +157,13 @@ def executor(folder: Path) -> Iterator[tuple[Base, Graph]]:
             inputs = (node.odom, node.queue, node.instruction, node.heartbeat, node.scan)
             return all(p.get_subscription_count() for p in inputs) and node.summary == "idle"
 
+        def heard() -> bool:
+            node.offer()
+            return node.values["queue"] != "0"
+
         node.wait(connected, "the executor did not come up")
+        # A publisher that knows its listener may not be known to it yet: until then what it sends is lost.
+        node.wait(heard, "the executor hears no queue")
         yield node, graph
     node.destroy_node()
     context.shutdown()
