@@ -43,7 +43,7 @@ from vln_ros.training.labels import (
     named_items,
 )
 from vln_ros.training.objective import forward
-from vln_ros.training.rollout import follow, training_world
+from vln_ros.training.rollout import Rollout, follow, to_mend, training_world
 from vln_ros.training.trainer import Trainer, export, read_curve
 from vln_ros.training.vision import encode_frames
 
@@ -162,9 +162,28 @@ def test_the_expert_comments_every_moment_of_a_run() -> None:
     assert mended.decisions[0].executed == executed[0]
     assert all(d.executed == d.expert for d in mended.decisions[1:])
     assert mended.decisions[-1].executed[-1] is S
+    # It also ends a queue that breaks off, and begins one of which nothing is known.
+    finished = demonstrate(Task("room", 3, 0.0, 0, executed=((L, L), ())), shared)
+    assert [len(d.executed) for d in finished.decisions[:2]] == [4, 4]
+    assert finished.decisions[0].executed[:2] == (L, L)
+    assert finished.decisions[0].executed[2:] == finished.decisions[0].expert[2:]
+    assert finished.decisions[1].executed == finished.decisions[1].expert
     # Four turns of 15 degrees: the way goes on 60 degrees further to the right.
     first, second = own.decisions
     assert (first.bearing - second.bearing) % 24 == 4
+
+
+def test_only_a_stop_at_the_wrong_place_is_left_out() -> None:
+    def left(
+        executed: tuple[tuple[ActionKind, ...], ...], success: bool
+    ) -> tuple[tuple[ActionKind, ...], ...]:
+        return to_mend(Rollout(executed, success, float(success), 0.4))
+
+    assert left(((F, F, F, F), (L, S)), False) == ((F, F, F, F), (L,))
+    assert left(((F, F, F, F), (S,)), False) == ((F, F, F, F), ())
+    assert left(((F, F, F, F), (L, S)), True) == ((F, F, F, F), (L, S))
+    assert left(((F, F, F, F),), False) == ((F, F, F, F),)
+    assert left((), False) == ()
 
 
 def test_tokens_are_named_after_what_rays_hit() -> None:

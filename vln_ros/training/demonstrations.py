@@ -43,8 +43,8 @@ class Task:
         noise: probability that an action is a random one instead of the expert's.
         seed: of the noise.
         policy: step of the training run whose weights drive; None follows the expert.
-        executed: what the policy did, queue by queue, before the expert took over; None if that is not
-            known yet.
+        executed: what the policy did, queue by queue, before the expert took over, maybe within the
+            last one; None if that is not known yet.
     """
 
     kind: str
@@ -159,10 +159,9 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         executed: list[ActionKind] = []
         advised: list[ActionKind] = []
         own = already[len(decisions)] if len(decisions) < len(already) else None
-        length = rules.queue if own is None else len(own)
-        while len(executed) < length and (not executed or executed[-1] is not ActionKind.STOP):
+        while len(executed) < rules.queue and (not executed or executed[-1] is not ActionKind.STOP):
             advised.append(expert.next_action(pose).kind)
-            if own is not None:
+            if own is not None and len(executed) < len(own):
                 kind = own[len(executed)]
             elif rng.random() < task.noise:
                 kind = _MOVES[int(rng.integers(len(_MOVES)))]

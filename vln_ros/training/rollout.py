@@ -132,7 +132,15 @@ def run_alone(task: Task, rules: Rules, checkpoint: str, profile: str) -> Task:
         max_actions=min(MAX_ACTIONS[task.kind], rules.queue * decisions),
         every_frame=rules.keep_frames,
     )
-    return replace(task, executed=run.executed[:decisions] or None)
+    return replace(task, executed=to_mend(run) or None)
+
+
+def to_mend(run: Rollout) -> tuple[tuple[ActionKind, ...], ...]:
+    """What was done, without a stop at the wrong place: most runs fail by one, and what would have
+    been right instead is to be learnt, with all that follows."""
+    if run.success or not run.executed or run.executed[-1][-1] is not ActionKind.STOP:
+        return run.executed
+    return (*run.executed[:-1], run.executed[-1][:-1])
 
 
 def score(rollouts: Iterable[Rollout], goal_radius_m: float) -> Score:
