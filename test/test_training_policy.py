@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -383,6 +384,22 @@ def config(**changes: object) -> TrainConfig:
 
 
 @pytest.mark.slow
+def test_forwards_side_by_side_learn_the_same(tmp_path: Path) -> None:
+    def trained(name: str, threads: int) -> list[torch.Tensor]:
+        changes = {"threads": threads, "batch": 3, "steps": 2, "dagger_from": 1.0}
+        trainer = Trainer(tmp_path / name, config(**changes), resume=False)
+        before = torch.get_num_threads()
+        trainer.run()
+        assert torch.get_num_threads() == before
+        return list(trainer.network.parameters())
+
+    one, two, again = trained("one", 1), trained("two", 2), trained("again", 2)
+    for a, b, c in zip(one, two, again, strict=True):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(b, c)
+
+
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,12 +409,12 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     step = broken._step
     calls = 0
 
-    def fail_at_fourth(drawn: list[Conversation]) -> list[float]:
+    def fail_at_fourth(drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
         nonlocal calls
         calls += 1
         if calls == 4:
             raise KeyboardInterrupt
-        return step(drawn)
+        return step(drawn, threads)
 
     monkeypatch.setattr(broken, "_step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):

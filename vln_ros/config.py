@@ -1152,6 +1152,9 @@ class TrainConfig:
     steps: int = option(20000, "Optimiser steps; the learning rate falls to nothing over them", minimum=1)
     batch: int = option(16, "Conversations per step", minimum=1, maximum=4096)
     micro_batch: int = option(8, "Conversations per forward", minimum=1, maximum=4096)
+    threads: int = option(
+        1, "Forwards computed side by side; with more than one, each on one core", minimum=1, maximum=256
+    )
     learning_rate: float = option(1.2e-3, "Highest learning rate", minimum=1e-6, maximum=1.0)
     warmup_steps: int = option(150, "Steps until the highest learning rate", minimum=1)
     weight_decay: float = option(0.02, "AdamW's, of matrices only", minimum=0.0, maximum=1.0)
