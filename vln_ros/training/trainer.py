@@ -516,8 +516,9 @@ def draw_curves(folder: Path) -> None:
         mine = [r for r in rows if r["kind"] == kind]
         steps = [int(r["step"]) for r in mine]
         color, mark = f"C{number}", "osD"[number]
-        for name, line in (("success", "-" + mark), ("oracle", ":")):
-            bottom.plot(steps, [float(r[name]) for r in mine], line, color=color, label=f"{kind} {name}")
+        for name, line, fill in (("success", "-", "full"), ("oracle", ":", "none")):
+            values = [float(r[name]) for r in mine]
+            bottom.plot(steps, values, line + mark, color=color, fillstyle=fill, label=f"{kind} {name}")
         top.plot(steps, [float(r["action"]) for r in mine], "k" + mark, label=f"action, unseen {kind}")
     top.set(xlabel="step", ylabel="loss; share correct", ylim=(0, None))
     bottom.set(xlabel="step", ylabel="val_seen", ylim=(0, 1))
