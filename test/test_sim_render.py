@@ -10,7 +10,7 @@ from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.sim.embedded import EmbeddedWorld, Scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.mesh import Part, SceneMesh, build_mesh
-from vln_ros.sim.render import Renderer
+from vln_ros.sim.render import Renderer, mip_levels
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,18 @@ def test_axis_of_the_camera_hits_what_is_straight_ahead():
     rgb, depth = Renderer(mesh).render(camera, behind)
     assert not depth.any()
     assert not rgb.any()
+
+
+def test_texels_of_every_level_are_the_rounded_mean_of_what_they_cover():
+    texture = np.random.default_rng(3).integers(256, size=(512, 512, 3), dtype=np.uint8)
+    levels = mip_levels(texture)
+    assert [len(level) for level in levels] == [512, 256, 128, 64, 32, 16, 8]
+    for level in levels:
+        n = len(level)
+        blocks = texture.reshape(n, 512 // n, n, 512 // n, 3).astype(np.float64)
+        np.testing.assert_array_equal(level, blocks.mean((1, 3)).round())
+    (plain,) = mip_levels(texture[:1, :1])
+    np.testing.assert_array_equal(plain, texture[:1, :1])
 
 
 def test_same_seed_same_pixels():

@@ -16,6 +16,16 @@ UInt8Array = npt.NDArray[np.uint8]
 Float32Array = npt.NDArray[np.float32]
 
 
+def mip_levels(texture: UInt8Array) -> list[UInt8Array]:
+    """A texture ``[n, n, 3]`` and its halvings, at most ``_LEVELS``: texels are means of what they cover."""
+    levels, means = [texture], texture.astype(np.float32)
+    while len(levels) < _LEVELS and len(means) > _SMALLEST_MIP_PX:
+        upper, lower = means[::2], means[1::2]  # sums of so few bits are exact
+        means = (upper[:, ::2] + upper[:, 1::2] + lower[:, ::2] + lower[:, 1::2]) * np.float32(0.25)
+        levels.append(means.round().astype(np.uint8))
+    return levels
+
+
 class Renderer:
     """Renders one mesh. Equal input gives equal pixels.
 
@@ -36,16 +46,13 @@ class Renderer:
         sizes: list[int] = []
         filled = 0
         for image in mesh.materials:
-            level = image.astype(np.float32)
+            levels = mip_levels(image)
             for k in range(_LEVELS):
-                if k == 0 or len(level) > _SMALLEST_MIP_PX:
-                    if k > 0:
-                        n = len(level) // 2
-                        level = level.reshape(n, 2, n, 2, 3).mean((1, 3))
-                    pool.append(level.reshape(-1, 3).round().astype(np.uint8))
+                if k < len(levels):
+                    pool.append(levels[k].reshape(-1, 3))
                     filled += len(pool[-1])
                 first.append(filled - len(pool[-1]))
-                sizes.append(len(level))
+                sizes.append(len(levels[min(k, len(levels) - 1)]))
         self._texels: UInt8Array = np.concatenate(pool)
         self._first = np.array(first, np.int32)
         self._sizes = np.array(sizes, np.int32)
