@@ -8,10 +8,11 @@ import pytest
 from tqdm import tqdm
 
 from vln_ros.axes import base_from_optical
-from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose, StepSize
+from vln_ros.datatypes import ActionKind, CameraModel, Frame, Instruction, Pose, StepSize
 from vln_ros.protocols import Engine
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.expert import Expert, ExpertEngine
+from vln_ros.sim.geodesic import Walkable
 from vln_ros.sim.guide import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 
@@ -127,3 +128,60 @@ def test_the_guide_knows_the_episode_by_its_words_and_where_words_do_not_tell_by
     assert begins_at(other.start, first, elsewhere).actions[0].kind == other.actions[0]
     with pytest.raises(ValueError, match="none of the expert's 2 episodes"):
         begins_at(halfway, first, elsewhere)
+
+
+def touches(world, episode, expert, limit=400):
+    """Whether the expert stops, and how many of its forward steps on the way there touch something."""
+    count, whole_m = 0, SPLIT_STEP.forward_m - 1e-6
+    for _ in range(limit):
+        action = expert.next_action(world.pose)
+        if action.stop:
+            return True, count
+        done = world.step(action)
+        count += action.kind is ActionKind.FORWARD and done.distance_m < whole_m
+    return False, count
+
+
+def test_with_clearance_it_grazes_no_corners_and_still_arrives():
+    world = EmbeddedWorld(CAMERA, base_from_optical(0, 0, 1.25))
+    grazed = {0.0: 0, 0.12: 0}
+    for episode in make_episodes("val_unseen", 20, "small"):
+        world.load(episode.scene_id)
+        for clearance_m in grazed:
+            world.place(episode.start)
+            expert = Expert(world.scene.walkable, episode.goal, SPLIT_STEP, 0.5, clearance_m)
+            arrived, count = touches(world, episode, expert)
+            grazed[clearance_m] += count
+            assert arrived
+            assert world.geodesic_distance(world.pose.position, episode.goal) < 0.5
+    assert grazed[0.12] < grazed[0.0] / 4
+
+
+def test_with_clearance_it_arrives_from_anywhere():
+    """Also from hard by a wall, and from where nothing wide leads on."""
+    world = EmbeddedWorld(CAMERA, base_from_optical(0, 0, 1.25))
+    rng = np.random.default_rng(5)
+    for episode in make_episodes("val_unseen", 12, "small"):
+        world.load(episode.scene_id)
+        walkable = world.scene.walkable
+        for _ in range(4):
+            corner = walkable.nodes[rng.integers(len(walkable.nodes))]
+            world.place(Pose.planar(*walkable.nearest(corner + rng.normal(0, 0.05, 2)), rng.uniform(-3, 3)))
+            if math.isfinite(world.geodesic_distance(world.pose.position, episode.goal)):
+                expert = Expert(walkable, episode.goal, SPLIT_STEP, 0.5, 0.12)
+                arrived, _ = touches(world, episode, expert)
+                assert arrived, (episode.episode_id, world.pose)
+                assert world.geodesic_distance(world.pose.position, episode.goal) < 0.5
+
+
+def test_where_nothing_wide_leads_to_the_goal_it_takes_the_narrow_way():
+    box = [(-1, -1, 5, 0), (-1, 2, 5, 3), (-1, -1, 0, 3), (4, -1, 5, 3)]  # 4 m by 2 m, a wall across it
+    gap = [(1.9, 0, 2.1, 0.8), (1.9, 1.2, 2.1, 2)]  # with a gap of 0.4 m
+    walkable = Walkable(np.array(box + gap, float), 0.18)
+    start, goal = np.array([1.0, 1.0]), np.array([3.0, 1.0])
+    assert not math.isfinite(walkable.narrowed(0.12).distance(start, goal))
+    expert = Expert(walkable, goal, SPLIT_STEP, clearance_m=0.12)
+    actions, poses = expert.rollout(Pose.planar(*start, 0.0), 20)
+    assert actions[-1].stop
+    assert np.linalg.norm(poses[-1].position[:2] - goal) < 0.2
+    np.testing.assert_allclose(expert.way(start)[-1], goal)

@@ -62,7 +62,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
     camera, mount = robot_camera(64, 48)
-    return Rules(camera, mount, grid, profile.max_phrases, 4, keep, 0.7)
+    return Rules(camera, mount, grid, profile.max_phrases, 4, keep, 0.7, 0.0)
 
 
 def profiled(keep: bool, size: tuple[int, int] = (112, 112)) -> Profile:
@@ -446,7 +446,7 @@ from vln_ros.training.demonstrations import Rules, Task, robot_camera
 from vln_ros.training.trainer import Source, Supply
 
 if __name__ == "__main__":
-    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5), Path("none"), "tiny")
+    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
     supply = Supply(source, 1)
     supply.order(Task("room", 0, 0.0, 0)).result()
     print(*supply._executor._processes, flush=True)

@@ -1173,6 +1173,9 @@ class TrainConfig:
     stop_within_m: float = option(
         0.5, "The expert stops when the goal is nearer than this", unit="m", minimum=0.1, maximum=3.0
     )
+    clearance_m: float = option(
+        0.12, "Distance that the expert keeps from walls where it can", unit="m", minimum=0.0, maximum=1.0
+    )
     noise: float = option(
         0.3, "Highest share of random actions in a run of the expert", minimum=0.0, maximum=1.0
     )

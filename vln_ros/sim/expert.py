@@ -29,6 +29,20 @@ _TURN_COST_M = 0.004
 # A step, or two together, must shorten the way by this to be worth making; so the expert always ends.
 _LEAST_GAIN_M = 0.002
 
+# A metre too near to a wall counts as so many of the way: more than the way can be shortened by it.
+_NEARNESS_COST = 3.0
+# So many clearances from the goal, the place nearest to it that keeps clear of walls is reached.
+_LAST_BIT = 3.0
+
+
+def _cost(field: GoalField, points: Float64Array) -> Float64Array:
+    """``[N]`` metres to the goal from ``[N, 2]`` points; one outside the field's free space counts as the
+    nearest inside, and for what it is away from there."""
+    inside = points.copy()
+    for k in np.flatnonzero(~field.walkable.contains(points)):
+        inside[k] = field.walkable.nearest(points[k])
+    return np.asarray(field.distances(inside) + _NEARNESS_COST * np.linalg.norm(points - inside, axis=1))
+
 
 class Expert:
     """Chooses the next action toward one goal.
@@ -42,33 +56,78 @@ class Expert:
         goal: ``[3]`` or ``[2]`` metres.
         step: what one action does.
         stop_within_m: it stops nearer to the goal than this, on foot; None for half a step.
+        clearance_m: distance to keep from walls besides. The shortest way grazes every corner that it
+            bends at; this one does so only where nothing wider leads to the goal.
     """
 
     def __init__(
-        self, walkable: Walkable, goal: Float64Array, step: StepSize, stop_within_m: float | None = None
+        self,
+        walkable: Walkable,
+        goal: Float64Array,
+        step: StepSize,
+        stop_within_m: float | None = None,
+        clearance_m: float = 0.0,
     ) -> None:
         self.walkable = walkable
         self._stop_within_m = step.forward_m / 2.0 if stop_within_m is None else stop_within_m
-        self.field = GoalField(walkable, walkable.nearest(goal))
+        self._shortest = GoalField(walkable, walkable.nearest(goal))
+        # Beside a wall, the goal itself is too near to it; this far from it the shortest way is taken.
+        self._last_bit_m = _LAST_BIT * clearance_m
+        self._roomy: GoalField | None = None
+        if clearance_m > 0.0:
+            roomy = walkable.narrowed(clearance_m)
+            end = roomy.nearest(goal)
+            if self._shortest.distances(end[None])[0] < self._last_bit_m:
+                self._roomy = GoalField(roomy, end)
         self.step = step
 
     def next_action(self, pose: Pose) -> Action:
         """What to do at ``pose``; a pose inside an obstacle counts as the nearest free one."""
         position = self.walkable.nearest(pose.position)
-        here, way = self.field.route(position)
-        if here < self._stop_within_m:
+        length_m, shortest = self._shortest.route(position)
+        if length_m < self._stop_within_m:
             return STOP
-        ahead = way[1] - position
-        bearing = math.atan2(ahead[1], ahead[0])
-        straight = round(wrap_angle(bearing - pose.yaw_rad) / self.step.turn_rad)
         half_circle = round(math.pi / self.step.turn_rad)
-        near, every = range(straight - 1, straight + 2), range(-half_circle, half_circle)
-        # The headings next to the way itself are nearly always the best; look further only where not.
-        for headings, second in ((near, range(0)), (every, range(0)), (every, every)):
-            turns, gain_m = self._best(position, pose.yaw_rad, here, headings, second)
-            if gain_m > _LEAST_GAIN_M:
-                return self._toward(turns)
+        every = range(-half_circle, half_circle)
+        roomy = self._roomy_way(position) if length_m > self._last_bit_m else []
+        for field, here, way in (*roomy, (self._shortest, length_m, shortest)):
+            ahead = way[1] - position
+            bearing = math.atan2(ahead[1], ahead[0])
+            straight = round(wrap_angle(bearing - pose.yaw_rad) / self.step.turn_rad)
+            # The headings next to the way itself are nearly always the best; look further only where not.
+            near = range(straight - 1, straight + 2)
+            for headings, second in ((near, range(0)), (every, range(0)), (every, every)):
+                turns, gain_m = self._best(field, position, pose.yaw_rad, here, headings, second)
+                if gain_m > _LEAST_GAIN_M:
+                    return self._toward(turns)
         return STOP
+
+    def way(self, position: Float64Array) -> Float64Array:
+        """Corners ``[n, 2]``, metres, of the way that it follows; it begins at the nearest place on it.
+
+        Raises:
+            ValueError: there is no way.
+        """
+        position = self.walkable.nearest(position)
+        for _, _, way in self._roomy_way(position):
+            return way
+        return self._shortest.path(position)
+
+    def _roomy_way(self, position: Float64Array) -> list[tuple[GoalField, float, Float64Array]]:
+        """The way that keeps clear of walls and what it costs, if it is asked for and there is one.
+
+        None from a place that is cut off from it by what stands nearby: the two ways would take turns.
+        """
+        if self._roomy is None:
+            return []
+        begin = self._roomy.walkable.nearest(position)
+        if not self.walkable.visible(position[None], begin[None])[0]:
+            return []
+        try:
+            way = self._roomy.path(begin)
+        except ValueError:
+            return []
+        return [(self._roomy, float(_cost(self._roomy, position[None])[0]), way)]
 
     def _ends(self, position: Float64Array, yaw_rad: float, headings: range) -> Float64Array:
         """``[len(headings), 2]``: where a forward step ends after so many left turns each."""
@@ -80,17 +139,21 @@ class Expert:
         return np.array(ends)
 
     def _best(
-        self, position: Float64Array, yaw_rad: float, here: float, headings: range, second: range
+        self,
+        field: GoalField,
+        position: Float64Array,
+        yaw_rad: float,
+        here: float,
+        headings: range,
+        second: range,
     ) -> tuple[int, float]:
         """The best number of left turns (right: negative) and by how much the step after them shortens
         the way, metres; with ``second``, that step and the best one after it."""
         ends = self._ends(position, yaw_rad, headings)
         if second:
-            gains = np.array(
-                [here - self.field.distances(self._ends(end, yaw_rad, second)).min() for end in ends]
-            )
+            gains = np.array([here - _cost(field, self._ends(end, yaw_rad, second)).min() for end in ends])
         else:
-            gains = here - self.field.distances(ends)
+            gains = here - _cost(field, ends)
         turns = np.array([wrap_angle(k * self.step.turn_rad) / self.step.turn_rad for k in headings])
         best = int((gains - _TURN_COST_M * np.abs(turns)).argmax())
         return round(float(turns[best])), float(gains[best])
@@ -124,7 +187,7 @@ class ExpertEngine:
         actions_per_decision: length of a queue, at most.
         episode: the first episode; see :meth:`set_episode`.
         agent_radius_m: as the world's.
-        clearance_m: distance to keep from walls besides, in scenes that leave a way then.
+        clearance_m: distance to keep from walls besides, see :class:`Expert`.
     """
 
     def __init__(
@@ -140,7 +203,7 @@ class ExpertEngine:
         self._step = step
         self._count = actions_per_decision
         self._scenes = SceneCache(agent_radius_m, 2)
-        self._wide = SceneCache(agent_radius_m + clearance_m, 2)
+        self._clearance_m = clearance_m
         self._expert: Expert | None = None
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
@@ -149,12 +212,8 @@ class ExpertEngine:
 
     def set_episode(self, episode: Episode) -> None:
         """From now on head for this episode's goal. Raises ValueError for a scene of another simulator."""
-        for scenes in (self._wide, self._scenes):
-            walkable = scenes.get(episode.scene_id).walkable
-            start, goal = (walkable.nearest(p) for p in (episode.start.position, episode.goal))
-            if math.isfinite(walkable.distance(start, goal)):
-                break
-        self._expert = Expert(walkable, episode.goal, self._step)
+        walkable = self._scenes.get(episode.scene_id).walkable
+        self._expert = Expert(walkable, episode.goal, self._step, clearance_m=self._clearance_m)
 
     def start(self, instruction: Instruction) -> None:
         self._instruction, self._frame = instruction, None
@@ -177,4 +236,3 @@ class ExpertEngine:
 
     def close(self) -> None:
         self._scenes.clear()
-        self._wide.clear()

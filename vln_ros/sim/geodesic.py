@@ -35,8 +35,16 @@ class Walkable:
         if not 0.0 <= radius_m < np.inf:
             raise ValueError(f"agent radius must be finite and not negative, got {radius_m} m")
         self.radius_m = radius_m
+        self._obstacles = obstacles
+        self._narrowed: dict[float, Walkable] = {}
         self.grown: Float64Array = np.asarray(obstacles, np.float64) + radius_m * np.array([-1, -1, 1, 1])
         self._low, self._high = self.grown[:, :2], self.grown[:, 2:]
+
+    def narrowed(self, clearance_m: float) -> Walkable:
+        """What is left where the robot keeps that distance from everything besides."""
+        if clearance_m not in self._narrowed:
+            self._narrowed[clearance_m] = Walkable(self._obstacles, self.radius_m + clearance_m)
+        return self._narrowed[clearance_m]
 
     def contains(self, points: Float64Array) -> BoolArray:
         """``[N]``: whether a robot at each of the ``[N, 2]`` points touches nothing but surfaces."""

@@ -67,6 +67,7 @@ class Rules:
         max_turns: a run is cut after this many decisions.
         keep_frames: the frames between two decisions are shown too; otherwise only the newest one.
         stop_within_m: the expert stops when the goal is nearer than this.
+        clearance_m: distance that the expert keeps from walls, besides the robot's own size.
     """
 
     camera: CameraModel
@@ -76,6 +77,7 @@ class Rules:
     max_turns: int
     keep_frames: bool
     stop_within_m: float
+    clearance_m: float
 
 
 def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
@@ -137,7 +139,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     """Make the run; a pure function. What ``executed`` does not tell, the expert does."""
     episode = split_episode("train", task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
-    expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m)
+    expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m, rules.clearance_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
 
@@ -152,7 +154,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     decisions: list[Decision] = []
     while len(decisions) < rules.max_turns:
         shown = path if rules.keep_frames else path[-1:]
-        ways = [expert.field.path(p.position) for p in shown]
+        ways = [expert.way(p.position) for p in shown]
         doors = [doors_ahead(scene.flat, way) for way in ways]
         views = tuple(look(p, ahead) for p, ahead in zip(shown, doors, strict=True))
         start, path = pose, []

@@ -211,6 +211,7 @@ class Trainer:
             config.max_turns,
             self.profile.context.unasked_frames == "keep",
             config.stop_within_m,
+            config.clearance_m,
         )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
