@@ -124,10 +124,10 @@ class Expert:
         if not self.walkable.visible(position[None], begin[None])[0]:
             return []
         try:
-            way = self._roomy.path(begin)
+            length_m, way = self._roomy.route(begin)
         except ValueError:
             return []
-        return [(self._roomy, float(_cost(self._roomy, position[None])[0]), way)]
+        return [(self._roomy, length_m + _NEARNESS_COST * float(np.linalg.norm(position - begin)), way)]
 
     def _ends(self, position: Float64Array, yaw_rad: float, headings: range) -> Float64Array:
         """``[len(headings), 2]``: where a forward step ends after so many left turns each."""
