@@ -123,6 +123,12 @@ def test_nearest_is_free_and_no_grid_place_is_nearer():
         assert np.linalg.norm(near - point) <= np.linalg.norm(grid - point, axis=1).min() + 1e-12
 
 
+def test_nearest_where_nothing_is_free_is_the_point_itself():
+    cell = np.array([(0, 0, 9, 1), (0, 2, 9, 3), (0, 0, 1, 3), (8, 0, 9, 3)], float)
+    assert Walkable(cell, 0.2).nearest(np.array([0.5, 1.5])).tolist() == [1.2, 1.5]
+    assert Walkable(cell, 0.6).nearest(np.array([0.5, 1.5])).tolist() == [0.5, 1.5]
+
+
 def creep(walkable, start, motion, pieces=4000):
     """Sliding in tiny steps, one axis at a time: slow and obvious."""
     p = np.array(start)

@@ -115,21 +115,26 @@ class Walkable:
         return position, hit_any, travelled
 
     def nearest(self, point: Float64Array) -> Float64Array:
-        """The free place ``[2]`` nearest to a ``[2]`` point; the point itself if it is free."""
+        """The free place ``[2]`` nearest to a ``[2]`` point; the point itself if it, or nothing, is free."""
         p = np.asarray(point, np.float64)[:2]
         if self.contains(p[None])[0]:
             return p.copy()
         # It is on the boundary of the free space: on a face straight across, or at a crossing of faces.
-        xs, ys = np.unique(self.grown[:, [0, 2]]), np.unique(self.grown[:, [1, 3]])
-        candidates = np.concatenate(
-            [
-                np.stack([xs, np.full_like(xs, p[1])], 1),
-                np.stack([np.full_like(ys, p[0]), ys], 1),
-                np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2),
-            ]
+        xs, ys, crossings = self._faces
+        across = np.concatenate(
+            [np.stack([xs, np.full_like(xs, p[1])], 1), np.stack([np.full_like(ys, p[0]), ys], 1)]
         )
-        candidates = candidates[np.argsort(np.linalg.norm(candidates - p, axis=1), kind="stable")]
-        return np.asarray(candidates[int(self.contains(candidates).argmax())])
+        candidates = np.concatenate([across[self.contains(across)], crossings])
+        if not len(candidates):
+            return p.copy()
+        return np.asarray(candidates[int(np.linalg.norm(candidates - p, axis=1).argmin())])
+
+    @cached_property
+    def _faces(self) -> tuple[Float64Array, Float64Array, Float64Array]:
+        """Where the faces of obstacles are, in x and in y, and their free crossings ``[N, 2]``."""
+        xs, ys = np.unique(self.grown[:, [0, 2]]), np.unique(self.grown[:, [1, 3]])
+        crossings = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+        return xs, ys, crossings[self.contains(crossings)]
 
     @cached_property
     def nodes(self) -> Float64Array:
