@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench_record import read_record
 from vln_ros.cli.demo import parse_size
-from vln_ros.config import QwenConfig
+from vln_ros.config import ConfigError, QwenConfig
 from vln_ros.sim.flat import KINDS
 
 TITLE = "The small policy"
 HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
 PARTS = ("baselines", "ways")
+_ORDER = ("room", "small", "flat")
+_COMMON = ("checkpoint", "fingerprint", "profile", "device", "size", "episodes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", default="160x120", help="of the camera's images (default: 160x120)")
     parser.add_argument("--device", default="cpu", help="Torch device (default: cpu)")
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        type=Path,
+        metavar="RECORD",
+        default=None,
+        help="measure nothing: put the rows of these records together; all of them take hours in one go",
+    )
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.join is not None:
+        joined = join(options.join)
+        if options.json is not None:
+            options.json.write_text(json.dumps(joined, indent=2) + "\n", "utf-8")
+        print(section(joined), end="")
+        return 0
     from vln_ros.engine.model import load_model
     from vln_ros.engine.profile import load_profile
     from vln_ros.training.judge import judge
@@ -54,7 +73,6 @@ def run(options: argparse.Namespace) -> int:
         "device": options.device,
         "size": options.size,
         "episodes": options.episodes,
-        "against": against,
         "baselines": [],
         "ways": [],
     }
@@ -73,6 +91,31 @@ def run(options: argparse.Namespace) -> int:
                 note("ways", way)
     print(section(figures), end="")
     return 0
+
+
+def join(paths: Sequence[Path]) -> dict[str, Any]:
+    """The rows of several records of one checkpoint; of a row that comes again, the first.
+
+    Raises:
+        ConfigError: a file is no record of this bench, or of another checkpoint or with other settings.
+    """
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record.bench != "policy":
+            raise ConfigError(f"{path} is a record of bench {record.bench}: only those of policy are joined")
+        for name in _COMMON:
+            ours, other = records[0].figures[name], record.figures[name]
+            if other != ours:
+                raise ConfigError(
+                    f"{path} has {name} {other}, {paths[0]} has {ours}: measure both with the same"
+                )
+    joined: dict[str, Any] = {name: records[0].figures[name] for name in _COMMON}
+    for part in PARTS:
+        found: dict[tuple[int, str, str], Any] = {}
+        for row in (row for record in records for row in record.figures[part]):
+            found.setdefault((_ORDER.index(row["kind"]), row.get("against", ""), row["name"]), row)
+        joined[part] = [found[key] for key in sorted(found, key=lambda k: k[:2])]
+    return {**joined, "commands": [record.command for record in records]}
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
@@ -102,9 +145,13 @@ def section(figures: dict[str, Any]) -> str:
         text += judge.table(verdicts) + "\n"
     if rows:
         text += (
-            "The same policy run in different ways. *Points gained*: success against "
-            f"{figures['against']}, paired. *Same actions*: share of the episodes with exactly its actions. "
-            "*Tokens*: decoder rows per decision. *ms*: processor time of the engine per decision, its "
-            "frames included, median.\n\n"
-        ) + ways.table(rows)
+            "The same policy run in different ways. *Points gained*: success against the reference, paired. "
+            "*Same actions*: share of the episodes with exactly its actions. *Tokens*: decoder rows per "
+            "decision. *ms*: processor time of the engine per decision, its frames included, median.\n"
+        )
+    for (kind, against), group in itertools.groupby(rows, lambda w: (w.kind, w.against)):
+        text += f"\nKind of flats: {kind}; reference: {against}.\n\n{ways.table(list(group))}"
+    if "commands" in figures:
+        text += "\nPut together from the records of\n\n"
+        text += "".join(f"    {command}\n" for command in figures["commands"])
     return text

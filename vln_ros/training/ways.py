@@ -220,6 +220,7 @@ class WayFigures:
     """A row of the table.
 
     Attributes:
+        against: name of the reference.
         gain: success minus the reference's, episode by episode.
         same: share of the episodes whose actions are the reference's, one by one.
         agreement: share of the decisions with the reference's queue, of those taken after the same past.
@@ -233,6 +234,7 @@ class WayFigures:
 
     kind: str
     name: str
+    against: str
     episodes: int
     success: Estimate
     spl: Estimate
@@ -279,12 +281,13 @@ def compare(
         engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
         records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind], size)
         reference = reference or records
-        yield _figures(kind, way.name, engine, records, reference, seed)
+        yield _figures(kind, way.name, against, engine, records, reference, seed)
 
 
 def _figures(
     kind: str,
     name: str,
+    against: str,
     engine: TimedEngine,
     records: list[EpisodeRecord],
     reference: list[EpisodeRecord],
@@ -301,6 +304,7 @@ def _figures(
     return WayFigures(
         kind,
         name,
+        against,
         len(records),
         bootstrap_mean(success, seed),
         bootstrap_mean(np.array([m.spl for m in measured]), seed),
