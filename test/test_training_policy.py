@@ -399,6 +399,20 @@ def test_forwards_side_by_side_learn_the_same(tmp_path: Path) -> None:
         assert torch.equal(b, c)
 
 
+def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = Trainer(tmp_path / precision, config(precision=precision), resume=False)
+        drawn = [trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
+        with ThreadPoolExecutor(1) as threads:
+            trainer._step(drawn, threads)
+        grads = [p.grad for p in trainer.network.parameters()]
+        assert all(g.dtype is torch.float32 for g in grads)
+        gradients[precision] = torch.cat([g.flatten() for g in grads])
+    assert not torch.equal(*gradients.values())
+    assert torch.cosine_similarity(*gradients.values(), 0) > 0.999
+
+
 @pytest.mark.slow
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -485,6 +499,14 @@ def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
     assert drawn[1][0] == 25_000 and drawn[25][0] < 250_000
     # What validations ask about lies at the other end of the split.
     assert all(number + 200_000 < 500_000 for numbers in drawn.values() for number in numbers)
+
+
+def test_kinds_are_drawn_as_often_as_they_weigh(tmp_path: Path) -> None:
+    changes = {"small_from": 0.0, "flat_from": 0.0, "small_weight": 3.0, "flat_weight": 0.0}
+    trainer = Trainer(tmp_path / "run", config(**changes), resume=False)
+    drawn = [trainer._next_task().kind for _ in range(400)]
+    assert "flat" not in drawn
+    assert 0.65 < drawn.count("small") / len(drawn) < 0.85
 
 
 def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> None:

@@ -1155,6 +1155,11 @@ class TrainConfig:
     threads: int = option(
         1, "Forwards computed side by side; with more than one, each on one core", minimum=1, maximum=256
     )
+    precision: str = option(
+        "float32",
+        "What matrices are multiplied in; weights and their updates stay float32",
+        choices=("float32", "bfloat16"),
+    )
     learning_rate: float = option(1.2e-3, "Highest learning rate", minimum=1e-6, maximum=1.0)
     warmup_steps: int = option(150, "Steps until the highest learning rate", minimum=1)
     weight_decay: float = option(0.02, "AdamW's, of matrices only", minimum=0.0, maximum=1.0)
@@ -1190,6 +1195,12 @@ class TrainConfig:
     flat_from: float = option(
         0.75, "Share of the steps after which whole flats join in; 1 for never", minimum=0.0, maximum=1.0
     )
+    small_weight: float = option(
+        1.0, "How often small flats are drawn where rooms are drawn once", minimum=0.0, maximum=100.0
+    )  # fmt: skip
+    flat_weight: float = option(
+        1.0, "How often whole flats are drawn where rooms are drawn once", minimum=0.0, maximum=100.0
+    )  # fmt: skip
     dagger_from: float = option(
         0.3, "Share of the steps after which the policy's own runs join in", minimum=0.0, maximum=1.0
     )

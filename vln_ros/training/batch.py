@@ -26,6 +26,7 @@ DECISION_LABELS = ("bearing", "distance", "doors")
 """In the order in which :class:`Conversation` and :class:`Batch` hold them."""
 IGNORED = -100
 """Label of a token that nothing is learnt from."""
+_LENGTH_STEP = 64  # few lengths: code for products in bfloat16 is generated for each one
 
 
 class ActionWords:
@@ -212,7 +213,7 @@ class Batch:
 
 
 def collate(conversations: Sequence[Conversation]) -> Batch:
-    longest = max(c.ids.shape[0] for c in conversations)
+    longest = -(-max(c.ids.shape[0] for c in conversations) // _LENGTH_STEP) * _LENGTH_STEP
 
     def pad(values: Tensor, filler: int) -> Tensor:
         return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=filler)

@@ -58,7 +58,7 @@ def forward(network: Any, batch: Batch, grid: tuple[int, int]) -> States:
     output = decoder(
         inputs_embeds=flat.reshape(embeddings.shape), position_ids=batch.positions, use_cache=False
     )
-    return States(features, output.last_hidden_state)
+    return States(features.float(), output.last_hidden_state.float())
 
 
 class Heads(nn.Module):

@@ -283,7 +283,9 @@ class Trainer:
         done, config = self.progress, self.config
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
-        kind = kinds[int(done.rng.integers(len(kinds)))]
+        often = {"room": 1.0, "small": config.small_weight, "flat": config.flat_weight}
+        weights = np.array([often[k] for k in kinds])
+        kind = kinds[int(done.rng.choice(len(kinds), p=weights / weights.sum()))]
         number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
@@ -300,7 +302,8 @@ class Trainer:
 
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
             batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
-            states = forward(self.network, batch, self.scribe.grid)
+            with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
+                states = forward(self.network, batch, self.scribe.grid)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)

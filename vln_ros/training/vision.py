@@ -29,7 +29,7 @@ def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor
     frames, count = patches.shape[:2]
     pixels = patches.reshape(frames, count, *kernel.shape[1:])[:, :, :, 0]
     # Both halves hold the same picture, so the sum of the kernels over time does with one.
-    x = pixels.flatten(2) @ kernel.sum(2).flatten(1).T
+    x = (pixels.flatten(2) @ kernel.sum(2).flatten(1).T).float()
 
     def windowed(values: Tensor) -> Tensor:
         """``[..., patches, n]`` from the processor's order to the windows'."""
@@ -47,10 +47,12 @@ def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor
         query, key, value = qkv.unbind(2)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         query, key, value = (t.transpose(1, 2) for t in (query, key, value))
-        seen = [
-            scaled_dot_product_attention(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b])
-            for a, b in (whole if number in visual.fullatt_block_indexes else parts)
-        ]
+        # Never in bfloat16: for windows this small its gradient takes four times as long on a CPU.
+        with torch.autocast(x.device.type, enabled=False):
+            seen = [
+                scaled_dot_product_attention(*(t[:, :, a:b].float() for t in (query, key, value)))
+                for a, b in (whole if number in visual.fullatt_block_indexes else parts)
+            ]
         x = x + attention.proj(torch.cat(seen, 2).transpose(1, 2).reshape(frames, count, -1))
         x = x + block.mlp(block.norm2(x))
     merged = visual.merger(x.reshape(frames * count, -1)).reshape(frames, count // merge**2, -1)
