@@ -46,11 +46,11 @@ def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor
         qkv = attention.qkv(block.norm1(x)).reshape(frames, count, 3, attention.num_heads, -1)
         query, key, value = qkv.unbind(2)
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
-        query, key, value = (t.transpose(1, 2) for t in (query, key, value))
+        query, key, value = (t.transpose(1, 2).float() for t in (query, key, value))
         # Never in bfloat16: for windows this small its gradient takes four times as long on a CPU.
         with torch.autocast(x.device.type, enabled=False):
             seen = [
-                scaled_dot_product_attention(*(t[:, :, a:b].float() for t in (query, key, value)))
+                scaled_dot_product_attention(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b])
                 for a, b in (whole if number in visual.fullatt_block_indexes else parts)
             ]
         x = x + attention.proj(torch.cat(seen, 2).transpose(1, 2).reshape(frames, count, -1))
