@@ -417,9 +417,9 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Trainer(tmp_path / "whole", config(), resume=False)
+    whole = Trainer(tmp_path / "whole", config(dagger_share=1.0), resume=False)
     whole.run()
-    broken = Trainer(tmp_path / "broken", config(), resume=False)
+    broken = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=False)
     step = broken._step
     calls = 0
 
@@ -433,7 +433,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     monkeypatch.setattr(broken, "_step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    resumed = Trainer(tmp_path / "broken", config(), resume=True)
+    resumed = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=True)
     assert resumed.progress.step == 2
     resumed.run()
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
