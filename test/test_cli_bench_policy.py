@@ -11,7 +11,6 @@ import pytest
 from vln_ros.cli import bench_policy
 from vln_ros.cli.bench_record import Record, read_record, this_machine, write_record
 from vln_ros.config import ConfigError
-from vln_ros.sim.flat import KINDS
 
 ESTIMATE = {"mean": 0.5, "low": 0.4, "high": 0.6, "count": 4}
 MEASURES = (
@@ -97,7 +96,3 @@ def test_records_of_something_else_are_not_joined(tmp_path: Path) -> None:
         bench_policy.join([one, written(tmp_path / "reuse.json", "vln_ros bench reuse", "reuse")])
     with pytest.raises(ConfigError, match="cannot read"):
         bench_policy.join([one, tmp_path / "none.json"])
-
-
-def test_every_kind_of_flat_has_its_place() -> None:
-    assert set(bench_policy._ORDER) == set(KINDS)

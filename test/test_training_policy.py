@@ -124,7 +124,7 @@ def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tup
 
 
 def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> Decision:
-    return Decision((), executed, expert, 0, 0, 0)
+    return Decision((), executed, expert, np.zeros((len(executed), 4)), 0, 0, 0)
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:

@@ -1172,6 +1172,13 @@ class TrainConfig:
     way_weight: float = option(
         0.5, "Weight of naming direction and length of the way", minimum=0.0, maximum=100.0
     )  # fmt: skip
+    cost_temperature: float = option(
+        0.5,
+        "Actions that cost so much more than the best one are taught with 1/e of its share",
+        unit="actions",
+        minimum=0.01,
+        maximum=100.0,
+    )
     render_width: int = option(160, "Image width before the profile's resizing", unit="px", minimum=28)
     render_height: int = option(120, "Image height before the profile's resizing", unit="px", minimum=28)
     max_turns: int = option(10, "Runs are cut after this many decisions", minimum=1, maximum=1000)

@@ -19,7 +19,7 @@ from vln_ros.sim.flat import KINDS
 TITLE = "The small policy"
 HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
 PARTS = ("baselines", "ways")
-_ORDER = ("room", "small", "flat")
+_ORDER = tuple(reversed(KINDS))  # the smallest first
 _COMMON = ("checkpoint", "fingerprint", "profile", "device", "size", "episodes")
 
 

@@ -29,8 +29,8 @@ _TURN_COST_M = 0.004
 # A step, or two together, must shorten the way by this to be worth making; so the expert always ends.
 _LEAST_GAIN_M = 0.002
 
-# A metre too near to a wall counts as so many of the way: more than the way can be shortened by it.
-_NEARNESS_COST = 3.0
+NEARNESS_COST = 3.0
+"""A metre too near to a wall counts as so many of the way: more than the way can be shortened by it."""
 # So many clearances from the goal, the place nearest to it that keeps clear of walls is reached.
 _LAST_BIT = 3.0
 
@@ -41,7 +41,7 @@ def _cost(field: GoalField, points: Float64Array) -> Float64Array:
     inside = points.copy()
     for k in np.flatnonzero(~field.walkable.contains(points)):
         inside[k] = field.walkable.nearest(points[k])
-    return np.asarray(field.distances(inside) + _NEARNESS_COST * np.linalg.norm(points - inside, axis=1))
+    return np.asarray(field.distances(inside) + NEARNESS_COST * np.linalg.norm(points - inside, axis=1))
 
 
 class Expert:
@@ -113,6 +113,10 @@ class Expert:
             return way
         return self._shortest.path(position)
 
+    def distance_m(self, position: Float64Array) -> float:
+        """Length of the shortest way from the free place nearest to ``position``, metres; inf for none."""
+        return float(self._shortest.distances(self.walkable.nearest(position)[None])[0])
+
     def _roomy_way(self, position: Float64Array) -> list[tuple[GoalField, float, Float64Array]]:
         """The way that keeps clear of walls and what it costs, if it is asked for and there is one.
 
@@ -127,7 +131,7 @@ class Expert:
             length_m, way = self._roomy.route(begin)
         except ValueError:
             return []
-        return [(self._roomy, length_m + _NEARNESS_COST * float(np.linalg.norm(position - begin)), way)]
+        return [(self._roomy, length_m + NEARNESS_COST * float(np.linalg.norm(position - begin)), way)]
 
     def _ends(self, position: Float64Array, yaw_rad: float, headings: range) -> Float64Array:
         """``[len(headings), 2]``: where a forward step ends after so many left turns each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -29,6 +29,15 @@ IGNORED = -100
 _LENGTH_STEP = 64  # few lengths: code for products in bfloat16 is generated for each one
 
 
+@dataclass(frozen=True)
+class Options:
+    """The choice of one action: its place among the tokens of an answer, and the token of each one of
+    :class:`vln_ros.datatypes.ActionKind`."""
+
+    position: int
+    ids: tuple[int, ...]
+
+
 class ActionWords:
     """The single actions of a profile's vocabulary as the policy says them.
 
@@ -49,6 +58,15 @@ class ActionWords:
 
     def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
         return self._script.tokenize(self._separator.join(self._texts[k] for k in kinds)) if kinds else ()
+
+    def options(self, decision: Decision) -> list[Options]:
+        """Where the executed queue goes on with one action or another, and by which tokens."""
+        found = []
+        for k in range(len(decision.executed)):
+            ways = [self.tokens((*decision.executed[:k], kind)) for kind in ActionKind]
+            position = next(n for n, ids in enumerate(zip(*ways, strict=False)) if len(set(ids)) > 1)
+            found.append(Options(position, tuple(way[position] for way in ways)))
+        return found
 
     def labels(self, decision: Decision) -> list[int]:
         """What should be said at each token of the executed queue and behind it.
@@ -82,6 +100,9 @@ class Conversation:
         labels: ``[n]``: what should follow each token, or :data:`IGNORED`.
         visual: ``[f * v]`` places of the visual tokens.
         asked: ``[d]`` places of the tokens behind which the policy answers.
+        options: ``[a]`` places of the tokens behind which one action or another is said; ``a`` actions.
+        option_ids: ``[a, 4]`` what is said for each kind of action.
+        costs: ``[a, 4]`` what each would cost, in actions.
         patches: ``[f * p, values]`` of all frames.
         category, color, referent, depth, aim, room, onward: ``[f * v]``.
         bearing, distance, doors: ``[d]``.
@@ -92,6 +113,9 @@ class Conversation:
     labels: Tensor
     visual: Tensor
     asked: Tensor
+    options: Tensor
+    option_ids: Tensor
+    costs: Tensor
     patches: Tensor
     category: Tensor
     color: Tensor
@@ -138,6 +162,7 @@ class Scribe:
         blank = Image(torch.empty(rows * columns, 0), rows, columns)
         labels: list[int] = []
         asked: list[int] = []
+        options: list[Options] = []
 
         def say(pieces: Sequence[Piece]) -> None:
             for piece in pieces:
@@ -151,6 +176,7 @@ class Scribe:
                 say(self._script.shown(blank))
             say(turn.tail)
             asked.append(timeline.tokens - 1)
+            options += [replace(o, position=asked[-1] + o.position) for o in self.words.options(decision)]
             wanted = self.words.labels(decision)
             labels += [IGNORED] * (timeline.tokens - 1 - len(labels)) + wanted
             said = self.words.tokens(decision.executed)
@@ -174,6 +200,9 @@ class Scribe:
             torch.tensor(labels),
             torch.cat(visual),
             torch.tensor(asked),
+            torch.tensor([o.position for o in options]),
+            torch.tensor([o.ids for o in options]),
+            torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
             torch.cat(patches),
             *(
                 torch.from_numpy(np.concatenate([getattr(v.labels, name) for v in views]))
@@ -187,8 +216,8 @@ class Scribe:
 class Batch:
     """Conversations padded at the end: what comes later is seen by nothing before it.
 
-    ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual`` and ``asked`` are
-    places in ``[b * n]``; the others are those of the conversations, one behind the other.
+    ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual``, ``asked`` and
+    ``options`` are places in ``[b * n]``; the others are those of the conversations, one behind the other.
     """
 
     ids: Tensor
@@ -196,6 +225,9 @@ class Batch:
     labels: Tensor
     visual: Tensor
     asked: Tensor
+    options: Tensor
+    option_ids: Tensor
+    costs: Tensor
     patches: Tensor
     category: Tensor
     color: Tensor
@@ -230,5 +262,6 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
         torch.stack([pad(c.labels, IGNORED) for c in conversations]),
         flat("visual"),
         flat("asked"),
-        *(joined(name) for name in ("patches", *TOKEN_LABELS, *DECISION_LABELS)),
+        flat("options"),
+        *(joined(name) for name in ("option_ids", "costs", "patches", *TOKEN_LABELS, *DECISION_LABELS)),
     )

@@ -21,6 +21,7 @@ from vln_ros.sim.episodes import Episode
 from vln_ros.sim.expert import Expert
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, begin_episode
+from vln_ros.training.advice import Advice, Adviser, after
 from vln_ros.training.labels import TokenLabeller, TokenLabels, doors_ahead, named_items
 
 BEARING_CLASSES = 24
@@ -103,7 +104,9 @@ class Decision:
     Attributes:
         views: the frames shown, the newest last.
         executed: what was done.
-        expert: what the expert would have done at each of these moments; ``[len(executed)]``.
+        expert: what would have been best at each of these moments; ``[len(executed)]``.
+        costs: ``[len(executed), 4]``: how many actions each one would have cost then; see
+            :class:`vln_ros.training.advice.Advice`.
         bearing: class of the direction of the way, now.
         distance: class of its length, now.
         doors: class of the number of doors that it leads through, from now on.
@@ -112,6 +115,7 @@ class Decision:
     views: tuple[View, ...]
     executed: tuple[ActionKind, ...]
     expert: tuple[ActionKind, ...]
+    costs: Float64Array
     bearing: int
     distance: int
     doors: int
@@ -140,6 +144,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     episode = split_episode("train", task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
     expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m, rules.clearance_m)
+    adviser = Adviser(expert, SPLIT_STEP, rules.stop_within_m, episode.goal_radius_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
 
@@ -150,7 +155,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
 
     already = task.executed or ()
     pose = episode.start
-    path = [pose]
+    path, turning = [pose], 0
     decisions: list[Decision] = []
     while len(decisions) < rules.max_turns:
         shown = path if rules.keep_frames else path[-1:]
@@ -159,21 +164,23 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         views = tuple(look(p, ahead) for p, ahead in zip(shown, doors, strict=True))
         start, path = pose, []
         executed: list[ActionKind] = []
-        advised: list[ActionKind] = []
+        advised: list[Advice] = []
         own = already[len(decisions)] if len(decisions) < len(already) else None
         while len(executed) < rules.queue and (not executed or executed[-1] is not ActionKind.STOP):
-            advised.append(expert.next_action(pose).kind)
+            advised.append(adviser.advise(pose, turning))
             if own is not None and len(executed) < len(own):
                 kind = own[len(executed)]
             elif rng.random() < task.noise:
                 kind = _MOVES[int(rng.integers(len(_MOVES)))]
             else:
-                kind = advised[-1]
+                kind = advised[-1].kind
             executed.append(kind)
+            turning = after(kind, turning)
             pose, _ = move(scene.walkable, pose, SPLIT_STEP.action(kind))
             path.append(pose)
         left = min(len(doors[-1]), DOORS_CLASSES - 1)
-        decisions.append(Decision(views, tuple(executed), tuple(advised), *_where(ways[-1], start), left))
+        best, costs = tuple(a.kind for a in advised), np.array([a.costs for a in advised])
+        decisions.append(Decision(views, tuple(executed), best, costs, *_where(ways[-1], start), left))
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))

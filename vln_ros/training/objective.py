@@ -80,16 +80,22 @@ class Heads(nn.Module):
 
 @dataclass(frozen=True)
 class Weights:
-    """Of the parts of the loss; the actions' is 1."""
+    """Of the parts of the loss; the actions' is 1.
+
+    Attributes:
+        temperature: an action that costs so many more than the best one is wanted with 1/e of its share.
+    """
 
     vision: float
     referent: float
     way: float
+    temperature: float
 
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Scalars; ``correct`` is the share of action words that were right."""
+    """Scalars. ``action`` is the divergence of what is said from what is wanted, per decision; ``correct``
+    the share of action words that were the best."""
 
     total: Tensor
     action: Tensor
@@ -112,8 +118,16 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     said = labels != IGNORED
     scores = network.lm_head(hidden[said])
     wanted = labels[said]
+    said_of = scores.log_softmax(-1)
+    missed = -said_of.gather(1, wanted[:, None])[:, 0]
+    # Where there is a choice, every action is wanted by what it costs.
+    shares = (-batch.costs / weights.temperature).log_softmax(-1)
+    chosen = (said.cumsum(0) - 1)[batch.options]
+    missed = missed.index_put(
+        (chosen,), (shares.exp() * (shares - said_of[chosen].gather(1, batch.option_ids))).sum(-1)
+    )
     # Summed over a decision: commas cost nothing once they are learnt, and must not dilute the rest.
-    action = cross_entropy(scores, wanted, reduction="sum") / batch.asked.shape[0]
+    action = missed.sum() / batch.asked.shape[0]
 
     things = torch.ones(CATEGORY_CLASSES, device=hidden.device)
     things[:4] = _BACKGROUND_WEIGHT

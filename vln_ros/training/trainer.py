@@ -218,7 +218,9 @@ class Trainer:
         self.network: Any = self.model.network.requires_grad_(True)
         self.heads = Heads(self.network.lm_head.in_features).to(self.model.device)
         self._parameters = [*self.network.parameters(), *self.heads.parameters()]
-        self._weights = Weights(config.vision_weight, config.referent_weight, config.way_weight)
+        self._weights = Weights(
+            config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
+        )
         self.optimizer = self._optimizer()
         self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
         if resume:
