@@ -34,6 +34,14 @@ class Advice:
     costs: Float64Array
 
 
+@dataclass(frozen=True)
+class _Rest:
+    """What is left to do from a place: actions, but for the turns until the way lies ahead; its heading."""
+
+    actions: float
+    heading_rad: float
+
+
 class Adviser:
     """Asks the expert, and prices what it did not say.
 
@@ -50,7 +58,8 @@ class Adviser:
     def __init__(self, expert: Expert, step: StepSize, stop_within_m: float, goal_radius_m: float) -> None:
         self._expert, self._step = expert, step
         self._stop_within_m, self._goal_radius_m = stop_within_m, goal_radius_m
-        self._ways: dict[tuple[float, float], Float64Array] = {}
+        # A turn stays where it is: most places are asked about several times.
+        self._rests: dict[tuple[float, float], _Rest] = {}
 
     def advise(self, pose: Pose, turning: int) -> Advice:
         """Advice at ``pose``. ``turning``: side of the turns made last, 1 for left and -1 for right; 0
@@ -77,26 +86,15 @@ class Adviser:
 
     def effort(self, pose: Pose, turning: int) -> float:
         """How many actions the way from ``pose`` to the place to stop at takes, about."""
-        way = self._way(pose.position)
-        steps = np.diff(way, axis=0)
-        lengths = np.linalg.norm(steps, axis=1)
-        steps, lengths = steps[lengths > 0.0], lengths[lengths > 0.0]
-        off_m = float(np.linalg.norm(self._expert.walkable.nearest(pose.position) - way[0]))
-        left_m = float(lengths.sum()) - self._stop_within_m
-        if left_m <= 0.0:
+        rest = self._rest(pose.position)
+        if rest.actions == 0.0:
             return 0.0
-        actions = (left_m + NEARNESS_COST * off_m) / self._step.forward_m
-        headings = np.arctan2(steps[:, 1], steps[:, 0]).tolist()
-        bends = sum(abs(wrap_angle(b - a)) for a, b in pairwise(headings))
-        bearing_rad = wrap_angle(headings[0] - pose.yaw_rad)
-        return actions + bends / self._step.turn_rad + self._turns(bearing_rad, turning)
+        return rest.actions + self._turns(wrap_angle(rest.heading_rad - pose.yaw_rad), turning)
 
     def _behind(self, pose: Pose) -> bool:
         """The way begins where nobody has looked."""
-        way = self._way(pose.position)
-        ahead = way[1] - way[0]
-        bearing_rad = wrap_angle(math.atan2(ahead[1], ahead[0]) - pose.yaw_rad)
-        return bool(ahead.any()) and abs(bearing_rad) >= _IN_VIEW_RAD
+        bearing_rad = wrap_angle(self._rest(pose.position).heading_rad - pose.yaw_rad)
+        return abs(bearing_rad) >= _IN_VIEW_RAD
 
     def _turns(self, bearing_rad: float, turning: int) -> float:
         """Turns to the left or to the right until the way lies ahead: the cheaper ones."""
@@ -105,11 +103,26 @@ class Adviser:
         onward = (turning * bearing_rad) % (2.0 * math.pi)
         return min(onward / self._step.turn_rad, (2.0 * math.pi - onward) / self._step.turn_rad + _TURN_BACK)
 
-    def _way(self, position: Float64Array) -> Float64Array:
+    def _rest(self, position: Float64Array) -> _Rest:
         key = (float(position[0]), float(position[1]))
-        if key not in self._ways:
-            self._ways[key] = self._expert.way(position)
-        return self._ways[key]
+        if key not in self._rests:
+            self._rests[key] = self._look(position)
+        return self._rests[key]
+
+    def _look(self, position: Float64Array) -> _Rest:
+        way = self._expert.way(position)
+        steps = np.diff(way, axis=0)
+        lengths = np.linalg.norm(steps, axis=1)
+        steps, lengths = steps[lengths > 0.0], lengths[lengths > 0.0]
+        # At the goal itself there is no heading: nothing asks for one but whether it is out of view.
+        headings = np.arctan2(steps[:, 1], steps[:, 0]).tolist() or [math.nan]
+        left_m = float(lengths.sum()) - self._stop_within_m
+        if left_m <= 0.0:
+            return _Rest(0.0, headings[0])
+        off_m = float(np.linalg.norm(self._expert.walkable.nearest(position) - way[0]))
+        bends = sum(abs(wrap_angle(b - a)) for a, b in pairwise(headings))
+        metres = left_m + NEARNESS_COST * off_m
+        return _Rest(metres / self._step.forward_m + bends / self._step.turn_rad, headings[0])
 
 
 def after(kind: ActionKind, turning: int) -> int:

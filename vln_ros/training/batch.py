@@ -49,6 +49,7 @@ class ActionWords:
         self._script, self._separator, self._end = script, profile.separator, end_token
         self._most = profile.max_phrases
         self._texts: dict[ActionKind, str] = {}
+        self._tokens: dict[tuple[ActionKind, ...], tuple[int, ...]] = {(): ()}  # there are but some hundred
         for kind in ActionKind:
             action = SPLIT_STEP.action(kind)
             texts = [p.text for p in profile.vocabulary if p.actions == (action,)]
@@ -57,7 +58,10 @@ class ActionWords:
             self._texts[kind] = texts[0]
 
     def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
-        return self._script.tokenize(self._separator.join(self._texts[k] for k in kinds)) if kinds else ()
+        said = tuple(kinds)
+        if said not in self._tokens:
+            self._tokens[said] = self._script.tokenize(self._separator.join(self._texts[k] for k in said))
+        return self._tokens[said]
 
     def options(self, decision: Decision) -> list[Options]:
         """Where the executed queue goes on with one action or another, and by which tokens."""
