@@ -11,11 +11,8 @@ import ctypes
 import gc
 import hashlib
 import importlib.util
-import json
-import re
 import sys
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +20,14 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.config import ConfigError
+from vln_ros.engine.checkpoint_files import CheckpointError, find_folder, find_weights, read_config, read_json
 from vln_ros.engine.layer_spans import watch_network
 
-ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
 QUANTISATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
 
 _BICUBIC = 3  # PIL's number, as written in preprocessor_config.json
-_SHIPPED = "shipped:"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-class CheckpointError(ConfigError):
-    """The checkpoint cannot be loaded as asked; the message says why and what would help."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +108,9 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     _check_attention(attention, torch_device)
     quantisation_config = _quantisation_config(quantisation, DTYPES[dtype])
 
-    folder = _find_folder(checkpoint)
-    config = _read_config(folder)
-    weights = _find_weights(folder)
+    folder = find_folder(checkpoint)
+    config = read_config(folder)
+    weights = find_weights(folder)
     tokenizer = _read_tokenizer(folder)
     tokens = _special_tokens(folder, tokenizer, config)
     pixels = read_pixel_spec(folder)
@@ -172,8 +162,8 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
 
 def checkpoint_fingerprint(checkpoint: str) -> str:
     """:attr:`LoadedModel.fingerprint` without loading it. Raises CheckpointError."""
-    folder = _find_folder(checkpoint)
-    return _fingerprint(folder, _find_weights(folder))
+    folder = find_folder(checkpoint)
+    return _fingerprint(folder, find_weights(folder))
 
 
 def deal_device(device: str, number: int) -> str:
@@ -241,96 +231,11 @@ def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
-def _find_folder(checkpoint: str) -> Path:
-    if checkpoint.startswith(_SHIPPED):
-        path = Path(str(resources.files("vln_ros"))) / "checkpoints" / checkpoint.removeprefix(_SHIPPED)
-        if not path.is_dir():
-            raise CheckpointError(f"checkpoint {checkpoint!r}: the package ships {_SHIPPED}tiny only")
-        return path
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(
-            f"checkpoint {checkpoint!r} is a file; give the directory that holds config.json"
-        )
-    if not _HUB_NAME.fullmatch(checkpoint):
-        raise CheckpointError(
-            f"checkpoint {checkpoint!r}: no such directory; give an existing directory or a hub name "
-            "(owner/name). `vln_ros tiny OUT` makes a small one"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(
-            snapshot_download(checkpoint, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"])
-        )
-    except (HfHubHTTPError, OSError, ValueError) as e:  # not found or gated; no network; bad name
-        raise CheckpointError(
-            f"checkpoint {checkpoint!r}: no such directory here, and the hub did not deliver it "
-            f"({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, or copy it here"
-        ) from e
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as e:
-        raise CheckpointError(
-            f"{path.parent} has no {path.name}: it is not a whole checkpoint; copy or download it again"
-        ) from e
-    except (OSError, ValueError) as e:
-        raise CheckpointError(f"{path} cannot be read ({e}); copy or download the checkpoint again") from e
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object, got {type(value).__name__}")
-    return value
-
-
-def _read_config(folder: Path) -> Qwen2_5_VLConfig:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise CheckpointError(f"{folder} is a LoRA adapter; merge it into its base model and load the result")
-    raw = _read_json(folder / "config.json")
-    family, architectures = raw.get("model_type"), raw.get("architectures") or []
-    if family != "qwen2_5_vl" and ARCHITECTURE not in architectures:
-        raise CheckpointError(
-            f"{folder} is of model family {family!r} (architecture {', '.join(architectures) or 'unnamed'}); "
-            "this engine runs Qwen2.5-VL (model_type qwen2_5_vl) only"
-        )
-    try:
-        return Qwen2_5_VLConfig.from_dict(raw)
-    except Exception as e:  # transformers raises many types for a malformed config
-        raise CheckpointError(f"{folder / 'config.json'} is not a valid Qwen2.5-VL config: {e}") from e
-
-
-def _find_weights(folder: Path) -> list[Path]:
-    """The safetensors files; every shard named by the index must be there."""
-    index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if single.exists():
-        return [single]
-    if not index.exists():
-        found = sorted(p.name for p in folder.glob("*.bin"))
-        hint = f"; {found[0]} must be converted to safetensors first" if found else ""
-        raise CheckpointError(
-            f"{folder} has neither model.safetensors nor model.safetensors.index.json{hint}"
-        )
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index} has no weight_map; copy or download the checkpoint again")
-    shards = sorted({folder / str(name) for name in weight_map.values()})
-    if missing := [p.name for p in shards if not p.exists()]:
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} of {len(shards)} weight files: {', '.join(missing)}; "
-            "copy or download them"
-        )
-    return shards
-
-
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     # AutoTokenizer would also accept vocab.json + merges.txt alone, and rebuild what tokenizer.json
     # states; reading the one file keeps exactly the tokenizer the checkpoint was trained with.
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        _read_json(folder / name)
+        read_json(folder / name)
     try:
         tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
             folder, local_files_only=True
@@ -380,10 +285,10 @@ def read_pixel_spec(folder: Path) -> PixelSpec:
     """The image settings of a checkpoint directory. Raises CheckpointError."""
     path = folder / "preprocessor_config.json"
     if path.exists() or not (folder / "processor_config.json").exists():
-        raw = _read_json(path)
+        raw = read_json(path)
     else:  # newer releases nest the same settings in one file
         path = folder / "processor_config.json"
-        raw = _read_json(path).get("image_processor") or {}
+        raw = read_json(path).get("image_processor") or {}
     for key in ("do_resize", "do_rescale", "do_normalize"):
         if raw.get(key, True) is not True:
             raise CheckpointError(f"{path}: {key} = {raw[key]} is not supported; Qwen2.5-VL has true")
