@@ -462,7 +462,9 @@ class ReuseConfig:
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
-    checkpoint: str = option("", "Folder or hub name of a Qwen2.5-VL checkpoint")
+    checkpoint: str = option(
+        "", "Folder or hub name of a Qwen2.5-VL checkpoint, or of a LoRA adapter that names one"
+    )
     profile: str = option("tiny", "Name of a shipped profile, or path of a profile YAML file")
     device: str = option("auto", "Torch device: auto, cpu, cuda, cuda:1 ...")
     dtype: str = option(
@@ -475,7 +477,7 @@ class QwenConfig:
     )  # fmt: skip
     quantisation: str = option(
         "none",
-        "Load the weights quantised",
+        "Quantise the weights when they are loaded; none for a folder whose weights are quantised already",
         choices=("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"),
     )
     temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)

@@ -8,14 +8,23 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import Qwen2_5_VLConfig
 
 from vln_ros.config import ConfigError
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 
+_BITSANDBYTES = "bitsandbytes"
+_CONFIG = "config.json"
 _SHIPPED = "shipped:"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_OTHER_WEIGHTS = ("adapter_*.safetensors", "adapter_*.bin", "non_lora_trainables.*", "value_head.*")
+"""Trained weights that from_pretrained passes over in silence: adapters, LLaVA's unmerged rest, a value "
+"head."""
 
 
 class CheckpointError(ConfigError):
@@ -54,6 +63,37 @@ def find_folder(checkpoint: str) -> Path:
         ) from e
 
 
+def find_base(folder: Path) -> tuple[Path, Path | None]:
+    """The folder of the whole model, and that of the adapter to be merged into it, or None.
+
+    A folder with an adapter alone names its model in ``base_model_name_or_path``.
+
+    Raises:
+        CheckpointError: the adapter names no model, one that is not there, or another adapter.
+    """
+    if (folder / _CONFIG).exists() or not (folder / ADAPTER_CONFIG).exists():
+        return folder, None
+    path = folder / ADAPTER_CONFIG
+    named = read_json(path).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise CheckpointError(
+            f"{path}: base_model_name_or_path is {named!r}: write the folder or hub name of the model that "
+            "this LoRA adapter was trained on"
+        )
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise CheckpointError(f"{folder} has no {ADAPTER_WEIGHTS}; copy or download the adapter again")
+    try:
+        base = find_folder(named)
+    except CheckpointError as e:
+        raise CheckpointError(f"{path}: base_model_name_or_path: {e}") from e
+    if not (base / _CONFIG).exists() and (base / ADAPTER_CONFIG).exists():
+        raise CheckpointError(
+            f"{path}: base_model_name_or_path = {named!r} is an adapter itself; merge that one into its "
+            f"model first"
+        )
+    return base, folder
+
+
 def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
@@ -69,24 +109,86 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> Qwen2_5_VLConfig:
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise CheckpointError(f"{folder} is a LoRA adapter; merge it into its base model and load the result")
-    raw = read_json(folder / "config.json")
+    """The network's configuration.
+
+    Raises:
+        CheckpointError: another family, class or code, a malformed file, an unknown quantisation.
+    """
+    path = folder / _CONFIG
+    raw = read_json(path)
     family, architectures = raw.get("model_type"), raw.get("architectures") or []
     if family != "qwen2_5_vl" and ARCHITECTURE not in architectures:
         raise CheckpointError(
             f"{folder} is of model family {family!r} (architecture {', '.join(architectures) or 'unnamed'}); "
             "this engine runs Qwen2.5-VL (model_type qwen2_5_vl) only"
         )
+    if architectures and ARCHITECTURE not in architectures:
+        raise CheckpointError(
+            f"{path}: architectures names {', '.join(architectures)}, whose computation may differ; this "
+            f"engine "
+            f"runs {ARCHITECTURE}. Write that name there if the checkpoint is an unchanged Qwen2.5-VL"
+        )
+    if raw.get("auto_map"):
+        raise CheckpointError(
+            f"{path}: auto_map brings code of its own, which this engine does not run; save the checkpoint "
+            f"as "
+            f"{ARCHITECTURE} if its computation is the released one"
+        )
+    quantisation_method(path, raw)
     try:
         return Qwen2_5_VLConfig.from_dict(raw)
     except Exception as e:  # transformers raises many types for a malformed config
-        raise CheckpointError(f"{folder / 'config.json'} is not a valid Qwen2.5-VL config: {e}") from e
+        raise CheckpointError(f"{path} is not a valid Qwen2.5-VL config: {e}") from e
+
+
+def quantisation_method(path: Path, raw: dict[str, Any]) -> str | None:
+    """How the weights were quantised when they were saved, as config.json states it; None: they were not.
+
+    Raises:
+        CheckpointError: stated in a form, or by a name, that the installed transformers does not know.
+    """
+    stated = raw.get("quantization_config") or raw.get("compression_config")
+    if not stated:
+        return None
+    method = stated.get("quant_method") if isinstance(stated, dict) else None
+    if (
+        method is None
+        and isinstance(stated, dict)
+        and (stated.get("load_in_4bit") or stated.get("load_in_8bit"))
+    ):
+        method = _BITSANDBYTES  # as transformers reads files from before the key existed
+    # Imported here: it loads every quantisation library that is installed.
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KNOWN
+
+    if method != _BITSANDBYTES and method not in KNOWN:
+        raise CheckpointError(
+            f"{path}: quantization_config states quant_method {method!r}, which transformers "
+            f"{transformers.__version__} does not know; known: {', '.join(sorted({*KNOWN, _BITSANDBYTES}))}"
+        )
+    return str(method)
 
 
 def find_weights(folder: Path) -> list[Path]:
-    """The safetensors files; every shard named by the index must be there."""
+    """The safetensors files of a whole model.
+
+    Raises:
+        CheckpointError: a shard that the index names is missing; trained weights lie beside the model.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    others = sorted({p.name for pattern in _OTHER_WEIGHTS for p in folder.glob(pattern)})
+    if others:
+        raise CheckpointError(
+            f"{folder} holds a whole model and {', '.join(others)} beside it, and nothing tells whether "
+            f"the one is "
+            "merged into the other. Remove those files if it is; an adapter that is not belongs into a "
+            "folder of its "
+            f"own, whose {ADAPTER_CONFIG} names the model in base_model_name_or_path"
+        )
+    if single.exists() and index.exists():
+        raise CheckpointError(
+            f"{folder} holds both {single.name} and {index.name}: two sets of weights; remove the one that "
+            f"is not meant"
+        )
     if single.exists():
         return [single]
     if not index.exists():

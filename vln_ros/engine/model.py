@@ -20,7 +20,18 @@ import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.checkpoint_files import CheckpointError, find_folder, find_weights, read_config, read_json
+from vln_ros.engine.adapter import merge_adapter
+from vln_ros.engine.checkpoint_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CheckpointError,
+    find_base,
+    find_folder,
+    find_weights,
+    quantisation_method,
+    read_config,
+    read_json,
+)
 from vln_ros.engine.layer_spans import watch_network
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -108,44 +119,32 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     _check_attention(attention, torch_device)
     quantisation_config = _quantisation_config(quantisation, DTYPES[dtype])
 
-    folder = find_folder(checkpoint)
+    folder, adapter = find_base(find_folder(checkpoint))
     config = read_config(folder)
-    weights = find_weights(folder)
+    weights = _weight_files(folder, adapter)
     tokenizer = _read_tokenizer(folder)
     tokens = _special_tokens(folder, tokenizer, config)
     pixels = read_pixel_spec(folder)
     _check_pixels(folder, pixels, config)
-
+    method = quantisation_method(folder / "config.json", config.to_dict())
+    if method and (quantisation_config or adapter):
+        raise CheckpointError(
+            f"{folder} is already quantised ({method}); "
+            + (
+                "set quantisation to none"
+                if quantisation_config
+                else f"merge {adapter} into the model it was made of"
+            )
+        )
     arguments: dict[str, Any] = {}
-    if quantisation_config is not None:  # quantised weights are made on the device, not moved there
-        arguments = {"quantization_config": quantisation_config, "device_map": {"": torch_device}}
-    try:
-        # Annotated: with output_loading_info it returns a pair, which its signature does not say.
-        pair: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=DTYPES[dtype],
-            attn_implementation=attention,
-            local_files_only=True,
-            output_loading_info=True,
-            **arguments,
-        )
-    except (OSError, SafetensorError) as e:
-        raise CheckpointError(
-            f"{folder}: the weights cannot be read ({e}); copy or download the checkpoint again"
-        ) from e
-    except RuntimeError as e:
-        if "size mismatch" not in str(e) and "mismatched" not in str(e):
-            raise
-        raise CheckpointError(
-            f"{folder}: the weights do not fit config.json; do both come from the same checkpoint? ({e})"
-        ) from e
-    network: Qwen2_5_VLForConditionalGeneration = pair[0]
-    if missing := sorted(pair[1]["missing_keys"]):
-        raise CheckpointError(
-            f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; "
-            "is this a LoRA adapter or a partial copy? Merge or copy the whole checkpoint"
-        )
-    if quantisation_config is None:
+    if method or quantisation_config:  # quantised weights are made on the device, not moved there
+        arguments = {"device_map": {"": torch_device}}
+    if quantisation_config:
+        arguments["quantization_config"] = quantisation_config
+    network = _read_network(folder, method, dtype=DTYPES[dtype], attn_implementation=attention, **arguments)
+    if adapter is not None:
+        network = merge_adapter(network, adapter)
+    if not arguments:
         network.to(torch_device)  # type: ignore[arg-type]
     network.eval().requires_grad_(False)
     watch_network(network)
@@ -160,10 +159,79 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     )
 
 
+def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5_VLForConditionalGeneration:
+    """The released network with the folder's weights, all of them and nothing else.
+
+    Args:
+        method: by which the folder says its weights are quantised.
+    """
+    try:
+        # Annotated: with output_loading_info it returns a pair, which its signature does not say.
+        pair: Any = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **arguments
+        )
+    except Exception as e:
+        reason = " ".join(str(e).split())[:300] or type(e).__name__
+        if method is not None:  # each quantisation library fails in its own types
+            raise CheckpointError(
+                f"{folder} is quantised ({method}) and cannot be loaded here: {reason}. Install what it "
+                f"names, or "
+                "give the checkpoint in bfloat16 and choose a quantisation that this machine has"
+            ) from e
+        if isinstance(e, (OSError, SafetensorError)):
+            raise CheckpointError(
+                f"{folder}: the weights cannot be read ({e}); copy or download the checkpoint again"
+            ) from e
+        if isinstance(e, RuntimeError) and ("size mismatch" in str(e) or "mismatched" in str(e)):
+            raise CheckpointError(
+                f"{folder}: the weights do not fit config.json; do both come from the same checkpoint? ({e})"
+            ) from e
+        raise
+    network: Qwen2_5_VLForConditionalGeneration = pair[0]
+    missing, more = sorted(pair[1]["missing_keys"]), sorted(pair[1]["unexpected_keys"])
+    if adapted := [name for name in more if "lora_" in name or ".base_layer." in name]:
+        raise CheckpointError(
+            f"{folder}: the weights hold an adapter that is not merged, e.g. {adapted[0]}; save the model "
+            f"after "
+            "peft's merge_and_unload"
+        )
+    if missing:
+        raise CheckpointError(
+            f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; "
+            "is this a LoRA adapter or a partial copy? Merge or copy the whole checkpoint"
+        )
+    if more:
+        raise CheckpointError(
+            f"{folder}: {len(more)} weights are of something that Qwen2.5-VL as config.json describes it "
+            f"does not "
+            f"have, e.g. {more[0]}; without them it would be another model than was trained. Is it a model "
+            f"with more "
+            "towers, heads or layers? Save it without them if they are not needed to act"
+        )
+    embedding = network.model.language_model.embed_tokens
+    if (
+        network.config.tie_word_embeddings
+        and network.lm_head.weight.data_ptr() != embedding.weight.data_ptr()
+    ):
+        raise CheckpointError(
+            f"{folder}: config.json ties the head to the embedding (tie_word_embeddings), but the weights "
+            f"hold a "
+            "lm_head of their own with other values; set it to false if the head was trained, or remove "
+            "lm_head.weight"
+        )
+    return network
+
+
 def checkpoint_fingerprint(checkpoint: str) -> str:
     """:attr:`LoadedModel.fingerprint` without loading it. Raises CheckpointError."""
-    folder = find_folder(checkpoint)
-    return _fingerprint(folder, find_weights(folder))
+    folder, adapter = find_base(find_folder(checkpoint))
+    return _fingerprint(folder, _weight_files(folder, adapter))
+
+
+def _weight_files(folder: Path, adapter: Path | None) -> list[Path]:
+    """Of the model, and of the adapter that is merged into it."""
+    added = [] if adapter is None else [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS]
+    return [*find_weights(folder), *added]
 
 
 def deal_device(device: str, number: int) -> str:
@@ -220,7 +288,7 @@ def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
                 f"quantisation = {name!r}: {package} is not installed; pip install {package}, or use none"
             )
     if name == "torchao-int8":
-        from torchao.quantization import Int8WeightOnlyConfig  # type: ignore[import-not-found]
+        from torchao.quantization import Int8WeightOnlyConfig
         from transformers import TorchAoConfig
 
         return TorchAoConfig(Int8WeightOnlyConfig())
