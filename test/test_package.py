@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import vln_ros
 
@@ -125,3 +126,16 @@ def test_pip_installs_the_data_files(source: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     check_installed(target, tmp_path)
     assert (target / "share/vln_ros/package.xml").is_file()
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_requirements_can_be_installed_on_a_robots_computer(machine: str, python: str) -> None:
+    """What has no wheel for aarch64 is marked, and everything else is asked for once and with one version."""
+    environment = {"platform_machine": machine, "python_version": python, "sys_platform": "linux"}
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    asked = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    here = [r.name for r in asked if r.marker is None or r.marker.evaluate(environment)]
+    assert len(here) == len(set(here))
+    assert ("embreex" in here) == (machine == "x86_64")
+    assert set(here) | {"embreex"} == {r.name for r in asked}

@@ -1,16 +1,20 @@
 """Pictures and depth against a ray caster of a few lines."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
 from vln_ros.axes import base_from_optical
+from vln_ros.cli import doctor
+from vln_ros.config import ConfigError, WorldConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.sim.embedded import EmbeddedWorld, Scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.mesh import Part, SceneMesh, build_mesh
 from vln_ros.sim.render import Renderer, mip_levels
+from vln_ros.sim.worlds import open_world
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +126,14 @@ def test_rooms_and_items_have_surfaces():
         bounds = [*corners[:, :2].min(0), *corners[:, :2].max(0)]
         np.testing.assert_allclose(bounds, item.footprint, atol=1e-6)
         assert corners[:, 2].min() >= -1e-9
+
+
+def test_without_the_ray_caster_the_world_says_what_it_needs(monkeypatch):
+    config = WorldConfig()
+    open_world(config)
+    monkeypatch.setitem(sys.modules, "embreex", None)  # makes every import of it fail
+    monkeypatch.delitem(sys.modules, "embreex.rtcore_scene", raising=False)
+    with pytest.raises(ConfigError, match=r"embreex.*aarch64.*Habitat"):
+        open_world(config)
+    (finding,) = [f for f in doctor._packages() if f.name == "embedded world"]
+    assert finding.verdict == "warn" and "embreex" in finding.text

@@ -77,12 +77,14 @@ def _python() -> list[Finding]:
 
 
 def _packages() -> list[Finding]:
+    from vln_ros.config import ConfigError
+    from vln_ros.sim.render import check_ray_caster
+
     needed = {
         "transformers": "the engine",
         "cv2": "compressed images",
         "rosbags": "replay",
         "av": "videos",
-        "embreex": "the embedded world",
         "shapely": "the embedded world",
     }
     findings = []
@@ -90,6 +92,11 @@ def _packages() -> list[Finding]:
         if importlib.util.find_spec(module) is None:
             remedy = "python -m pip install -r requirements.txt"
             findings.append(Finding(module, "fail", f"not installed; needed for {purpose}", remedy))
+    try:
+        check_ray_caster()
+    except ConfigError as e:  # a robot drives without it
+        remedy = "python -m pip install -r requirements.txt"
+        findings.append(Finding("embedded world", "warn", str(e), remedy))
     if importlib.util.find_spec("cv_bridge") is None:
         text = "not here; the common encodings are converted without it"
         findings.append(Finding("cv_bridge", "ok", text))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import numpy.typing as npt
 
+from vln_ros.config import ConfigError
 from vln_ros.datatypes import CameraModel, Float64Array, Pose
 from vln_ros.sim.mesh import SceneMesh
 
@@ -26,6 +29,25 @@ def mip_levels(texture: UInt8Array) -> list[UInt8Array]:
     return levels
 
 
+def check_ray_caster() -> None:
+    """Whether pictures of the embedded world can be made on this machine.
+
+    Raises:
+        ConfigError: embreex is missing or does not load; what to do instead.
+    """
+    try:
+        import embreex.rtcore_scene  # noqa: F401
+    except ImportError as e:
+        raise ConfigError(
+            f"the embedded world casts its rays with embreex, which does not load on this "
+            f"{platform.machine()} "
+            f"machine ({e}): pip install embreex where it has a wheel (Linux x86-64; there is none for "
+            f"aarch64), else "
+            "run the world on an x86-64 machine beside this one, or Habitat. The nodes of a robot do not "
+            "need it"
+        ) from e
+
+
 class Renderer:
     """Renders one mesh. Equal input gives equal pixels.
 
@@ -33,6 +55,7 @@ class Renderer:
     """
 
     def __init__(self, mesh: SceneMesh) -> None:
+        check_ray_caster()
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
 

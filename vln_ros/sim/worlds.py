@@ -11,6 +11,7 @@ from vln_ros.protocols import World
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.habitat import HabitatWorld
 from vln_ros.sim.plan import PlanImage, draw_free_space, draw_plan
+from vln_ros.sim.render import check_ray_caster
 
 _METRES_PER_PIXEL = 0.05
 
@@ -38,6 +39,7 @@ def open_world(config: WorldConfig) -> World:
     if config.world == "habitat":
         c = config.camera
         return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
+    check_ray_caster()
     return EmbeddedWorld(camera, mount)
 
 
