@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import vln_ros
 from vln_ros.cli import build_parser
 from vln_ros.cli.bench_record import Machine, Record, write_record
 from vln_ros.config import ConfigError
+from vln_ros.engine.model import PixelSpec
 from vln_ros.engine.planner import (
     ASSUMED,
     DEVICES,
@@ -26,10 +30,13 @@ from vln_ros.engine.planner import (
     parameters,
     plan,
 )
+from vln_ros.engine.preprocess import patchify
+from vln_ros.engine.profile import load_profile
 from vln_ros.engine.roofline import Roofline
 from vln_ros.engine.stage_bench import published_config
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
+RELEASED = PixelSpec(14, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), 3136, 12845056)
 LOAD = Workload(34, 46, 391, 5.0, 1.0, 0, 1, 4096, 0, 8)
 
 
@@ -147,6 +154,83 @@ def test_the_command_prints_its_assumptions(tmp_path: Path, capsys: pytest.Captu
     assert "0% in the median, 0% at worst" in text
     with pytest.raises(ConfigError, match="--memory-gb"):
         command(*calibrated)
+
+
+@pytest.mark.parametrize(
+    ("profile", "camera", "tokens", "pictures"),
+    [
+        ("internvla-n1-s2", "640x480@2", 196, 9),  # 384x384
+        ("navida", "640x480@2", 99, 9),  # 308x252
+        ("activevln-r2r", "640x480@2", 88, 0),
+        ("activevln-r2r", "320x240@2", 88, 0),  # the bound is what the released processor keeps
+        ("activevln-rxr", "384x384@2", 81, 0),
+    ],
+)
+def test_pictures_and_tokens_are_those_that_the_engine_shows(
+    tmp_path: Path, profile: str, camera: str, tokens: int, pictures: int
+) -> None:
+    out = tmp_path / "plan.json"
+    assert command(
+        "--checkpoint", "7B", "--device", "orin", "--profile", profile, "--camera", camera, "--json", str(out)
+    ) == 0  # fmt: skip
+    load = json.loads(out.read_text())["workload"]
+    assert load["asked_pictures"] == pictures
+    assert load["frame_tokens"] == tokens
+    width, height = (int(side) for side in camera.split("@")[0].split("x"))
+    rgb = np.zeros((height, width, 3), np.uint8)
+    image = load_profile(profile).image
+    patches = patchify(rgb, RELEASED, image.max_pixels, image.resize)
+    assert (patches.grid_h, patches.grid_w) == (load["grid_h"], load["grid_w"])
+    if pictures:
+        assert load["context_tokens"] >= pictures * tokens
+
+
+def test_a_history_is_prefilled_at_the_question_and_a_stream_when_it_arrives() -> None:
+    small = replace(LOAD, frame_tokens=196, tree_nodes=78)
+    stream = plan(roofline("7B"), DEVICES["orin"], small, EXACT, 2.0)
+    load = replace(small, asked_pictures=9, context_tokens=1900)
+    history = plan(roofline("7B"), DEVICES["orin"], load, EXACT, 2.0)
+    assert history.parts["prefill of the frame"] == 0.0
+    assert history.parts["vision"] == stream.parts["vision"]
+    rows = roofline("7B").decoder(9 * 196 + load.question_tokens + 78, 1900)
+    assert history.parts["pictures, question, queues"] == pytest.approx(DEVICES["orin"].peak.least_s(rows))
+    assert history.decision_s > 3 * stream.decision_s
+    assert history.frame_s < stream.frame_s
+    batch = plan(roofline("7B"), DEVICES["orin"], replace(load, asked_vision=9), EXACT, 2.0)
+    assert batch.parts["vision"] == 0.0
+    assert batch.decision_s == pytest.approx(history.decision_s + 9 * stream.parts["vision"])
+    dropped = plan(roofline("7B"), DEVICES["orin"], replace(LOAD, restart_pictures=8), EXACT, 2.0)
+    assert dropped.restart_s > 0.5 > stream.restart_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("context", "asked", "asked_vision", "restart"),
+    [
+        ("{strategy: window_reset, unasked_frames: keep, reset_steps: 32, history_frames: 8, "
+         "history_choice: uniform_floor}", 0, 0, 8),
+        ("{strategy: delayed_batch, recent_frames: 5, important_frames: 3, important_score: 0.1}", 8, 8, 0),
+        ("{strategy: history, history_frames: 2, history_choice: uniform_round, history_empty: none, "
+         "history_limit: 0}", 3, 0, 0),
+        ("{strategy: append, unasked_frames: keep}", 0, 0, 0),
+    ],
+)  # fmt: skip
+def test_each_context_strategy_is_planned_for(
+    tmp_path: Path,
+    context: str,
+    asked: int,
+    asked_vision: int,
+    restart: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(vln_ros.__file__).parent / "profiles/qwen-zero-shot.yaml").read_text("utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(re.sub(r"(?m)^context: .*$", f"context: {context}", text), "utf-8")
+    out = tmp_path / "plan.json"
+    assert command("--checkpoint", "3B", "--device", "orin", "--profile", str(mine), "--json", str(out)) == 0
+    load = json.loads(out.read_text())["workload"]
+    found = (load["asked_pictures"], load["asked_vision"], load["restart_pictures"])
+    assert found == (asked, asked_vision, restart)
+    assert ("begun anew" in capsys.readouterr().out) == bool(restart)
 
 
 @pytest.mark.parametrize(

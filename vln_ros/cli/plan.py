@@ -21,6 +21,8 @@ SHAPES = ("3B", "7B")
 DEVICES = ("h100", "h200", "4090", "orin", "thor", "measured")
 WEIGHTS = {"bf16": 2.0, "int8": 1.0, "4bit": 0.5}
 PATCH, MERGE = 14, 2
+RELEASED_MIN_PIXELS, RELEASED_MAX_PIXELS = 3136, 12845056
+"""Of the released preprocessor_config.json, where the profile sets no bound of its own."""
 TEXT_TOKENS, QUESTION_TOKENS = 12, 24
 TOKENS_PER_PHRASE = 2
 
@@ -123,26 +125,45 @@ def _workload(options: argparse.Namespace, width: int, height: int, rate: float)
     from vln_ros.engine.profile import load_profile
 
     profile = load_profile(options.profile)
+    spec = profile.context
     side = PATCH * MERGE
     if profile.image.resize is not None:
         width, height = profile.image.resize
     h, w = smart_resize(
-        height, width, factor=side, min_pixels=side**2, max_pixels=profile.image.max_pixels or width * height
+        height,
+        width,
+        factor=side,
+        min_pixels=RELEASED_MIN_PIXELS,
+        max_pixels=profile.image.max_pixels or RELEASED_MAX_PIXELS,
     )
+    frame_tokens = (h // side) * (w // side)
     # STOP ends a queue, so it has nothing below it.
     ways = len(profile.vocabulary) - 1
     nodes = TOKENS_PER_PHRASE * sum(ways**i for i in range(1, profile.max_phrases))
+    asked = asked_vision = restart = 0
+    if spec.strategy == "history":
+        asked = (spec.history_frames or 0) + 1
+    elif spec.strategy == "delayed_batch":
+        asked = asked_vision = (spec.recent_frames or 0) + (spec.important_frames or 0)
+    elif spec.strategy == "window_reset":
+        restart = spec.history_frames or 0
+    context = options.token_budget
+    if asked:  # each question is a chat of its own
+        context = QUESTION_TOKENS + asked * (frame_tokens + TEXT_TOKENS)
     return Workload(
-        h // PATCH,
-        w // PATCH,
-        (h // side) * (w // side),
-        rate,
-        options.decisions_per_s,
-        TEXT_TOKENS,
-        QUESTION_TOKENS,
-        options.token_budget,
-        min(nodes, StreamConfig().tree_nodes) if options.decode == "tree" else 0,
-        TOKENS_PER_PHRASE * profile.max_phrases,
+        grid_h=h // PATCH,
+        grid_w=w // PATCH,
+        frame_tokens=frame_tokens,
+        frames_per_s=rate,
+        decisions_per_s=options.decisions_per_s,
+        text_tokens=TEXT_TOKENS,
+        question_tokens=QUESTION_TOKENS,
+        context_tokens=context,
+        tree_nodes=min(nodes, StreamConfig().tree_nodes) if options.decode == "tree" else 0,
+        answer_tokens=TOKENS_PER_PHRASE * profile.max_phrases,
+        asked_pictures=asked,
+        asked_vision=asked_vision,
+        restart_pictures=restart,
     )
 
 
@@ -158,13 +179,19 @@ def _text(
     peak = device.peak
     lines = [
         f"{options.checkpoint} ({options.weights}) on {options.device}, camera {options.camera}, profile "
-        f"{options.profile}: {load.frame_tokens} tokens a frame",
+        f"{options.profile}: {load.frame_tokens} tokens a frame"
+        + (f", {load.asked_pictures} pictures shown anew at each question" if load.asked_pictures else ""),
         "",
         f"  frame taken in              {_ms(found.frame_s)}",
-        f"  decision, frame prefilled   {_ms(found.decision_s)}",
+        f"  decision after it           {_ms(found.decision_s)}",
         f"  frame and decision          {_ms(found.frame_s + found.decision_s)}   (roofline "
         f"{_ms(found.least_s).strip()})",
         *(f"    {name:<26}{_ms(seconds)}" for name, seconds in found.parts.items() if seconds),
+        *(
+            [f"  stream dropped, begun anew  {_ms(found.restart_s)}   {load.restart_pictures} pictures"]
+            if load.restart_pictures
+            else []
+        ),
         f"  frames per second           {found.frames_per_s:>9.1f}      each decided on",
         f"  device busy for one robot   {100 * found.busy:>9.1f} %    at {load.frames_per_s:g} frames and "
         f"{load.decisions_per_s:g} decisions per second"
@@ -172,8 +199,7 @@ def _text(
         "",
         f"  weights                     {found.weights_bytes / 1e9:>9.1f} GB",
         f"  one robot's full cache      {found.robot_bytes / 1e9:>9.2f} GB   {load.context_tokens} tokens, "
-        f"full after "
-        f"{_minutes(found.filled_after_s)}",
+        f"full after {_duration(found.filled_after_s)}",
         f"  memory over time            {_over_time(found)}",
         f"  robots per device           {found.robots:>9d}      bounded by {found.limit}, without batching"
         + ("" if found.robots else ": one is too many"),
@@ -210,5 +236,7 @@ def _ms(seconds: float) -> str:
     return f"{1e3 * seconds:>9.1f} ms"
 
 
-def _minutes(seconds: float) -> str:
-    return "ever" if math.isinf(seconds) else f"{seconds / 60:.1f} min"
+def _duration(seconds: float) -> str:
+    if math.isinf(seconds):
+        return "ever"
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.1f} s"

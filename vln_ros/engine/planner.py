@@ -170,6 +170,10 @@ class Workload:
         frames_per_s: of the camera; ``decisions_per_s``: how often the model is asked.
         text_tokens: with each frame; ``question_tokens``: before each answer.
         context_tokens: in the cache when asked, at most.
+        asked_pictures: prefilled anew at each question, the newest included (a history); 0 where every
+            frame is prefilled once, when it arrives (a stream).
+        asked_vision: of those, how many go through the vision tower only then, and not when they arrive.
+        restart_pictures: prefilled anew each time the stream is dropped; 0 where it never is.
         tree_nodes: of all possible queues, in the forward of the question; 0: token by token.
         answer_tokens: of a queue.
     """
@@ -184,6 +188,9 @@ class Workload:
     context_tokens: int
     tree_nodes: int
     answer_tokens: int
+    asked_pictures: int = 0
+    asked_vision: int = 0
+    restart_pictures: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,8 @@ class Plan:
 
     Attributes:
         frame_s: to take a frame in; ``decision_s``: from the question to the queue, the frame being
-            prefilled; ``least_s``: roofline of both.
+            taken in; ``least_s``: roofline of both.
+        restart_s: what a frame costs more when the stream is dropped and begun anew before it.
         busy: share of the device's time for one robot; above 1 frames are left out.
         weights_bytes, robot_bytes: ``robot_bytes`` when the context is full.
         filled_after_s: when it is, from the camera's rate; math.inf if never.
@@ -203,6 +211,7 @@ class Plan:
     frame_s: float
     decision_s: float
     least_s: float
+    restart_s: float
     busy: float
     weights_bytes: float
     robot_bytes: float
@@ -245,28 +254,41 @@ def plan(
         cost = roofline.decoder(queries, context)
         return Cost(cost.flops, cost.bytes - saved)
 
+    picture_tokens = load.frame_tokens + load.text_tokens
+    history_tokens = load.asked_pictures * picture_tokens
     steps = 0 if load.tree_nodes else max(0, load.answer_tokens - 1)
+    none = (0.0, 0.0)
+    look = roofline.vision(load.grid_h, load.grid_w)
     parts = {
-        "vision": stage("vision", [roofline.vision(load.grid_h, load.grid_w)]),
-        "prefill of the frame": stage("prefill", [decoder(load.frame_tokens + load.text_tokens)]),
-        "question and queues": stage("prefill", [decoder(load.question_tokens + load.tree_nodes)]),
+        "vision": none if load.asked_vision else stage("vision", [look]),
+        "prefill of the frame": none if load.asked_pictures else stage("prefill", [decoder(picture_tokens)]),
+        "vision of what is shown": stage("vision", [look] * load.asked_vision),
+        "pictures, question, queues" if load.asked_pictures else "question and queues": stage(
+            "prefill", [decoder(history_tokens + load.question_tokens + load.tree_nodes)]
+        ),
         "decode": stage("decode", [decoder(1)] * steps),
         "head": stage("head", [roofline.head(1 + load.tree_nodes), *[roofline.head(1)] * steps]),
     }
     seconds = {name: both[0] for name, both in parts.items()}
     frame_s = calibration.host_s + seconds["vision"] + seconds["prefill of the frame"]
-    decision_s = seconds["question and queues"] + seconds["decode"] + seconds["head"]
+    decision_s = sum(seconds.values()) - seconds["vision"] - seconds["prefill of the frame"]
+    restart_s = (
+        stage("prefill", [decoder(load.restart_pictures * picture_tokens)])[0]
+        if load.restart_pictures
+        else 0.0
+    )
     busy = frame_s * load.frames_per_s + decision_s * load.decisions_per_s
     weights = parameters(roofline) * weight_bytes
     robot = float(context * roofline.token_bytes)
     room = SAFE_SHARE * device.memory_bytes - weights
     by_memory = max(0, math.floor(room / robot))
     by_time = math.floor(1 / busy)
-    tokens_per_s = load.frames_per_s * (load.frame_tokens + load.text_tokens)
+    tokens_per_s = load.frames_per_s * picture_tokens
     return Plan(
         frame_s,
         decision_s,
         sum(both[1] for both in parts.values()),
+        restart_s,
         busy,
         weights,
         robot,
