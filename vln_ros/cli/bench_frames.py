@@ -66,7 +66,6 @@ def motion_frames(motion: str, count: int) -> list[Frame]:
 
 def bag_frames(path: Path) -> list[Frame]:
     """The frames of a recording that have colour, depth and pose of one stamp."""
-    from vln_ros.cli.replay import BASE_FRAME, OPTICAL_FRAME
     from vln_ros.ros.bag import Bag, BagTopics, Stream
 
     try:
@@ -81,7 +80,10 @@ def bag_frames(path: Path) -> list[Frame]:
     found: dict[Stream, dict[int, Any]] = {s: {} for s in Stream}
     camera: CameraModel | None = None
     with Bag(path, BagTopics()) as bag:
-        mount = bag.static_transform(BASE_FRAME, OPTICAL_FRAME) or base_from_optical(0.0, 0.0, 0.0)
+        names = bag.frames()
+        mount = bag.static_transform(names.base, names.camera)
+        if mount is None:
+            raise ConfigError(f"bag {path}: nothing on /tf_static connects {names.base} and {names.camera}")
         types = {s: bag.connections[s].msgtype for s in (Stream.COLOR, Stream.DEPTH)}
         for message in bag.messages():
             match message.stream:

@@ -17,11 +17,15 @@ from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, Scalar
 
 if TYPE_CHECKING:
+    from vln_ros.datatypes import Pose
     from vln_ros.evaluation.results import RunResult
     from vln_ros.ros.bag import Bag
 
 HELP = "Play a recording through the real nodes; leaves a run folder with video and report"
-BASE_FRAME, OPTICAL_FRAME = "base_link", "camera_color_optical_frame"
+BASE_FRAME = "base_link"
+"""Where the odometry's child_frame_id is empty and no option says otherwise."""
+BASE_NAMES = {"base_link", "base_footprint", "base"}
+"""Names of REP 105 and 120 for one planar base; they differ in height at most."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{stream}", default="", help="topic in the bag (default: the only one that fits)"
         )
+    parser.add_argument(
+        "--base-frame", default="", help="base of the robot (default: child_frame_id of the odometry)"
+    )
+    parser.add_argument(
+        "--camera-frame", default="", help="optical frame of the colour images (default: their frame_id)"
+    )
+    parser.add_argument(
+        "--mount",
+        nargs=6,
+        type=float,
+        metavar=("X", "Y", "Z", "ROLL", "PITCH_DOWN", "YAW"),
+        help="where the camera sits on the base, metres and degrees (default: the recording's /tf_static, or "
+        "the parameters that its navigator ran with)",
+    )
     add_switch(parser)
     parser.add_argument("--no-video", action="store_true", help="write no video")
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/replay-DATE)")
@@ -67,7 +85,13 @@ def run(options: argparse.Namespace) -> int:
     out: Path = options.out or Path("runs") / time.strftime("replay-%Y%m%d-%H%M%S")
     topics = BagTopics(options.color, options.depth, options.camera_info, options.odometry)
     with Bag(options.bag, topics) as bag:
+        if bag.lost:
+            print(f"{bag.path}: {bag.lost}", file=sys.stderr)
+        frames = bag.frames()
+        base_frame = options.base_frame or frames.base or BASE_FRAME
         navigator: dict[str, Scalar] = {
+            "base_frame": base_frame,
+            "sync.odom_frame": frames.odometry,
             "engine": options.engine,
             "decide_on": "frame",
             "reliability": options.reliability,
@@ -75,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             "color_transport": "compressed" if bag.is_compressed(Stream.COLOR) else "raw",
             "depth_transport": "compressed" if bag.is_compressed(Stream.DEPTH) else "raw",
             "paced.decision_ms": options.decision_ms,
-            **_extrinsics(bag),
+            **_extrinsics(options, bag, base_frame, options.camera_frame or frames.camera),
             **_checkpoint(options, out),
             **node_parameters(options, out),
         }
@@ -94,7 +118,11 @@ def run(options: argparse.Namespace) -> int:
             with Graph(out / "logs", graph_environment()) as graph:
                 graph.start(NodeSpec("navigator", navigator))
                 # There is no robot that could run into something.
-                executor: dict[str, Scalar] = {"safety.obstacles": "none", **node_parameters(options, out)}
+                executor: dict[str, Scalar] = {
+                    "base_frame": base_frame,
+                    "safety.obstacles": "none",
+                    **node_parameters(options, out),
+                }
                 graph.start(NodeSpec("executor", executor))
                 graph.start(NodeSpec("bag_player", player, quiet=False))
                 if graph.wait("bag_player"):
@@ -110,28 +138,86 @@ def run(options: argparse.Namespace) -> int:
     print(f"report: {out / 'report.html'}")
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+    return _verdict(figures)
+
+
+def _verdict(figures: dict[str, Any]) -> int:
+    """Whether the model has seen anything; what came of the rest is in the figures."""
+    frames = figures["frames"]
+    refused = ", ".join(f"{n} {reason}" for reason, n in figures["refused"].items())
+    if frames["processed"] == 0:
+        print(
+            f"no frame reached the model: {frames['published']} published, {frames['received']} received, "
+            f"{frames['aligned']} with depth and odometry; refused: {refused or 'none'}",
+            file=sys.stderr,
+        )
+        return 1
+    if figures["failure"]:
+        print(f"the navigator ended with an error: {figures['failure']}", file=sys.stderr)
+        return 1
+    if refused:
+        print(f"refused and left out: {refused}", file=sys.stderr)
     return 0
 
 
-def _extrinsics(bag: Bag) -> dict[str, Scalar]:
-    """Camera mounting from the recording itself; without it the defaults would be a guess."""
+def _extrinsics(options: argparse.Namespace, bag: Bag, base: str, camera: str) -> dict[str, Scalar]:
+    """Camera mounting from the options or the recording; without it the defaults would be a guess."""
     from vln_ros.axes import mount_from_optical
 
-    mount = bag.static_transform(BASE_FRAME, OPTICAL_FRAME)
-    if mount is None:
+    mount = None if options.mount or not camera else _static_mount(bag, base, camera)
+    if options.mount:
+        x, y, z, roll_deg, pitch_deg, yaw_deg = options.mount
+    elif mount is not None:
+        x, y, z, *angles = mount_from_optical(mount)
+        roll_deg, pitch_deg, yaw_deg = (math.degrees(angle) for angle in angles)
+    elif (recorded := _recorded_mount(bag)) is not None:
+        return recorded
+    else:
         raise ConfigError(
-            f"{bag.path} has no static transform from {BASE_FRAME} to {OPTICAL_FRAME} on /tf_static"
+            f"{bag.path} does not say where the camera {camera or '(its images have no frame_id)'} sits on "
+            f"{base}: "
+            "nothing on /tf_static connects them, and there is no navigator.yaml of this package's "
+            "recorder. Name the "
+            "frames with --base-frame and --camera-frame, or give --mount X Y Z ROLL PITCH_DOWN YAW"
         )
-    x, y, z, roll, pitch, yaw = mount_from_optical(mount)
     return {
         "extrinsics": "parameters",
         "camera_x_m": x,
         "camera_y_m": y,
         "camera_z_m": z,
-        "camera_roll_deg": math.degrees(roll),
-        "camera_pitch_down_deg": math.degrees(pitch),
-        "camera_yaw_deg": math.degrees(yaw),
+        "camera_roll_deg": roll_deg,
+        "camera_pitch_down_deg": pitch_deg,
+        "camera_yaw_deg": yaw_deg,
     }
+
+
+def _static_mount(bag: Bag, base: str, camera: str) -> Pose | None:
+    """``base_from_optical`` on /tf_static; None if nothing there connects the two."""
+    mount = bag.static_transform(base, camera)
+    root = bag.static_root(camera)
+    if mount is None and {base.lstrip("/"), root} <= BASE_NAMES:
+        print(
+            f"{bag.path}: the odometry is of {base}, the camera sits on {root}, and nothing connects them: "
+            "taken for the same frame, so heights may be wrong; --mount says where the camera sits",
+            file=sys.stderr,
+        )
+        return bag.static_transform(root, camera)
+    return mount
+
+
+def _recorded_mount(bag: Bag) -> dict[str, Scalar] | None:
+    """The mounting parameters that the recorded navigator ran with; None if it took the mounting from TF."""
+    from vln_ros.cli.reproduce import recorded_config
+    from vln_ros.config import MountConfig, walk_options
+
+    try:
+        config = recorded_config(bag.path, "", "")
+    except ConfigError:
+        return None
+    if config.extrinsics != "parameters":
+        return None
+    names = [e.name for e in walk_options(MountConfig)]
+    return {name: getattr(config, name) for name in names if name.startswith(("extrinsics", "camera_"))}
 
 
 def _checkpoint(options: argparse.Namespace, out: Path) -> dict[str, Scalar]:
@@ -186,9 +272,18 @@ def _figures(played: dict[str, Any]) -> dict[str, Any]:
                 "p95": float(navigator.get("decide p95 [ms]", "nan")),
             },
         },
+        "refused": _refused(played, navigator),
+        "failure": played["failure"],
         "navigator_timer_latest_ms": float(navigator["heartbeat latest [ms]"]),
         "player_latest_ms": round(played["late_ms"], 2),
     }
+
+
+def _refused(played: dict[str, Any], navigator: dict[str, str]) -> dict[str, int]:
+    """Reason to number of messages, of the navigator and of the player."""
+    mark = "refused: "
+    counts = {key.removeprefix(mark): int(n) for key, n in navigator.items() if key.startswith(mark)}
+    return counts | ({"unreadable": played["unreadable"]} if played["unreadable"] else {})
 
 
 def _write_run(
@@ -226,28 +321,31 @@ def _write_run(
         depth_m, pose = None, Pose.identity()
         progress = tqdm(total=bag.count(Stream.COLOR), desc="video", unit="frame", disable=None)
         for message in bag.messages():
-            if message.stream is Stream.ODOMETRY:
-                pose = convert.pose_from_odometry(deserialize_message(message.data, Odometry))
-            elif message.stream is Stream.DEPTH:
-                depth = deserialize_message(message.data, depth_type)
-                depth_m = (
-                    convert.depth_from_compressed(depth)
-                    if depth_type is CompressedImage
-                    else convert.depth_from_image(depth)
-                )
-            elif message.stream is Stream.COLOR:
-                color = deserialize_message(message.data, color_type)
-                stamp_ns = convert.stamp_ns_from_time(color.header.stamp)
-                rgb = (
-                    convert.rgb_from_compressed(color)
-                    if color_type is CompressedImage
-                    else convert.rgb_from_image(color)
-                )
-                recorder.step(Step.discrete(stamp_ns, pose, None, False))
-                if stamp_ns in chunks:
-                    recorder.decision(*chunks[stamp_ns])
-                recorder.frame(rgb, depth_m, stamp_ns, None)
-                progress.update()
+            try:
+                if message.stream is Stream.ODOMETRY:
+                    pose = convert.pose_from_odometry(deserialize_message(message.data, Odometry))
+                elif message.stream is Stream.DEPTH:
+                    depth = deserialize_message(message.data, depth_type)
+                    depth_m = (
+                        convert.depth_from_compressed(depth)
+                        if depth_type is CompressedImage
+                        else convert.depth_from_image(depth)
+                    )
+                elif message.stream is Stream.COLOR:
+                    progress.update()
+                    color = deserialize_message(message.data, color_type)
+                    rgb = (
+                        convert.rgb_from_compressed(color)
+                        if color_type is CompressedImage
+                        else convert.rgb_from_image(color)
+                    )
+                    stamp_ns = convert.stamp_ns_from_time(color.header.stamp)
+                    recorder.step(Step.discrete(stamp_ns, pose, None, False))
+                    if stamp_ns in chunks:
+                        recorder.decision(*chunks[stamp_ns])
+                    recorder.frame(rgb, depth_m, stamp_ns, None)
+            except (convert.MessageError, RuntimeError):
+                continue  # the navigator has refused it too, and counted it
         progress.close()
         folder.add(recorder.finish("end of recording", time.monotonic() - begun_s, None), None)
         counts = _figures(played)["frames"]

@@ -55,13 +55,10 @@ class BagPlayer(ProcessNode):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self._changed = threading.Condition()
         self._answered_ns: int | None = None
-        self._failed = False
         self._published_s: dict[int, float] = {}
         self._taken_ms: dict[int, float] = {}
-        self._decisions: list[PlayedDecision] = []
-        self._navigator: tuple[tuple[str, str], ...] = ()
+        self._seen = PlayReport()
         self._diagnosed_s = 0.0
-        self._late_s = 0.0
         self._closing = False
         self._thread = threading.Thread(target=self._play, name="player", daemon=True)
         self._thread.start()
@@ -89,7 +86,7 @@ class BagPlayer(ProcessNode):
             published_s = self._published_s.get(chunk.frame_stamp_ns)
             if chunk.actions and published_s is not None:
                 after_ms = (arrived_s - published_s) * 1e3
-                self._decisions.append(PlayedDecision.of(chunk, after_ms))
+                self._seen.decisions.append(PlayedDecision.of(chunk, after_ms))
             self._changed.notify_all()
 
     def _on_processed(self, msg: Header) -> None:
@@ -104,8 +101,8 @@ class BagPlayer(ProcessNode):
         for status in msg.status:
             if status.name == "vln_ros: navigator":
                 with self._changed:
-                    self._navigator = tuple((v.key, v.value) for v in status.values)
-                    self._failed = status.level == DiagnosticStatus.ERROR
+                    values = tuple((v.key, v.value) for v in status.values)
+                    self._seen.hear(values, status.message if status.level == DiagnosticStatus.ERROR else "")
                     self._diagnosed_s = time.monotonic()
                     self._changed.notify_all()
 
@@ -133,17 +130,16 @@ class BagPlayer(ProcessNode):
             if self._closing:
                 return 1
         if not self._told():
-            self.get_logger().error(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
-            return 1
+            raise ConfigError(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
         self._stream()
+        self._seen.quiet = False
         self._wait(self._settled, c.answer_timeout_s)
         ended_s = time.monotonic()
         self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
         if c.report:
-            PlayReport(
-                len(self._published_s), len(self._taken_ms), tuple(self._decisions),
-                tuple(self._taken_ms.values()), self._late_s * 1e3, self._navigator,
-            ).write(Path(c.report))  # fmt: skip
+            self._seen.published, self._seen.processed = len(self._published_s), len(self._taken_ms)
+            self._seen.taken_ms = list(self._taken_ms.values())
+            self._seen.write(Path(c.report))
         return 0
 
     def _told(self) -> bool:
@@ -156,10 +152,10 @@ class BagPlayer(ProcessNode):
         return False
 
     def _settled(self) -> bool:
-        """The last frame was taken in (the newest wins, so it always is) and answered, if all is well."""
-        last_ns = max(self._published_s, default=0)
-        answered = self._failed or (self._answered_ns or 0) >= last_ns
-        return not last_ns or (last_ns in self._taken_ms and answered)
+        """The last frame was taken in (the newest wins) or refused, and what was taken in is answered."""
+        last_ns, taken_ns = max(self._published_s, default=0), max(self._taken_ms, default=0)
+        answered = bool(self._seen.failure) or (self._answered_ns or 0) >= taken_ns
+        return answered and (last_ns in self._taken_ms or self._seen.quiet)
 
     def _stream(self) -> None:
         """Publish everything, in time."""
@@ -172,22 +168,26 @@ class BagPlayer(ProcessNode):
                 if c.rate > 0.0:
                     due_s = begun_s + (message.time_ns - first_ns) / 1e9 / c.rate
                     self._wait(lambda: False, due_s - time.monotonic())
-                    self._late_s = max(self._late_s, time.monotonic() - due_s)
+                    self._seen.late_ms = max(self._seen.late_ms, (time.monotonic() - due_s) * 1e3)
                 if self._closing:
                     return
                 if message.stream is Stream.COLOR:
-                    self._before_color(message.data)
                     bar.update()
+                try:  # bytes that are no message would end whoever subscribes
+                    whole = deserialize_message(message.data, self._outputs[message.stream].msg_type)
+                except RuntimeError:
+                    self._seen.unreadable += 1
+                    continue
+                if message.stream is Stream.COLOR:
+                    self._before_color(convert.stamp_ns_from_time(whole.header.stamp))
                 self._outputs[message.stream].publish(message.data)
 
-    def _before_color(self, data: bytes) -> None:
+    def _before_color(self, stamp_ns: int) -> None:
         c = self.config
         if c.rate == 0.0 and self._published_s:
             last = max(self._published_s)
             if not self._wait(lambda: last in self._taken_ms, c.frame_timeout_s):
                 self.get_logger().warning(f"frame {last} was not taken in {c.frame_timeout_s:g} s; going on")
-        image = deserialize_message(data, CompressedImage if self._bag.is_compressed(Stream.COLOR) else Image)
-        stamp_ns = convert.stamp_ns_from_time(image.header.stamp)
         with self._changed:
             self._published_s[stamp_ns] = time.monotonic()
 

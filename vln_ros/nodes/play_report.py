@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from vln_ros.datatypes import ActionChunk
@@ -25,18 +25,33 @@ class PlayedDecision:
         return cls(chunk.queue, chunk.frame_stamp_ns, actions, after_ms)
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlayReport:
-    """What the player saw, and what the navigator says of itself at the end."""
+    """What the player saw, and what the navigator says of itself at the end. Filled while it plays."""
 
-    published: int
-    processed: int
-    decisions: tuple[PlayedDecision, ...]
-    taken_ms: tuple[float, ...]
+    published: int = 0
+    processed: int = 0
+    decisions: list[PlayedDecision] = field(default_factory=list)
+    taken_ms: list[float] = field(default_factory=list)
     """Per processed frame: from its publication to the news that the engine has taken it in."""
-    late_ms: float
+    late_ms: float = 0.0
     """By how much the player itself was late, at most."""
-    navigator: tuple[tuple[str, str], ...]
+    navigator: tuple[tuple[str, str], ...] = ()
+    unreadable: int = 0
+    """Messages of the recording that are none, and were not published."""
+    failure: str = ""
+    """What the navigator said at the end, where that was an error; else empty."""
+
+    quiet: bool = False
+    """The navigator has heard nothing new between its last two diagnostics, and works on no frame."""
+
+    def hear(self, values: tuple[tuple[str, str], ...], failure: str) -> None:
+        """The navigator's diagnostics, and its message where that is an error."""
+        was, says = dict(self.navigator), dict(values)
+        done = int(says.get("frames processed", 0)) + int(says.get("frames replaced by a newer one", 0))
+        news = was.get("frames received") != says.get("frames received")
+        self.quiet = not news and int(says.get("frames aligned", 0)) <= done
+        self.navigator, self.failure = values, failure
 
     def write(self, path: Path) -> None:
         """As JSON."""

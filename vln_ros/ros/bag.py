@@ -142,14 +142,14 @@ class Bag:
         camera = odometry = base = ""
         for _, topic, data in self._files.messages([self.connections[Stream.COLOR]]):
             message = self._message(data, topic.msgtype)
-            camera = message.header.frame_id.lstrip("/") if message is not None else ""
+            camera = message.header.frame_id if message is not None else ""
             if camera:
                 break
         for _, topic, data in self._files.messages([self.connections[Stream.ODOMETRY]]):
             message = self._message(data, topic.msgtype)
             if message is not None:
-                odometry = message.header.frame_id.lstrip("/")
-                base = message.child_frame_id.lstrip("/")
+                odometry = message.header.frame_id
+                base = message.child_frame_id
                 break
         return BagFrames(camera, odometry, base)
 
@@ -188,6 +188,7 @@ class Bag:
         Raises:
             ConfigError: the bag is damaged, or a transform is none.
         """
+        parent, child = parent.lstrip("/"), child.lstrip("/")
         above = self._edges("tf_static")
         root_from_child, child_root = _climb(above, child)
         root_from_parent, parent_root = _climb(above, parent)
@@ -196,6 +197,10 @@ class Bag:
             root_from_child, child_root = _climb(above, child)
             root_from_parent, parent_root = _climb(above, parent)
         return root_from_parent.inverse() @ root_from_child if child_root == parent_root else None
+
+    def static_root(self, frame: str) -> str:
+        """The frame at the top of the tree on /tf_static that ``frame`` belongs to. Raises ConfigError."""
+        return _climb(self._edges("tf_static"), frame.lstrip("/"))[1]
 
     def _edges(self, topic: str) -> dict[str, tuple[str, Pose]]:
         """Child frame to its parent and ``parent_from_child``, of what does not move."""

@@ -32,6 +32,8 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ROS1_MAGIC = b"#ROSBAG"
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
 _CDR = "cdr"
+_FILL, _FILL_BYTES = b"\xa5", 1 << 20
+"""Stands for what a file was cut off: no page number, and a message that ends in it is left out."""
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,16 @@ class _McapFile:
                     yield message.log_time, topic, message.data
 
 
+def _stated_bytes(path: Path) -> int:
+    """How long the file is by its own header (page size at byte 16, number of pages at byte 28)."""
+    with path.open("rb") as f:
+        header = f.read(32)
+    if len(header) < 32 or not header.startswith(b"SQLite format 3"):
+        return 0
+    page = int.from_bytes(header[16:18], "big")
+    return (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
+
+
 def _key(channel: Channel, schemas: dict[int, Schema]) -> tuple[str, str, str]:
     schema = schemas.get(channel.schema_id)
     return channel.topic, schema.name if schema is not None else "", channel.message_encoding
@@ -332,14 +344,20 @@ class _SqliteFile:
         """Read-only. What a killed writer left in -wal or -journal is part of the recording: a copy takes "
         "it in."""
         beside = [path.with_name(path.name + end) for end in ("-wal", "-journal")]
-        if any(p.exists() and p.stat().st_size for p in beside):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vln_ros-bag-")))
-            for source in (path, *beside):
-                if source.exists():
-                    shutil.copy(source, folder)
-            path = folder / path.name
-            return sqlite3.connect(path, check_same_thread=False)
-        return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, check_same_thread=False)
+        left = [p for p in beside if p.exists() and p.stat().st_size]
+        whole_bytes = _stated_bytes(path)
+        if not left and path.stat().st_size >= whole_bytes:
+            return sqlite3.connect(f"file:{quote(str(path))}?immutable=1", uri=True, check_same_thread=False)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vln_ros-bag-")))
+        for source in (path, *left):
+            shutil.copy(source, folder)
+        copy = folder / path.name
+        if (
+            copy.stat().st_size < whole_bytes
+        ):  # SQLite reads nothing of a file that is too short: zeros instead
+            with copy.open("r+b") as f:
+                f.truncate(whole_bytes)
+        return sqlite3.connect(copy, check_same_thread=False)
 
     def _rows(self) -> Iterator[tuple[int, tuple[str, str, str], bytes]]:
         """In the order of writing, up to where the file is damaged."""
@@ -347,7 +365,8 @@ class _SqliteFile:
             for number, time_ns, data in self._database.execute(
                 "SELECT topic_id, timestamp, data FROM messages ORDER BY id"
             ):
-                yield time_ns, self._names[number], data
+                if data[-1:] != _FILL:  # its last page may be beyond the end of the file
+                    yield time_ns, self._names[number], data
         except sqlite3.DatabaseError:
             return
 

@@ -1,7 +1,7 @@
 """Writing a recording: rosbag2 in MCAP or SQLite, without ROS's own bag library.
 
-What is older than :data:`FLUSH_S` is on the disk, whatever becomes of the process or of the power: a recording
-is looked at above all when something went wrong.
+What is older than :data:`FLUSH_S` is on the disk, whatever becomes of process and power: a recording is
+looked at above all when something went wrong.
 """
 
 from __future__ import annotations
