@@ -145,8 +145,7 @@ def _reach(environment: Mapping[str, str]) -> Iterator[SettingFault]:
             return
         case "OFF":
             text, fatal = "ROS_AUTOMATIC_DISCOVERY_RANGE=OFF: nodes do not find each other", True
-            remedy = "unset ROS_AUTOMATIC_DISCOVERY_RANGE, or name who is to be found in ROS_STATIC_PEERS"
-            fatal = not environment.get("ROS_STATIC_PEERS")
+            remedy = "unset ROS_AUTOMATIC_DISCOVERY_RANGE, or export it as SUBNET"
         case "SYSTEM_DEFAULT":
             text, fatal = (
                 "ROS_AUTOMATIC_DISCOVERY_RANGE=SYSTEM_DEFAULT: the middleware's own file decides",
