@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TextIO
 
 from vln_ros.cli.findings import Finding
-from vln_ros.ros.settings import why_not_writable
+from vln_ros.ros.settings import SHARED_MEMORY, why_not_writable
 
 LEAST_SHARED_MEMORY_MB = 64
 LEAST_TEMPORARY_MB = 64
-SHARED_MEMORY = Path("/dev/shm")
 
 
 def look_at_places() -> list[Finding]:
@@ -32,7 +31,7 @@ def look_at_places() -> list[Finding]:
 def shared_memory(path: Path) -> Finding:
     """Where processes of one machine share memory and locks."""
     name = "shared memory"
-    users = "evaluation with workers, Habitat and training need it"
+    users = "nodes, evaluation with workers, Habitat and training need it"
     if not path.exists():
         return Finding(name, "warn", f"no {path}", f"{users}: mount it, sudo mount -t tmpfs tmpfs {path}")
     if (why := why_not_writable(path)) is not None:

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -24,7 +23,14 @@ from vln_ros.ros.environment import (
     users_fast_dds_profile,
     uses_fast_dds,
 )
-from vln_ros.ros.settings import LOG_FOLDER, LOGS, SettingFault, find_setting_faults
+from vln_ros.ros.settings import (
+    LOG_FOLDER,
+    LOGS,
+    SettingFault,
+    find_setting_faults,
+    why_died,
+    why_no_loopback,
+)
 
 RECEIVE_BUFFER_LIMIT = Path("/proc/sys/net/core/rmem_max")
 NODES = "nodes"
@@ -50,6 +56,9 @@ def look_at_ros(listen_s: float) -> list[Finding]:
     findings = [Finding("rclpy", "ok", f"{Path(spec.origin).parent}, {middleware}")]
     findings += [Finding(f.name, "fail" if f.fatal else "warn", f.text, f.remedy) for f in faults]
     findings += _what_is_fine(environment, faults)
+    if (why := why_no_loopback()) is not None:
+        text = f"nothing that is sent to 127.0.0.1 arrives ({why}): no graph can run on this machine alone"
+        return [*findings, Finding("loopback", "fail", text, "sudo ip link set lo up")]
     if any(f.fatal and f.name != LOGS for f in faults):
         text = "not tried: with these settings none starts, or none is heard"
         return [*findings, Finding(NODES, "warn", text, "see above, and ask again")]
@@ -117,7 +126,7 @@ def _why(process: subprocess.CompletedProcess[str]) -> str:
     if words := last_words(process.stderr):
         return f"no node starts: {words}"
     code = process.returncode
-    return f"no node starts: status {code}" if code > 0 else f"a node died by {signal.Signals(-code).name}"
+    return f"no node starts: status {code}" if code > 0 else why_died(code)
 
 
 def _nodes(heard: Heard) -> Finding:

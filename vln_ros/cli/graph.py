@@ -34,7 +34,7 @@ from vln_ros.ros.environment import (
     prepare_environment,
     stay_on_this_machine,
 )
-from vln_ros.ros.settings import LOG_FOLDER, LOGS, find_setting_faults
+from vln_ros.ros.settings import LOG_FOLDER, LOGS, find_setting_faults, why_died, why_no_loopback
 
 START_TIMEOUT_S = 60.0
 """A process that only makes a node has so long, on the busiest machine."""
@@ -108,6 +108,8 @@ def graph_environment(*, join: bool = False) -> dict[str, str]:
         # A graph has a place of its own for logs, where the terminal names none.
         if fault.fatal and (fault.name != LOGS or environment.get(LOG_FOLDER)):
             raise ConfigError(f"{fault.text}; {fault.remedy}")
+    if (why := why_no_loopback()) is not None:
+        raise ConfigError(f"nothing that is sent to 127.0.0.1 arrives ({why}); sudo ip link set lo up")
     environment["PYTHONUNBUFFERED"] = "1"
     # What the terminal cannot write is written in another way: no node may end of it.
     encoding = environment.get("PYTHONIOENCODING", "").partition(":")[0]
@@ -170,7 +172,11 @@ def why_no_node(command: Sequence[str], environment: Mapping[str, str]) -> str |
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return f"a node did not come up in {START_TIMEOUT_S:g} s"
-    return last_words(done.stderr) or f"status {done.returncode}" if done.returncode else None
+    if done.returncode == 0:
+        return None
+    if words := last_words(done.stderr):
+        return words
+    return f"status {done.returncode}" if done.returncode > 0 else why_died(done.returncode)
 
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")

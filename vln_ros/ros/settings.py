@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -34,6 +35,9 @@ _HANDED_OUT_BY_LINUX = range(102, 215)
 """Domains whose ports lie among those that Linux gives to any program that asks for one."""
 _PEER_LENGTH = 255
 _RESOLVED_IN_S = 3.0
+_LOOPED_IN_S = 2.0
+SHARED_MEMORY = Path("/dev/shm")
+"""Every ROS process has a little of it: its tracing does, whatever the middleware."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,30 @@ def why_not_writable(folder: Path) -> str | None:
     except OSError as error:
         return f"{there}: {error.strerror}"
     return None
+
+
+def why_no_loopback() -> str | None:
+    """Why nothing that is sent to 127.0.0.1 arrives, by which a graph of its own talks; None: it does."""
+    try:
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hearing,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending,
+        ):
+            hearing.bind(("127.0.0.1", 0))
+            hearing.settimeout(_LOOPED_IN_S)
+            sending.sendto(b"vln_ros", hearing.getsockname())
+            hearing.recv(16)
+    except OSError as error:
+        return error.strerror or "nothing arrives"
+    return None
+
+
+def why_died(status: int) -> str:
+    """What is known of a ROS process that a signal has ended without a word: its negative return code."""
+    text = f"a node died by {signal.Signals(-status).name}"
+    if -status == signal.SIGBUS and (why := why_not_writable(SHARED_MEMORY)) is not None:
+        text += f", for there is no shared memory ({why}): remove what nobody uses there"
+    return text
 
 
 def _prefixes_of(environment: Mapping[str, str]) -> list[str]:
