@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vln_ros.cli import doctor, doctor_places, doctor_ros
+from vln_ros.cli import doctor, doctor_places, doctor_ros, main
 from vln_ros.cli.doctor_probe import Heard, HeardTopic, heard_from_output
 from vln_ros.cli.findings import Finding
 from vln_ros.cli.graph import last_words, why_no_node
@@ -93,6 +93,7 @@ FULL = "mount -t tmpfs -o size=16k tmpfs {0} && (dd if=/dev/zero of={0}/x bs=1k 
 UP = "ip link set lo up && ip link set lo multicast on && ip route add 224.0.0.0/4 dev lo"
 MACHINES = {
     "no loopback": ("true", {}, {"loopback": "fail"}),
+    "loopback without multicast": ("ip link set lo up", {}, {"nodes": "ok"}),
     "/dev/shm full": (f"{UP} && {FULL.format('/dev/shm')}", {}, {"shared memory": "warn", "nodes": "fail"}),
     "/dev/shm read-only": (
         f"{UP} && mount -t tmpfs -o ro tmpfs /dev/shm", {}, {"shared memory": "warn", "nodes": "ok"}
@@ -175,6 +176,18 @@ def test_an_output_that_takes_nothing_is_no_traceback(case: str) -> None:
         assert "No space left on device" in done.stderr
     elif case == "closed":
         assert done.returncode == 1
+
+
+@pytest.mark.parametrize("path", ["/nowhere/found.json", "/", "/dev/null/found.json", "/proc/found.json"])
+@pytest.mark.slow
+def test_findings_that_cannot_be_written_are_one_sentence(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "abc")  # no node is tried
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor", "--listen", "0", "--json", path])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("vln_ros: ")
 
 
 # ------------------------------------------------------------------ places
@@ -272,6 +285,24 @@ def test_how_a_node_ended() -> None:
     assert why_no_node([*python, "raise ValueError('so it is')"], os.environ) == "so it is"
     kill = "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
     assert why_no_node([*python, kill], os.environ) == "a node died by SIGABRT"
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_nodes_that_are_deaf_get_the_remedy_that_fits(monkeypatch: pytest.MonkeyPatch, arrives: bool) -> None:
+    monkeypatch.setattr(doctor_ros, "multicast_arrives", lambda: arrives)
+    finding = doctor_ros._nodes(Heard(None, ()))
+    assert finding.verdict == "fail"
+    assert ("firewall" if arrives else "multicast on") in finding.remedy
+
+
+@pytest.mark.skipif(not can_unshare, reason="needs a network of its own (unshare)")
+@pytest.mark.parametrize(("before", "arrives"), [("true", False), (UP, True)])
+def test_whether_multicast_arrives_is_tried(before: str, arrives: bool) -> None:
+    code = "from vln_ros.cli.doctor_ros import multicast_arrives as m; print(m())"
+    shell = f"{before} && exec {sys.executable} -c '{code}'"
+    command = ["unshare", "--mount", "--net", "--map-root-user", "bash", "-c", shell]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(arrives)
 
 
 def test_what_was_heard_is_read_among_other_lines() -> None:

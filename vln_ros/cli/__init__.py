@@ -58,7 +58,8 @@ BENCHES = (
 
 
 _THE_PLACE_IS_AT_FAULT = (
-    errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+    errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
 )  # fmt: skip
 """Of an OSError: not the program."""
 
@@ -67,7 +68,10 @@ def _discard_output() -> None:
     """What is still waiting for the terminal goes nowhere, or the interpreter would complain at its end."""
     if sys.stdout is not None:
         with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            output = sys.stdout.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
 
 
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
