@@ -102,20 +102,7 @@ def test_a_demo_in_real_time_moves_a_robot_only_if_told_to_join(
 @pytest.mark.slow
 @pytest.mark.parametrize("join", [False, True], ids=["of its own", "joined"])
 def test_a_replay_moves_no_robot_even_if_told_to_join(base: Base, tmp_path: Path, join: bool) -> None:
-    bag = write_bag(tmp_path / "bag", compressed=False, mcap=True)
-    command = [
-        sys.executable,
-        "-m",
-        "vln_ros",
-        "replay",
-        str(bag),
-        "--instruction",
-        "go",
-        "--engine",
-        "paced",
-    ]
-    command += ["--decision-ms", "10", "--no-video", "--out", str(tmp_path / "run")]
-    done = run([*command, *["--join"][:join]])
+    done = run(replay_command(tmp_path, *["--join"][:join]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert not base.heard["cmd_vel"]
     if join:
@@ -252,6 +239,33 @@ def test_where_ros_does_not_start_a_demo_says_one_sentence(tmp_path: Path, case:
     assert "Traceback" not in done.stdout
 
 
+def replay_command(folder: Path, *options: str) -> list[str]:
+    bag = write_bag(folder / "bag", compressed=False, mcap=True)
+    command = [
+        sys.executable,
+        "-m",
+        "vln_ros",
+        "replay",
+        str(bag),
+        "--instruction",
+        "go",
+        "--engine",
+        "paced",
+    ]
+    return [*command, "--decision-ms", "10", "--no-video", "--out", str(folder / "run"), *options]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ONE_SENTENCE)
+def test_where_ros_does_not_start_a_replay_says_one_sentence(tmp_path: Path, case: str) -> None:
+    given, words, *options = ONE_SENTENCE[case]
+    done = run(replay_command(tmp_path, *options), **given)
+    assert done.returncode == 2, done.stdout + done.stderr
+    (sentence,) = [line for line in done.stderr.splitlines() if line]
+    assert sentence.startswith("vln_ros: ")
+    assert words in sentence
+
+
 GOES_ON = {
     "domain abc, no home, ASCII": {
         "ROS_DOMAIN_ID": "abc", "HOME": "", "PYTHONIOENCODING": "ascii", "LC_ALL": "C",
@@ -274,6 +288,15 @@ def test_what_does_not_matter_to_a_graph_of_its_own_does_not_stop_it(tmp_path: P
     done = run([*DEMO, "--episodes", "1", "--out", str(tmp_path / "run")], **GOES_ON[case])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Success rate" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GOES_ON)
+def test_nor_does_it_stop_a_replay(tmp_path: Path, case: str) -> None:
+    done = run(replay_command(tmp_path), **GOES_ON[case])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"decisions":' in done.stdout
     assert "Traceback" not in done.stderr
 
 

@@ -221,8 +221,8 @@ def _echo(output: IO[bytes]) -> None:
 class Graph:
     """The processes of one graph. Use as a context: leaving it ends all of them.
 
-    They also end when this process is killed, or the thread that has started them ends. Entering it says
-    where the graph is, and tries whether ROS can start at all.
+    They also end when this process is killed, or the thread that has started them ends. Before the first
+    one it says where the graph is, and tries whether ROS can start at all.
 
     Args:
         folder: where parameter files and logs go.
@@ -238,13 +238,22 @@ class Graph:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: list[IO[bytes]] = []
         self._echoes: list[threading.Thread] = []
+        self._begun = False
         folder.mkdir(parents=True, exist_ok=True)
 
     def log_path(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
     def start(self, spec: NodeSpec) -> None:
-        """Start a node; it is running, not yet ready, when this returns."""
+        """Start a node; it is running, not yet ready, when this returns.
+
+        Raises:
+            ConfigError: no node can start on this machine, as it is and is set.
+        """
+        if not self._begun:
+            _say_where(domain_of(self._environment))
+            _try_ros(self._environment)
+            self._begun = True
         parameters = self._folder / f"{spec.key}.yaml"
         parameters.write_text(
             yaml.safe_dump({f"/**/{spec.name}": {"ros__parameters": dict(spec.parameters)}})
@@ -340,8 +349,6 @@ class Graph:
             log.close()
 
     def __enter__(self) -> Graph:
-        _say_where(domain_of(self._environment))
-        _try_ros(self._environment)
         return self
 
     def __exit__(
