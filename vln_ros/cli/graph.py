@@ -86,7 +86,7 @@ def graph_environment(*, join: bool = False) -> dict[str, str]:
     """An environment in which a graph on this machine hears itself and nobody else.
 
     Its ROS domain is one that nobody else on this machine uses, whatever the terminal has set: in the user's
-    there may be a robot that takes its velocities for meant.
+    there may be a robot that would drive by its velocities.
 
     Args:
         join: talk in the user's domain instead, with whoever is in it.
