@@ -2,6 +2,9 @@
 
     ros2 launch vln_ros replay.launch.py bag:=BAG instruction:="walk to the fridge" checkpoint:=CKPT
 
+It runs in the domain of this terminal, so that rviz and ros2 see it. What would move a robot (cmd_vel, the
+action queue) goes under replay/, where no base and no executor of a robot listens.
+
 The camera's mounting comes from the recording's /tf_static. Every argument of robot.launch.py may be given
 too: transport:=compressed where the recording has compressed images, rviz:=true to watch. For a report and
 a video use `vln_ros replay`.
@@ -9,10 +12,16 @@ a video use `vln_ros replay`.
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.actions import (
+    DeclareLaunchArgument,
+    GroupAction,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    Shutdown,
+)
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import Node, SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -43,6 +52,8 @@ ARGUMENTS = [
     ),
 ]
 
+MOVING = ["cmd_vel", "action_queue"]
+"""Topics that move a robot."""
 PARAMETERS = {
     "bag_player": {
         "bag": "bag",
@@ -73,7 +84,9 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "namespace": given["namespace"],
         "log_level": given["log_level"],
     }
-    return [
+    nowhere = [SetRemap(name, f"replay/{name}") for name in MOVING]
+    started = [
+        *nowhere,
         Node(
             package="vln_ros",
             executable="bag_player",
@@ -89,6 +102,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
         ),
     ]
+    return [GroupAction(started)]  # beside it, in a larger launch file, nothing is renamed
 
 
 def generate_launch_description() -> LaunchDescription:

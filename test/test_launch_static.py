@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from vln_ros.cli.replay import REMAPS
 from vln_ros.config import NODES, from_flat, walk_options
 
 ROOT = Path(__file__).parents[1]
@@ -134,3 +135,15 @@ def test_rviz_shows_topics_that_somebody_publishes() -> None:
     for topic in topics:
         assert f"`{topic}`" in documented
         assert not topic.startswith("/"), "relative, so that a namespace holds"
+
+
+def test_a_replay_renames_what_moves_a_robot_as_the_command_does() -> None:
+    tree = ast.parse((ROOT / "launch/replay.launch.py").read_text("utf-8"))
+    (moving,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MOVING"
+    ]
+    assert {name: f"replay/{name}" for name in moving} == REMAPS
+    renames = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "SetRemap"]
+    assert [ast.unparse(argument) for n in renames for argument in n.args] == ["name", "f'replay/{name}'"]

@@ -23,6 +23,7 @@ from vln_ros.ros.environment import (
 )
 
 PROFILE, RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
+ONLY = "ROS_LOCALHOST_ONLY"
 
 ANOTHER = """
 import sys
@@ -50,19 +51,61 @@ def test_processes_with_the_same_number_get_domains_of_their_own() -> None:
     assert all(d in DOMAINS for d in domains)
 
 
-def test_a_domain_in_which_somebody_talks_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("offset", [0, 1, 10, 12, 24], ids=lambda o: f"port {o} of the domain")
+def test_a_domain_in_which_somebody_talks_is_left_alone(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
     claims: list[socket.socket] = []
     monkeypatch.setattr(environment, "_claims", claims)
     monkeypatch.setattr(environment.os, "getpid", lambda: 40)
     find = own_domain.__wrapped__
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as somebody:
+        somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as DDS does where many hear
         try:
-            somebody.bind(("", 7400 + 250 * 41 + 12))  # the second participant of domain 41
+            somebody.bind(("", 7400 + 250 * 41 + offset))
         except OSError:
             pytest.skip("somebody really talks there")
         assert find() != 41
     for claim in claims:
         claim.close()
+
+
+@pytest.mark.parametrize("users", ["61", " 61", "0x3d", "075", "61abc"])
+def test_the_users_domain_is_never_chosen(monkeypatch: pytest.MonkeyPatch, users: str) -> None:
+    claims: list[socket.socket] = []
+    monkeypatch.setattr(environment, "_claims", claims)
+    monkeypatch.setattr(environment.os, "getpid", lambda: 60)
+    monkeypatch.setattr(environment, "_somebody_talks_in", lambda _: False)
+    monkeypatch.setenv("ROS_DOMAIN_ID", users)
+    assert own_domain.__wrapped__() != 61
+    for claim in claims:
+        claim.close()
+
+
+AT_ONCE = """
+import sys
+from vln_ros.ros import environment
+environment.os.getpid = lambda: 77
+sys.stdin.readline()
+print(environment.own_domain(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_processes_that_start_at_the_same_moment_get_domains_of_their_own() -> None:
+    count = 12
+    processes = [
+        subprocess.Popen([sys.executable, "-c", AT_ONCE], stdin=-1, stdout=-1, text=True)
+        for _ in range(count)
+    ]
+    try:
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        domains = [int(p.stdout.readline()) for p in processes if p.stdout is not None]
+    finally:
+        for process in processes:
+            process.communicate()
+    assert len(set(domains)) == count
 
 
 def test_when_all_are_taken_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +152,12 @@ def test_the_two_profiles_differ_in_their_reach_alone() -> None:
         ({PROFILE: str(FAST_DDS_PROFILE)}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
         ({PROFILE: "mine.xml"}, {PROFILE: "mine.xml", RANGE: "LOCALHOST"}),
         ({RANGE: "SUBNET"}, {RANGE: "SUBNET"}),
+        ({RANGE: "OFF"}, {RANGE: "OFF"}),
+        ({RANGE: "SUBNET", ONLY: "0"}, {RANGE: "SUBNET", ONLY: "0"}),
+        ({RANGE: "LOCALHOST"}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
+        ({ONLY: "1"}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
+        ({RANGE: "SUBNET", ONLY: "1"}, {PROFILE: str(FAST_DDS_LOCALHOST_PROFILE)}),
+        ({PROFILE: "mine.xml", ONLY: "1"}, {PROFILE: "mine.xml", ONLY: "1", RANGE: "LOCALHOST"}),
         (
             {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"},
             {"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp", RANGE: "LOCALHOST"},
@@ -131,3 +180,27 @@ def test_a_profile_of_the_users_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "mine.xml")
     prepare_environment()
     assert PROFILE not in os.environ
+
+
+@pytest.mark.parametrize("given", [None, "", "/nowhere", f"/nowhere{os.pathsep}/dev"])
+def test_prefixes_of_the_users_stay_and_the_wheels_are_among_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None
+) -> None:
+    (tmp_path / environment.AMENT_INDEX).mkdir(parents=True)
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    if given is not None:
+        monkeypatch.setenv("AMENT_PREFIX_PATH", given)
+    prepare_environment()
+    prepare_environment()
+    kept = [p for p in (given or "").split(os.pathsep) if p]
+    assert os.environ["AMENT_PREFIX_PATH"].split(os.pathsep) == [*kept, str(tmp_path)]
+
+
+def test_on_a_robot_the_prefixes_are_those_of_its_setup_script(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))  # a venv beside ROS from apt
+    monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/jazzy")
+    prepare_environment()
+    assert os.environ["AMENT_PREFIX_PATH"] == "/opt/ros/jazzy"

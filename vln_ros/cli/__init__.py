@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,6 +57,23 @@ BENCHES = (
 )
 
 
+_THE_PLACE_IS_AT_FAULT = (
+    errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR,
+    errno.EPERM, errno.EROFS,
+)  # fmt: skip
+"""Of an OSError: not the program."""
+
+
+def _discard_output() -> None:
+    """What is still waiting for the terminal goes nowhere, or the interpreter would complain at its end."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            output = sys.stdout.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, output)
+            os.close(nowhere)
+
+
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
     command = importlib.import_module(f"vln_ros.cli.{module}")
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
@@ -83,6 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
+            stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     # So that what a command has started is ended with it.
     for ending in (signal.SIGTERM, signal.SIGHUP):
@@ -90,6 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             signal.signal(ending, signal.default_int_handler)
     try:
         status = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has enough, as `| head`
+        _discard_output()
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _THE_PLACE_IS_AT_FAULT:
+            raise
+        place = f": {error.filename}" if error.filename else " while writing"
+        print(f"vln_ros: {error.strerror}{place}", file=sys.stderr)
+        _discard_output()
+        status = 2
     except ConfigError as error:
         print(f"vln_ros: {error}", file=sys.stderr)
         status = 2

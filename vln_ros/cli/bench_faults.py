@@ -19,7 +19,7 @@ import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
-from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Velocity
 
@@ -135,8 +135,7 @@ class Rig:
     def __init__(self, folder: Path, episodes_count: int, base_reaction_s: float = BASE_REACTION_S) -> None:
         from vln_ros.nodes.fault_relay import STREAMS, source
 
-        environment = graph_environment()
-        os.environ.update(environment)  # the relay is in this process
+        environment = enter_graph(folder / "logs")  # the relay is in this process
         import rclpy
         from rclpy.context import Context
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from vln_ros.cli.bench_plot import plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
-from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
 from vln_ros.sim.flat import ROBOT_RADIUS_M
@@ -102,7 +101,8 @@ def _soak(folder: Path, options: argparse.Namespace) -> SoakFigures:
     }  # fmt: skip
     specs = [NodeSpec("sim_bridge", bridge), NodeSpec("navigator", navigator), NodeSpec("executor", executor)]
     memory: dict[str, list[tuple[float, float]]] = {n: [] for n in NODES}
-    with Graph(folder / "logs", graph_environment()) as graph, Listener() as listener:
+    logs = folder / "logs"
+    with Graph(logs, enter_graph(logs)) as graph, Listener() as listener:
         for spec in specs:
             graph.start(spec)
         begun_s = time.monotonic()
@@ -175,10 +175,9 @@ def resident_mb(pid: int) -> float:
 
 
 class Listener:
-    """Hears /diagnostics. A context."""
+    """Hears /diagnostics, in the domain of this process. A context."""
 
     def __init__(self) -> None:
-        os.environ.update(graph_environment())
         import rclpy
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.context import Context

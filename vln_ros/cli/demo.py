@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
+from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.sim.flat import KINDS, ROBOT_RADIUS_M
@@ -54,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second in real time")
     add_switch(parser)
+    add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no videos")
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/demo-DATE)")
     parser.add_argument("--json", type=Path, default=None, help="also write the summary there")
@@ -63,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     width, height = parse_size(options.size)
+    environment = graph_environment(join=options.join)
     episodes = write_split(out / "dataset", options.split, options.episodes, options.kind)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         "camera.height": height,
         "realtime_factor": options.speed,
     }
-    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out))
+    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out), environment)
     if status == 0:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
@@ -106,10 +108,14 @@ def run_graph(
     bridge: Mapping[str, Scalar],
     navigator: Mapping[str, Scalar],
     executor: Mapping[str, Scalar] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> int:
-    """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done."""
+    """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done.
+
+    The environment is that of :func:`~vln_ros.cli.graph.graph_environment` where none is given.
+    """
     try:
-        with Graph(logs, graph_environment()) as graph:
+        with Graph(logs, graph_environment() if environment is None else environment) as graph:
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
             if bridge["mode"] == "realtime":

@@ -5,41 +5,36 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
+import math
 import platform
-import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vln_ros.cli.findings import Finding
+
+if TYPE_CHECKING:
+    from vln_ros.datatypes import ActionChunk
+    from vln_ros.protocols import Engine
 
 HELP = "Say whether this machine can run vln_ros, and what to do if not"
 LISTEN_S = 3.0
-LEAST_SHARED_MEMORY_MB = 64
-RECEIVE_BUFFER_LIMIT = Path("/proc/sys/net/core/rmem_max")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        name: of the thing.
-        verdict: ``ok``; ``warn``: it runs, but see the remedy; ``fail``: it does not.
-        text: what was found.
-        remedy: what to do; empty when fine.
-    """
-
-    name: str
-    verdict: str
-    text: str
-    remedy: str = ""
+_CAMERA_SIZE = (640, 480)
+"""Of a picture where the profile takes any."""
+_HFOV_DEG = 79.0
+_OTHER_WEIGHTS = (
+    "a robot would stand: fetch the checkpoint again, or try another number format (qwen.dtype) than float16"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default="", help="also look at this checkpoint")
+    parser.add_argument("--checkpoint", default="", help="also load this checkpoint and decide once")
+    parser.add_argument(
+        "--profile", default="", help="of the checkpoint (default: the one made for it, or else tiny)"
+    )
     parser.add_argument("--habitat", default="", metavar="PYTHON", help="also look at this Habitat Python")
     parser.add_argument(
         "--listen", type=float, default=LISTEN_S, help=f"seconds to listen for topics (default: {LISTEN_S:g})"
@@ -48,16 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    checks: list[Callable[[], list[Finding]]] = [_python, _packages, _torch, _shared_memory, _ros]
+    from vln_ros.cli.doctor_places import look_at_places
+    from vln_ros.cli.doctor_ros import look_at_ros
+
+    checks: dict[str, Callable[[], list[Finding]]] = {
+        "python": _python,
+        "packages": _packages,
+        "torch": _torch,
+        "places": look_at_places,
+        "ROS": lambda: look_at_ros(options.listen),
+    }
     if options.checkpoint:
-        checks.append(lambda: [_checkpoint(options.checkpoint)])
+        checks["checkpoint"] = lambda: [_checkpoint(options.checkpoint, options.profile)]
     if options.habitat:
-        checks.append(lambda: [_habitat(options.habitat)])
-    if importlib.util.find_spec("rclpy") is not None:
-        checks.append(lambda: _topics(options.listen))
+        checks["habitat"] = lambda: [_habitat(options.habitat)]
     findings = []
-    for check in checks:
-        for finding in check():
+    for name, check in checks.items():
+        for finding in _looked(name, check):
             findings.append(finding)
             print(f"{finding.verdict:>4}  {finding.name:<22} {finding.text}")
             if finding.remedy:
@@ -67,6 +69,15 @@ def run(options: argparse.Namespace) -> int:
     failed = [f.name for f in findings if f.verdict == "fail"]
     print(f"cannot run: {', '.join(failed)}" if failed else "this machine can run vln_ros")
     return 1 if failed else 0
+
+
+def _looked(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    """What a check finds; one that fails itself is a finding, and the others go on."""
+    try:
+        return check()
+    except Exception as error:
+        text = f"cannot be looked at: {type(error).__name__}: {error}"
+        return [Finding(name, "fail", text, "is the installation whole? make clean setup makes it anew")]
 
 
 def _python() -> list[Finding]:
@@ -121,69 +132,17 @@ def _torch() -> list[Finding]:
     ]
 
 
-def _shared_memory() -> list[Finding]:
-    path = Path("/dev/shm")
-    if not path.exists():
-        return [Finding("shared memory", "warn", "no /dev/shm", "Habitat and training workers need it")]
-    free_mb = shutil.disk_usage(path).free / 2**20
-    if free_mb < LEAST_SHARED_MEMORY_MB:
-        remedy = "in a container, start it with --shm-size=1g or --ipc=host"
-        return [Finding("shared memory", "warn", f"{free_mb:.0f} MB free in /dev/shm", remedy)]
-    return [Finding("shared memory", "ok", f"{free_mb:.0f} MB free in /dev/shm")]
-
-
-def _ros() -> list[Finding]:
-    if importlib.util.find_spec("rclpy") is None:
-        remedy = "source /opt/ros/jazzy/setup.bash, or python -m pip install -r requirements-ros.txt"
-        return [Finding("rclpy", "fail", "not importable", remedy)]
-    from vln_ros.ros.environment import (
-        FAST_DDS_PROFILE,
-        SOCKET_BUFFER_BYTES,
-        prepare_environment,
-        users_fast_dds_profile,
-    )
-
-    prepare_environment()
-    import rclpy
-    from rclpy.utilities import get_rmw_implementation_identifier
-
-    rclpy.init()
-    rmw = get_rmw_implementation_identifier()
-    findings = [Finding("rclpy", "ok", f"{Path(rclpy.__file__).parent}, {rmw}")]
-    rclpy.shutdown()
-    if rmw != "rmw_fastrtps_cpp":
-        findings.append(Finding("Fast DDS profile", "ok", "not Fast DDS: none needed"))
-    elif (given := users_fast_dds_profile(os.environ)) is not None:
-        remedy = f"it should do without shared memory, as {FAST_DDS_PROFILE} does: docs/bringup.md says why"
-        findings.append(Finding("Fast DDS profile", "warn", f"yours: {given}", remedy))
-    else:
-        findings.append(Finding("Fast DDS profile", "ok", "this package's nodes set it"))
-        if RECEIVE_BUFFER_LIMIT.exists():
-            limit = int(RECEIVE_BUFFER_LIMIT.read_text("ascii"))
-            enough = limit >= SOCKET_BUFFER_BYTES
-            remedy = f"or images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
-            text = f"net.core.rmem_max is {limit}"
-            findings.append(
-                Finding("receive buffer", "ok" if enough else "warn", text, "" if enough else remedy)
-            )
-    domain = os.environ.get("ROS_DOMAIN_ID", "0 (default)")
-    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET (default)")
-    text = f"domain {domain}, range {reach}"
-    if reach == "LOCALHOST" and rmw == "rmw_fastrtps_cpp":
-        remedy = "with it Fast DDS uses shared memory, where who is killed can stop others: docs/bringup.md"
-        findings.append(Finding("discovery", "warn", text, remedy))
-    else:
-        findings.append(Finding("discovery", "ok", text))
-    return findings
-
-
-def _checkpoint(name: str) -> Finding:
+def _checkpoint(name: str, profile_name: str) -> Finding:
+    """Load it, and let it decide once on a picture of the size that its profile asks for."""
     from vln_ros.config import ConfigError, QwenConfig
     from vln_ros.engine.model import load_model
+    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.qwen import QwenEngine
 
     defaults = QwenConfig()
     begun_s = time.monotonic()
     try:
+        profile = load_profile(profile_name or _profile_made_for(name))
         model = load_model(
             name,
             device=defaults.device,
@@ -191,14 +150,55 @@ def _checkpoint(name: str) -> Finding:
             attention=defaults.attention,
             quantisation=defaults.quantisation,
         )
+        parameters = sum(p.numel() for p in model.network.parameters())
+        loaded_s = time.monotonic()
+        text = (
+            f"{name}: {parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}, "
+            f"loaded in {loaded_s - begun_s:.1f} s"
+        )
+        engine = QwenEngine(
+            model, profile, temperature=0.0, seed=0, stream=defaults.stream, reuse=defaults.reuse
+        )
+        try:
+            chunk = _decide(engine, profile.image.resize or _CAMERA_SIZE)
+        finally:
+            engine.close()
     except ConfigError as error:
         return Finding("checkpoint", "fail", name, str(error))
-    parameters = sum(p.numel() for p in model.network.parameters())
-    text = (
-        f"{name}: {parameters / 1e6:.1f} M parameters, {model.dtype} on {model.device}, "
-        f"loaded in {time.monotonic() - begun_s:.1f} s"
+    except Exception as error:  # whatever the engine meets in these weights, a robot would meet it
+        words = str(error).partition("\n")[0] or type(error).__name__
+        return Finding("checkpoint", "fail", f"{name} cannot decide: {words}", _OTHER_WEIGHTS)
+    if not all(math.isfinite(p) for p in chunk.probabilities):
+        words = f"probabilities {', '.join(str(p) for p in chunk.probabilities)}"
+        return Finding("checkpoint", "fail", f"{name} cannot decide: {words}", _OTHER_WEIGHTS)
+    said = ", ".join(str(action) for action in chunk.actions) or "hold"
+    decided_s = time.monotonic() - loaded_s
+    return Finding(
+        "checkpoint", "ok", f"{text}; under profile {profile.name} decided {said!r} in {decided_s:.1f} s"
     )
-    return Finding("checkpoint", "ok", text)
+
+
+def _profile_made_for(checkpoint: str) -> str:
+    from vln_ros.config import QwenConfig
+    from vln_ros.engine.profile import list_profiles, load_profile
+
+    made = (name for name in list_profiles() if load_profile(name).checkpoint == checkpoint)
+    return next(made, QwenConfig().profile)
+
+
+def _decide(engine: Engine, size: tuple[int, int]) -> ActionChunk:
+    """One decision on noise: nothing in it is smooth enough to hide a number that is none."""
+    import numpy as np
+
+    from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
+
+    width, height = size
+    camera = CameraModel.from_hfov(width, height, math.radians(_HFOV_DEG))
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    depth_m = np.full((height, width), 2.0, np.float32)
+    engine.start(Instruction(1, "go to the door and stop"))
+    engine.observe(Frame(0, 1, rgb, depth_m, camera, Pose.identity(), Pose.identity()))
+    return engine.decide(1)
 
 
 def _habitat(python: str) -> Finding:
@@ -214,64 +214,3 @@ def _habitat(python: str) -> Finding:
     text = f"Python {i.python}, numpy {i.numpy}, habitat_sim {i.habitat_sim} in {Path(i.path).parent}"
     remedy = f"whether it also renders right: vln_ros habitat selftest --python {python}"
     return Finding("habitat", "ok", text, remedy)
-
-
-def _topics(listen_s: float) -> list[Finding]:
-    """What the navigator would subscribe to: is it there, how often, with which quality of service."""
-    import rclpy
-    from nav_msgs.msg import Odometry
-    from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-    from rosgraph_msgs.msg import Clock
-    from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
-    from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
-
-    classes = {
-        f"{c.__module__.split('.')[0]}/msg/{c.__name__}": c
-        for c in (Clock, CameraInfo, CompressedImage, Image, Odometry)
-    }
-    rclpy.init()
-    node = rclpy.create_node("vln_ros_doctor")
-    wanted = [COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, "odom", "/clock"]
-    arrivals: dict[str, list[float]] = {}
-    quality = QoSProfile(
-        depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT, durability=QoSDurabilityPolicy.VOLATILE
-    )
-    until_s = time.monotonic() + listen_s
-    while time.monotonic() < until_s:
-        for name, types in node.get_topic_names_and_types():
-            known = any(name.lstrip("/").startswith(w.lstrip("/")) for w in wanted)
-            if name in arrivals or not known or types[0] not in classes:
-                continue
-            arrivals[name] = []
-            note = partial(_note, arrivals[name])
-            node.create_subscription(classes[types[0]], name, note, quality, raw=True)
-        rclpy.spin_once(node, timeout_sec=0.05)
-    findings = []
-    for name in sorted(arrivals):
-        times = arrivals[name]
-        quality_texts = {
-            f"{i.qos_profile.reliability.name.lower()}, {i.qos_profile.durability.name.lower()}"
-            for i in node.get_publishers_info_by_topic(name)
-        }
-        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
-        text = f"{rate:.1f} Hz; {'; '.join(sorted(quality_texts)) or 'no publisher'}"
-        silent = "nothing arrived: is its publisher alive?"
-        findings.append(Finding(name, "ok" if times else "warn", text, "" if times else silent))
-    for topic in wanted[:4]:
-        if not any(name.lstrip("/").startswith(topic) for name in arrivals):
-            remedy = (
-                "start the camera and base drivers, or remap their topics; in simulation nothing is missing"
-            )
-            findings.append(Finding(topic, "warn", f"not seen in {listen_s:g} s", remedy))
-    has_clock = bool(arrivals.get("/clock"))
-    findings.append(
-        Finding("clock", "ok", "simulated: start nodes with use_sim_time" if has_clock else "system time")
-    )
-    node.destroy_node()
-    rclpy.shutdown()
-    return findings
-
-
-def _note(times: list[float], _: bytes) -> None:
-    times.append(time.monotonic())

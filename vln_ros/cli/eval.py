@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from vln_ros.cli.graph import add_join, graph_environment
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import (
     ConfigError,
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if "." not in entry.name:
             _add(parser, entry.name, entry)
     add_switch(parser)
+    add_join(parser)
 
 
 def _add(parser: argparse.ArgumentParser, name: str, entry: OptionEntry) -> None:
@@ -109,7 +111,9 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
     command = ["vln_ros", *sys.argv[1:]]
     if config.via == "graph":
-        return _via_graph(config, farm, out, resume=args.resume, command=command)
+        return _via_graph(config, farm, out, resume=args.resume, command=command, join=args.join)
+    if args.join:
+        raise ConfigError("--join: only with --via graph does an evaluation talk over ROS")
     folder = run_folder_of(out, farm)
     farm = from_flat(FarmConfig, to_flat(farm) | node_parameters(args, folder))
     try:
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _via_graph(
-    config: EvalConfig, farm: FarmConfig, out: Path, *, resume: bool, command: Sequence[str]
+    config: EvalConfig, farm: FarmConfig, out: Path, *, resume: bool, command: Sequence[str], join: bool
 ) -> int:
     """The same episodes through bridge and navigator as processes, in lockstep."""
     from vln_ros.cli.demo import run_graph
@@ -140,6 +144,7 @@ def _via_graph(
         raise ConfigError("via = 'graph': videos is 0 or 1, film_extremes is off, measures is all")
     if (out / "result.json").exists() and not resume:
         raise ConfigError(f"{out} holds a run already; resume it, remove it or choose another folder")
+    environment = graph_environment(join=join)
     path = dataset_file(config, out / "dataset")
     info = run_info(config, chosen_episodes(config, path), path, command)
     n = config.navigator
@@ -182,4 +187,4 @@ def _via_graph(
         "qwen.seed": config.seed,
         "reliability": "reliable",
     }
-    return run_graph(out / "logs", bridge, navigator)
+    return run_graph(out / "logs", bridge, navigator, environment=environment)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
+from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, Scalar
 
@@ -26,6 +26,9 @@ BASE_FRAME = "base_link"
 """Where the odometry's child_frame_id is empty and no option says otherwise."""
 BASE_NAMES = {"base_link", "base_footprint", "base"}
 """Names of REP 105 and 120 for one planar base; they differ in height at most."""
+REMAPS = {"cmd_vel": "replay/cmd_vel", "action_queue": "replay/action_queue"}
+"""What would move a robot goes under names that no base and no executor of a robot listens to: the odometry
+of a recording says where another robot was, and nothing looks for obstacles."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the parameters that its navigator ran with)",
     )
     add_switch(parser)
+    add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no video")
     parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/replay-DATE)")
     parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
@@ -75,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.exact:
+        if options.join:
+            raise ConfigError("--join: with --exact nothing talks over ROS; leave one of them out")
         from vln_ros.cli.reproduce import run_exact
 
         return run_exact(options)
@@ -82,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--instruction is missing: what is the robot told?")
     from vln_ros.ros.bag import Bag, BagTopics, Stream
 
+    environment = graph_environment(join=options.join)
     out: Path = options.out or Path("runs") / time.strftime("replay-%Y%m%d-%H%M%S")
     topics = BagTopics(options.color, options.depth, options.camera_info, options.odometry)
     with Bag(options.bag, topics) as bag:
@@ -115,16 +122,16 @@ def run(options: argparse.Namespace) -> int:
             "odometry": bag.connections[Stream.ODOMETRY].topic,
         }
         try:
-            with Graph(out / "logs", graph_environment()) as graph:
-                graph.start(NodeSpec("navigator", navigator))
+            with Graph(out / "logs", environment) as graph:
+                graph.start(NodeSpec("navigator", navigator, remaps=REMAPS))
                 # There is no robot that could run into something.
                 executor: dict[str, Scalar] = {
                     "base_frame": base_frame,
                     "safety.obstacles": "none",
                     **node_parameters(options, out),
                 }
-                graph.start(NodeSpec("executor", executor))
-                graph.start(NodeSpec("bag_player", player, quiet=False))
+                graph.start(NodeSpec("executor", executor, remaps=REMAPS))
+                graph.start(NodeSpec("bag_player", player, quiet=False, remaps=REMAPS))
                 if graph.wait("bag_player"):
                     return 1
         except GraphError as error:

@@ -1,0 +1,22 @@
+"""What the doctor finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: of the thing.
+        verdict: ``ok``; ``warn``: it runs, but see the remedy; ``fail``: it does not.
+        text: what was found.
+        remedy: what to do; empty when fine.
+    """
+
+    name: str
+    verdict: str
+    text: str
+    remedy: str = ""
