@@ -21,7 +21,7 @@ _SECTOR_AT_M = 1.0
 """A scan must cover the width of the robot at this distance."""
 _RAYS_APART_RAD = math.radians(5.0)
 """The outermost ray of the sector may be this far inside it, or one increment."""
-_MOVED_M, _MOVED_RAD = 0.05, math.radians(3.0)
+MOVED_M, MOVED_RAD = 0.05, math.radians(3.0)
 """So far from where it stood, a robot sees something else."""
 
 BoolArray = npt.NDArray[np.bool_]
@@ -162,7 +162,7 @@ class Stillness:
             return
         away_m = float(np.linalg.norm(place.position - self._place.position))
         turned_rad = abs(wrap_angle(place.yaw_rad - self._place.yaw_rad))
-        if away_m <= _MOVED_M and turned_rad <= _MOVED_RAD:
+        if away_m <= MOVED_M and turned_rad <= MOVED_RAD:
             self._left_s = None
         elif self._left_s is None:
             self._left_s = now_s
