@@ -16,7 +16,7 @@ from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, RangeScan, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
-from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead
+from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead, scan_obstacles
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.flat import scene_id
 
@@ -189,6 +189,33 @@ UPSIDE_DOWN = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
 )  # fmt: skip
 def test_what_a_scan_says(scan: RangeScan, mount: Pose, fault: Fault | None) -> None:
     assert judge_scan(scan, mount, SAFETY) is fault
+
+
+@pytest.mark.parametrize(
+    "mount", [Pose.identity(), UPSIDE_DOWN, Pose.planar(0.1, 0.05, 0.3), Pose.planar(0.4, 0.0, 0.0)]
+)
+def test_what_is_too_near_is_at_the_robots_edge(mount: Pose) -> None:
+    points = scan_obstacles(in_front(-INF, NAN), mount, 0.25)
+    in_base = mount.transform(np.concatenate([points, np.zeros((len(points), 1))], 1))
+    distance_m = np.hypot(in_base[:, 0], in_base[:, 1])
+    expected_m = 0.41 if mount.position[0] == 0.4 else 0.25  # a scanner on a boom sees it at itself
+    assert distance_m == pytest.approx(np.full(len(points), expected_m), abs=0.01)
+    assert len(points) > 60
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("offset_m", [-0.15, 0.0, 0.2])
+def test_what_is_too_near_stops_a_fast_robot_at_once(delay_s: float, offset_m: float) -> None:
+    robot = Driven("scan")
+    robot.executor.config = replace(robot.config, delay_s=delay_s)
+    robot.sets_off()
+    robot.now_s += 0.05
+    stamp_ns = round(robot.now_s * 1e9)
+    robot.executor.odometry(stamp_ns, Pose.planar(robot.x_m, 0.0, 0.0), robot.now_s)
+    robot.executor.heartbeat(stamp_ns, robot.now_s)
+    robot.executor.scan(stamp_ns, in_front(-INF, 3.0, 0.3), Pose.planar(offset_m, 0.0, 0.0), robot.now_s)
+    output = robot.executor.update(robot.now_s)
+    assert (output.velocity, output.faults) == (Velocity(), (Fault.OBSTACLE,))
 
 
 # ---------------------------------------------------------------------------- content that stands

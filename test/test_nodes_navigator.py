@@ -93,7 +93,7 @@ class Robot(Node):
         if info:
             self.info.publish(convert.info_from_camera(CAMERA, stamp, "optical"))
         self.odom.publish(
-            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base", 0.0, 0.0)
+            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base_link", 0.0, 0.0)
         )
         for publisher, given, good in (
             (self.depth, depth, convert.image_from_depth(DEPTH, stamp, "optical")),
@@ -249,8 +249,10 @@ def test_a_camera_that_changes(running: Robot) -> None:
     running.decides()  # comes with the right one again
 
 
-def odometry(x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int = 0) -> Odometry:
-    message = convert.odometry_from_pose(Pose.identity(), stamp_ns, frame, "base", 0.0, 0.0)
+def odometry(
+    x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int = 0, child: str = "base_link"
+) -> Odometry:
+    message = convert.odometry_from_pose(Pose.identity(), stamp_ns, frame, child, 0.0, 0.0)
     message.pose.pose.position.x = x
     message.pose.pose.orientation.w = w
     return message
@@ -263,9 +265,11 @@ def odometry(x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int 
         (odometry(w=0.0), "sync: odometry_invalid"),
         (odometry(w=3.0), "sync: odometry_invalid"),
         (odometry(frame="map"), "sync: odometry_wrong_frame"),
+        (odometry(child="zed_camera_link"), "refused: odometry_child"),
+        (odometry(child=""), "refused: odometry_child"),
         (odometry(x=1e4), "sync: odometry_jumps"),
     ],
-    ids=["nan", "no quaternion", "unnormalised", "wrong frame", "jump"],
+    ids=["nan", "no quaternion", "unnormalised", "wrong frame", "of a camera", "of nothing", "jump"],
 )
 def test_bad_odometry(running: Robot, bad: Odometry, key: str) -> None:
     before = running.count(key)

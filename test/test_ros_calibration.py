@@ -70,7 +70,6 @@ def test_auto_goes_by_the_topic_and_by_what_there_is_to_rectify(topic: str, fx: 
         ({"d": [0.0] * 5, "r": [0.0] * 9}, "", OF_K),
         ({"d": [0.0] * 5, "r": TILTED}, "", OF_P),  # a stereo pair's left camera
         ({"d": [0.0] * 5}, "image_rect", OF_P),
-        ({"k": [0.0] * 9}, "image_raw", OF_P),
     ],
 )
 def test_auto_where_parts_are_missing(changes: dict[str, object], topic: str, fx: float) -> None:
@@ -104,6 +103,8 @@ def reason_of(msg: CameraInfo, calibration: str = "auto", topic: str = "") -> st
 def test_calibrations_that_cannot_be_used() -> None:
     zeros = {"k": [0.0] * 9, "p": [0.0] * 12}
     assert reason_of(info(**zeros)) == "no_calibration"
+    for topic in ("", "image_raw", "image_rect"):
+        assert reason_of(info(k=[0.0] * 9), "auto", topic) == "no_calibration"
     assert reason_of(info(**zeros), "rectified") == "no_calibration"
     assert reason_of(info(p=[0.0] * 12), "rectified") == "no_calibration"
     assert reason_of(info(p=[0.0] * 12), "auto", "image_rect") == "no_calibration"  # rectified by what?

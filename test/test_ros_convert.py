@@ -29,7 +29,6 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vln_ros.datatypes import (
     STOP,
-    TOO_NEAR_M,
     Action,
     ActionChunk,
     ActionKind,
@@ -697,7 +696,7 @@ def test_scans() -> None:
     scan.range_max = 5.0
     scan.ranges = [1.0, math.nan, math.inf, 0.0, 2.0, 9.0, 0.05, -1.0, -math.inf]
     got = convert.points_from_scan(scan)
-    assert got.points == pytest.approx(np.array([[1.0, 0.0], [0.0, 2.0], [-TOO_NEAR_M, 0.0]]), abs=1e-6)
+    assert got.points == pytest.approx(np.array([[1.0, 0.0], [0.0, 2.0]]), abs=1e-6)
     assert np.isposinf(got.ranges_m).nonzero()[0].tolist() == [2]
     assert np.isneginf(got.ranges_m).nonzero()[0].tolist() == [8]
     assert np.isnan(got.ranges_m).nonzero()[0].tolist() == [1, 3, 5, 6, 7]

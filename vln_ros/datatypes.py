@@ -210,15 +210,10 @@ class RangeScan:
 
     @property
     def points(self) -> Float64Array:
-        """``[M, 2]`` metres: what was hit; what is too near to be measured, right before the scanner."""
-        ranges_m = np.where(np.isneginf(self.ranges_m), TOO_NEAR_M, self.ranges_m)
-        hit = np.isfinite(ranges_m)
-        ranges_m, angles_rad = ranges_m[hit], self.angles_rad[hit]
+        """``[M, 2]`` metres: what was hit. What is too near to be measured is not among it."""
+        hit = np.isfinite(self.ranges_m)
+        ranges_m, angles_rad = self.ranges_m[hit], self.angles_rad[hit]
         return np.stack([ranges_m * np.cos(angles_rad), ranges_m * np.sin(angles_rad)], 1)
-
-
-TOO_NEAR_M = 0.05
-"""Where something is put that is too near to be measured: nearer than any scanner can."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,14 @@ from vln_ros.motion.action_queue import Acceptance, ActionQueue
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
 from vln_ros.motion.safety import DEPTH_CONTENT, LATCHED, SCAN_CONTENT, STANDING, Fault, Watch, jumped
-from vln_ros.motion.sensor_content import DepthJudge, Stillness, depth_content, judge_scan, scan_content
+from vln_ros.motion.sensor_content import (
+    DepthJudge,
+    Stillness,
+    depth_content,
+    judge_scan,
+    scan_content,
+    scan_obstacles,
+)
 from vln_ros.motion.tracking import GoalError, goal_error, predict, track
 
 _NS = 1e9
@@ -239,7 +246,8 @@ class Executor:
         if self._pose is None or fault:
             return
         self._still[Fault.SCAN_STILL].came(*scan_content(scan), self._pose, now_s)
-        self.obstacles.scan(scan.points, self._pose @ base_from_scanner)
+        points = scan_obstacles(scan, base_from_scanner, self.config.safety.robot_radius_m)
+        self.obstacles.scan(points, self._pose @ base_from_scanner)
 
     def bad_depth(self, fault: Fault = Fault.BAD_DEPTH) -> None:
         """A depth image that cannot be read or has no calibration: stand until a good one comes."""

@@ -19,6 +19,7 @@ _WAY_AHEAD_M = (0.5, 1.0, 2.0)
 """Before the robot's edge: where the way is looked at."""
 _SECTOR_AT_M = 1.0
 """A scan must cover the width of the robot at this distance."""
+_AT_THE_SCANNER_M = 0.01
 _RAYS_APART_RAD = math.radians(5.0)
 """The outermost ray of the sector may be this far inside it, or one increment."""
 MOVED_M, MOVED_RAD = 0.05, math.radians(3.0)
@@ -132,6 +133,23 @@ def judge_scan(scan: RangeScan, base_from_scanner: Pose, safety: SafetyConfig) -
         return Fault.SCAN_ASIDE
     says = float((~np.isnan(scan.ranges_m[inside])).mean())
     return None if says > 0.0 and says >= safety.min_readings else Fault.SCAN_BLIND
+
+
+def scan_obstacles(scan: RangeScan, base_from_scanner: Pose, radius_m: float) -> Float64Array:
+    """``[N, 2]`` in the scanner's frame: what was hit, and what is nearer than can be measured.
+
+    The latter is put at the robot's edge, where its ray leaves the robot: what is inside is the robot
+    itself, and a point that deep in it would be behind it a moment later.
+    """
+    angles_rad = scan.angles_rad[np.isneginf(scan.ranges_m)]
+    rays = np.stack([np.cos(angles_rad), np.sin(angles_rad), np.zeros(len(angles_rad))], 1)
+    ways = (rays @ base_from_scanner.rotation.T)[:, :2]
+    start = base_from_scanner.position[:2]
+    along = ways @ start
+    inside = radius_m**2 - float(start @ start)
+    edge_m = np.sqrt(np.maximum(along**2 + inside, 0.0)) - along if inside > 0.0 else np.zeros(len(ways))
+    edge_m = np.maximum(edge_m, _AT_THE_SCANNER_M)
+    return np.concatenate([scan.points, rays[:, :2] * edge_m[:, None]])
 
 
 class Stillness:

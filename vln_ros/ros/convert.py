@@ -403,10 +403,12 @@ def camera_from_info(msg: CameraInfo, calibration: str = "auto", topic: str = ""
     Args:
         calibration, topic: which of the two, see :func:`is_rectified`.
 
-    Errors: ``no_calibration`` (K, or both, of zeros), ``right_camera`` (P of a stereo pair's other camera),
-    ``bad_camera_info``.
+    Errors: ``no_calibration`` (K of zeros, or P where that is needed), ``right_camera`` (P of a stereo pair's
+    other camera), ``bad_camera_info``.
     """
-    p = [float(v) for v in msg.p]
+    k, p = [float(v) for v in msg.k], [float(v) for v in msg.p]
+    if not any(k) and calibration != "rectified":
+        raise MessageError("no_calibration", "camera_info has K of zeros: calibrate the camera or fill in K")
     if is_rectified(msg, calibration, topic):
         if not (p[0] and p[5]):
             raise MessageError(
@@ -420,11 +422,6 @@ def camera_from_info(msg: CameraInfo, calibration: str = "auto", topic: str = ""
             )
         intrinsics = (p[0], p[5], p[2], p[6])
     else:
-        k = [float(v) for v in msg.k]
-        if not any(k):
-            raise MessageError(
-                "no_calibration", "camera_info has K of zeros: calibrate the camera or fill in K"
-            )
         intrinsics = (k[0], k[4], k[2], k[5])
     return _region_of(msg, *intrinsics)
 
@@ -441,15 +438,13 @@ def is_rectified(msg: CameraInfo, calibration: str = "auto", topic: str = "") ->
     """
     if calibration != "auto":
         return calibration == "rectified"
-    k, p = np.array(msg.k, np.float64), np.array(msg.p, np.float64).reshape(3, 4)
+    p = np.array(msg.p, np.float64).reshape(3, 4)
     rotated = any(msg.r) and not np.allclose(np.array(msg.r).reshape(3, 3), np.eye(3), atol=1e-6)
     to_rectify = rotated or any(v != 0.0 for v in msg.d)
     says_rect = re.search(r"(^|[/_])rect", topic.lower()) is not None
     if not (p[0, 0] and p[1, 1]) or not np.isfinite(p).all():  # not filled in
         return says_rect and to_rectify
-    if not k.any() or says_rect:
-        return True
-    return to_rectify and "raw" not in topic.lower()
+    return says_rect or (to_rectify and "raw" not in topic.lower())
 
 
 def _region_of(msg: CameraInfo, fx: float, fy: float, cx: float, cy: float) -> CameraModel:
