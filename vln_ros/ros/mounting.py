@@ -113,7 +113,11 @@ class TfScanMounting:
         if not frame_id:
             raise MessageError("no_frame_id", "a scan has no frame_id: its place on the robot is unknown")
         pose = self._tf.newest(frame_id)
-        return None if pose is None else _level(pose)
+        if pose is not None and not _is_level(pose):
+            raise MessageError(
+                "scanner_not_level", f"{frame_id} leans: the scanner does not scan along the floor"
+            )
+        return pose
 
 
 class FixedScanMounting:
@@ -122,20 +126,19 @@ class FixedScanMounting:
     def __init__(self, safety: SafetyConfig) -> None:
         angles_deg = (safety.scan_roll_deg, 0.0, safety.scan_yaw_deg)
         self._pose = turned((safety.scan_x_m, safety.scan_y_m, 0.0), angles_deg)
+        if not _is_level(self._pose):
+            raise ConfigError(
+                f"safety.scan_roll_deg = {safety.scan_roll_deg}: the scanner would not scan along the floor; "
+                "0 is upright, 180 upside down"
+            )
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
-        """``base_from_scanner``. Errors: ``scanner_not_level``."""
-        return _level(self._pose)
+        """``base_from_scanner``."""
+        return self._pose
 
 
-def _level(pose: Pose) -> Pose:
-    if abs(pose.rotation[2, 2]) < LEVEL:
-        leans_deg = math.degrees(math.acos(min(1.0, abs(pose.rotation[2, 2]))))
-        raise MessageError(
-            "scanner_not_level",
-            f"the scanner leans by {leans_deg:.0f} degrees: it does not scan along the floor",
-        )
-    return pose
+def _is_level(base_from_scanner: Pose) -> bool:
+    return abs(float(base_from_scanner.rotation[2, 2])) >= LEVEL
 
 
 class Mountings:
@@ -161,7 +164,7 @@ class Mountings:
         )
 
     def scanner(self, safety: SafetyConfig) -> Mounting:
-        """As :meth:`camera`."""
+        """Raises ConfigError: as :meth:`camera`, and for a scanner that would not scan along the floor."""
         if self._choice(safety.scan_extrinsics) == "parameters":
             return FixedScanMounting(safety)
         remedy = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 from nav_msgs.msg import Odometry
 
@@ -10,10 +11,17 @@ from vln_ros.config import MountConfig
 from vln_ros.datatypes import OdometryPose, Pose
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
-from vln_ros.ros.mounting import TfMounting, turned
+from vln_ros.ros.mounting import turned
 
 UPRIGHT = math.cos(math.radians(60.0))
 """A base that leans farther has fallen over, or its odometry has other axes than REP 103's."""
+
+
+class RigidFrames(Protocol):
+    """Knows where frames sit on the base: :class:`vln_ros.ros.mounting.TfMounting`, or a recording."""
+
+    def newest(self, frame_id: str) -> Pose | None:
+        """``base_from_frame``; None where it is not known."""
 
 
 class BaseOdometry:
@@ -26,7 +34,7 @@ class BaseOdometry:
             asked.
     """
 
-    def __init__(self, config: MountConfig, odom_frame: str, tf: TfMounting | None) -> None:
+    def __init__(self, config: MountConfig, odom_frame: str, tf: RigidFrames | None) -> None:
         self._base_frame = config.base_frame.lstrip("/")
         self._odom_frame = odom_frame.lstrip("/")
         self._options = o = config.odometry
