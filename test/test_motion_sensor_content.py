@@ -74,10 +74,16 @@ def test_what_an_image_says(depth_m: np.ndarray, fault: Fault | None) -> None:
 
 
 def test_only_what_looks_at_the_way_counts() -> None:
-    ahead = np.kron(looks_ahead(CAMERA, MOUNT, SAFETY.robot_radius_m, (0.1, 1.4)), np.ones((2, 2))) > 0
-    assert 0.1 < ahead.mean() < 0.9
-    assert judged(np.where(ahead, 0.0, 2.0)) is Fault.DEPTH_BLIND
-    assert judged(np.where(ahead, 2.0, 0.0)) is None
+    lanes = np.kron(looks_ahead(CAMERA, MOUNT, SAFETY.robot_radius_m, (0.1, 1.4)), np.ones((2, 2)))
+    assert 0.1 < (lanes > 0).mean() < 0.9
+    assert judged(np.where(lanes > 0, 0.0, 2.0)) is Fault.DEPTH_BLIND
+    assert judged(np.where(lanes > 0, 2.0, 0.0)) is None
+    for lane in (1, 2, 3):  # each part of the way must be seen
+        assert judged(np.where(lanes == lane, 0.0, 2.0)) is Fault.DEPTH_BLIND
+        assert judged(np.where(lanes == lane, 0.1, 2.0)) is Fault.DEPTH_COVERED
+    left_half = np.arange(CAMERA.width) < CAMERA.width // 2
+    assert judged(np.where(left_half, 0.0, filled(2.0))) is Fault.DEPTH_BLIND
+    assert judged(np.where(~left_half, 0.0, filled(2.0))) is Fault.DEPTH_BLIND
 
 
 @pytest.mark.parametrize(
@@ -90,7 +96,7 @@ def test_a_camera_that_looks_elsewhere(yaw_deg: int, fault: Fault | None) -> Non
 
 @pytest.mark.parametrize("height_m", [0.2, 0.5, 0.88, 1.25])
 @pytest.mark.parametrize("pitch_down_deg", [-15, 0, 15, 30])
-@pytest.mark.parametrize("roll_deg", [0, 180])
+@pytest.mark.parametrize("roll_deg", [0, 90, 180])
 def test_a_hall_without_walls_within_range_is_no_fault(
     height_m: float, pitch_down_deg: int, roll_deg: int
 ) -> None:
@@ -159,6 +165,11 @@ def in_front(value: float, elsewhere: float, half_rad: float = 0.6) -> RangeScan
     return RangeScan(scan.angles_rad, np.where(np.abs(scan.angles_rad) < half_rad, value, elsewhere))
 
 
+def sided(left: float, right: float) -> RangeScan:
+    scan = around(left)
+    return RangeScan(scan.angles_rad, np.where(scan.angles_rad < 0.0, right, left))
+
+
 NAN, INF = math.nan, math.inf
 BACKWARDS = Pose.planar(0.0, 0.0, math.pi)
 UPSIDE_DOWN = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
@@ -175,6 +186,9 @@ UPSIDE_DOWN = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
         (in_front(NAN, 3.0), Pose.identity(), Fault.SCAN_BLIND),
         (in_front(NAN, INF), Pose.identity(), Fault.SCAN_BLIND),
         (in_front(3.0, NAN), Pose.identity(), None),
+        (sided(NAN, 3.0), Pose.identity(), Fault.SCAN_BLIND),
+        (sided(3.0, NAN), Pose.identity(), Fault.SCAN_BLIND),
+        (sided(INF, -INF), Pose.identity(), None),
         (in_front(NAN, 3.0), BACKWARDS, None),
         (in_front(3.0, NAN), BACKWARDS, Fault.SCAN_BLIND),
         (RangeScan(np.linspace(-0.5, 0.5, 51), np.full(51, 3.0)), Pose.identity(), None),

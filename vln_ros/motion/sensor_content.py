@@ -25,19 +25,50 @@ _RAYS_APART_RAD = math.radians(5.0)
 MOVED_M, MOVED_RAD = 0.05, math.radians(3.0)
 """So far from where it stood, a robot sees something else."""
 
-BoolArray = npt.NDArray[np.bool_]
+LANES = 3
+"""Of the way: left, middle and right. Each must be seen, so that half a blind image is no good one."""
+
+LaneArray = npt.NDArray[np.int8]
+
+
+class _Lane:
+    """What the pixels of one lane say: shares of them.
+
+    Attributes:
+        far, near: beyond or before what a camera can measure.
+        none: no reading.
+        usable: the rest.
+    """
+
+    def __init__(self, seen_m: npt.NDArray[np.float32], safety: SafetyConfig) -> None:
+        said = seen_m > 0.0
+        self.none = 1.0 - float(said.mean())
+        self.far = float((seen_m > safety.max_depth_m).mean())
+        self.near = float((said & (seen_m <= safety.min_depth_m)).mean())
+        self.usable = max(0.0, 1.0 - self.none - self.far - self.near)
+        self._nearest_m = float(np.median(seen_m[said])) if said.any() else math.inf
+
+    def fault(self, min_readings: float) -> Fault | None:
+        """By what most of the pixels say, where too few of them are usable."""
+        if self.usable > 1e-9 and self.usable >= min_readings:
+            return None
+        if self.far >= max(self.near, self.none):
+            return Fault.DEPTH_UNIT
+        if self.near >= self.none:
+            return Fault.DEPTH_UNIT if self._nearest_m < NEAREST_OF_ANY_M else Fault.DEPTH_COVERED
+        return Fault.DEPTH_BLIND
 
 
 class DepthJudge:
     """Judges depth images of one camera; keeps which pixels look where the robot drives.
 
     Attributes:
-        share: of those pixels, how many said something in the newest image.
+        share: of those pixels, how many said something in the newest image, in the worst lane of the way.
     """
 
     def __init__(self) -> None:
         self.share = 1.0
-        self._way: tuple[object, BoolArray] | None = None
+        self._way: tuple[object, LaneArray] | None = None
 
     def judge(
         self,
@@ -48,25 +79,18 @@ class DepthJudge:
     ) -> Fault | None:
         """Of an image ``[H, W]`` in metres, 0 where there is no reading."""
         stride = image_stride(camera)
-        seen_m = depth_m[::stride, ::stride][self._looks_ahead(camera, base_from_optical, safety)]
+        way = self._looks_ahead(camera, base_from_optical, safety)
+        seen_m, lane = depth_m[::stride, ::stride][way > 0], way[way > 0]
         if not seen_m.size:
             self.share = 0.0
             return Fault.DEPTH_ASIDE
-        far = float((seen_m > safety.max_depth_m).mean())
-        near = float(((seen_m > 0.0) & (seen_m <= safety.min_depth_m)).mean())
-        said = float((seen_m > 0.0).mean())
-        self.share = max(0.0, said - far - near)
-        if self.share > 0.0 and self.share >= safety.min_readings:
-            return None
-        if far >= max(near, 1.0 - said):
-            return Fault.DEPTH_UNIT
-        if near >= 1.0 - said:
-            nearest_m = float(np.median(seen_m[seen_m > 0.0]))
-            return Fault.DEPTH_UNIT if nearest_m < NEAREST_OF_ANY_M else Fault.DEPTH_COVERED
-        return Fault.DEPTH_BLIND
+        lanes = [_Lane(seen_m[lane == i], safety) for i in range(1, LANES + 1) if (lane == i).any()]
+        worst = min(lanes, key=lambda lane: lane.usable)
+        self.share = worst.usable
+        return worst.fault(safety.min_readings)
 
-    def _looks_ahead(self, camera: CameraModel, base_from_optical: Pose, safety: SafetyConfig) -> BoolArray:
-        """``[rows, columns]`` of every so manyth pixel: its ray passes where the robot's body will be."""
+    def _looks_ahead(self, camera: CameraModel, base_from_optical: Pose, safety: SafetyConfig) -> LaneArray:
+        """As :func:`looks_ahead`, computed anew only when something of it has changed."""
         heights_m = safety.min_height_m, safety.max_height_m
         key = (
             camera,
@@ -86,10 +110,10 @@ NEAREST_OF_ANY_M = 0.05
 
 def looks_ahead(
     camera: CameraModel, base_from_optical: Pose, radius_m: float, heights_m: tuple[float, float]
-) -> BoolArray:
-    """``[rows, columns]`` of the pixels at which depth is read: those that look at the robot's straight way.
+) -> LaneArray:
+    """``[rows, columns]`` of the pixels at which depth is read: the lane of the robot's way, from 1, or 0.
 
-    None do where the image nowhere has the whole width of the way in it.
+    All are 0 where the image nowhere has the whole width of the way in it.
 
     Args:
         radius_m: of the robot.
@@ -112,7 +136,21 @@ def looks_ahead(
         first = max(0, math.floor(v.min() / stride)), max(0, math.floor(u.min() / stride))
         last = min(shape[0], math.ceil(v.max() / stride)), min(shape[1], math.ceil(u.max() / stride))
         ahead[first[0] : max(0, last[0]), first[1] : max(0, last[1])] = True
-    return ahead if whole_width else np.zeros_like(ahead)
+    lanes = np.zeros(shape, np.int8)
+    if whole_width:
+        v, u = np.nonzero(ahead)
+        rays = np.stack(
+            [(u * stride - camera.cx) / camera.fx, (v * stride - camera.cy) / camera.fy, np.ones(len(u))], 1
+        )
+        x, y, _ = (rays @ base_from_optical.rotation.T).T
+        lanes[v, u] = _lanes(np.arctan2(y, x))
+    return lanes
+
+
+def _lanes(directions_rad: Float64Array) -> LaneArray:
+    """``[N]`` from 1: the same number of directions in each lane, from right to left."""
+    limits = np.quantile(directions_rad, np.arange(1, LANES) / LANES)
+    return (1 + np.searchsorted(limits, directions_rad)).astype(np.int8)
 
 
 def judge_scan(scan: RangeScan, base_from_scanner: Pose, safety: SafetyConfig) -> Fault | None:
@@ -131,8 +169,9 @@ def judge_scan(scan: RangeScan, base_from_scanner: Pose, safety: SafetyConfig) -
         apart = max(apart, abs(wrap_angle(float(scan.angles_rad[1] - scan.angles_rad[0]))))
     if directions[inside].min() > apart - sector or directions[inside].max() < sector - apart:
         return Fault.SCAN_ASIDE
-    says = float((~np.isnan(scan.ranges_m[inside])).mean())
-    return None if says > 0.0 and says >= safety.min_readings else Fault.SCAN_BLIND
+    says, lanes = ~np.isnan(scan.ranges_m[inside]), _lanes(directions[inside])
+    least = min(float(says[lanes == i].mean()) for i in range(1, LANES + 1) if (lanes == i).any())
+    return None if least > 0.0 and least >= safety.min_readings else Fault.SCAN_BLIND
 
 
 def scan_obstacles(scan: RangeScan, base_from_scanner: Pose, radius_m: float) -> Float64Array:
