@@ -155,6 +155,11 @@ def test_names_with_a_robots_prefix() -> None:
     msg = odometry(TURN, "left/base_link", Pose.identity(), "left/odom")
     assert reader(odom_frame="left/odom", base_frame="left/base_link").base_pose(msg) == TURN
     assert reader(odom_frame="/left/odom", base_frame="/left/base_link").base_pose(msg) == TURN
+    left = {"odom_frame": "left/odom", "base_frame": "left/base_link"}
+    below = odometry(TURN, "left/base_footprint", Pose.identity(), "left/odom")
+    assert reader(**left).base_pose(below) == TURN
+    for child in ("base_footprint", "right/base_footprint", "base_link", "right/base_link"):
+        assert reason_of(reader(**left), odometry(TURN, child, frame="left/odom")) == "odometry_child"
 
 
 @pytest.mark.parametrize(

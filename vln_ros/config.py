@@ -729,8 +729,8 @@ class SafetyConfig:
     )
     min_readings: float = option(
         0.1,
-        "It stops when a smaller share of the pixels (or rays) that look at the left, the middle or the right "
-        "of its way says something",
+        "It stops when a smaller share of the pixels (or rays) that look at the left, the middle or the "
+        "right of its way says something",
         minimum=0.0,
         maximum=1.0,
         live=True,
