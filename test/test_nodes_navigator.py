@@ -212,6 +212,29 @@ def test_a_depth_of_another_size(running: Robot) -> None:
     running.decides()
 
 
+@pytest.mark.parametrize(
+    ("color", "depth", "reason"),
+    [
+        ("optical", "camera_depth_optical_frame", "depth_of_another_frame"),
+        ("camera_infra1_optical_frame", "camera_infra1_optical_frame", "camera_info_of_another_frame"),
+        ("camera_infra1_optical_frame", "optical", "camera_info_of_another_frame"),
+    ],
+)
+def test_images_of_other_frames(running: Robot, color: str, depth: str, reason: str) -> None:
+    before = running.count(f"refused: {reason}")
+    running.show(color=convert.image_from_rgb(RGB, 0, color), depth=convert.image_from_depth(DEPTH, 0, depth))
+    running.counted(f"refused: {reason}", before)
+    running.decides()
+
+
+def test_names_with_a_slash_before_them(running: Robot) -> None:
+    color, depth = convert.image_from_rgb(RGB, 0, "/optical"), convert.image_from_depth(DEPTH, 0, "/optical")
+    slashed = odometry(frame="/odom", child="/base_link")
+    slashed.header.stamp = convert.time_from_stamp_ns(running.stamp_ns + STEP_NS)
+    stamp = running.show(color=color, depth=depth, odometry=slashed)
+    running.wait(lambda: any(c.frame_stamp_ns == stamp for c in running.chunks), "a slash was not understood")
+
+
 def test_metres_in_16uc1(running: Robot) -> None:
     metres = convert.image_from_depth_mm(DEPTH / 1000.0, 0, "optical")
     reason = convert.depth_unit_suspicion(metres.encoding, convert.depth_from_image(metres))

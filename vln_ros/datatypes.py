@@ -184,7 +184,7 @@ class OdometryPose(Pose):
     child_frame_id: str = ""
 
     def is_of(self, base_frame: str) -> bool:
-        """The child is the base, or its ``base_footprint`` (REP 120: what is below the base, on the floor)."""
+        """The child is the base or its ``base_footprint`` (REP 120: what is below it on the floor)."""
         base = base_frame.lstrip("/")
         robot, slash, _ = base.rpartition("/")
         return self.child_frame_id in (base, f"{robot}{slash}{FOOTPRINT_FRAME}")
