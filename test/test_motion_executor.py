@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.config import ExecutorConfig, SafetyConfig
-from vln_ros.datatypes import STOP, Action, ActionChunk, Pose, Velocity, apply_action, wrap_angle
+from vln_ros.datatypes import STOP, Action, ActionChunk, Pose, RangeScan, Velocity, apply_action, wrap_angle
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
@@ -461,8 +461,12 @@ def test_pause() -> None:
 
 
 def wall(base: Unicycle, distance_m: float) -> None:
-    points = np.stack([np.full(41, distance_m), np.linspace(-1.0, 1.0, 41)], 1)
-    base.executor.scan(base.stamp_ns, points, Pose.identity(), base.now_s)
+    """Across the robot's first way, seen by a scanner that looks all around."""
+    angles = np.linspace(-math.pi, math.pi, 361)
+    forward = np.cos(angles + base.pose.yaw_rad)
+    ranges_m = np.where(forward > 0.1, distance_m / np.maximum(forward, 0.1), math.inf)
+    scan = RangeScan(angles, ranges_m)
+    base.executor.scan(base.stamp_ns, scan, Pose.identity(), base.now_s)
 
 
 @pytest.mark.parametrize("appears_at_m", [3.0, 0.8, 0.5, 0.35])
@@ -472,7 +476,7 @@ def test_it_slows_down_and_stops_before_a_wall(appears_at_m: float) -> None:
     wall(base, 5.0)
     base.offer(1, Action(forward_m=5.0))
     for _ in range(20):
-        wall(base, 5.0)
+        wall(base, 8.0 - base.pose.position[0])
         base.period()
     at_m = base.pose.position[0] + SAFETY.robot_radius_m + appears_at_m
     while (output := base.period()).state is ExecutorState.MOVING:

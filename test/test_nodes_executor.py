@@ -42,6 +42,7 @@ PARAMETERS: dict[str, Scalar] = {
     "diagnostics_hz": 10.0,
     "action_timeout_s": 60.0,
     "safety.obstacles": "scan",
+    "extrinsics": "parameters",
     "safety.odometry_timeout_s": 2.0,
     "safety.heartbeat_timeout_s": 2.0,
     "safety.frame_timeout_s": 2.0,
@@ -98,7 +99,7 @@ class Base(Node):
         return int(self.get_clock().now().nanoseconds)
 
     def odometry(self) -> Odometry:
-        return convert.odometry_from_pose(self.pose, self.now_ns, "odom", "base", 0.0, 0.0)
+        return convert.odometry_from_pose(self.pose, self.now_ns, "odom", "base_link", 0.0, 0.0)
 
     def _on_timer(self) -> None:
         stamp = convert.time_from_stamp_ns(self.now_ns)

@@ -93,7 +93,7 @@ class Robot(Node):
         if info:
             self.info.publish(convert.info_from_camera(CAMERA, stamp, "optical"))
         self.odom.publish(
-            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base", 0.0, 0.0)
+            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base_link", 0.0, 0.0)
         )
         for publisher, given, good in (
             (self.depth, depth, convert.image_from_depth(DEPTH, stamp, "optical")),
@@ -212,6 +212,29 @@ def test_a_depth_of_another_size(running: Robot) -> None:
     running.decides()
 
 
+@pytest.mark.parametrize(
+    ("color", "depth", "reason"),
+    [
+        ("optical", "camera_depth_optical_frame", "depth_of_another_frame"),
+        ("camera_infra1_optical_frame", "camera_infra1_optical_frame", "camera_info_of_another_frame"),
+        ("camera_infra1_optical_frame", "optical", "camera_info_of_another_frame"),
+    ],
+)
+def test_images_of_other_frames(running: Robot, color: str, depth: str, reason: str) -> None:
+    before = running.count(f"refused: {reason}")
+    running.show(color=convert.image_from_rgb(RGB, 0, color), depth=convert.image_from_depth(DEPTH, 0, depth))
+    running.counted(f"refused: {reason}", before)
+    running.decides()
+
+
+def test_names_with_a_slash_before_them(running: Robot) -> None:
+    color, depth = convert.image_from_rgb(RGB, 0, "/optical"), convert.image_from_depth(DEPTH, 0, "/optical")
+    slashed = odometry(frame="/odom", child="/base_link")
+    slashed.header.stamp = convert.time_from_stamp_ns(running.stamp_ns + STEP_NS)
+    stamp = running.show(color=color, depth=depth, odometry=slashed)
+    running.wait(lambda: any(c.frame_stamp_ns == stamp for c in running.chunks), "a slash was not understood")
+
+
 def test_metres_in_16uc1(running: Robot) -> None:
     metres = convert.image_from_depth_mm(DEPTH / 1000.0, 0, "optical")
     reason = convert.depth_unit_suspicion(metres.encoding, convert.depth_from_image(metres))
@@ -249,8 +272,10 @@ def test_a_camera_that_changes(running: Robot) -> None:
     running.decides()  # comes with the right one again
 
 
-def odometry(x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int = 0) -> Odometry:
-    message = convert.odometry_from_pose(Pose.identity(), stamp_ns, frame, "base", 0.0, 0.0)
+def odometry(
+    x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int = 0, child: str = "base_link"
+) -> Odometry:
+    message = convert.odometry_from_pose(Pose.identity(), stamp_ns, frame, child, 0.0, 0.0)
     message.pose.pose.position.x = x
     message.pose.pose.orientation.w = w
     return message
@@ -263,9 +288,11 @@ def odometry(x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int 
         (odometry(w=0.0), "sync: odometry_invalid"),
         (odometry(w=3.0), "sync: odometry_invalid"),
         (odometry(frame="map"), "sync: odometry_wrong_frame"),
+        (odometry(child="zed_camera_link"), "refused: odometry_child"),
+        (odometry(child=""), "refused: odometry_child"),
         (odometry(x=1e4), "sync: odometry_jumps"),
     ],
-    ids=["nan", "no quaternion", "unnormalised", "wrong frame", "jump"],
+    ids=["nan", "no quaternion", "unnormalised", "wrong frame", "of a camera", "of nothing", "jump"],
 )
 def test_bad_odometry(running: Robot, bad: Odometry, key: str) -> None:
     before = running.count(key)

@@ -27,7 +27,15 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, Regio
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vln_ros.datatypes import STOP, Action, ActionChunk, ActionKind, CameraModel, Pose, Velocity
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    ActionKind,
+    CameraModel,
+    Pose,
+    Velocity,
+)
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 
@@ -684,11 +692,65 @@ def test_bytes_that_are_not_utf8_arrive_as_something_that_is_refused() -> None:
 
 
 def test_scans() -> None:
-    scan = LaserScan(angle_min=0.0, angle_increment=math.pi / 2.0, range_min=0.1, range_max=5.0)
-    scan.ranges = [1.0, 2.0, math.nan, math.inf, 0.0, 9.0]
-    assert convert.points_from_scan(scan) == pytest.approx(np.array([[1.0, 0.0], [0.0, 2.0]]))
+    scan = LaserScan(angle_min=0.0, angle_max=math.pi, angle_increment=math.pi / 8.0, range_min=0.1)
+    scan.range_max = 5.0
+    scan.ranges = [1.0, math.nan, math.inf, 0.0, 2.0, 9.0, 0.05, -1.0, -math.inf]
+    got = convert.points_from_scan(scan)
+    assert got.points == pytest.approx(np.array([[1.0, 0.0], [0.0, 2.0]]), abs=1e-6)
+    assert np.isposinf(got.ranges_m).nonzero()[0].tolist() == [2]
+    assert np.isneginf(got.ranges_m).nonzero()[0].tolist() == [8]
+    assert np.isnan(got.ranges_m).nonzero()[0].tolist() == [1, 3, 5, 6, 7]
+    for no_return, ray in (("zero", 3), ("beyond", 5)):
+        free = np.isposinf(convert.points_from_scan(scan, no_return).ranges_m)
+        assert free.nonzero()[0].tolist() == sorted([2, ray])
     scan.angle_increment = math.nan
     assert reason(lambda: convert.points_from_scan(scan)) == "bad_scan"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"angle_min": math.nan},
+        {"angle_max": math.nan},
+        {"angle_max": 0.0},
+        {"angle_max": 1.0},
+        {"angle_increment": 0.0},
+        {"angle_increment": -0.01},
+        {"angle_increment": 0.02},
+        {"angle_min": -180.0, "angle_max": 180.0, "angle_increment": 1.0},  # degrees
+        {"ranges": [1.0] * 180},
+        {"ranges": [1.0] * 722},
+        {"range_min": -0.1},
+        {"range_min": 9.0},
+        {"range_max": math.inf},
+        {"range_min": 120.0, "range_max": 8000.0},  # millimetres
+    ],
+)
+def test_scans_that_contradict_themselves(change: dict[str, object]) -> None:
+    def scan() -> LaserScan:
+        step = 2.0 * math.pi / 360
+        return LaserScan(
+            angle_min=-math.pi, angle_max=math.pi, angle_increment=step, range_min=0.12, range_max=8.0,
+            ranges=[1.0] * 361,
+        )  # fmt: skip
+
+    for off in (-2, -1, 0, 1, 2):  # as drivers do
+        good = scan()
+        good.ranges = [1.0] * (361 + off)
+        assert len(convert.points_from_scan(good).points) == 361 + off
+    bad = scan()
+    for name, value in change.items():
+        setattr(bad, name, value)
+    assert reason(lambda: convert.points_from_scan(bad)) == "bad_scan"
+
+
+def test_scans_without_ranges_and_clockwise_ones() -> None:
+    scan = LaserScan(angle_min=-1.0, angle_max=1.0, angle_increment=0.1, range_min=0.1, range_max=5.0)
+    assert len(convert.points_from_scan(scan).angles_rad) == 0
+    scan.angle_min, scan.angle_max, scan.angle_increment = 1.0, -1.0, -0.1
+    scan.ranges = [1.0] * 21
+    got = convert.points_from_scan(scan)
+    assert got.angles_rad[[0, 20]] == pytest.approx([1.0, -1.0], abs=1e-5)
 
 
 def test_stamped_velocity() -> None:

@@ -555,15 +555,54 @@ class ImageInputConfig(DepthInputConfig):
 
 
 @dataclass(frozen=True)
+class OdometryConfig:
+    """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
+
+    child_frame: str = option(
+        "",
+        "Frame whose pose the odometry gives, where its child_frame_id is empty; with extrinsics parameters "
+        "also the one frame besides base_frame that is taken: the one that the six values are for",
+    )
+    extrinsics: str = option(
+        "same",
+        "Where the place of a child frame other than base_frame comes from. same: as the camera's; tf: the "
+        "newest transform; parameters: the six values here",
+        choices=("same", "tf", "parameters"),
+    )
+    x_m: float = option(
+        0.0, "Position of the odometry's child frame in base_frame, forward", unit="m", minimum=-5.0,
+        maximum=5.0,
+    )  # fmt: skip
+    y_m: float = option(0.0, "The same, to the left", unit="m", minimum=-5.0, maximum=5.0)
+    z_m: float = option(0.0, "The same, up", unit="m", minimum=-5.0, maximum=5.0)
+    roll_deg: float = option(
+        0.0, "The child frame turned about its own x axis", unit="deg", minimum=-180.0, maximum=180.0
+    )
+    pitch_down_deg: float = option(
+        0.0, "Downward tilt of the child frame's x axis", unit="deg", minimum=-90.0, maximum=90.0
+    )
+    yaw_deg: float = option(
+        0.0, "The child frame turned to the left", unit="deg", minimum=-180.0, maximum=180.0
+    )
+
+
+@dataclass(frozen=True)
 class MountConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
     extrinsics: str = option(
         "tf",
-        "Where the camera's mounting comes from. tf: base_frame from the images' frame_id, needs tf2_ros; "
-        "parameters: the six camera_* values",
+        "Where the mountings of the sensors come from. tf: base_frame from the messages' frame_id, needs "
+        "tf2_ros; parameters: the six camera_* values, and those of the other sensors",
         choices=("tf", "parameters"),
     )
+    calibration: str = option(
+        "auto",
+        "What of the camera_info holds for the images. raw: K; rectified: P; auto: where the two differ, P "
+        "if the topic's name says rect, K if it says raw, and otherwise P if there is distortion to rectify",
+        choices=("auto", "raw", "rectified"),
+    )
+    odometry: OdometryConfig = group(OdometryConfig)
     camera_x_m: float = option(
         0.0, "Camera position in base_link, forward", unit="m", minimum=-5.0, maximum=5.0
     )
@@ -690,12 +729,44 @@ class SafetyConfig:
     max_height_m: float = option(
         1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0, live=True
     )
+    min_readings: float = option(
+        0.1,
+        "It stops when a smaller share of the pixels (or rays) that look at the left, the middle or the "
+        "right of its way says something",
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    )
+    min_depth_m: float = option(
+        0.15, "A depth image that is nearer almost everywhere is that of a covered camera", unit="m",
+        minimum=0.0, maximum=2.0, live=True,
+    )  # fmt: skip
+    max_depth_m: float = option(
+        20.0, "Depth beyond this is none: the camera cannot measure it, or the unit is wrong", unit="m",
+        minimum=1.0, maximum=1000.0, live=True,
+    )  # fmt: skip
+    scan_no_return: str = option(
+        "inf",
+        "How the scanner says that a ray met nothing. inf: as REP 117 says; zero: 0.0 does, too; beyond: "
+        "ranges above range_max do, too. What is not named here says nothing",
+        choices=("inf", "zero", "beyond"),
+    )
+    scan_extrinsics: str = option(
+        "same",
+        "Where the scanner's mounting comes from. same: as the camera's; tf: base_frame from the scan's "
+        "frame_id; parameters: the scan_* values",
+        choices=("same", "tf", "parameters"),
+    )
     scan_x_m: float = option(
         0.0, "Laser scanner's position in base_link, forward", unit="m", minimum=-3.0, maximum=3.0
     )
     scan_y_m: float = option(
         0.0, "Laser scanner's position in base_link, left", unit="m", minimum=-3.0, maximum=3.0
     )
+    scan_roll_deg: float = option(
+        0.0, "Laser scanner turned about its own x axis; 180: upside down", unit="deg", minimum=-180.0,
+        maximum=180.0,
+    )  # fmt: skip
     scan_yaw_deg: float = option(
         0.0, "Laser scanner turned to the left", unit="deg", minimum=-180.0, maximum=180.0
     )
@@ -777,6 +848,7 @@ class ExecutorConfig(MountConfig):
         live=True,
     )
     diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
+    odom_frame: str = option(SyncConfig.odom_frame, "Expected frame_id of the odometry; empty accepts any")
     profiling: ProfilingConfig = group(ProfilingConfig)
     safety: SafetyConfig = group(SafetyConfig)
 
@@ -786,6 +858,10 @@ class ExecutorConfig(MountConfig):
             raise ConfigError(
                 f"safety.slow_distance_m = {s.slow_distance_m}: must be at least safety.stop_distance_m = "
                 f"{s.stop_distance_m}"
+            )
+        if s.max_depth_m <= s.min_depth_m:
+            raise ConfigError(
+                f"safety.max_depth_m = {s.max_depth_m}: must be above min_depth_m = {s.min_depth_m}"
             )
         if s.max_height_m <= s.min_height_m:
             raise ConfigError(

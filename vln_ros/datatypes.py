@@ -172,6 +172,52 @@ class Pose:
         return Pose(self.position + fraction * (other.position - self.position), q / np.linalg.norm(q))
 
 
+@dataclass(frozen=True, eq=False)
+class OdometryPose(Pose):
+    """A pose as odometry tells it, with the names of its two frames: not yet the base's.
+
+    Attributes:
+        frame_id, child_frame_id: without a leading slash; empty where the message names none.
+    """
+
+    frame_id: str = ""
+    child_frame_id: str = ""
+
+    def is_of(self, base_frame: str) -> bool:
+        """The child is the base or its ``base_footprint`` (REP 120: what is below it on the floor)."""
+        base = base_frame.lstrip("/")
+        robot, slash, _ = base.rpartition("/")
+        return self.child_frame_id in (base, f"{robot}{slash}{FOOTPRINT_FRAME}")
+
+
+FOOTPRINT_FRAME = "base_footprint"
+
+
+@dataclass(frozen=True, eq=False)
+class RangeScan:
+    """One sweep of a planar laser scanner, in its own frame (x forward, y left), read by REP 117.
+
+    Attributes:
+        angles_rad: ``[N]`` direction of each ray.
+        ranges_m: ``[N]`` where it ended; ``inf``: free as far as the scanner measures; ``-inf``: something
+            is nearer than it can measure; NaN: it says nothing.
+    """
+
+    angles_rad: Float64Array
+    ranges_m: Float64Array
+
+    def __post_init__(self) -> None:
+        if self.angles_rad.ndim != 1 or self.angles_rad.shape != self.ranges_m.shape:
+            raise ValueError(f"scan has {self.angles_rad.shape} angles and {self.ranges_m.shape} ranges")
+
+    @property
+    def points(self) -> Float64Array:
+        """``[M, 2]`` metres: what was hit. What is too near to be measured is not among it."""
+        hit = np.isfinite(self.ranges_m)
+        ranges_m, angles_rad = self.ranges_m[hit], self.angles_rad[hit]
+        return np.stack([ranges_m * np.cos(angles_rad), ranges_m * np.sin(angles_rad)], 1)
+
+
 @dataclass(frozen=True)
 class CameraModel:
     """A rectified pinhole camera. All values in pixels; integer coordinates are pixel centres."""

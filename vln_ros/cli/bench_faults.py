@@ -21,7 +21,8 @@ from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
-from vln_ros.datatypes import Action, ActionChunk, Velocity
+from vln_ros.datatypes import Action, ActionChunk, Pose, Velocity, wrap_angle
+from vln_ros.motion.sensor_content import MOVED_M, MOVED_RAD
 
 if TYPE_CHECKING:
     from vln_ros.nodes.fault_relay import FaultRelay, Said
@@ -319,6 +320,20 @@ def make_faults() -> dict[str, Fault]:
 
         return Fault(inject, recover)
 
+    def stands_still(stream: str, reason: str) -> Fault:
+        def inject(rig: Rig) -> float:
+            """It counts when the robot has left the place where the content was new, for the time-out."""
+            relay, frozen = rig.relay, _Frozen(_message_type(stream))
+            relay.changed[stream] = frozen
+            while not frozen.seen:
+                time.sleep(0.001)
+            _, place = relay.poses[-1]
+            if not relay.wait(lambda: _left(place, relay.poses[-1][1]), WAIT_S):
+                raise RuntimeError("the robot does not leave its place")
+            return relay.poses[-1][0] + s.obstacle_timeout_s
+
+        return Fault(inject, lambda rig: rig.relay.changed.clear(), reason, s.obstacle_timeout_s)
+
     return {
         "no odometry": silence("odom", s.odometry_timeout_s, "no odometry"),
         "no colour": silence("color", s.frame_timeout_s, "no frames"),
@@ -327,9 +342,29 @@ def make_faults() -> dict[str, Fault]:
         "clock stands": silence("clock", s.odometry_timeout_s, "the control clock stands"),
         "odometry jumps": corrupt("odom", _jumped, "odometry jumped", resume=True),
         "odometry NaN": corrupt("odom", _nan, "odometry not usable"),
+        "odometry of a camera": corrupt("odom", _of_a_camera, "odometry of another frame"),
+        "odometry in a map": corrupt("odom", _in_a_map, "odometry of another frame"),
         "queue NaN": Fault(_nan_queue, lambda rig: None, "queue not usable", moves_on=True),
         "obstacle in depth": replace(corrupt("depth", _near, "obstacle"), ahead=True),
         "obstacle in scan": Fault(scan, no_scan, "obstacle", ahead=True),
+        "depth of zeros": corrupt("depth", partial(_depth, lambda d: 0.0 * d), "depth says nothing"),
+        "depth NaN": corrupt("depth", partial(_depth, lambda d: math.nan * d), "depth says nothing"),
+        "depth in mm": corrupt("depth", partial(_depth, lambda d: 1e3 * d), "depth in a wrong unit"),
+        "depth covered": corrupt("depth", partial(_depth, lambda d: 0.0 * d + 0.1), "depth camera covered"),
+        "depth unreadable": corrupt("depth", _odd_encoding, "depth not usable"),
+        "depth of another size": corrupt(
+            "depth", partial(_depth, lambda d: d[::2, ::2]), "depth without calibration"
+        ),
+        "no calibration": corrupt("info", _no_calibration, "depth without calibration"),
+        "depth looks aside": corrupt("info", _aside, "depth camera does not see the way"),
+        "depth stands still": stands_still("depth", "depth stands still"),
+        "no scan": silence("scan", s.obstacle_timeout_s, "no scan"),
+        "scan NaN": corrupt("scan", partial(_scan, math.nan), "scan says nothing"),
+        "scan of zeros": corrupt("scan", partial(_scan, 0.0), "scan says nothing"),
+        "scan too near": replace(corrupt("scan", partial(_scan, -math.inf), "obstacle"), ahead=True),
+        "scan unreadable": corrupt("scan", _contradicting_scan, "scan not usable"),
+        "scan looks aside": corrupt("scan", _scan_aside, "scan does not cover the way"),
+        "scan stands still": stands_still("scan", "scan stands still"),
         "pause": Fault(partial(_pause, "executor", True), _go_on, "paused"),
         "navigator paused": Fault(
             partial(_pause, "navigator", True), lambda rig: _ignore(_pause("navigator", False, rig)), "idle"
@@ -368,6 +403,119 @@ def _nan(data: bytes) -> bytes:
     msg = deserialize_message(data, Odometry)
     msg.pose.pose.position.y = math.nan
     return bytes(serialize_message(msg))
+
+
+class _Frozen:
+    """Says for ever what the first message said, with the stamps of those that come."""
+
+    def __init__(self, type_: type) -> None:
+        self._type = type_
+        self._first: Any = None
+
+    @property
+    def seen(self) -> bool:
+        return self._first is not None
+
+    def __call__(self, data: bytes) -> bytes:
+        from rclpy.serialization import deserialize_message, serialize_message
+
+        msg = deserialize_message(data, self._type)
+        if self._first is None:
+            self._first = msg
+            return data
+        self._first.header.stamp = msg.header.stamp
+        return bytes(serialize_message(self._first))
+
+
+def _message_type(stream: str) -> type:
+    from sensor_msgs.msg import LaserScan
+
+    from vln_ros.nodes.fault_relay import STREAMS
+
+    return LaserScan if stream == "scan" else STREAMS[stream][0]
+
+
+def _left(place: Pose, now: Pose) -> bool:
+    moved_m = float(np.linalg.norm(now.position - place.position))
+    return moved_m > MOVED_M or abs(wrap_angle(now.yaw_rad - place.yaw_rad)) > MOVED_RAD
+
+
+def _edited(type_: type, edit: Callable[[Any], None], data: bytes) -> bytes:
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    msg = deserialize_message(data, type_)
+    edit(msg)
+    return bytes(serialize_message(msg))
+
+
+def _of_a_camera(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.child_frame_id = "zed_camera_link"
+
+    return _edited(_message_type("odom"), edit, data)
+
+
+def _in_a_map(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.header.frame_id = "map"
+
+    return _edited(_message_type("odom"), edit, data)
+
+
+def _depth(change: Callable[[Any], Any], data: bytes) -> bytes:
+    from rclpy.serialization import deserialize_message, serialize_message
+
+    from vln_ros.ros import convert
+
+    msg = deserialize_message(data, _message_type("depth"))
+    changed = np.ascontiguousarray(change(convert.depth_from_image(msg)), np.float32)
+    stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+    return bytes(serialize_message(convert.image_from_depth(changed, stamp_ns, msg.header.frame_id)))
+
+
+def _odd_encoding(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.encoding = "64FC1"
+
+    return _edited(_message_type("depth"), edit, data)
+
+
+def _no_calibration(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.k, msg.p = [0.0] * 9, [0.0] * 12
+
+    return _edited(_message_type("info"), edit, data)
+
+
+def _aside(data: bytes) -> bytes:
+    """The calibration of a camera that sees only what is far to the left."""
+
+    def edit(msg: Any) -> None:
+        msg.k[2] += 1e4
+        msg.p[2] += 1e4
+
+    return _edited(_message_type("info"), edit, data)
+
+
+def _scan(range_m: float, data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.ranges = [range_m] * len(msg.ranges)
+
+    return _edited(_message_type("scan"), edit, data)
+
+
+def _contradicting_scan(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.angle_max = 3.0
+
+    return _edited(_message_type("scan"), edit, data)
+
+
+def _scan_aside(data: bytes) -> bytes:
+    def edit(msg: Any) -> None:
+        msg.angle_min, msg.angle_max = 0.5, 1.1
+
+    return _edited(_message_type("scan"), edit, data)
 
 
 def _near(data: bytes) -> bytes:
@@ -454,7 +602,7 @@ def _kill_navigator(rig: Rig) -> float:
 def _header() -> str:
     columns = f"{'n':>4}{'time-out':>10}{'p50 ms':>9}{'max ms':>9}"
     columns += f"{'reason':>9}{'flushed':>9}{'still':>8}{'resumed':>9}"
-    return f"from the fault (after its time-out) to zero; allowed: {LIMIT_MS:.0f} ms\n{'fault':<20}{columns}"
+    return f"from the fault (after its time-out) to zero; allowed: {LIMIT_MS:.0f} ms\n{'fault':<23}{columns}"
 
 
 def _line(name: str, f: FaultFigures) -> str:
@@ -462,7 +610,7 @@ def _line(name: str, f: FaultFigures) -> str:
         return "-" if count is None else f"{count}/{f.injections}"
 
     times = f"{f.injections:>4}{f.due_ms:>10.0f}{f.p50_ms:>9.0f}{f.max_ms:>9.0f}"
-    return f"{name:<20}{times}{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"
+    return f"{name:<23}{times}{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:

@@ -27,6 +27,7 @@ from vln_ros.protocols import Engine
 from vln_ros.ros import convert
 from vln_ros.ros.bag import Bag, BagTopics, Stream
 from vln_ros.ros.mounting import mount_of
+from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
 
@@ -199,7 +200,8 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     Raises:
         ConfigError: the camera's mounting came from TF and the recording has no static transform for it.
     """
-    aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync)
+    aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
+    base_odometry = BaseOdometry(config, "", _BagFrames(bag, config.base_frame))
     camera: CameraModel | None = None
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
@@ -208,11 +210,13 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     for message in bag.messages():
         try:
             if message.stream is Stream.CAMERA_INFO:
-                camera = convert.camera_from_info(deserialize_message(message.data, CameraInfo))
+                camera = convert.camera_from_info(
+                    deserialize_message(message.data, CameraInfo), config.calibration, config.color_topic
+                )
                 complete = []
             elif message.stream is Stream.ODOMETRY:
                 odometry = deserialize_message(message.data, Odometry)
-                pose = convert.pose_from_odometry(odometry)
+                pose = base_odometry.base_pose(odometry)
                 stamp_ns = convert.stamp_ns_from_time(odometry.header.stamp)
                 complete = aligner.add_odometry(stamp_ns, pose, odometry.header.frame_id)
             elif message.stream is Stream.DEPTH:
@@ -226,6 +230,19 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
         waiting += [a for a in complete if a.stamp_ns in wanted_ns]
         while waiting and camera is not None:
             yield RawFrame(waiting.pop(0), camera, base_from_optical, time.monotonic())
+
+
+class _BagFrames:
+    """The static transforms of a recording."""
+
+    def __init__(self, bag: Bag, base_frame: str) -> None:
+        self._bag, self._base_frame = bag, base_frame
+        self._found: dict[str, Pose | None] = {}
+
+    def newest(self, frame_id: str) -> Pose | None:
+        if frame_id not in self._found:
+            self._found[frame_id] = self._bag.static_transform(self._base_frame, frame_id)
+        return self._found[frame_id]
 
 
 def _mount(bag: Bag, config: NavigatorConfig, color_type: type) -> Pose:

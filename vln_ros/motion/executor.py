@@ -17,8 +17,8 @@ from vln_ros.datatypes import (
     ActionChunk,
     ActionKind,
     CameraModel,
-    Float64Array,
     Pose,
+    RangeScan,
     Velocity,
     apply_action,
     wrap_angle,
@@ -26,7 +26,15 @@ from vln_ros.datatypes import (
 from vln_ros.motion.action_queue import Acceptance, ActionQueue
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
-from vln_ros.motion.safety import LATCHED, STANDING, Fault, Watch, jumped
+from vln_ros.motion.safety import DEPTH_CONTENT, LATCHED, SCAN_CONTENT, STANDING, Fault, Watch, jumped
+from vln_ros.motion.sensor_content import (
+    DepthJudge,
+    Stillness,
+    depth_content,
+    judge_scan,
+    scan_content,
+    scan_obstacles,
+)
 from vln_ros.motion.tracking import GoalError, goal_error, predict, track
 
 _NS = 1e9
@@ -92,6 +100,8 @@ class Executor:
         self.delay = DelayMeter(1.0 / config.rate_hz)
         self.watch = Watch(config)
         self.obstacles = ObstacleMemory(config.safety.min_height_m, config.safety.max_height_m)
+        self.depth_judge = DepthJudge()
+        self._still = {Fault.DEPTH_STILL: Stillness(), Fault.SCAN_STILL: Stillness()}
         self._held: set[Fault] = set()
         self._odometry_good = True
         self._faults: tuple[Fault, ...] = ()
@@ -168,27 +178,34 @@ class Executor:
         if -between_s > timeout_s:
             self.queue.reset()
             self._drop_goal()
-            self.obstacles.clear()
-            self.delay.clear()
+            self._forget_surroundings()
             self.clock_resets += 1
         elif between_s <= 0.0:
             return
         elif self._pose is not None and jumped(self.config, self._pose, pose, between_s):
             self._held.add(Fault.ODOMETRY_JUMP)
-            self.obstacles.clear()
-            self.delay.clear()
+            self._forget_surroundings()
         self._odometry_good = True
         self._pose, self._pose_stamp_ns = pose, stamp_ns
+        for still in self._still.values():
+            still.moved(pose, now_s)
         self.watch.came(Fault.NO_ODOMETRY, stamp_ns, now_s)
+
+    def _forget_surroundings(self) -> None:
+        """What was seen and felt was of another place."""
+        self.obstacles.clear()
+        self.delay.clear()
+        for still in self._still.values():
+            still.clear()
 
     @property
     def odometry_stamp_ns(self) -> int:
         return self._pose_stamp_ns
 
-    def bad_odometry(self) -> None:
-        """An odometry message that is no pose (NaN): stand until a good one comes."""
+    def bad_odometry(self, fault: Fault = Fault.BAD_ODOMETRY) -> None:
+        """Odometry that is no pose of the base (NaN, another frame): stand until a good one comes."""
         self._odometry_good = False
-        self._held.add(Fault.BAD_ODOMETRY)
+        self._held.add(fault)
 
     def bad_queue(self) -> None:
         """A queue that cannot be read: who sends it cannot be trusted with the queue before it."""
@@ -208,16 +225,45 @@ class Executor:
         base_from_optical: Pose,
         now_s: float,
     ) -> None:
-        """A depth image ``[H, W]`` in metres."""
+        """A depth image ``[H, W]`` in metres, 0: no reading. One that says nothing of the way is a fault."""
         self.watch.came(Fault.NO_DEPTH, stamp_ns, now_s)
-        if self._pose is not None:
-            self.obstacles.see(depth_m, camera, self._pose @ base_from_optical, self._pose)
+        safety = self.config.safety
+        fault = self.depth_judge.judge(depth_m, camera, base_from_optical, safety)
+        if fault in (Fault.DEPTH_BLIND, Fault.DEPTH_COVERED) and self._ends_ahead():
+            fault = None  # no wonder: so near nothing can be measured, and nothing drives there
+        self._held = self._held - DEPTH_CONTENT | ({fault} if fault else set())
+        if self._pose is None or fault:
+            return
+        content, must_change = depth_content(depth_m, camera, base_from_optical, safety)
+        self._still[Fault.DEPTH_STILL].came(content, must_change, self._pose, now_s)
+        self.obstacles.see(depth_m, camera, self._pose @ base_from_optical, self._pose)
 
-    def scan(self, stamp_ns: int, points: Float64Array, base_from_scanner: Pose, now_s: float) -> None:
-        """A laser scan ``[N, 2]`` in the scanner's frame, metres."""
+    def scan(self, stamp_ns: int, scan: RangeScan, base_from_scanner: Pose, now_s: float) -> None:
+        """A laser scan. One that says nothing of the way is a fault."""
         self.watch.came(Fault.NO_SCAN, stamp_ns, now_s)
-        if self._pose is not None:
-            self.obstacles.scan(points, self._pose @ base_from_scanner)
+        fault = judge_scan(scan, base_from_scanner, self.config.safety)
+        self._held = self._held - SCAN_CONTENT | ({fault} if fault else set())
+        if self._pose is None or fault:
+            return
+        self._still[Fault.SCAN_STILL].came(*scan_content(scan), self._pose, now_s)
+        points = scan_obstacles(scan, base_from_scanner, self.config.safety.robot_radius_m)
+        self.obstacles.scan(points, self._pose @ base_from_scanner)
+
+    def bad_depth(self, fault: Fault = Fault.BAD_DEPTH) -> None:
+        """A depth image that cannot be read or has no calibration: stand until a good one comes."""
+        self._held = self._held - DEPTH_CONTENT | {fault}
+
+    def bad_scan(self) -> None:
+        """A scan that cannot be read: stand until a good one comes."""
+        self._held = self._held - SCAN_CONTENT | {Fault.BAD_SCAN}
+
+    def _ends_ahead(self) -> bool:
+        """Right ahead something is known to be so near that the robot does not drive there."""
+        safety = self.config.safety
+        if self._pose is None:
+            return False
+        around = self.obstacles.around(self._pose)
+        return clearance_m(around, Velocity(1.0), safety.robot_radius_m) <= safety.stop_distance_m
 
     def pause(self, paused: bool) -> None:
         """Stand until told otherwise. Going on also ends the faults that wait for somebody."""
@@ -273,6 +319,7 @@ class Executor:
     def _judge(self, now_s: float) -> None:
         """Which faults there are now. A new one flushes; when the last has gone, the navigator must know."""
         missing = self.watch.missing(now_s)
+        missing += self._standing_still(now_s, missing)
         faults = tuple(f for f in Fault if f in self._held or f in missing)
         for fault in faults:
             self.stops[fault] += fault not in self._faults
@@ -285,7 +332,18 @@ class Executor:
             self._report = True
         self._faults = faults
         if self._odometry_good:  # only now: what came and went between two periods has stopped it too
-            self._held.discard(Fault.BAD_ODOMETRY)
+            self._held -= {Fault.BAD_ODOMETRY, Fault.ODOMETRY_FRAME}
+
+    def _standing_still(self, now_s: float, missing: list[Fault]) -> list[Fault]:
+        """The sensors that say the same for ever though the robot has moved on."""
+        limit_s = self.config.safety.obstacle_timeout_s
+        ended = {Fault.NO_DEPTH: Fault.DEPTH_STILL, Fault.NO_SCAN: Fault.SCAN_STILL}
+        silent = {ended[fault] for fault in missing if fault in ended}
+        return [
+            fault
+            for fault, still in self._still.items()
+            if fault not in silent and still.lasts_s(now_s) > limit_s
+        ]
 
     def _drop_goal(self) -> None:
         self._goal = None

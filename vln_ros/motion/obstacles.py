@@ -91,7 +91,7 @@ class ObstacleMemory:
         voxels = _voxels(self._seen)
         columns = voxels >> _HEIGHT_BITS
         stays = ~np.isin(columns, columns[through])
-        points = odom_from_optical.transform(_back_project(depth_m, camera))
+        points = odom_from_optical.transform(back_project(depth_m, camera))
         in_base = odom_from_base.inverse().transform(points)
         distance = np.hypot(in_base[:, 0], in_base[:, 1])
         low, high = self.heights_m
@@ -121,9 +121,14 @@ def _voxels(points: Float64Array) -> npt.NDArray[np.int64]:
     return np.asarray((cells[:, 0] << (2 * _HEIGHT_BITS)) | (cells[:, 1] << _HEIGHT_BITS) | cells[:, 2])
 
 
-def _back_project(depth_m: npt.NDArray[np.float32], camera: CameraModel) -> Float64Array:
+def image_stride(camera: CameraModel) -> int:
+    """Of depth images every so manyth pixel is read, in both directions."""
+    return max(1, camera.width // COLUMNS)
+
+
+def back_project(depth_m: npt.NDArray[np.float32], camera: CameraModel) -> Float64Array:
     """``[N, 3]`` in the optical frame, of every so manyth pixel that has a reading."""
-    stride = max(1, camera.width // COLUMNS)
+    stride = image_stride(camera)
     z = depth_m[::stride, ::stride].astype(np.float64)
     v, u = np.nonzero(z > 0.0)
     z = z[v, u]

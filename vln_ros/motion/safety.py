@@ -16,11 +16,23 @@ class Fault(Enum):
 
     NO_ODOMETRY = "no odometry"
     BAD_ODOMETRY = "odometry not usable"
+    ODOMETRY_FRAME = "odometry of another frame"
     ODOMETRY_JUMP = "odometry jumped"
     NO_HEARTBEAT = "no navigator heartbeat"
     NO_FRAMES = "no frames at the navigator"
     NO_DEPTH = "no depth"
+    BAD_DEPTH = "depth not usable"
+    NO_CALIBRATION = "depth without calibration"
+    DEPTH_BLIND = "depth says nothing"
+    DEPTH_UNIT = "depth in a wrong unit"
+    DEPTH_COVERED = "depth camera covered"
+    DEPTH_ASIDE = "depth camera does not see the way"
+    DEPTH_STILL = "depth stands still"
     NO_SCAN = "no scan"
+    BAD_SCAN = "scan not usable"
+    SCAN_BLIND = "scan says nothing"
+    SCAN_ASIDE = "scan does not cover the way"
+    SCAN_STILL = "scan stands still"
     NO_CLOCK = "the control clock stands"
     BAD_QUEUE = "queue not usable"
     OBSTACLE = "obstacle"
@@ -30,6 +42,19 @@ class Fault(Enum):
 
 STANDING = frozenset({Fault.OBSTACLE, Fault.BLOCKED, Fault.BAD_QUEUE})
 """Over as soon as the robot stands: the next queue is judged on its own."""
+DEPTH_CONTENT = frozenset(
+    {
+        Fault.BAD_DEPTH,
+        Fault.NO_CALIBRATION,
+        Fault.DEPTH_BLIND,
+        Fault.DEPTH_UNIT,
+        Fault.DEPTH_COVERED,
+        Fault.DEPTH_ASIDE,
+    }
+)
+"""Last until a depth image comes that says something."""
+SCAN_CONTENT = frozenset({Fault.BAD_SCAN, Fault.SCAN_BLIND, Fault.SCAN_ASIDE})
+"""The same of scans."""
 LATCHED = frozenset({Fault.ODOMETRY_JUMP})
 """Stay until somebody resumes, or tells a new instruction."""
 

@@ -148,7 +148,7 @@ class ExecutorNode(ManagedNode):
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()
         is_now = health(self._active, *self._state, last, self._times, self._input.refused, now_s)
-        self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
+        self.say(replace(is_now, values=(*is_now.values, *self._input.values(), *self._profiling.values())))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.serialization import deserialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from std_msgs.msg import Header, String
@@ -58,7 +58,7 @@ class FaultRelay(Node):
     Attributes:
         cut: streams that do not pass.
         changed: by stream, what is done to its serialized messages.
-        scan_m: range of every ray of the scan that it publishes itself.
+        scan_m: range of every ray of the scan that it publishes itself, but for a scanner's noise.
         forwarded_s: when the last message of each stream passed (monotonic).
         commands, poses, said, queues: what was heard, with the time it came.
     """
@@ -68,6 +68,7 @@ class FaultRelay(Node):
         self.cut: set[str] = set()
         self.changed: dict[str, Callable[[bytes], bytes]] = {}
         self.scan_m = FREE_M
+        self._scans = 0
         self.forwarded_s: dict[str, float] = {}
         self.commands: list[tuple[float, Velocity]] = []
         self.poses: list[tuple[float, Pose]] = []
@@ -112,13 +113,19 @@ class FaultRelay(Node):
         return pass_on
 
     def scan(self) -> None:
-        self._scan_pub.publish(
-            LaserScan(
-                header=Header(stamp=convert.time_from_stamp_ns(time.time_ns())),
-                angle_min=-0.3, angle_max=0.3, angle_increment=0.1, range_min=0.05, range_max=10.0,
-                ranges=[self.scan_m] * 7,
-            )
+        if "scan" in self.cut:
+            return
+        self._scans += 1
+        ranges_m = [self.scan_m + 1e-3 * ((self._scans + i) % 5) for i in range(7)]
+        msg = LaserScan(
+            header=Header(stamp=convert.time_from_stamp_ns(time.time_ns())),
+            angle_min=-0.3, angle_max=0.3, angle_increment=0.1, range_min=0.05, range_max=10.0,
+            ranges=ranges_m,
         )  # fmt: skip
+        data = serialize_message(msg)
+        change = self.changed.get("scan")
+        self._scan_pub.publish(data if change is None else change(data))
+        self.forwarded_s["scan"] = time.monotonic()
 
     def note(self, where: list, what: object) -> None:  # type: ignore[type-arg]
         with self.news:

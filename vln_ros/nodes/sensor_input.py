@@ -16,7 +16,9 @@ from vln_ros.config import NavigatorConfig, SyncConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
-from vln_ros.ros.mounting import make_mounting
+from vln_ros.ros.calibration import CameraCalibration
+from vln_ros.ros.mounting import Mountings
+from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 
 ImageMsg: TypeAlias = "Image | CompressedImage"
@@ -77,11 +79,14 @@ class SensorInput:
     def __init__(self, node: Node, config: NavigatorConfig, deliver: Callable[[RawFrame], None]) -> None:
         self._node = node
         self._deliver = deliver
-        self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync)
-        self._camera: CameraModel | None = None
-        self._info_topic = config.camera_info_topic
+        self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
+        self._calibration = CameraCalibration(
+            config.camera_info_topic, config.color_topic, config.calibration
+        )
         self._base_frame = config.base_frame
-        self._mounting = make_mounting(node, config)
+        mountings = Mountings(node, config)
+        self._mounting = mountings.camera()
+        self._odometry = BaseOdometry(config, "", mountings.odometry_tf())  # the aligner asks for odom_frame
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
         self._sync_wait = Waits("sync wait")
@@ -129,7 +134,7 @@ class SensorInput:
     def _on_odometry(self, msg: Odometry) -> None:
         def add() -> list[Aligned[ImageMsg, ImageMsg]]:
             try:
-                pose = convert.pose_from_odometry(msg)
+                pose = self._odometry.base_pose(msg)
             except convert.MessageError:
                 self._aligner.reject_odometry()
                 raise
@@ -152,40 +157,36 @@ class SensorInput:
         self._deliver_complete()
 
     def _missing(self, aligned: Aligned[ImageMsg, ImageMsg]) -> convert.MessageError:
-        if self._camera is None:
-            return convert.MessageError("no_camera_info", f"no camera_info on {self._info_topic}")
+        if self._calibration.camera is None and self._calibration.lost is not None:
+            return self._calibration.lost
         frames = f"{self._base_frame} to {aligned.color.header.frame_id}"
         return convert.MessageError("no_transform", f"no transform from {frames} at an image's stamp on /tf")
 
     def _deliver_complete(self) -> None:
         """In order: nothing overtakes a frame that still waits."""
-        while self._camera is not None and self._incomplete:
+        while (camera := self._calibration.camera) is not None and self._incomplete:
             aligned = self._incomplete[0]
             try:
-                mount = self._mounting.at(aligned.color.header.frame_id, aligned.stamp_ns)
+                frame_id, depth = aligned.color.header.frame_id, aligned.depth
+                self._calibration.check_frames(frame_id, "" if depth is None else depth.header.frame_id)
+                mount = self._mounting.at(frame_id, aligned.stamp_ns)
             except convert.MessageError as error:
                 self.refuse(error)
             else:
                 if mount is None:
                     return
                 self.newest_ns = aligned.stamp_ns
-                self._deliver(RawFrame(aligned, self._camera, mount, time.monotonic()))
+                self._deliver(RawFrame(aligned, camera, mount, time.monotonic()))
             self._incomplete.popleft()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:
         try:
-            camera = convert.camera_from_info(msg)
+            for suspicion in self._calibration.take(msg):
+                self.refuse(suspicion)
         except convert.MessageError as error:
             self.refuse(error)
             return
-        if camera != self._camera:
-            if self._camera is not None:
-                self.refuse(convert.MessageError("camera_info_changed", f"camera_info is now {camera}"))
-            if reason := convert.distortion_suspicion(msg):
-                text = "camera_info has distortion: subscribe to the rectified image"
-                self.refuse(convert.MessageError(reason, text))
-            self._camera = camera
-            self._deliver_complete()
+        self._deliver_complete()
 
     def decode(self, raw: RawFrame, index: int) -> Frame:
         """As :func:`frame_of`, counting what looks wrong. Safe in another thread than the callbacks'."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import array
 import math
+import re
 import struct
 import unicodedata
 from dataclasses import dataclass
@@ -27,7 +28,16 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, Velocity, apply_action
+from vln_ros.datatypes import (
+    Action,
+    ActionChunk,
+    CameraModel,
+    OdometryPose,
+    Pose,
+    RangeScan,
+    Velocity,
+    apply_action,
+)
 
 Rgb = npt.NDArray[np.uint8]
 DepthM = npt.NDArray[np.float32]
@@ -60,6 +70,12 @@ def stamp_ns_from_time(msg: Time) -> int:
 def time_from_stamp_ns(stamp_ns: int) -> Time:
     sec, nanosec = divmod(stamp_ns, 1_000_000_000)
     return Time(sec=sec, nanosec=nanosec)
+
+
+def same_frame(one: str, other: str) -> bool:
+    """Two frame ids name one frame, or one of them names none. A leading slash means nothing (tf2)."""
+    one, other = one.lstrip("/"), other.lstrip("/")
+    return one == other or not one or not other
 
 
 def _header(stamp_ns: int, frame_id: str) -> Header:
@@ -247,10 +263,14 @@ def _decode(data: Any, flags: int, what: str) -> npt.NDArray[Any]:
 # ----------------------------------------------------------------------------------- depth images
 
 
-def depth_from_image(msg: Image) -> DepthM:
+def depth_from_image(msg: Image, too_near_m: float = 0.0) -> DepthM:
     """``[H, W]`` float32 metres; 0 where there is no reading (0, NaN, infinite, negative).
 
     ``16UC1`` and ``mono16`` are millimetres, ``32FC1`` is metres (REP 118).
+
+    Args:
+        too_near_m: what ``-inf`` becomes, which means nearer than can be measured (REP 117). Who brakes
+            must not take that for no reading.
 
     Errors: ``empty_image``, ``bad_step``, ``bad_size``, ``unsupported_encoding``.
     """
@@ -258,7 +278,11 @@ def depth_from_image(msg: Image) -> DepthM:
         case "16UC1" | "mono16":
             return _metres(_pixels(msg, np.dtype("u2"), 1))
         case "32FC1":
-            return _without_invalid(_pixels(msg, np.dtype("f4"), 1))
+            pixels = _pixels(msg, np.dtype("f4"), 1)
+            depth_m = _without_invalid(pixels)
+            if too_near_m > 0.0:
+                depth_m[np.isneginf(pixels)] = too_near_m
+            return depth_m
     raise MessageError(
         "unsupported_encoding",
         f"depth image has encoding {msg.encoding!r}: publish 16UC1 (millimetres) or 32FC1 (metres)",
@@ -373,16 +397,58 @@ def depth_unit_suspicion(encoding: str, depth_m: DepthM) -> str | None:
 # ----------------------------------------------------------------------------------- camera model
 
 
-def camera_from_info(msg: CameraInfo) -> CameraModel:
-    """The pinhole of the image that comes with ``msg``, from ``K``, region of interest and binning.
+def camera_from_info(msg: CameraInfo, calibration: str = "auto", topic: str = "") -> CameraModel:
+    """The pinhole of the image that comes with ``msg``, from ``K`` or ``P``, region of interest and binning.
 
-    Images are expected to be rectified; :func:`distortion_suspicion` tells when ``D`` says otherwise.
+    Args:
+        calibration, topic: which of the two, see :func:`is_rectified`.
 
-    Errors: ``no_calibration`` (K of zeros), ``bad_camera_info``.
+    Errors: ``no_calibration`` (K of zeros, or P where that is needed), ``right_camera`` (P of a stereo pair's
+    other camera), ``bad_camera_info``.
     """
-    k = [float(v) for v in msg.k]
-    if not any(k):
+    k, p = [float(v) for v in msg.k], [float(v) for v in msg.p]
+    if not any(k) and calibration != "rectified":
         raise MessageError("no_calibration", "camera_info has K of zeros: calibrate the camera or fill in K")
+    if is_rectified(msg, calibration, topic):
+        if not (p[0] and p[5]):
+            raise MessageError(
+                "no_calibration", "camera_info has P of zeros: rectified images need it filled in"
+            )
+        if p[3] or p[7]:
+            raise MessageError(
+                "right_camera",
+                f"camera_info is of a stereo pair's other camera (P has Tx {p[3]:g}, Ty {p[7]:g}): its "
+                "images are not taken from where their frame is; use the left or the colour camera",
+            )
+        intrinsics = (p[0], p[5], p[2], p[6])
+    else:
+        intrinsics = (k[0], k[4], k[2], k[5])
+    return _region_of(msg, *intrinsics)
+
+
+def is_rectified(msg: CameraInfo, calibration: str = "auto", topic: str = "") -> bool:
+    """Whether the images that come with ``msg`` are those of ``P``, not those of ``K``.
+
+    A driver's camera_info is the same for its raw images and for those that image_proc made of them.
+
+    Args:
+        calibration: ``raw``: K; ``rectified``: P; ``auto``: where the two differ, P for a topic whose name
+            says ``rect``, K for one whose name says ``raw``; else P where there is something to rectify.
+        topic: of the images.
+    """
+    if calibration != "auto":
+        return calibration == "rectified"
+    p = np.array(msg.p, np.float64).reshape(3, 4)
+    rotated = any(msg.r) and not np.allclose(np.array(msg.r).reshape(3, 3), np.eye(3), atol=1e-6)
+    to_rectify = rotated or any(v != 0.0 for v in msg.d)
+    says_rect = re.search(r"(^|[/_])rect", topic.lower()) is not None
+    if not (p[0, 0] and p[1, 1]) or not np.isfinite(p).all():  # not filled in
+        return says_rect and to_rectify
+    return says_rect or (to_rectify and "raw" not in topic.lower())
+
+
+def _region_of(msg: CameraInfo, fx: float, fy: float, cx: float, cy: float) -> CameraModel:
+    """Intrinsics of the whole sensor to those of the image: region of interest, then binning."""
     bin_x, bin_y = max(1, int(msg.binning_x)), max(1, int(msg.binning_y))
     roi = msg.roi
     width, height = int(roi.width or msg.width), int(roi.height or msg.height)
@@ -393,7 +459,7 @@ def camera_from_info(msg: CameraInfo) -> CameraModel:
             f"does not fit in {msg.width}x{msg.height}",
         )
     try:
-        region = CameraModel(width, height, k[0], k[4], k[2] - roi.x_offset, k[5] - roi.y_offset)
+        region = CameraModel(width, height, fx, fy, cx - roi.x_offset, cy - roi.y_offset)
         if bin_x == bin_y == 1:
             return region
         # Pixels that do not fill a bin are cut off before the rest is averaged.
@@ -420,8 +486,10 @@ def info_from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> Camer
     )
 
 
-def distortion_suspicion(msg: CameraInfo) -> str | None:
-    """``"distorted"`` if the camera has distortion coefficients: subscribe to its rectified image."""
+def distortion_suspicion(msg: CameraInfo, calibration: str = "raw", topic: str = "") -> str | None:
+    """``"distorted"`` if the images are those of a lens with distortion: subscribe to the rectified ones."""
+    if is_rectified(msg, calibration, topic):
+        return None
     return "distorted" if any(v != 0.0 for v in msg.d) else None
 
 
@@ -468,9 +536,14 @@ def stamped_from_pose(pose: Pose, stamp_ns: int, frame_id: str) -> PoseStamped:
     return PoseStamped(header=_header(stamp_ns, frame_id), pose=pose_to_pose(pose))
 
 
-def pose_from_odometry(msg: Odometry) -> Pose:
-    """``odom_from_base``, whatever the two frames are called. Errors as :func:`pose_from_pose`."""
-    return pose_from_pose(msg.pose.pose)
+def pose_from_odometry(msg: Odometry) -> OdometryPose:
+    """``odom_from_child`` with the names of both frames: :mod:`vln_ros.ros.odometry` makes it the base's.
+
+    Errors as :func:`pose_from_pose`.
+    """
+    pose = pose_from_pose(msg.pose.pose)
+    names = msg.header.frame_id.lstrip("/"), msg.child_frame_id.lstrip("/")
+    return OdometryPose(pose.position, pose.orientation, *names)
 
 
 def odometry_from_pose(
@@ -510,20 +583,59 @@ def stamped_from_velocity(velocity: Velocity, stamp_ns: int, frame_id: str) -> T
 # ------------------------------------------------------------------------------------- laser scans
 
 
-def points_from_scan(msg: LaserScan) -> npt.NDArray[np.float64]:
-    """``[N, 2]`` metres in the scanner's frame (x forward, y left); readings out of range are left out.
+_LONGEST_RANGE_M = 500.0
+"""No scanner of a robot measures farther: it is millimetres or centimetres."""
+_OFF_RAD = math.radians(3.0)
+"""How far the last ray may be from ``angle_max``: 5 cm at one metre. Drivers are off by a ray or two."""
 
-    Errors: ``bad_scan`` (angles or limits that are not finite, or no increment).
+
+def points_from_scan(msg: LaserScan, no_return: str = "inf") -> RangeScan:
+    """What a scan says in each direction, by REP 117.
+
+    ``inf``: no return, free as far as it measures. ``-inf``: nearer than can be measured, an obstacle. NaN,
+    and ranges out of ``[range_min, range_max]``, say nothing; a scan without ranges says nothing at all.
+
+    Args:
+        no_return: what besides ``inf`` means no return. ``inf``: nothing else; ``zero``: 0.0;
+            ``beyond``: any range above range_max.
+
+    Errors: ``bad_scan`` (angles or limits that are not finite, that contradict each other or the number of
+    ranges, or cannot be radians and metres).
     """
     limits = (msg.angle_min, msg.angle_increment, msg.range_min, msg.range_max)
     if not all(math.isfinite(v) for v in limits) or msg.angle_increment == 0.0:
         raise MessageError("bad_scan", f"scan has angles and ranges {limits}")
-    ranges = np.asarray(msg.ranges, np.float64)
-    angles = msg.angle_min + msg.angle_increment * np.arange(len(ranges))
+    if not 0.0 <= msg.range_min < msg.range_max <= _LONGEST_RANGE_M:
+        raise MessageError(
+            "bad_scan",
+            f"scan has range_min {msg.range_min:g} and range_max {msg.range_max:g}: metres from 0 to "
+            f"{_LONGEST_RANGE_M:g} are expected, in this order",
+        )
+    ranges_m = np.asarray(msg.ranges, np.float64)
+    angles_rad = msg.angle_min + msg.angle_increment * np.arange(len(ranges_m))
+    if len(ranges_m):
+        _check_angles(msg, len(ranges_m))
     with np.errstate(invalid="ignore"):
-        hit = (ranges >= msg.range_min) & (ranges <= msg.range_max)  # false for NaN and infinity
-    ranges, angles = ranges[hit], angles[hit]
-    return np.stack([ranges * np.cos(angles), ranges * np.sin(angles)], 1)
+        out = (ranges_m < msg.range_min) | (ranges_m > msg.range_max)
+    said_m = np.where(out & np.isfinite(ranges_m), np.nan, ranges_m)
+    if no_return == "zero":
+        said_m[ranges_m == 0.0] = np.inf
+    elif no_return == "beyond":
+        said_m[ranges_m > msg.range_max] = np.inf
+    return RangeScan(angles_rad, said_m)
+
+
+def _check_angles(msg: LaserScan, rays: int) -> None:
+    span_rad = msg.angle_increment * (rays - 1)
+    off_rad = abs(msg.angle_min + span_rad - msg.angle_max)
+    if not off_rad <= max(_OFF_RAD, 1.5 * abs(msg.angle_increment)):  # NaN, too
+        raise MessageError(
+            "bad_scan",
+            f"scan has {rays} ranges from {msg.angle_min:g} rad by {msg.angle_increment:g} rad, which do not "
+            f"end at its angle_max {msg.angle_max:g} rad",
+        )
+    if abs(span_rad) > 2.0 * math.pi + max(_OFF_RAD, 1.5 * abs(msg.angle_increment)):
+        raise MessageError("bad_scan", f"scan goes round {span_rad:g} rad: more than once; are they degrees?")
 
 
 # ---------------------------------------------------------------------------------- action queues

@@ -27,8 +27,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from vln_ros.config import SyncConfig
-from vln_ros.datatypes import Pose
+from vln_ros.config import DepthInputConfig, SyncConfig
+from vln_ros.datatypes import OdometryPose, Pose
 
 ColorT = TypeVar("ColorT")
 DepthT = TypeVar("DepthT")
@@ -133,11 +133,16 @@ class Aligner(Generic[ColorT, DepthT]):
     nanoseconds of one clock. Per stream, an equal stamp is a duplicate and an older one is late:
     both are dropped and counted; one older by more than ``max_wait_s`` means that the clock was
     reset: everything held is dropped and counted, and the stream begins anew with that message.
+
+    Args:
+        config: the limits, and the frame of the odometry.
+        base_frame: whose poses are taken.
     """
 
-    def __init__(self, config: SyncConfig) -> None:
+    def __init__(self, config: SyncConfig, base_frame: str = DepthInputConfig.base_frame) -> None:
         self._require_depth = config.require_depth
-        self._odom_frame = config.odom_frame
+        self._odom_frame = config.odom_frame.lstrip("/")
+        self._base_frame = base_frame
         self.tune(config)
         self._counts = _Counts()
         self._color: deque[_Image[ColorT]] = deque()
@@ -175,9 +180,13 @@ class Aligner(Generic[ColorT, DepthT]):
         return self._settle()
 
     def add_odometry(self, stamp_ns: int, pose: Pose, frame_id: str) -> list[Aligned[ColorT, DepthT]]:
-        """``pose`` is odom_from_base; ``frame_id`` that of the message's header."""
+        """``pose`` is odom_from_base; ``frame_id`` that of the message's header.
+
+        One that says that it is of another frame has not been brought to the base: it is refused.
+        """
         self._counts.add("received_odometry")
-        if self._odom_frame and frame_id.lstrip("/") != self._odom_frame:
+        of_base = not isinstance(pose, OdometryPose) or pose.is_of(self._base_frame)
+        if not of_base or (self._odom_frame and frame_id.lstrip("/") != self._odom_frame):
             self._counts.add("odometry_wrong_frame")
             return []
         if not self._accept("odometry", stamp_ns):
