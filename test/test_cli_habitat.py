@@ -19,12 +19,23 @@ def selftest(python: str) -> int:
 def test_a_right_one_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert selftest(fake_python(tmp_path)) == 0
     text = capsys.readouterr().out
-    for name in ("axes", "turn direction", "depth", "intrinsics", "navigation mesh", "lockstep"):
+    for name in (
+        "axes",
+        "turn direction",
+        "floor height",
+        "walk",
+        "depth",
+        "intrinsics",
+        "navigation mesh",
+        "lockstep",
+    ):
         assert f"ok  {name}" in text
 
 
 WRONG = {
     "axes": {"axes"},
+    "coarse": {"floor height"},
+    "lifted": {"floor height", "walk"},
     "turn": {"turn direction"},
     "height": {"axes"},
     "hfov": {"depth", "intrinsics"},

@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -93,7 +94,10 @@ def test_the_same_pose_shows_the_same_depth_in_both_worlds(
     world.load(SCENE)
     for pose in places(embedded, 6):
         world.place(pose)
-        np.testing.assert_allclose(world.pose.matrix, pose.matrix, atol=1e-5)
+        stands = Pose.planar(
+            *pose.position[:2], pose.yaw_rad, z_m=0.02
+        )  # on the mesh, a cell above the floor
+        np.testing.assert_allclose(world.pose.matrix, stands.matrix, atol=1e-5)
         optical = world.pose @ world.base_from_optical
         np.testing.assert_allclose(habitat.sensor_pose().matrix, optical.matrix, atol=1e-5)
         rgb, depth_m = world.render()
@@ -120,11 +124,71 @@ def test_steps_turn_left_positive_and_go_forward(habitat: HabitatWorld, embedded
     motion = habitat.step(Action(forward_m=0.25))
     there = before.inverse() @ habitat.pose
     np.testing.assert_allclose(there.position[:2], [0.25, 0.0], atol=1e-4)
-    assert 0.0 < there.position[2] < 0.1  # onto the navigation mesh, which is above the floor
+    assert there.position[2] == 0.0  # it was on the navigation mesh from the beginning
+    assert 0.0 < habitat.pose.position[2] <= 0.02 + 1e-6  # which is no higher than a cell above the floor
     assert motion.distance_m == pytest.approx(float(np.linalg.norm(there.position)), abs=1e-5)
     held = habitat.pose
     assert habitat.step(STOP).distance_m == 0.0
     assert habitat.pose == held
+
+
+@pytest.mark.parametrize(("cell_height_m", "floor_m"), [(0.01, 0.01), (0.02, 0.02), (0.05, 0.05), (0.0, 0.2)])
+@pytest.mark.parametrize("first", [TURN, Action(turn_rad=-math.radians(30.0)), Action(forward_m=0.25)])
+def test_no_first_action_lifts_the_robot(
+    python: str, scenes: Path, embedded: EmbeddedWorld, cell_height_m: float, floor_m: float, first: Action
+) -> None:
+    world = make(python, scenes, mesh_cell_height_m=cell_height_m)
+    try:
+        world.load(SCENE)
+        world.place(places(embedded, 1, 0.5)[0])
+        before = world.pose
+        assert before.position[2] == pytest.approx(floor_m, abs=1e-6)
+        motion = world.step(first)
+        assert motion.distance_m == pytest.approx(first.forward_m, abs=1e-5)
+        assert world.pose.position[2] == before.position[2]
+        world.place(before)
+        assert world.drive(0.5, 0.0, 0.5).distance_m == pytest.approx(0.25, abs=1e-5)
+        assert world.pose.position[2] == before.position[2]
+    finally:
+        world.close()
+
+
+def test_a_start_beside_a_computed_mesh_is_put_onto_it(
+    habitat: HabitatWorld, embedded: EmbeddedWorld
+) -> None:
+    habitat.load(SCENE)
+    told = places(embedded, 1)[0].position.copy()
+    moved_m = 0.0
+    while moved_m < 0.1:  # until it is that far in the wall
+        told[0] += 0.01
+        habitat.place(Pose.planar(*told[:2], 0.0))
+        first = habitat.pose
+        moved_m = float(np.linalg.norm(first.position[:2] - told[:2]))
+    assert moved_m < 0.12
+    habitat.step(TURN)
+    np.testing.assert_array_equal(habitat.pose.position, first.position)
+
+
+def test_on_a_mesh_that_came_with_its_scene_it_stands_where_the_episode_says(
+    python: str, scenes: Path, embedded: EmbeddedWorld, tmp_path: Path
+) -> None:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    (tmp_path / "scenes" / SCENE).with_suffix(".navmesh").write_bytes(b"")  # the fake makes one for it
+    begin = places(embedded, 1, 0.5)[0]
+    shipped = make(python, tmp_path / "scenes")
+    computed = make(python, tmp_path / "scenes", recompute_navmesh=True)
+    try:
+        for world in (shipped, computed):
+            world.load(SCENE)
+            world.place(begin)
+        assert (shipped.shipped_navmesh, computed.shipped_navmesh) == (True, False)
+        assert shipped.pose.position[2] == 0.0
+        assert computed.pose.position[2] == pytest.approx(0.02, abs=1e-6)
+        # as habitat-lab: whatever comes first puts the agent onto the mesh of its time
+        assert shipped.step(TURN).distance_m == pytest.approx(0.2, abs=1e-6)
+    finally:
+        shipped.close()
+        computed.close()
 
 
 def test_the_picture_after_a_step_is_of_the_new_place(habitat: HabitatWorld, embedded: EmbeddedWorld) -> None:
