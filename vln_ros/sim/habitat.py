@@ -31,6 +31,7 @@ from vln_ros.axes import (
 from vln_ros.config import ConfigError, HabitatConfig
 from vln_ros.datatypes import STOP, Action, ActionKind, CameraModel, Float64Array, Pose
 from vln_ros.protocols import Motion, WorldLostError
+from vln_ros.sim.follower import Tries
 from vln_ros.sim.habitat_process import AgentState, HabitatProcess, Interpreter, RefusedError
 from vln_ros.sim.plan import FreeSpace
 
@@ -171,7 +172,7 @@ class HabitatWorld:
                 "load", setup=self._setup, scene=str(path), recompute_navmesh=self._config.recompute_navmesh
             )
         except WorldLostError as error:
-            self._deaths.append((scene_id, re.sub(r"\d+", "#", str(error))))
+            self._deaths.append((scene_id, str(error)))
             raise WorldLostError(f"{error}\nscene: {scene_id}") from error
         except RefusedError as error:
             self._drop()  # half a scene is loaded
@@ -194,11 +195,12 @@ class HabitatWorld:
         """Raises ValueError where another try would end as the ones before did."""
         if not self._deaths:
             return
-        reasons = [reason for scene, reason in self._deaths if scene == scene_id]
-        if any(reasons.count(reason) >= DEATHS for reason in reasons):
-            raise ValueError(f"Habitat ends each time that it loads {scene_id}: {reasons[-1]}")
+        alike = [re.sub(r"\d+", "#", reason) for scene, reason in self._deaths if scene == scene_id]
         last = self._deaths[-1][1]
-        scenes = {scene for scene, reason in self._deaths if reason == last}
+        if any(alike.count(reason) >= DEATHS for reason in alike):
+            raise ValueError(f"Habitat ends each time that it loads {scene_id}: {last}")
+        same = re.sub(r"\d+", "#", last)
+        scenes = {scene for scene, reason in self._deaths if re.sub(r"\d+", "#", reason) == same}
         if not self._of_use and len(scenes) >= DEATHS:
             raise ConfigError(f"Habitat cannot be used here, whatever the scene: {last}")
 
@@ -367,6 +369,30 @@ class HabitatWorld:
         if self._process is not None:
             self._process.close()
         self._process, self._scene_id, self._pose = None, None, None
+
+
+class HabitatGround:
+    """Implements :class:`vln_ros.sim.follower.Ground` for the scene that a world has loaded.
+
+    Args:
+        world: its process is asked; its robot stays where it is.
+        goal: ``[3]`` metres.
+        clearance_m: distance to keep from walls, besides the agent's radius.
+    """
+
+    def __init__(self, world: HabitatWorld, goal: Float64Array, clearance_m: float = 0.0) -> None:
+        self._world = world
+        self._goal = goal
+        self._clearance_m = clearance_m
+
+    def way(self, place: Float64Array) -> tuple[float, float]:
+        length_m, corner = self._world.way(place, self._goal)
+        return length_m, math.atan2(corner[1] - place[1], corner[0] - place[0])
+
+    def try_steps(self, place: Float64Array, bearings_rad: Float64Array, length_m: float) -> Tries:
+        ahead = np.stack([np.cos(bearings_rad), np.sin(bearings_rad), np.zeros(len(bearings_rad))], 1)
+        starts = np.broadcast_to(place, ahead.shape)
+        return Tries(*self._world.try_steps(starts, starts + length_m * ahead, self._goal, self._clearance_m))
 
 
 def within(depth_m: npt.NDArray[np.float32], low_m: float, high_m: float) -> npt.NDArray[np.float32]:
