@@ -1,4 +1,4 @@
-"""The follower reaches goals under rules that forgive no grazing, and each world's expert knows that world."""
+"""The follower reaches goals under rules that forgive no grazing; each world has an expert of its own."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
         begun_s = time.monotonic()
         theirs.load(SCENE)
         yield Check("scene", True, f"a flat of this package, loaded in {time.monotonic() - begun_s:.1f} s")
-        poses = _places(ours, _VIEWS)
+        poses = places(ours, _VIEWS)
         yield _axes(theirs, poses)
         yield _turns(theirs, poses[0])
         yield _floor(ours, theirs, poses)
@@ -85,7 +85,7 @@ def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
         theirs.close()
 
 
-def _places(world: EmbeddedWorld, count: int, room_m: float = 0.5) -> list[Pose]:
+def places(world: EmbeddedWorld, count: int, room_m: float = 0.5) -> list[Pose]:
     """Places in the flat with some room around them."""
     rng = np.random.default_rng(7)
     around = room_m * np.array([(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -225,7 +225,7 @@ def _collision(theirs: HabitatWorld, pose: Pose) -> Check:
 
 
 def _navmesh(ours: EmbeddedWorld, theirs: HabitatWorld) -> Check:
-    ends = [p.position for p in _places(ours, 2 * _WAYS_LOOKED_AT, room_m=0.2)]
+    ends = [p.position for p in places(ours, 2 * _WAYS_LOOKED_AT, room_m=0.2)]
     pairs = list(zip(ends[:_WAYS_LOOKED_AT], ends[_WAYS_LOOKED_AT:], strict=True))
     expected = [ours.geodesic_distance(a, b) for a, b in pairs]
     # The ways that bend most: a straight one says nothing of the mesh.
