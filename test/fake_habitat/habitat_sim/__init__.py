@@ -33,7 +33,8 @@ __version__ = "0.3.3"
 OLD = os.environ.get("FAKE_HABITAT") == "0.1.7"
 WRONG = os.environ.get("FAKE_HABITAT_WRONG")
 built_with_bullet = cuda_enabled = False
-RENDER_S = float(os.environ.get("FAKE_HABITAT_RENDER_MS", "nan")) / 1e3
+_RENDER_MS, _, _HOW = os.environ.get("FAKE_HABITAT_RENDER_MS", "nan").partition(":")
+RENDER_S, DRAWN_ONCE = float(_RENDER_MS) / 1e3, _HOW != "fresh"
 CHATTER = """\
 PluginManager::Manager: duplicate static plugin StbImageImporter, ignoring
 PluginManager::Manager: duplicate static plugin GltfImporter, ignoring
@@ -487,18 +488,17 @@ class Simulator:
         self._check()
         _called("render")
         state, seen = self._agent.get_state(), {}
-        if RENDER_S > 0.0:
-            end_s = time.perf_counter() + RENDER_S
-            while time.perf_counter() < end_s:  # as software does it: with a core of this machine
-                pass
+        end_s = time.thread_time() + RENDER_S
         for spec in self._agent.agent_config.sensor_specifications:
             assert spec.channels == (1 if spec.sensor_type is SensorType.DEPTH else 4)
-            if RENDER_S >= 0.0 and spec.uuid in self._drawn:
+            if RENDER_S >= 0.0 and DRAWN_ONCE and spec.uuid in self._drawn:
                 seen[spec.uuid] = np.flip(self._drawn[spec.uuid], 0)  # its buffer, as the real one
                 continue
             rgba, depth = self._stage.look(spec, state.sensor_states[spec.uuid])
             seen[spec.uuid] = depth if spec.sensor_type is SensorType.DEPTH else rgba
             self._drawn[spec.uuid] = np.ascontiguousarray(np.flip(seen[spec.uuid], 0))
+        while time.thread_time() < end_s:  # as software does it: with a core of this machine
+            pass
         return seen
 
     def step(self, name):
