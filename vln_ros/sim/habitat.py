@@ -398,9 +398,8 @@ class HabitatGround:
 def within(depth_m: npt.NDArray[np.float32], low_m: float, high_m: float) -> npt.NDArray[np.float32]:
     """A copy of ``[H, W]`` depths in which what is not finite or not from ``low_m`` to ``high_m`` is 0."""
     result = cv2.threshold(depth_m, high_m, 0.0, cv2.THRESH_TOZERO_INV)[1]
-    if low_m > 0.0:
-        below = float(np.nextafter(np.float32(low_m), np.float32(0.0)))
-        cv2.threshold(result, below, 0.0, cv2.THRESH_TOZERO, dst=result)
+    below = float(np.nextafter(np.float32(low_m), np.float32(-1.0)))
+    cv2.threshold(result, below, 0.0, cv2.THRESH_TOZERO, dst=result)
     cv2.patchNaNs(result, 0.0)
     return np.asarray(result, np.float32)
 
