@@ -18,6 +18,7 @@ from vln_ros.evaluation.metrics import (
     dtw,
     measure_episode,
     path_length_m,
+    spaced,
     summarise,
     summary_table,
 )
@@ -414,3 +415,39 @@ def test_the_bootstrap_by_counts_is_the_slow_one() -> None:
 def test_path_length() -> None:
     assert path_length_m(np.array(L_SHAPE)) == 7.0
     assert path_length_m(np.zeros((1, 2))) == 0.0
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 6, 25])
+@pytest.mark.parametrize("off_m", [0.0, 0.02, 0.1, 0.2])
+def test_how_often_a_way_was_noted_does_not_change_its_ndtw(per_step: int, off_m: float) -> None:
+    """Ten notes a second cost six times as much as one per action, where the way is beside the reference."""
+    reference = np.stack([0.25 * np.arange(13), np.zeros(13), np.zeros(13)], 1)
+    noted = np.stack([np.linspace(0.0, 3.0, 12 * per_step + 1), *np.full((2, 12 * per_step + 1), off_m)], 1)
+    standing = np.repeat(noted, 3, axis=0)  # it waits everywhere
+
+    def ndtw(positions: np.ndarray, spacing_m: float | None) -> float:
+        return measure_episode(
+            positions,
+            np.zeros(len(positions)),
+            stop_called=True,
+            goal_radius_m=1.0,
+            reference_path=reference,
+            collisions=0,
+            steps=1,
+            spacing_m=spacing_m,
+        ).ndtw
+
+    once = ndtw(noted[::per_step], None)
+    assert once == pytest.approx(math.exp(-math.hypot(off_m, off_m)))
+    assert ndtw(standing, 0.25) == pytest.approx(once)
+    if per_step > 1 and off_m:
+        assert ndtw(standing, None) < once
+
+
+def test_points_of_a_way_are_as_far_apart_as_asked_for() -> None:
+    corner = np.array([(0.0, 0.0), (0.6, 0.0), (0.6, 0.5)])
+    np.testing.assert_allclose(
+        spaced(corner, 0.25), [(0, 0), (0.25, 0), (0.5, 0), (0.6, 0.15), (0.6, 0.4), (0.6, 0.5)]
+    )
+    np.testing.assert_allclose(spaced(corner[:1], 0.25), corner[:1])
+    np.testing.assert_allclose(spaced(corner[[0, 0, 0]], 0.25), corner[:1])

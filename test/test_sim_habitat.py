@@ -6,6 +6,7 @@ import ast
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -29,8 +30,8 @@ from vln_ros.protocols import World, WorldLostError
 from vln_ros.sim.embedded import EmbeddedWorld, Scene
 from vln_ros.sim.export import write_scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
-from vln_ros.sim.habitat import HabitatWorld
-from vln_ros.sim.habitat_process import WORKER
+from vln_ros.sim.habitat import HabitatWorld, within
+from vln_ros.sim.habitat_process import WORKER, last_words
 from vln_ros.sim.worlds import open_world, plan_of
 
 SCENE = scene_id(900_003, "small")
@@ -93,7 +94,10 @@ def test_the_same_pose_shows_the_same_depth_in_both_worlds(
     world.load(SCENE)
     for pose in places(embedded, 6):
         world.place(pose)
-        np.testing.assert_allclose(world.pose.matrix, pose.matrix, atol=1e-5)
+        stands = Pose.planar(
+            *pose.position[:2], pose.yaw_rad, z_m=0.02
+        )  # on the mesh, a cell above the floor
+        np.testing.assert_allclose(world.pose.matrix, stands.matrix, atol=1e-5)
         optical = world.pose @ world.base_from_optical
         np.testing.assert_allclose(habitat.sensor_pose().matrix, optical.matrix, atol=1e-5)
         rgb, depth_m = world.render()
@@ -120,11 +124,71 @@ def test_steps_turn_left_positive_and_go_forward(habitat: HabitatWorld, embedded
     motion = habitat.step(Action(forward_m=0.25))
     there = before.inverse() @ habitat.pose
     np.testing.assert_allclose(there.position[:2], [0.25, 0.0], atol=1e-4)
-    assert 0.0 < there.position[2] < 0.1  # onto the navigation mesh, which is above the floor
+    assert there.position[2] == 0.0  # it was on the navigation mesh from the beginning
+    assert 0.0 < habitat.pose.position[2] <= 0.02 + 1e-6  # which is no higher than a cell above the floor
     assert motion.distance_m == pytest.approx(float(np.linalg.norm(there.position)), abs=1e-5)
     held = habitat.pose
     assert habitat.step(STOP).distance_m == 0.0
     assert habitat.pose == held
+
+
+@pytest.mark.parametrize(("cell_height_m", "floor_m"), [(0.01, 0.01), (0.02, 0.02), (0.05, 0.05), (0.0, 0.2)])
+@pytest.mark.parametrize("first", [TURN, Action(turn_rad=-math.radians(30.0)), Action(forward_m=0.25)])
+def test_no_first_action_lifts_the_robot(
+    python: str, scenes: Path, embedded: EmbeddedWorld, cell_height_m: float, floor_m: float, first: Action
+) -> None:
+    world = make(python, scenes, mesh_cell_height_m=cell_height_m)
+    try:
+        world.load(SCENE)
+        world.place(places(embedded, 1, 0.5)[0])
+        before = world.pose
+        assert before.position[2] == pytest.approx(floor_m, abs=1e-6)
+        motion = world.step(first)
+        assert motion.distance_m == pytest.approx(first.forward_m, abs=1e-5)
+        assert world.pose.position[2] == before.position[2]
+        world.place(before)
+        assert world.drive(0.5, 0.0, 0.5).distance_m == pytest.approx(0.25, abs=1e-5)
+        assert world.pose.position[2] == before.position[2]
+    finally:
+        world.close()
+
+
+def test_a_start_beside_a_computed_mesh_is_put_onto_it(
+    habitat: HabitatWorld, embedded: EmbeddedWorld
+) -> None:
+    habitat.load(SCENE)
+    told = places(embedded, 1)[0].position.copy()
+    moved_m = 0.0
+    while moved_m < 0.1:  # until it is that far in the wall
+        told[0] += 0.01
+        habitat.place(Pose.planar(*told[:2], 0.0))
+        first = habitat.pose
+        moved_m = float(np.linalg.norm(first.position[:2] - told[:2]))
+    assert moved_m < 0.12
+    habitat.step(TURN)
+    np.testing.assert_array_equal(habitat.pose.position, first.position)
+
+
+def test_on_a_mesh_that_came_with_its_scene_it_stands_where_the_episode_says(
+    python: str, scenes: Path, embedded: EmbeddedWorld, tmp_path: Path
+) -> None:
+    shutil.copytree(scenes, tmp_path / "scenes")
+    (tmp_path / "scenes" / SCENE).with_suffix(".navmesh").write_bytes(b"")  # the fake makes one for it
+    begin = places(embedded, 1, 0.5)[0]
+    shipped = make(python, tmp_path / "scenes")
+    computed = make(python, tmp_path / "scenes", recompute_navmesh=True)
+    try:
+        for world in (shipped, computed):
+            world.load(SCENE)
+            world.place(begin)
+        assert (shipped.shipped_navmesh, computed.shipped_navmesh) == (True, False)
+        assert shipped.pose.position[2] == 0.0
+        assert computed.pose.position[2] == pytest.approx(0.02, abs=1e-6)
+        # as habitat-lab: whatever comes first puts the agent onto the mesh of its time
+        assert shipped.step(TURN).distance_m == pytest.approx(0.2, abs=1e-6)
+    finally:
+        shipped.close()
+        computed.close()
 
 
 def test_the_picture_after_a_step_is_of_the_new_place(habitat: HabitatWorld, embedded: EmbeddedWorld) -> None:
@@ -373,3 +437,84 @@ def test_open_world_opens_what_is_named(python: str, scenes: Path) -> None:
     assert world.camera == CameraModel.from_hfov(640, 480, math.radians(79.0))
     world.close()
     world.close()
+
+
+CHATTER = """\
+PluginManager::Manager: duplicate static plugin StbImageImporter, ignoring
+WARNING: Logging before InitGoogleLogging() is written to STDERR
+I1130 07:43:31.123456 411 SceneGraph.h:93] Created DrawableGroup:
+W1130 07:43:31.123456 411 Simulator.cpp:138] No navmesh
+[07:43:31:123456]:[Metadata] AttributesManagersBase.h(296)::createFromJson : Proceeding
+[07:43:31:123456]:[Warning]:[Metadata] SceneDatasetAttributesManager.cpp(107)::add : default
+Renderer: llvmpipe (LLVM 15.0.7, 256 bits) by Mesa
+OpenGL version: 4.5 (Core Profile) Mesa 23.2.1
+Using optional features:
+    GL_ARB_vertex_array_object
+Using driver workarounds:
+    no-forward-compatible-core-context
+
+"""
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Platform::WindowlessEglApplication::tryCreateContext(): unable to find CUDA device 0",
+        "WindowlessContext: Unable to create windowless context",
+        "[07:43:31:123456]:[Error]:[Assets] ResourceManager.cpp(8)::loadRenderAsset : no mesh",
+        "E1130 07:43:31.123456 411 PathFinder.cpp:606] Could not build navmesh",
+        "F1130 07:43:31.123456 411 Check.cpp:4] Check failed",
+        "ESP_CHECK failed: No Stage Attributes exists for requested scene",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+        "Traceback (most recent call last):",
+        '  File "habitat_worker.py", line 4, in load',
+        "    self.sim = h.Simulator(configuration)",
+        "RuntimeError: CUDA error: out of memory",
+        "Segmentation fault (core dumped)",
+    ],
+)
+def test_last_words_are_errors_whatever_is_said_around_them(said: str) -> None:
+    assert last_words(CHATTER + said + "\n" + CHATTER * 4) == [said]
+    assert last_words(CHATTER) == []
+
+
+def test_depth_limits_take_what_is_no_number_too() -> None:
+    depth_m = np.array([[0.0, 0.5, 0.4999, 5.0, 5.0001, np.nan, np.inf, -np.inf, -1.0, 2.0]], np.float32)
+    kept = depth_m.copy()
+    expected = np.array([[0.0, 0.5, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(within(depth_m, 0.5, 5.0), expected)
+    np.testing.assert_array_equal(depth_m, kept)
+    np.testing.assert_array_equal(
+        within(depth_m, 0.0, 5.0)[0, [1, 2, 4, 5, 6, 7]], [0.5, np.float32(0.4999), 0, 0, 0, 0]
+    )
+
+
+def test_pictures_of_one_moment_stay_what_they_were(habitat: HabitatWorld, embedded: EmbeddedWorld) -> None:
+    habitat.load(SCENE)
+    habitat.place(places(embedded, 1)[0])
+    rgb, depth_m = habitat.render()
+    kept = rgb.copy(), depth_m.copy()
+    for _ in range(3):
+        habitat.step(TURN)
+        assert (habitat.render()[0] != rgb).any()
+    np.testing.assert_array_equal(rgb, kept[0])
+    np.testing.assert_array_equal(depth_m, kept[1])
+    assert rgb.flags.c_contiguous and depth_m.flags.c_contiguous
+
+
+def test_a_world_without_cameras_needs_no_gpu(python: str, scenes: Path, embedded: EmbeddedWorld) -> None:
+    asked = HabitatWorld(CAMERA, 1.0, 0.0, config(python, scenes, gpu=0), cameras=False)
+    try:
+        asked.load(SCENE)
+        a, b = (p.position for p in places(embedded, 2))
+        length_m, corner = asked.way(a, b)
+        assert length_m == pytest.approx(embedded.geodesic_distance(a, b), rel=0.02)
+        assert np.linalg.norm(corner - a) <= length_m + 1e-6
+        ends, touching, distances_m, nearness_m = asked.try_steps(
+            np.stack([a, a]), a + np.array([(0.25, 0.0, 0.0), (9.0, 0.0, 0.0)]), b, 0.0
+        )
+        assert touching.tolist() == [False, True]
+        np.testing.assert_allclose(ends[0, :2], a[:2] + np.array([0.25, 0.0]), atol=1e-5)
+        assert np.isfinite(distances_m).all() and not nearness_m.any()
+    finally:
+        asked.close()

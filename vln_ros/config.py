@@ -487,6 +487,41 @@ class QwenConfig:
 
 
 @dataclass(frozen=True)
+class HabitatConfig:
+    """The Habitat world (docs/habitat.md)."""
+
+    python: str = option("", "Interpreter of the environment that has habitat_sim")
+    scenes: str = option("data/scene_datasets", "Folder that the scene ids of episodes are below")
+    gpu: int = option(
+        -1,
+        "CUDA number of the GPU to render with; -1: none, or what EGL offers first",
+        minimum=-1,
+        maximum=63,
+    )
+    timeout_s: float = option(
+        300.0, "How long an answer may take; loading a scene is one", unit="s", minimum=1.0, maximum=36000.0
+    )
+    sliding: bool = option(
+        True, "Slide along what is run into, instead of stopping; in the embedded world, too"
+    )
+    radius_m: float = option(0.1, "Radius of the agent", unit="m", minimum=0.01, maximum=2.0)
+    height_m: float = option(1.5, "Height of the agent", unit="m", minimum=0.05, maximum=5.0)
+    recompute_navmesh: bool = option(
+        False, "Compute the navigation mesh for this agent even where one lies beside the scene"
+    )
+    mesh_cell_height_m: float = option(
+        0.02,
+        "Height of the cells of a navigation mesh that is computed, by so much its floor may lie too high; "
+        "0: Habitat's own, which is 0.2",
+        unit="m",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    depth_min_m: float = option(0.0, "Nearer depth is no reading", unit="m", minimum=0.0, maximum=100.0)
+    depth_max_m: float = option(10.0, "Farther depth is no reading", unit="m", minimum=0.1, maximum=1000.0)
+
+
+@dataclass(frozen=True)
 class ExpertConfig:
     """The engine that knows the way (simulation only)."""
 
@@ -498,6 +533,8 @@ class ExpertConfig:
     decision_ms: float = option(
         0.0, "Computation per decision, as a slower model would need", unit="ms", minimum=0.0, maximum=60000.0
     )
+    habitat: HabitatConfig = group(HabitatConfig)
+    """As the world's, whose ways it follows; no interpreter: the scenes are the embedded world's."""
 
 
 @dataclass(frozen=True)
@@ -883,31 +920,6 @@ class LimitsConfig:
     as_stop: bool = option(
         False, "Such an end counts as the robot's own stop, as in the released scripts that force one"
     )
-
-
-@dataclass(frozen=True)
-class HabitatConfig:
-    """The Habitat world (docs/habitat.md)."""
-
-    python: str = option("", "Interpreter of the environment that has habitat_sim")
-    scenes: str = option("data/scene_datasets", "Folder that the scene ids of episodes are below")
-    gpu: int = option(
-        -1,
-        "CUDA number of the GPU to render with; -1: none, or what EGL offers first",
-        minimum=-1,
-        maximum=63,
-    )
-    timeout_s: float = option(
-        300.0, "How long an answer may take; loading a scene is one", unit="s", minimum=1.0, maximum=36000.0
-    )
-    sliding: bool = option(True, "Slide along what is run into, instead of stopping")
-    radius_m: float = option(0.1, "Radius of the agent", unit="m", minimum=0.01, maximum=2.0)
-    height_m: float = option(1.5, "Height of the agent", unit="m", minimum=0.05, maximum=5.0)
-    recompute_navmesh: bool = option(
-        False, "Compute the navigation mesh for this agent even where one lies beside the scene"
-    )
-    depth_min_m: float = option(0.0, "Nearer depth is no reading", unit="m", minimum=0.0, maximum=100.0)
-    depth_max_m: float = option(10.0, "Farther depth is no reading", unit="m", minimum=0.1, maximum=1000.0)
 
 
 @dataclass(frozen=True)

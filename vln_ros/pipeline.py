@@ -41,7 +41,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         case "expert":
             from vln_ros.engine.paced import PacedEngine
             from vln_ros.sim.episodes import read_episodes
-            from vln_ros.sim.guide import EpisodeGuide
+            from vln_ros.sim.guide import build_guide
 
             if not config.expert.episodes:
                 raise ConfigError(
@@ -50,10 +50,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             episodes = read_episodes(Path(config.expert.episodes))
             step, expert = step_size(config.step), config.expert
             return [
-                PacedEngine(
-                    EpisodeGuide(episodes, step, expert.actions_per_decision, expert.clearance_m),
-                    expert.decision_ms / 1e3,
-                )
+                PacedEngine(build_guide(episodes, expert, step), expert.decision_ms / 1e3)
                 for _ in range(count)
             ]
         case "qwen":

@@ -136,7 +136,7 @@ def _via_graph(
     from vln_ros.cli.demo import run_graph
     from vln_ros.evaluation.driver import run_info
     from vln_ros.evaluation.worker import episode_limits
-    from vln_ros.evaluation.worlds import chosen_episodes, dataset_file
+    from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, expert_of
 
     if farm.workers > 1 or farm.shard or farm.backend != "processes" or config.sessions > 1:
         raise ConfigError("via = 'graph': one robot at a time; leave workers, sessions, shard and backend")
@@ -183,7 +183,7 @@ def _via_graph(
         "extrinsics": "parameters",
         "camera_z_m": config.camera.height_m,
         "camera_pitch_down_deg": config.camera.pitch_down_deg,
-        "expert.episodes": n.expert.episodes or str(path),
+        **to_flat(expert_of(config, path), "expert."),
         "qwen.seed": config.seed,
         "reliability": "reliable",
     }

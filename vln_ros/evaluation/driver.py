@@ -19,8 +19,8 @@ from vln_ros.evaluation.report import extremes
 from vln_ros.evaluation.results import Protocol, RunInfo, RunResult, Skip
 from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
 from vln_ros.evaluation.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
-from vln_ros.evaluation.worker import Event, Ready, Refused, Unable, episode_limits
-from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, plan_of
+from vln_ros.evaluation.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
+from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, expert_of, plan_of
 from vln_ros.sim.episodes import Episode
 
 _LOG = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def evaluate(
     folder_path = run_folder_of(out, farm)
     info = run_info(config, episodes, path, command)
     worker_config = config
-    if config.navigator.engine == "expert" and not config.navigator.expert.episodes:
-        expert = replace(config.navigator.expert, episodes=str(path))
+    if config.navigator.engine == "expert":
+        expert = expert_of(config, path)
         worker_config = replace(config, navigator=replace(config.navigator, expert=expert))
     if farm.profiling.level != "off":
         recorded = replace(worker_config.navigator, profiling=farm.profiling)
@@ -229,6 +229,14 @@ class Driver:
             case Refused():
                 schedule.done(worker, event.episode_id)
                 self._folder.skip(Skip(event.episode_id, event.scene_id, event.reason))
+            case Interrupted():
+                self._under_way[worker] -= 1
+                given_up = schedule.failed(worker, event.episode_id)
+                if given_up is None:
+                    _LOG.warning("episode %s has another try: %s", event.episode_id, event.reason)
+                    return 0
+                self._folder.skip(Skip(event.episode_id, event.scene_id, f"given up: {event.reason}"))
+                return 1
             case EpisodeOutcome():
                 store(event)
                 schedule.done(worker, event.result.episode_id)

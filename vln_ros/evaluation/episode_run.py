@@ -23,6 +23,9 @@ ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
 )  # fmt: skip
 """Ends that a released evaluation declares; see :class:`EpisodeLimits`."""
 
+WARP_SPACING_M = 0.25
+"""Where a velocity moves the robot, points of its way for nDTW are so far apart as VLN-CE's locations."""
+
 FILM_PERIOD_NS = 250_000_000
 """Simulated time between two frames of the video, at least."""
 
@@ -313,6 +316,7 @@ class EpisodeRun:
             goal_radius_m=episode.goal_radius_m,
             reference_path=None if self._basic else reference,
             oracle=not self._basic,
+            spacing_m=None if self._standing_ns is None else WARP_SPACING_M,
             collisions=self._collisions,
             steps=self._actions,
         )

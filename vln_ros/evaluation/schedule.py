@@ -51,6 +51,9 @@ class Schedule(Protocol):
     def done(self, worker: int, episode_id: str) -> None:
         """It has finished one."""
 
+    def failed(self, worker: int, episode_id: str) -> Job | None:
+        """It could not finish one, and is well; that is handed out again. Returns it if it is given up."""
+
     def lost(self, worker: int) -> list[Job]:
         """It is gone; what it had is handed out again. Returns what is given up."""
 
@@ -127,18 +130,23 @@ class SceneSchedule:
     def done(self, worker: int, episode_id: str) -> None:
         del self._flying[worker][episode_id]
 
+    def failed(self, worker: int, episode_id: str) -> Job | None:
+        return self._again(self._flying[worker].pop(episode_id))
+
     def lost(self, worker: int) -> list[Job]:
         self._scene_of.pop(worker, None)
         self._promised.pop(worker, None)
-        given_up = []
-        for job in self._flying.pop(worker, {}).values():
-            count = self._failures.get(job.episode.episode_id, 0) + 1
-            self._failures[job.episode.episode_id] = count
-            if count >= self._attempts:
-                given_up.append(job)
-            else:
-                self._waiting.setdefault(job.episode.scene_id, deque()).append(job)
-        return given_up
+        jobs = self._flying.pop(worker, {}).values()
+        return [job for job in jobs if self._again(job) is not None]
+
+    def _again(self, job: Job) -> Job | None:
+        """Wait for another attempt; the job itself if it has had all of them."""
+        count = self._failures.get(job.episode.episode_id, 0) + 1
+        self._failures[job.episode.episode_id] = count
+        if count >= self._attempts:
+            return job
+        self._waiting.setdefault(job.episode.scene_id, deque()).append(job)
+        return None
 
 
 class SliceSchedule:
@@ -164,6 +172,9 @@ class SliceSchedule:
 
     def done(self, worker: int, episode_id: str) -> None:
         del self._flying[worker][episode_id]
+
+    def failed(self, worker: int, episode_id: str) -> Job | None:
+        return self._flying[worker].pop(episode_id)
 
     def lost(self, worker: int) -> list[Job]:
         given_up = list(self._flying[worker].values())

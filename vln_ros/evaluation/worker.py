@@ -25,7 +25,7 @@ from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
+from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World, WorldLostError
 from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
@@ -54,13 +54,22 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Interrupted:
+    """An episode whose world was lost under it. The worker is well, and the episode worth another try."""
+
+    episode_id: str
+    scene_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Unable:
     """The worker cannot work at all, and no other one could: the options are wrong."""
 
     reason: str
 
 
-Event = Ready | Refused | EpisodeOutcome | Unable
+Event = Ready | Refused | Interrupted | EpisodeOutcome | Unable
 
 
 def episode_limits(config: EvalConfig) -> EpisodeLimits:
@@ -142,11 +151,15 @@ class Workbench:
             seat = next((s for s in self._seats if s.job is None), None)
             if seat is None:
                 raise ValueError(f"no seat free for {len(orders)} more episodes")
+            e = order.job.episode
             try:
                 self._begin(seat, order)
             except ValueError as error:  # of this episode: scene or start are not as they should be
-                e = order.job.episode
                 events.append(Refused(e.episode_id, e.scene_id, str(error)))
+            except WorldLostError as error:
+                if seat.job is not None:
+                    self._interrupt(seat, error)
+                events.append(Interrupted(e.episode_id, e.scene_id, str(error)))
         while not events and any(s.job is not None for s in self._seats):
             events = self._round()
         return events
@@ -202,27 +215,45 @@ class Workbench:
             seat.engine.start(Instruction(job.number, job.episode.instruction))
         seat.queue = 1  # as in the graph, where the hold that begins a run is number one
         seat.steps = lockstep(seat.run)
-        seat.advance(None)
         seat.job = job
+        seat.advance(None)
 
     def _round(self) -> list[Event]:
         """Every robot sees its frames, then every robot decides; the ends that come of it."""
         seats = [s for s in self._seats if s.job is not None]
         events: list[Event] = []
         while showing := [s for s in seats if s.wants is not None]:
-            self._observe(showing)
+            events += self._observe(showing)
             for seat in showing:
-                if not seat.advance(None):
-                    seats.remove(seat)
-                    events.append(self._finish(seat))
+                events += self._advance(seat, None)
+            seats = [s for s in seats if s.job is not None]
         if events:
             return events  # the rest decides together with those who come in
-        for seat, chunk in zip(seats, self._decide(seats), strict=True):
-            if not seat.advance(chunk):
-                events.append(self._finish(seat))
+        chunks, events = self._decide(seats)
+        for seat, chunk in zip([s for s in seats if s.job is not None], chunks, strict=True):
+            events += self._advance(seat, chunk)
         return events
 
-    def _observe(self, seats: Sequence[_Seat]) -> None:
+    def _advance(self, seat: _Seat, chunk: ActionChunk | None) -> list[Event]:
+        """On to the next thing that a seat needs; its end, if this is it."""
+        if seat.job is None:
+            return []
+        try:
+            return [] if seat.advance(chunk) else [self._finish(seat)]
+        except WorldLostError as error:
+            return [self._interrupt(seat, error)]
+
+    def _interrupt(self, seat: _Seat, error: WorldLostError) -> Interrupted:
+        """Give up what a seat has under way."""
+        assert seat.job is not None
+        episode, seat.job = seat.job.episode, None
+        seat.run.discard()
+        self._scene = ""  # its world begins anew
+        if seat.video is not None:
+            seat.video.unlink(missing_ok=True)
+        return Interrupted(episode.episode_id, episode.scene_id, str(error))
+
+    def _observe(self, seats: Sequence[_Seat]) -> list[Event]:
         begun_s = time.monotonic()
         frames = [s.wants for s in seats if s.wants is not None]
         if self._together:
@@ -235,14 +266,21 @@ class Workbench:
                     raise error
             for seat in seats:
                 seat.run.observed((time.monotonic() - begun_s) / len(seats))
-            return
+            return []
+        events: list[Event] = []
         for seat, frame in zip(seats, frames, strict=True):
             begun_s = time.monotonic()
-            with span(FRAME, frame.index):
-                seat.engine.observe(frame)
+            try:
+                with span(FRAME, frame.index):
+                    seat.engine.observe(frame)
+            except WorldLostError as error:  # of an expert, which has one of its own
+                events.append(self._interrupt(seat, error))
+                continue
             seat.run.observed(time.monotonic() - begun_s)
+        return events
 
-    def _decide(self, seats: Sequence[_Seat]) -> list[ActionChunk]:
+    def _decide(self, seats: Sequence[_Seat]) -> tuple[list[ActionChunk], list[Event]]:
+        """A queue for each seat that keeps its job, and what became of the others."""
         for seat in seats:
             seat.queue += 1
         chunks: list[ActionChunk] = []
@@ -258,13 +296,18 @@ class Workbench:
                 chunks.append(answer)
             for seat, chunk in zip(seats, chunks, strict=True):
                 seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
-            return chunks
+            return chunks, []
+        events: list[Event] = []
         for seat in seats:
             begun_s = time.monotonic()
-            with span(DECISION, seat.queue):
-                chunks.append(seat.engine.decide(seat.queue))
+            try:
+                with span(DECISION, seat.queue):
+                    chunks.append(seat.engine.decide(seat.queue))
+            except WorldLostError as error:
+                events.append(self._interrupt(seat, error))
+                continue
             seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
-        return chunks
+        return chunks, events
 
     def _finish(self, seat: _Seat) -> EpisodeOutcome:
         engine = seat.engine

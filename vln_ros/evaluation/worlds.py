@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vln_ros.config import ConfigError, EvalConfig
+from vln_ros.config import ConfigError, EvalConfig, ExpertConfig
 from vln_ros.evaluation.maps import Plan
 from vln_ros.protocols import World
 from vln_ros.sim.embedded import EmbeddedWorld, SceneCache
@@ -27,7 +28,8 @@ def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
         case "embedded":
             camera, mount = camera_and_mount(config.camera)
             scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
-            return [EmbeddedWorld(camera, mount, scenes=scenes) for _ in range(count)]
+            sliding = config.habitat.sliding
+            return [EmbeddedWorld(camera, mount, scenes=scenes, sliding=sliding) for _ in range(count)]
         case "habitat":
             return [open_world(config) for _ in range(count)]
     raise ConfigError(f"world = {config.world!r}: unknown")
@@ -70,6 +72,15 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
         (part / config.split).rename(path.parent)  # a half-written dataset never looks like a whole one
         part.rmdir()
     return path
+
+
+def expert_of(config: EvalConfig, path: Path) -> ExpertConfig:
+    """The expert's options: the episodes of the run, if it has no others, and the rules of its world."""
+    expert = config.navigator.expert
+    python = config.habitat.python if config.world == "habitat" else ""
+    return replace(
+        expert, episodes=expert.episodes or str(path), habitat=replace(config.habitat, python=python)
+    )
 
 
 def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:

@@ -116,7 +116,7 @@ class EmbeddedWorld:
     """Implements :class:`vln_ros.protocols.World` with procedural flats. Used from one thread only.
 
     The base is an upright square of half side ``agent_radius_m`` and never enters an obstacle; what
-    it runs into, it slides along. Heading is free: turning never collides.
+    it runs into, it slides along, or stops at. Heading is free: turning never collides.
 
     Args:
         camera: intrinsics of the rendered images.
@@ -125,6 +125,7 @@ class EmbeddedWorld:
         cached_scenes: how many scenes to keep.
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two
             above.
+        sliding: along what is run into, instead of stopping.
     """
 
     def __init__(
@@ -134,8 +135,10 @@ class EmbeddedWorld:
         agent_radius_m: float = AGENT_RADIUS_M,
         cached_scenes: int = 8,
         scenes: SceneCache | None = None,
+        sliding: bool = True,
     ) -> None:
         self._camera = camera
+        self._sliding = sliding
         self._base_from_optical = base_from_optical
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
@@ -237,7 +240,7 @@ class EmbeddedWorld:
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action at once. A stop does not move."""
-        self._pose, motion = move(self._free, self.pose, action)
+        self._pose, motion = move(self._free, self.pose, action, sliding=self._sliding)
         return motion
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_s: float) -> Motion:
@@ -259,7 +262,7 @@ class EmbeddedWorld:
         for _ in range(pieces):
             heading = yaw + half
             motion = chord * np.array([math.cos(heading), math.sin(heading)])
-            position, hit, moved = self._free.slide(position, motion)
+            position, hit, moved = self._free.slide(position, motion, sliding=self._sliding)
             collided |= hit
             travelled += moved
             yaw += turn
@@ -280,12 +283,12 @@ class EmbeddedWorld:
         self._scene, self._pose = None, None
 
 
-def move(walkable: Walkable, pose: Pose, action: Action) -> tuple[Pose, Motion]:
-    """Where a base is after one discrete action among obstacles, and what it did; sliding on."""
+def move(walkable: Walkable, pose: Pose, action: Action, *, sliding: bool = True) -> tuple[Pose, Motion]:
+    """Where a base is after one discrete action among obstacles, and what it did."""
     if action.stop:
         return pose, Motion(False, 0.0)
     yaw = pose.yaw_rad
     step = action.forward_m * np.array([math.cos(yaw), math.sin(yaw)])
-    position, hit, travelled = walkable.slide(pose.position[:2], step)
+    position, hit, travelled = walkable.slide(pose.position[:2], step, sliding=sliding)
     moved = Pose.planar(float(position[0]), float(position[1]), wrap_angle(yaw + action.turn_rad))
     return moved, Motion(hit, travelled)

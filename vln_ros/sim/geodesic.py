@@ -82,8 +82,10 @@ class Walkable:
         hit = (enter < leave) & (leave > 0.0) & (enter <= 1.0)
         return np.where(hit, np.maximum(enter, 0.0), np.inf), near.argmax(-1)
 
-    def slide(self, start: Float64Array, motion: Float64Array) -> tuple[Float64Array, bool, float]:
-        """Move ``[2]`` by ``[2]``; at an obstacle go on along its face with what remains.
+    def slide(
+        self, start: Float64Array, motion: Float64Array, *, sliding: bool = True
+    ) -> tuple[Float64Array, bool, float]:
+        """Move ``[2]`` by ``[2]``; at an obstacle go on along its face with what remains, or stop there.
 
         Returns:
             The end ``[2]``, whether anything was hit, and the length of the way travelled in metres.
@@ -109,9 +111,11 @@ class Walkable:
             if not self.contains(target[None])[0]:
                 break
             travelled += float(np.linalg.norm(target - position))
+            position = target
+            if not sliding:
+                break
             remaining = (1.0 - fraction) * remaining
             remaining[axis] = 0.0
-            position = target
         return position, hit_any, travelled
 
     def nearest(self, point: Float64Array) -> Float64Array:

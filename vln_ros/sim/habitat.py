@@ -10,10 +10,13 @@ import base64
 import difflib
 import itertools
 import math
+import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -28,11 +31,17 @@ from vln_ros.axes import (
 from vln_ros.config import ConfigError, HabitatConfig
 from vln_ros.datatypes import STOP, Action, ActionKind, CameraModel, Float64Array, Pose
 from vln_ros.protocols import Motion, WorldLostError
-from vln_ros.sim.habitat_process import HabitatProcess, Interpreter, RefusedError
+from vln_ros.sim.follower import Tries
+from vln_ros.sim.habitat_process import AgentState, HabitatProcess, Interpreter, RefusedError
 from vln_ros.sim.plan import FreeSpace
+
+BoolArray = npt.NDArray[np.bool_]
 
 PLACE_TOLERANCE_M = 0.25
 """A start this far from the navigation mesh (in the plane) is taken as it is, as habitat-lab does."""
+
+DEATHS = 2
+"""A process that has ended so often for one reason, before it was of any use, is not started again for it."""
 
 _HEIGHT_TOLERANCE_M = 0.5
 _NAMES_SHOWN = 3
@@ -51,13 +60,19 @@ class HabitatWorld:
         camera: intrinsics of the pictures; its principal point must be in the middle, its pixels square.
         height_m, pitch_down_rad: of the camera above the agent's position, which is its base.
         config: see :class:`vln_ros.config.HabitatConfig`.
+        cameras: take pictures; without, Habitat needs no GPU, and only ways can be asked for.
 
     Raises:
         ConfigError: the interpreter cannot run Habitat; the message says why.
     """
 
     def __init__(
-        self, camera: CameraModel, height_m: float, pitch_down_rad: float, config: HabitatConfig
+        self,
+        camera: CameraModel,
+        height_m: float,
+        pitch_down_rad: float,
+        config: HabitatConfig,
+        cameras: bool = True,
     ) -> None:
         if not config.python:
             raise ConfigError(
@@ -75,7 +90,9 @@ class HabitatWorld:
         self._base_from_optical = base_from_optical(0.0, 0.0, height_m, pitch_down_rad=pitch_down_rad)
         self._config = config
         self._setup = {
+            "cameras": cameras,
             "gpu": config.gpu,
+            "cell_height_m": config.mesh_cell_height_m,
             "sliding": config.sliding,
             "agent_radius_m": config.radius_m,
             "agent_height_m": config.height_m,
@@ -89,6 +106,8 @@ class HabitatWorld:
         self._scene_id: str | None = None
         self._pose: Pose | None = None
         self._shown = False  # the memory holds the picture at the present pose
+        self._deaths: list[tuple[str, str]] = []  # scene and reason of loads that the process did not survive
+        self._of_use = False
         self.restarts = 0
         """How often the process had to be started again."""
         self.shipped_navmesh = False
@@ -128,6 +147,8 @@ class HabitatWorld:
         except WorldLostError as error:
             self._process, self._pose = None, None
             scene, self._scene_id = self._scene_id, None
+            if request == "load":  # of what is about to be loaded, the caller knows
+                raise
             raise WorldLostError(f"{error}\nscene: {scene or 'none'}") from error
 
     def load(self, scene_id: str) -> None:
@@ -135,10 +156,13 @@ class HabitatWorld:
 
         Raises:
             ValueError: there is no such file, it is damaged, or Habitat cannot use it.
+            ConfigError: Habitat cannot be started, or ended twice for one reason before it was of any use.
+            WorldLostError: its process has ended; it is worth another try.
         """
         if scene_id == self._scene_id:
             return
         path = self.scene_path(scene_id)
+        self._check_deaths(scene_id)
         if self._process is None:
             self.restarts += 1
             self._start()
@@ -147,6 +171,9 @@ class HabitatWorld:
             answer = self._ask(
                 "load", setup=self._setup, scene=str(path), recompute_navmesh=self._config.recompute_navmesh
             )
+        except WorldLostError as error:
+            self._deaths.append((scene_id, str(error)))
+            raise WorldLostError(f"{error}\nscene: {scene_id}") from error
         except RefusedError as error:
             self._drop()  # half a scene is loaded
             raise ValueError(
@@ -161,6 +188,21 @@ class HabitatWorld:
             )
         self.shipped_navmesh = bool(answer["shipped_navmesh"])
         self._scene_id = scene_id
+        self._of_use = True
+        self._deaths = [death for death in self._deaths if death[0] != scene_id]
+
+    def _check_deaths(self, scene_id: str) -> None:
+        """Raises ValueError where another try would end as the ones before did."""
+        if not self._deaths:
+            return
+        alike = [re.sub(r"\d+", "#", reason) for scene, reason in self._deaths if scene == scene_id]
+        last = self._deaths[-1][1]
+        if any(alike.count(reason) >= DEATHS for reason in alike):
+            raise ValueError(f"Habitat ends each time that it loads {scene_id}: {last}")
+        same = re.sub(r"\d+", "#", last)
+        scenes = {scene for scene, reason in self._deaths if re.sub(r"\d+", "#", reason) == same}
+        if not self._of_use and len(scenes) >= DEATHS:
+            raise ConfigError(f"Habitat cannot be used here, whatever the scene: {last}")
 
     def _drop(self) -> None:
         if self._process is not None:
@@ -188,7 +230,10 @@ class HabitatWorld:
         return f"no scene {scene_id!r}: {path} does not exist; below {root} are e.g. {', '.join(near)}"
 
     def place(self, pose: Pose) -> None:
-        """Put the robot at ``pose``, as it is: it is not moved onto the navigation mesh.
+        """Put the robot at ``pose``.
+
+        On a mesh that was computed here it stands on the mesh from the beginning: the first action would put
+        it there, and count that as way. On one that came with its scene it stands where the pose says.
 
         Raises:
             ValueError: the pose is not upright, or too far from where the robot could stand.
@@ -196,7 +241,9 @@ class HabitatWorld:
         if pose.rotation[2, 2] < 0.999:
             raise ValueError(f"the robot stands upright, got {pose}")
         position, rotation = habitat_from_pose(pose)
-        answer = self._ask("place", position=position.tolist(), rotation=rotation.tolist())
+        answer = self._ask(
+            "place", position=position.tolist(), rotation=rotation.tolist(), reach_m=PLACE_TOLERANCE_M
+        )
         snapped = ros_from_habitat_points(np.array(answer["snapped"]))
         offset = snapped - pose.position
         if not (np.hypot(*offset[:2]) < PLACE_TOLERANCE_M and abs(offset[2]) < _HEIGHT_TOLERANCE_M):
@@ -208,11 +255,15 @@ class HabitatWorld:
                 f"a robot cannot stand at ({where}) in {self._scene_id}: {known}. "
                 "If no episode of this scene fits, its axes are not Habitat's: give it a .stage_config.json"
             )
-        self._take(answer)
+        self._take()
 
-    def _take(self, answer: dict[str, Any], *, shown: bool = False) -> None:
-        self._pose = pose_from_habitat(np.array(answer["position"]), np.array(answer["rotation"]))
+    def _take(self, *, shown: bool = False) -> AgentState:
+        """What the last request has left."""
+        assert self._process is not None
+        state = self._process.state
+        self._pose = pose_from_habitat(state.position, state.rotation)
         self._shown = shown
+        return state
 
     def sensor_pose(self) -> Pose:
         """``world_from_optical`` as the simulator itself reports it; what the self-test compares."""
@@ -228,9 +279,10 @@ class HabitatWorld:
             self._ask("render")
             self._shown = True
         assert self._process is not None
-        rgb, depth_m = self._process.pictures(self._camera.height, self._camera.width)
-        depth_m[~((depth_m >= self._config.depth_min_m) & (depth_m <= self._config.depth_max_m))] = 0.0
-        return rgb, depth_m
+        rgba, depth_m = self._process.pictures(self._camera.height, self._camera.width)
+        # One pass each, at memory's speed: numpy's indexing takes ten times as long.
+        rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+        return np.asarray(rgb, np.uint8), within(depth_m, self._config.depth_min_m, self._config.depth_max_m)
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action, as Habitat's own. A stop does not move."""
@@ -238,9 +290,9 @@ class HabitatWorld:
         if action == STOP:
             return Motion(False, 0.0)
         amount = action.forward_m or math.degrees(abs(action.turn_rad))
-        answer = self._ask("step", name=_ACTIONS[action.kind], amount=amount)
-        self._take(answer, shown=True)
-        return Motion(answer["collided"], float(np.linalg.norm(self.pose.position - before.position)))
+        self._ask("step", name=_ACTIONS[action.kind], amount=amount)
+        state = self._take(shown=True)
+        return Motion(state.collided, float(np.linalg.norm(self.pose.position - before.position)))
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_s: float) -> Motion:
         """Hold a planar velocity (body frame, may be backwards) for a time: an exact arc unless in the way.
@@ -253,14 +305,52 @@ class HabitatWorld:
             raise ValueError(f"cannot drive {linear_m_s} m/s, {angular_rad_s} rad/s for {duration_s} s")
         if not self.pose or not duration_s or not (linear_m_s or angular_rad_s):
             return Motion(False, 0.0)
-        answer = self._ask("drive", linear_m_s=linear_m_s, angular_rad_s=angular_rad_s, duration_s=duration_s)
-        self._take(answer)
-        return Motion(answer["collided"], answer["travelled_m"])
+        self._ask("drive", linear_m_s=linear_m_s, angular_rad_s=angular_rad_s, duration_s=duration_s)
+        state = self._take()
+        return Motion(state.collided, state.travelled_m)
 
     def geodesic_distance(self, start: Float64Array, goal: Float64Array) -> float:
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
         ends = habitat_from_ros_points(np.stack([start, goal])).tolist()
         return float(self._ask("distance", start=ends[0], goal=ends[1])["distance_m"])
+
+    def way(self, start: Float64Array, goal: Float64Array) -> tuple[float, Float64Array]:
+        """Length of the shortest way, metres (inf: none), and the ``[3]`` place of its first bend."""
+        ends = habitat_from_ros_points(np.stack([start, goal])).tolist()
+        answer = self._ask("distance", start=ends[0], goal=ends[1])
+        return float(answer["distance_m"]), ros_from_habitat_points(np.array(answer["first_corner"]))
+
+    def try_steps(
+        self, starts: Float64Array, ends: Float64Array, goal: Float64Array, clearance_m: float
+    ) -> tuple[Float64Array, BoolArray, Float64Array, Float64Array]:
+        """What straight steps from ``[N, 3]`` to ``[N, 3]`` would do; nothing moves.
+
+        Returns:
+            Where they end ``[N, 3]``, which are stopped or turned aside ``[N]``, the way to ``goal`` from
+            there ``[N]`` metres, and how much nearer than ``clearance_m`` to a wall that is ``[N]`` metres.
+        """
+        answer = self._ask(
+            "probe",
+            starts=habitat_from_ros_points(starts).tolist(),
+            ends=habitat_from_ros_points(ends).tolist(),
+            goal=habitat_from_ros_points(goal).tolist(),
+            clearance_m=clearance_m,
+        )
+        return (
+            ros_from_habitat_points(np.array(answer["reached"])),
+            np.array(answer["collided"], bool),
+            np.array(answer["distances_m"], np.float64),
+            np.array(answer["nearness_m"], np.float64),
+        )
+
+    def pace_s(self, actions: Sequence[Action]) -> float:
+        """How long Habitat takes for these actions, pictures included, where nobody is between it and the
+        caller: seconds in its own process. The robot is then elsewhere: :meth:`place` it."""
+        amounts = [action.forward_m or math.degrees(abs(action.turn_rad)) for action in actions]
+        names = [_ACTIONS[action.kind] for action in actions]
+        answer = self._ask("pace", names=names, amounts=amounts)
+        self._pose = None
+        return float(answer["took_s"])
 
     def free_space(self, metres_per_pixel: float) -> FreeSpace:
         """Where the robot can stand on the floor that it is on."""
@@ -279,6 +369,39 @@ class HabitatWorld:
         if self._process is not None:
             self._process.close()
         self._process, self._scene_id, self._pose = None, None, None
+
+
+class HabitatGround:
+    """Implements :class:`vln_ros.sim.follower.Ground` for the scene that a world has loaded.
+
+    Args:
+        world: its process is asked; its robot stays where it is.
+        goal: ``[3]`` metres.
+        clearance_m: distance to keep from walls, besides the agent's radius.
+    """
+
+    def __init__(self, world: HabitatWorld, goal: Float64Array, clearance_m: float = 0.0) -> None:
+        self._world = world
+        self._goal = goal
+        self._clearance_m = clearance_m
+
+    def way(self, place: Float64Array) -> tuple[float, float]:
+        length_m, corner = self._world.way(place, self._goal)
+        return length_m, math.atan2(corner[1] - place[1], corner[0] - place[0])
+
+    def try_steps(self, place: Float64Array, bearings_rad: Float64Array, length_m: float) -> Tries:
+        ahead = np.stack([np.cos(bearings_rad), np.sin(bearings_rad), np.zeros(len(bearings_rad))], 1)
+        starts = np.broadcast_to(place, ahead.shape)
+        return Tries(*self._world.try_steps(starts, starts + length_m * ahead, self._goal, self._clearance_m))
+
+
+def within(depth_m: npt.NDArray[np.float32], low_m: float, high_m: float) -> npt.NDArray[np.float32]:
+    """A copy of ``[H, W]`` depths in which what is not finite or not from ``low_m`` to ``high_m`` is 0."""
+    result = cv2.threshold(depth_m, high_m, 0.0, cv2.THRESH_TOZERO_INV)[1]
+    below = float(np.nextafter(np.float32(low_m), np.float32(-1.0)))
+    cv2.threshold(result, below, 0.0, cv2.THRESH_TOZERO, dst=result)
+    cv2.patchNaNs(result, 0.0)
+    return np.asarray(result, np.float32)
 
 
 def check_glb(path: Path) -> None:

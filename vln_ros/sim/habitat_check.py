@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import numpy as np
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import HabitatConfig
-from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, StepSize, wrap_angle
 from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.expert import Expert
 from vln_ros.sim.export import write_scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
 from vln_ros.sim.habitat import HabitatWorld
@@ -24,7 +26,10 @@ CAMERA = CameraModel.from_hfov(320, 240, math.radians(79.0))
 HEIGHT_M, PITCH_DOWN_RAD = 1.25, math.radians(10.0)
 TURN = Action(turn_rad=math.radians(15.0))
 FORWARD = Action(forward_m=0.25)
+LIFT_M = 0.03
+"""So far above the floor may the base stand; a camera at another height sees another scene."""
 _VIEWS, _WAYS, _WAYS_LOOKED_AT, _LOCKSTEP_ACTIONS = 5, 12, 60, 12
+_WALKS, _WALK_ACTIONS, _WALK_TOLERANCE_M = 3, 40, 0.01
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,11 @@ def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
         begun_s = time.monotonic()
         theirs.load(SCENE)
         yield Check("scene", True, f"a flat of this package, loaded in {time.monotonic() - begun_s:.1f} s")
-        poses = _places(ours, _VIEWS)
+        poses = places(ours, _VIEWS)
         yield _axes(theirs, poses)
         yield _turns(theirs, poses[0])
+        yield _floor(ours, theirs, poses)
+        yield _walk(ours, theirs, poses)
         yield from _pictures(ours, theirs, poses)
         yield _collision(theirs, poses[0])
         yield _navmesh(ours, theirs)
@@ -78,7 +85,7 @@ def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
         theirs.close()
 
 
-def _places(world: EmbeddedWorld, count: int, room_m: float = 0.5) -> list[Pose]:
+def places(world: EmbeddedWorld, count: int, room_m: float = 0.5) -> list[Pose]:
     """Places in the flat with some room around them."""
     rng = np.random.default_rng(7)
     around = room_m * np.array([(0, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (1, 0), (0, 1), (-1, 0), (0, -1)])
@@ -95,9 +102,10 @@ def _axes(theirs: HabitatWorld, poses: list[Pose]) -> Check:
     for pose in poses:
         theirs.place(pose)
         optical = theirs.pose @ theirs.base_from_optical
+        stands = Pose.planar(*pose.position[:2], pose.yaw_rad, z_m=float(theirs.pose.position[2]))
         worst = max(
             worst,
-            float(np.abs(theirs.pose.matrix - pose.matrix).max()),
+            float(np.abs(theirs.pose.matrix - stands.matrix).max()),
             float(np.abs(theirs.sensor_pose().matrix - optical.matrix).max()),
         )
     return Check("axes", worst < 1e-4, f"body and camera are where they were put, to {worst:.1e}")
@@ -113,6 +121,59 @@ def _turns(theirs: HabitatWorld, pose: Pose) -> Check:
     good = abs(turned - 15.0) < 0.01 and abs(moved[0] - 0.25) < 0.005 and abs(moved[1]) < 0.005
     return Check(
         "turn direction", good, f"left: {turned:+.2f} deg; then forward ({moved[0]:.3f}, {moved[1]:.3f}) m"
+    )
+
+
+def _floor(ours: EmbeddedWorld, theirs: HabitatWorld, poses: list[Pose]) -> Check:
+    """How high base and camera are, by what they say and by what they see."""
+    lifts, heights = [], []
+    for pose in poses:
+        theirs.place(pose)
+        lifts.append(float(theirs.pose.position[2]))
+        for action in (TURN, FORWARD):
+            theirs.step(action)
+            lifts.append(float(theirs.pose.position[2]))
+            optical = theirs.pose @ theirs.base_from_optical
+            depth_m = theirs.render()[1]
+            floor = np.abs(_points(ours.scene.renderer.render(CAMERA, optical)[1], optical)[..., 2]) < 1e-3
+            seen = _points(depth_m, Pose(np.zeros(3), optical.orientation))
+            if floor.any():
+                heights.append(-float(np.median(seen[floor][:, 2])))
+    lift = max(lifts, key=abs)
+    height = max(heights, key=lambda h: abs(h - HEIGHT_M), default=math.nan)
+    return Check(
+        "floor height",
+        abs(lift) <= LIFT_M and abs(height - HEIGHT_M) <= LIFT_M,
+        f"the base stands at {lift:+.3f} m, the camera sees the floor from {height:.3f} m ({HEIGHT_M:g})",
+    )
+
+
+def _walk(ours: EmbeddedWorld, theirs: HabitatWorld, poses: list[Pose]) -> Check:
+    """The same actions in both worlds, compared in three dimensions from the first one on."""
+    steps, worst_m, drift_m, first_m = 0, 0.0, 0.0, 0.0
+    for start, goal in itertools.pairwise(poses[: _WALKS + 1]):
+        expert = Expert(ours.scene.walkable, goal.position, StepSize(FORWARD.forward_m, TURN.turn_rad))
+        ours.place(start)
+        theirs.place(start)
+        begin = theirs.pose.position
+        for number in range(_WALK_ACTIONS):
+            action = expert.next_action(ours.pose)
+            if action.stop:
+                break
+            expected, motion = ours.step(action), theirs.step(action)
+            if expected.collided or motion.collided:
+                break  # walls are round for one and square for the other
+            steps += 1
+            worst_m = max(worst_m, abs(motion.distance_m - expected.distance_m))
+            first_m = max(first_m, motion.distance_m if number == 0 else 0.0)
+            travelled = (theirs.pose.position - begin) - (ours.pose.position - start.position)
+            drift_m = max(drift_m, float(np.linalg.norm(travelled)))
+    good = steps > 2 * _WALKS and max(worst_m, drift_m) < _WALK_TOLERANCE_M
+    return Check(
+        "walk",
+        good,
+        f"{steps} actions in both worlds: lengths differ by up to {worst_m:.3f} m, places by {drift_m:.3f}; "
+        f"a first action, a turn or 0.25 m, moves it by up to {first_m:.3f} m",
     )
 
 
@@ -164,7 +225,7 @@ def _collision(theirs: HabitatWorld, pose: Pose) -> Check:
 
 
 def _navmesh(ours: EmbeddedWorld, theirs: HabitatWorld) -> Check:
-    ends = [p.position for p in _places(ours, 2 * _WAYS_LOOKED_AT, room_m=0.2)]
+    ends = [p.position for p in places(ours, 2 * _WAYS_LOOKED_AT, room_m=0.2)]
     pairs = list(zip(ends[:_WAYS_LOOKED_AT], ends[_WAYS_LOOKED_AT:], strict=True))
     expected = [ours.geodesic_distance(a, b) for a, b in pairs]
     # The ways that bend most: a straight one says nothing of the mesh.

@@ -10,6 +10,7 @@ import contextlib
 import json
 import mmap
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import ConfigError
+from vln_ros.datatypes import Float64Array
 from vln_ros.protocols import WorldLostError
 
 WORKER = Path(__file__).with_name("habitat_worker.py")
@@ -34,6 +36,41 @@ OURS_ALONE = (
 
 _END_TIMEOUT_S = 5.0
 _LOG_LINES = 12
+_LOG_BYTES = 1 << 16
+_CHATTER = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"\s*$",
+        r"I\d{4} [\d:.]+ +\d+ ",  # glog's information
+        r"W\d{4} [\d:.]+ +\d+ ",  # and its warnings
+        r"WARNING: Logging before InitGoogleLogging",
+        r"\[[\d:.]+\]:(?!\[(Error|Critical|Fatal)\])\[",  # Habitat's own, unless they are errors
+        r"PluginManager::Manager: duplicate static plugin",
+        r"(Renderer|OpenGL version|Using optional features|Using driver workarounds): ?",
+        r" {4}(GL_|EGL_|no-|mesa-|nv-|amd-|intel-|swiftshader-|arm-|svga3d-|angle-)[\w-]+$",
+    )
+)
+"""What Habitat and Magnum say whenever they are started and ended, and nobody needs to read."""
+
+
+STATE_BYTES = 128
+"""Of the shared memory, before the pictures; see habitat_worker.py."""
+
+
+@dataclass(frozen=True, eq=False)
+class AgentState:
+    """What a request left behind, in Habitat's axes.
+
+    Attributes:
+        position: ``[3]`` metres.
+        rotation: ``[4]`` quaternion, scalar last.
+        collided, travelled_m: of a step or a drive.
+    """
+
+    position: Float64Array
+    rotation: Float64Array
+    collided: bool
+    travelled_m: float
 
 
 class RefusedError(ValueError):
@@ -58,6 +95,11 @@ class Interpreter:
     features: tuple[str, ...]
 
 
+def last_words(log: str) -> list[str]:
+    """The last lines of a worker's output that say something; none where it told of start and end only."""
+    return [line for line in log.splitlines() if not any(p.match(line) for p in _CHATTER)][-_LOG_LINES:]
+
+
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """``environment`` without what is only right for this process's interpreter."""
     return {name: value for name, value in environment.items() if name not in OURS_ALONE}
@@ -79,8 +121,10 @@ class HabitatProcess:
         self._python = python
         self._timeout_s = timeout_s
         descriptor = os.memfd_create("vln_ros_habitat")
-        os.truncate(descriptor, pixels * 7)
-        self._memory = mmap.mmap(descriptor, pixels * 7)
+        size = STATE_BYTES + pixels * 8
+        os.truncate(descriptor, size)
+        self._memory = mmap.mmap(descriptor, size)
+        self._state = np.frombuffer(self._memory, np.float64, STATE_BYTES // 8)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         ours, theirs = socket.socketpair()
         try:
@@ -189,15 +233,21 @@ class HabitatProcess:
 
     def _log_tail(self) -> str:
         size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 4096))
-        return "\n".join(self._log.read().decode("utf-8", "replace").splitlines()[-_LOG_LINES:])
+        self._log.seek(max(0, size - _LOG_BYTES))
+        return "\n".join(last_words(self._log.read().decode("utf-8", "replace")))
+
+    @property
+    def state(self) -> AgentState:
+        """As the last request left it."""
+        s = self._state
+        return AgentState(s[:3].copy(), s[3:7].copy(), bool(s[7]), float(s[8]))
 
     def pictures(self, height: int, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Copies of the colour ``[H, W, 3]`` and depth ``[H, W]`` that the worker left last."""
+        """Colour ``[H, W, 4]`` and depth ``[H, W]`` where the worker left them, until the next request."""
         pixels = height * width
-        depth = np.frombuffer(self._memory, np.float32, pixels).reshape(height, width).copy()
-        rgb = np.frombuffer(self._memory, np.uint8, 3 * pixels, 4 * pixels).reshape(height, width, 3).copy()
-        return rgb, depth
+        depth = np.frombuffer(self._memory, np.float32, pixels, STATE_BYTES).reshape(height, width)
+        rgba = np.frombuffer(self._memory, np.uint8, 4 * pixels, STATE_BYTES + 4 * pixels)
+        return rgba.reshape(height, width, 4), depth
 
     def close(self) -> None:
         """Let it end; kill it when it does not."""

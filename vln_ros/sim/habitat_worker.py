@@ -8,8 +8,10 @@ here is in Habitat's axes; quaternions travel with the scalar last, as in episod
 
 SOCKET is the descriptor of a stream socket that carries one JSON object per line: a request
 ``{"do": name, ...}``, and its answer ``{"ok": {...}}`` or ``{"error": text}``. The first line is the
-worker's and tells what it found. MEMORY is the descriptor of the memory that pictures are left in: depth
-``[H, W]`` float32, then colour ``[H, W, 3]`` uint8. The worker ends when the socket closes.
+worker's and tells what it found. The worker ends when the socket closes. MEMORY is the descriptor of the
+memory in which everything lies that a step changes, so that nothing of it goes through the socket:
+STATE_VALUES float64 (position, rotation, whether it collided, metres travelled), then depth ``[H, W]``
+float32, then colour ``[H, W, 4]`` uint8, as Habitat hands it out.
 
 Versions differ (0.1.7 to 0.3.x), and some report a wrong number: what is there is looked at, not
 ``__version__``.
@@ -24,12 +26,18 @@ import mmap
 import platform
 import socket
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 PIECE_M, PIECE_RAD = 0.05, math.radians(2.0)
 """A curve is driven in straight pieces no longer than this, turning no more than this."""
+
+
+CORNER_M = 0.01
+STATE_VALUES = 16
+"""Of which nine are used."""
 
 
 class RefusedError(Exception):
@@ -45,7 +53,9 @@ class Worker:
         self.memory = memory
         self.sim: Any = None
         self.setup: dict[str, Any] = {}
-        self.rgb: Any = None
+        self.shipped = False
+        self.kept = numpy.frombuffer(memory, numpy.float64, STATE_VALUES)
+        self.rgba: Any = None
         self.depth: Any = None
 
     # ------------------------------------------------------------------ what versions differ in
@@ -56,6 +66,7 @@ class Worker:
             "camera_spec": hasattr(h, "CameraSensorSpec"),
             "bullet": bool(getattr(h, "built_with_bullet", False)),
             "cuda": bool(getattr(h, "cuda_enabled", False)),
+            "mesh_cell_height": hasattr(h.NavMeshSettings(), "cell_height"),
         }
 
     def camera(self, uuid: str, sensor_type: Any, channels: int) -> Any:
@@ -89,10 +100,12 @@ class Worker:
         agent = h.agent.AgentConfiguration()
         agent.height = setup["agent_height_m"]
         agent.radius = setup["agent_radius_m"]
-        agent.sensor_specifications = [
-            self.camera("rgb", h.SensorType.COLOR, 4),
-            self.camera("depth", h.SensorType.DEPTH, 1),
-        ]
+        # Without cameras Habitat makes no context, and needs neither a GPU nor textures.
+        agent.sensor_specifications = (
+            [self.camera("rgb", h.SensorType.COLOR, 4), self.camera("depth", h.SensorType.DEPTH, 1)]
+            if setup["cameras"]
+            else []
+        )
         agent.action_space = {
             name: h.agent.ActionSpec(name, h.agent.ActuationSpec(amount=1.0))
             for name in ("move_forward", "turn_left", "turn_right")
@@ -104,8 +117,10 @@ class Worker:
             self.sim.reconfigure(configuration)
         size = setup["height"] * setup["width"]
         shape = (setup["height"], setup["width"])
-        self.depth = self.np.frombuffer(self.memory, self.np.float32, size).reshape(shape)
-        self.rgb = self.np.frombuffer(self.memory, self.np.uint8, 3 * size, 4 * size).reshape(*shape, 3)
+        first = 8 * STATE_VALUES
+        self.depth = self.np.frombuffer(self.memory, self.np.float32, size, first).reshape(shape)
+        self.rgba = self.np.frombuffer(self.memory, self.np.uint8, 4 * size, first + 4 * size)
+        self.rgba = self.rgba.reshape(*shape, 4)
         shipped = bool(self.sim.pathfinder.is_loaded)
         if recompute_navmesh or not shipped:
             # In every version with these two arguments; SimulatorConfiguration.navmesh_settings would
@@ -114,11 +129,14 @@ class Worker:
             settings.set_defaults()
             settings.agent_radius = setup["agent_radius_m"]
             settings.agent_height = setup["agent_height_m"]
+            if setup["cell_height_m"] and hasattr(settings, "cell_height"):
+                settings.cell_height = setup["cell_height_m"]
             if not self.sim.recompute_navmesh(self.sim.pathfinder, settings):
                 raise RefusedError(
                     "no navigation mesh could be computed: is the floor where Habitat expects it?"
                 )
             shipped = False
+        self.shipped = shipped
         finder = self.sim.pathfinder
         return {
             "shipped_navmesh": shipped,
@@ -142,11 +160,28 @@ class Worker:
             "sensor_rotation": xyzw(sensor.rotation),
         }
 
-    def place(self, position: list[float], rotation: list[float]) -> dict[str, Any]:
-        """The agent is put there as told: Habitat accepts any place; the caller judges ``snapped``."""
-        self.put(position, rotation)
+    def keep(self, collided: bool = False, travelled_m: float = 0.0) -> None:
+        """Leave the agent's state in the memory."""
+        state = self.body().get_state()
+        self.kept[:3] = state.position
+        r = state.rotation
+        self.kept[3:9] = (r.x, r.y, r.z, r.w, collided, travelled_m)
+
+    def place(self, position: list[float], rotation: list[float], reach_m: float) -> dict[str, Any]:
+        """Put the agent there. Habitat accepts any place, so the caller judges ``snapped``.
+
+        Onto a mesh that was computed, where it is no farther away than ``reach_m`` in the plane: the first
+        action would do the same, and count it as way. On a mesh that came with its scene as told, as
+        habitat-lab does.
+        """
+        self.body()
         snapped = self.np.array(self.sim.pathfinder.snap_point(self.point(position)))
-        return {"snapped": [float(v) for v in snapped], **self.state()}
+        off = snapped - self.np.array(position)
+        if not self.shipped and math.hypot(float(off[0]), float(off[2])) < reach_m:
+            position = snapped
+        self.put(position, rotation)
+        self.keep()
+        return {"snapped": [float(v) for v in snapped]}
 
     def put(self, position: Any, rotation: list[float]) -> None:
         state = self.habitat_sim.agent.AgentState()
@@ -164,7 +199,8 @@ class Worker:
         agent.agent_config.action_space[name].actuation.amount = amount
         seen = self.sim.step(name)
         self.show(seen)
-        return {"collided": bool(seen["collided"]), **self.state()}
+        self.keep(bool(seen["collided"]))
+        return {}
 
     def drive(self, linear_m_s: float, angular_rad_s: float, duration_s: float) -> dict[str, Any]:
         """Hold a velocity: an exact arc, filtered by the navigation mesh piece by piece."""
@@ -189,7 +225,8 @@ class Worker:
                 position = reached
             yaw += 2.0 * half
         self.put(position, [0.0, math.sin(yaw / 2.0), 0.0, math.cos(yaw / 2.0)])
-        return {"collided": collided, "travelled_m": travelled, **self.state()}
+        self.keep(collided, travelled)
+        return {}
 
     def render(self) -> dict[str, Any]:
         self.body()
@@ -197,16 +234,56 @@ class Worker:
         return {}
 
     def show(self, seen: Any) -> None:
-        self.rgb[:] = self.np.asarray(seen["rgb"])[..., :3]
+        self.rgba[:] = self.np.asarray(seen["rgb"])
         self.depth[:] = self.np.asarray(seen["depth"]).reshape(self.depth.shape)
 
-    def distance(self, start: list[float], goal: list[float]) -> dict[str, float]:
+    def probe(
+        self, starts: list[list[float]], ends: list[list[float]], goal: list[float], clearance_m: float
+    ) -> dict[str, Any]:
+        """Tries straight steps: where each ends, whether it is stopped or turned aside, how far the goal is
+        then, and how much nearer than ``clearance_m`` to a wall it ends. Nothing is moved."""
+        self.body()
+        finder = self.sim.pathfinder
+        reached, collided, distances, nearness = [], [], [], []
+        for start, end in zip(starts, ends):
+            before, wanted = self.np.array(start), self.np.array(end)
+            after = self.np.array(self.sim.step_filter(self.point(start), self.point(end)), self.np.float64)
+            reached.append([float(v) for v in after])
+            # as Habitat judges its own actions
+            short = ((after - before) ** 2).sum() + 1e-5 < ((wanted - before) ** 2).sum()
+            collided.append(bool(short))
+            distances.append(self.distance(reached[-1], goal)["distance_m"])
+            room = clearance_m
+            if clearance_m:
+                room = float(finder.distance_to_closest_obstacle(self.point(after), clearance_m))
+            nearness.append(max(0.0, clearance_m - room))
+        return {"reached": reached, "collided": collided, "distances_m": distances, "nearness_m": nearness}
+
+    def pace(self, names: list[str], amounts: list[float]) -> dict[str, float]:
+        """How long these actions take where nobody is between the caller and Habitat."""
+        space = self.body().agent_config.action_space
+        begun_s = time.perf_counter()
+        for name, amount in zip(names, amounts):
+            space[name].actuation.amount = amount
+            seen = self.sim.step(name)
+            if seen["rgb"].shape[:2] != seen["depth"].shape[:2]:
+                raise RefusedError("colour and depth differ in size")
+        return {"took_s": time.perf_counter() - begun_s}
+
+    def distance(self, start: list[float], goal: list[float]) -> dict[str, Any]:
+        """Of the shortest way, and the first place that lies on it some way off."""
         self.body()
         path = self.habitat_sim.ShortestPath()
         path.requested_start = self.point(start)
         path.requested_end = self.point(goal)
         found = self.sim.pathfinder.find_path(path)
-        return {"distance_m": float(path.geodesic_distance) if found else math.inf}
+        corner = goal
+        for point in path.points if found else ():
+            values = [float(v) for v in self.np.array(point)]
+            if math.hypot(values[0] - start[0], values[2] - start[2]) > CORNER_M:
+                corner = values
+                break
+        return {"distance_m": float(path.geodesic_distance) if found else math.inf, "first_corner": corner}
 
     def floor(self, metres_per_pixel: float, height: float) -> dict[str, Any]:
         """Where the agent can stand near ``height``: rows along z, columns along x, one bit each."""
@@ -220,7 +297,9 @@ class Worker:
             "corner": [float(v) for v in self.np.minimum(low, high)],
         }
 
-    REQUESTS = ("load", "state", "place", "step", "drive", "render", "distance", "floor")
+    REQUESTS = (
+        "load", "state", "place", "step", "drive", "render", "distance", "floor", "probe", "pace"
+    )  # fmt: skip
 
     def serve(self, stream: Any) -> None:
         """Answer one request after the other, until nobody asks any more."""

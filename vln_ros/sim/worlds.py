@@ -40,7 +40,7 @@ def open_world(config: WorldConfig) -> World:
         c = config.camera
         return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
     check_ray_caster()
-    return EmbeddedWorld(camera, mount)
+    return EmbeddedWorld(camera, mount, sliding=config.habitat.sliding)
 
 
 def plan_of(world: World) -> PlanImage | None:

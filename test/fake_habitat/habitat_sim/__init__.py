@@ -2,8 +2,15 @@
 
 Written from what was recorded of habitat-sim 0.3.4 and read in the sources of 0.1.7 to 0.3.4: names, types,
 axes, quirks. Pictures are cast with Embree from the GLB itself; the navigation mesh is a polygon made of its
-triangles. ``FAKE_HABITAT=0.1.7`` gives the oldest interface; ``FAKE_HABITAT_DIES=step`` and the like kill the
-process in the third such call, once, when the file ``FAKE_HABITAT_ONCE`` can be made.
+triangles. It fails as the real one was seen to fail: the mesh lies on multiples of ``cell_height``, 0.2 m
+unless told otherwise, every action puts the agent onto it, a turn in place too, and a GPU that is not there
+ends the process from C++, without a Python traceback, behind lines that mean nothing.
+
+``FAKE_HABITAT=0.1.7`` gives the oldest interface; ``FAKE_HABITAT_DIES=step`` and the like kill the process in
+the third such call (``step:1``: the first), and with ``FAKE_HABITAT_ONCE`` only while that file can be made;
+``FAKE_HABITAT_POISON`` is part of the name of scenes that it does not survive. ``FAKE_HABITAT_CALLS`` names a
+file that gets a line per simulator that is made. ``FAKE_HABITAT_RENDER_MS`` is what the pictures of one
+moment cost, as a renderer would take it, and shows a picture drawn before, so that nothing else is measured.
 ``FAKE_HABITAT_WRONG`` makes it wrong in one way, for tests of the self-test.
 """
 
@@ -13,6 +20,7 @@ import math
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,20 +33,44 @@ __version__ = "0.3.3"
 OLD = os.environ.get("FAKE_HABITAT") == "0.1.7"
 WRONG = os.environ.get("FAKE_HABITAT_WRONG")
 built_with_bullet = cuda_enabled = False
-MESH_ABOVE_FLOOR_M = 0.08
+_RENDER_MS, _, _HOW = os.environ.get("FAKE_HABITAT_RENDER_MS", "nan").partition(":")
+RENDER_S, DRAWN_ONCE = float(_RENDER_MS) / 1e3, _HOW != "fresh"
+CHATTER = """\
+PluginManager::Manager: duplicate static plugin StbImageImporter, ignoring
+PluginManager::Manager: duplicate static plugin GltfImporter, ignoring
+I1130 07:43:31.123456 {pid} SceneGraph.h:93] Created DrawableGroup:
+[07:43:31:123456]:[Metadata] AttributesManagersBase.h(296)::createFromJsonOrDefaultInternal : Proceeding
+[07:43:31:123456]:[Warning]:[Metadata] SceneDatasetAttributesManager.cpp(107)::addNewSceneInstance : default
+Renderer: llvmpipe (LLVM 15.0.7, 256 bits) by Mesa
+OpenGL version: 4.5 (Core Profile) Mesa 23.2.1
+Using optional features:
+    GL_ARB_vertex_array_object
+Using driver workarounds:
+    no-forward-compatible-core-context
+[07:43:31:123456]:[Physics] PhysicsManager.cpp(37)::~PhysicsManager : Deconstructing PhysicsManager
+"""
+"""What the real one says whenever it is started and ended, and what nobody needs to read."""
 _RANDOM = np.random.default_rng()
 _calls: dict = {}
 
 
 def _called(name):
     _calls[name] = _calls.get(name, 0) + 1
-    if os.environ.get("FAKE_HABITAT_DIES") == name and _calls[name] == 3:
-        try:
-            os.close(os.open(os.environ["FAKE_HABITAT_ONCE"], os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            return
-        print("the driver fell over", flush=True)
+    dies, _, number = os.environ.get("FAKE_HABITAT_DIES", "").partition(":")
+    if dies == name and _calls[name] == int(number or 3):
+        if "FAKE_HABITAT_ONCE" in os.environ:
+            try:
+                os.close(os.open(os.environ["FAKE_HABITAT_ONCE"], os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+        _say("the driver fell over")
+        _say(CHATTER.format(pid=os.getpid()))
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _say(text):
+    """As C++ does: at once, past Python's buffers."""
+    os.write(2, text.encode() + b"\n")
 
 
 class SensorType(enum.Enum):
@@ -90,11 +122,17 @@ else:
 
 
 class SimulatorConfiguration(_Strict):
-    FIELDS = {"scene_id": "NONE", "gpu_device_id": 0, "allow_sliding": True, "enable_physics": False}
+    FIELDS = {
+        "scene_id": "NONE",
+        "gpu_device_id": 0,
+        "allow_sliding": True,
+        "enable_physics": False,
+        "create_renderer": True,
+    }
 
 
 class NavMeshSettings(_Strict):
-    FIELDS = {"agent_radius": 0.1, "agent_height": 1.5}
+    FIELDS = {"agent_radius": 0.1, "agent_height": 1.5, "cell_size": 0.05, "cell_height": 0.2}
 
     def set_defaults(self):
         self.__init__()
@@ -200,7 +238,7 @@ class PathFinder:
         if not floors.any():
             return False
         ground = float(low[floors].min())
-        radius = math.ceil(settings.agent_radius / 0.05 - 1e-6) * 0.05
+        radius = math.ceil(settings.agent_radius / settings.cell_size - 1e-6) * settings.cell_size
         in_the_way = ~floors & (high > ground + 0.2) & (low < ground + settings.agent_height)
         flat_on_floor = triangles[in_the_way][..., [0, 2]].reshape(-1, 2)
         corners = shapely.points(flat_on_floor).reshape(-1, 3)
@@ -211,9 +249,13 @@ class PathFinder:
             free = free.difference(shapely.union_all(shadow).buffer(radius, quad_segs=4)).buffer(0)
         if free.is_empty:
             return False
-        self.polygon, self.level = free.simplify(0.002), ground + MESH_ABOVE_FLOOR_M
+        # A floor is as high as the top of the cell that it lies in or on: 0.2 m above itself by default.
+        cell = 0.2 if WRONG in ("coarse", "lifted") else settings.cell_height
+        lowest = float(triangles[..., 1].min())
+        cells = max(1, math.ceil((ground - lowest) / cell - 1e-6))
+        self.polygon, self.level = free.simplify(0.002), lowest + cells * cell
         shapely.prepare(self.polygon)
-        self._graph = None
+        self._graph = self._goal = None
         return True
 
     def _inside(self, p):
@@ -232,7 +274,10 @@ class PathFinder:
         return np.array([p[0], self.level, p[2]]) if abs(p[1] - self.level) < 4.0 else np.full(3, np.nan)
 
     def snap_point(self, point):
-        return Vector3(self.snap(_float32(point)))
+        near = self.snap(_float32(point))
+        if WRONG == "lifted":  # a start that is off the mesh, and put onto it by the first action
+            near[1] = _float32(point)[1]
+        return Vector3(near)
 
     def try_step(self, start, end, sliding=True):
         if WRONG == "walls":
@@ -248,6 +293,19 @@ class PathFinder:
             p = wanted
         return Vector3(p)
 
+    def distance_to_closest_obstacle(self, point, max_search_radius=2.0):
+        import shapely
+
+        p = self.snap(_float32(point))
+        return min(float(max_search_radius), float(self.polygon.boundary.distance(shapely.Point(p[0], p[2]))))
+
+    def _lengths(self, p, q):
+        """Straight lengths between ``[N, 2]`` places; 0 where something is in between."""
+        import shapely
+
+        lines = shapely.linestrings(np.stack(np.broadcast_arrays(p, q), -2))
+        return np.where(shapely.covers(self._grown, lines), np.linalg.norm(p - q, axis=-1), 0.0)
+
     def find_path(self, path):
         import shapely
         from scipy.sparse.csgraph import dijkstra
@@ -256,33 +314,38 @@ class PathFinder:
         path.geodesic_distance, path.points = math.inf, []
         if not (np.isfinite(a).all() and np.isfinite(b).all()):
             return False
-        grown = self.polygon.buffer(1e-4)
-        shapely.prepare(grown)
-
-        def lengths(p, q):
-            lines = shapely.linestrings(np.stack(np.broadcast_arrays(p, q), -2))
-            return np.where(shapely.covers(grown, lines), np.linalg.norm(p - q, axis=-1), 0.0)
-
-        if self._graph is None:
-            v = np.unique(shapely.get_coordinates(self.polygon), axis=0)
-            i, j = np.triu_indices(len(v), 1)
-            matrix = np.zeros((len(v), len(v)))
-            matrix[i, j] = lengths(v[i], v[j])
-            self._graph = v, matrix + matrix.T
-        v, matrix = self._graph
-        ends, n = np.stack([a, b])[:, [0, 2]], len(v)
         if WRONG == "distance":
             path.geodesic_distance = float(np.linalg.norm(a - b))
             return True
-        whole = np.zeros((n + 2, n + 2))
-        whole[:n, :n] = matrix
-        whole[n, :n], whole[n + 1, :n] = lengths(v, ends[0]), lengths(v, ends[1])
-        whole[n, n + 1] = lengths(ends[:1], ends[1:])[0]
-        if (ends[0] == ends[1]).all():
-            path.geodesic_distance = 0.0
-            return True
-        path.geodesic_distance = float(np.float32(dijkstra(whole, directed=False, indices=n)[n + 1]))
-        return math.isfinite(path.geodesic_distance)
+        if self._graph is None:
+            self._grown = self.polygon.buffer(1e-4)
+            shapely.prepare(self._grown)
+            v = np.unique(shapely.get_coordinates(self.polygon), axis=0)
+            i, j = np.triu_indices(len(v), 1)
+            matrix = np.zeros((len(v), len(v)))
+            matrix[i, j] = self._lengths(v[i], v[j])
+            self._graph = v, matrix + matrix.T
+        v, matrix = self._graph
+        start, end, n = a[[0, 2]], b[[0, 2]], len(v)
+        if self._goal is None or (self._goal[0] != end).any():
+            whole = np.zeros((n + 1, n + 1))
+            whole[:n, :n] = matrix
+            whole[n, :n] = self._lengths(v, end)
+            self._goal = end, *dijkstra(whole, directed=False, indices=n, return_predecessors=True)
+        _, lengths, following = self._goal
+        nodes = np.concatenate([v, end[None]])
+        straight = self._lengths(nodes, start)
+        same = (nodes == start).all(-1)
+        through = np.where((straight > 0.0) | same, straight + lengths, np.inf)
+        first = int(through.argmin())
+        path.geodesic_distance = float(np.float32(through[first]))
+        if not math.isfinite(path.geodesic_distance):
+            return False
+        path.points = [Vector3(a)]
+        while first >= 0:
+            path.points.append(Vector3([nodes[first, 0], self.level, nodes[first, 1]]))
+            first = int(following[first]) if first != n else -1
+        return True
 
     def get_topdown_view(self, meters_per_pixel, height):
         import shapely
@@ -370,17 +433,38 @@ def _color(visual):
 class Simulator:
     def __init__(self, configuration):
         self._thread = threading.get_ident()
+        self._drawn = {}
+        if "FAKE_HABITAT_CALLS" in os.environ:
+            with Path(os.environ["FAKE_HABITAT_CALLS"]).open("a") as calls:
+                calls.write(f"{configuration.sim_cfg.scene_id}\n")
+        self._needs_context(configuration)
         self.reconfigure(configuration)
+
+    def _needs_context(self, configuration):
+        """A picture needs a GPU, or software in its place; without cameras there is none."""
+        number = configuration.sim_cfg.gpu_device_id
+        configuration.sim_cfg.create_renderer = any(a.sensor_specifications for a in configuration.agents)
+        if not configuration.sim_cfg.create_renderer:
+            return
+        _say(CHATTER.format(pid=os.getpid()))
+        if number >= 0:
+            _say(
+                "Platform::WindowlessEglApplication::tryCreateContext(): unable to find CUDA device "
+                f"{number} among 1 EGL devices in total\n"
+                "WindowlessContext: Unable to create windowless context"
+            )
+            _say(CHATTER.format(pid=os.getpid()))
+            os._exit(1)
 
     def reconfigure(self, configuration):
         _called("load")
         self.config = configuration
-        if configuration.sim_cfg.gpu_device_id >= 0:
-            print("[WindowlessContext.cpp] unable to find CUDA device", flush=True)
-            os._exit(1)
         path = Path(configuration.sim_cfg.scene_id)
         if not path.exists():
             raise RuntimeError(f"no stage {path}")
+        if os.environ.get("FAKE_HABITAT_POISON") and os.environ["FAKE_HABITAT_POISON"] in path.name:
+            _say(f"ESP_CHECK failed: cannot import {path}")
+            os.abort()
         self._stage = _Stage(path)
         self.pathfinder = PathFinder()
         self._agent = Agent(configuration.agents[0])
@@ -404,25 +488,34 @@ class Simulator:
         self._check()
         _called("render")
         state, seen = self._agent.get_state(), {}
+        end_s = time.thread_time() + RENDER_S
         for spec in self._agent.agent_config.sensor_specifications:
             assert spec.channels == (1 if spec.sensor_type is SensorType.DEPTH else 4)
+            if RENDER_S >= 0.0 and DRAWN_ONCE and spec.uuid in self._drawn:
+                seen[spec.uuid] = np.flip(self._drawn[spec.uuid], 0)  # its buffer, as the real one
+                continue
             rgba, depth = self._stage.look(spec, state.sensor_states[spec.uuid])
             seen[spec.uuid] = depth if spec.sensor_type is SensorType.DEPTH else rgba
+            self._drawn[spec.uuid] = np.ascontiguousarray(np.flip(seen[spec.uuid], 0))
+        while time.thread_time() < end_s:  # as software does it: with a core of this machine
+            pass
         return seen
 
     def step(self, name):
         _called("step")
         action = self._agent.agent_config.action_space[name]
-        state, collided, amount = self._agent.get_state(), False, action.actuation.amount
+        state, amount = self._agent.get_state(), action.actuation.amount
+        start = Vector3(state.position)
+        wanted = np.array(start, np.float64)
         if action.name == "move_forward":
-            start = Vector3(state.position)
-            wanted = np.array(start, np.float64) + state.rotation.matrix() @ [0.0, 0.0, -amount]
-            reached = np.array(self.step_filter(start, Vector3(wanted)), np.float64)
-            collided = ((reached - start) ** 2).sum() + 1e-5 < ((wanted - start) ** 2).sum()
-            state.position = reached
+            wanted = wanted + state.rotation.matrix() @ [0.0, 0.0, -amount]
         else:
             half = math.radians(amount if (action.name == "turn_left") != (WRONG == "turn") else -amount) / 2
             state.rotation = state.rotation * Quaternion(math.cos(half), 0, math.sin(half), 0)
+        # Whatever the action: the place goes through the filter, which puts it onto the mesh.
+        reached = np.array(self.step_filter(start, Vector3(wanted)), np.float64)
+        collided = ((reached - start) ** 2).sum() + 1e-5 < ((wanted - start) ** 2).sum()
+        state.position = reached
         stale = self.get_sensor_observations() if WRONG == "stale" else None
         self._agent.set_state(state)
         seen = stale or self.get_sensor_observations()
