@@ -21,6 +21,7 @@ COMMANDS = (
     "doctor",
     "eval",
     "habitat",
+    "node",
     "params",
     "plan",
     "profile",
@@ -61,13 +62,15 @@ def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     return command
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every command with its options. Command modules import what they need when they run."""
+def build_parser(only: str = "") -> argparse.ArgumentParser:
+    """Every command with its options, or ``only`` one. Commands import what they need when they run."""
     parser = argparse.ArgumentParser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name in [only] if only else COMMANDS:
         _add(commands, name, name)
+    if only:
+        return parser
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
     benches = bench.add_subparsers(required=True, metavar="BENCH")
     for name in BENCHES:
@@ -83,7 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(only="node" if given[:1] == ["node"] else "").parse_args(given)
     # So that what a command has started is ended with it.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
