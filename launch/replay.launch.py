@@ -82,7 +82,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     of_robot = declared_in(context, ROBOT)
     check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
     return [
-        *check_before_start(["bag_player"]),
+        *check_before_start(["bag_player"], files={"bag": given["bag"]}),
         *check_robot(context, of_robot, robot),
         package_node(
             "bag_player",

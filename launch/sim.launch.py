@@ -127,7 +127,10 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
     entities: list[LaunchDescriptionEntity] = [
         *check_before_start(
-            ["sim_bridge"], parameter_file=given["bridge_params_file"], namespace=given["namespace"]
+            ["sim_bridge"],
+            parameter_file=given["bridge_params_file"],
+            namespace=given["namespace"],
+            files={"episodes": given["episodes"]},
         ),
         *([] if given["mode"] == "manual" else check_robot(context, of_robot, robot)),
         package_node(

@@ -48,7 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from vln_ros.cli.doctor_nodes import look_at_nodes
+
     checks: list[Callable[[], list[Finding]]] = [_python, _packages, _torch, _shared_memory, _ros]
+    if importlib.util.find_spec("ament_index_python") is not None:
+        checks.append(look_at_nodes)
     if options.checkpoint:
         checks.append(lambda: [_checkpoint(options.checkpoint)])
     if options.habitat:

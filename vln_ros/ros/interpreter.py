@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import vln_ros
 from vln_ros.config import ConfigError
 
 PYTHON = "VLN_ROS_PYTHON"
@@ -45,6 +47,24 @@ def missing_text(modules: Iterable[str]) -> str:
         f"with the Python that has them (.venv/bin/python -m colcon build), or name that one in {PYTHON}"
     )
     return f"not installed for {sys.executable}, which runs this node: {', '.join(modules)}; {remedy}"
+
+
+def find_executable(package: str, executable: str) -> Path:
+    """Where `ros2 run` finds it. Raises ConfigError if it does not."""
+    from ament_index_python.packages import get_package_prefix
+
+    remedy = (
+        "build it, and source install/setup.bash"
+        if package == vln_ros.__name__
+        else f"install it (sudo apt install ros-$ROS_DISTRO-{package.replace('_', '-')}), or leave it out"
+    )
+    try:
+        path = Path(get_package_prefix(package)) / "lib" / package / executable
+    except LookupError as error:
+        raise ConfigError(f"the package {package} is not installed: {remedy}") from error
+    if not os.access(path, os.X_OK):
+        raise ConfigError(f"{path} cannot be run: {remedy}")
+    return path
 
 
 def installed_interpreter(executable: Path) -> str:

@@ -15,20 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
 from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
+import vln_ros
 from launch import LaunchContext, LaunchDescriptionEntity
 from vln_ros.config import ConfigError
 from vln_ros.ros.environment import PARENT
-from vln_ros.ros.interpreter import installed_interpreter
+from vln_ros.ros.interpreter import find_executable, installed_interpreter
 from vln_ros.ros.parameter_files import check_parameter_file
 
-PACKAGE = "vln_ros"
 CANNOT_BE_CONFIGURED = 2
 """The status of a node that refuses its parameters: starting it again would change nothing."""
 _ASKED_TO_END = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
@@ -45,7 +44,7 @@ def package_node(name: str, *, respawn: bool = False, finished: str = "", **argu
         arguments: of launch_ros's Node.
     """
     return Node(
-        package=PACKAGE,
+        package=vln_ros.__name__,
         executable=name,
         name=name,
         output="screen",
@@ -137,13 +136,14 @@ def check_robot(
         parameter_file=given["params_file"],
         namespace=given["namespace"],
         record_folder=given["record_folder"] if given["record"] == "true" else "",
+        files={"episodes": given["episodes"]},
         tools={"rviz2": "rviz2"} if given["rviz"] == "true" else {},
     )
 
 
 def check_before_start(
     nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
-    tools: Mapping[str, str] | None = None,
+    files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
 ) -> list[LogInfo]:  # fmt: skip
     """Look for everything that may be missing, before anything starts.
 
@@ -151,6 +151,7 @@ def check_before_start(
         nodes: of this package that will be started.
         parameter_file: of the user; empty for none.
         record_folder: where the recorder would write; empty when it is not started.
+        files: by argument, what must be there; empty for none.
         tools: other packages' executables that are wanted, and the package of each.
 
     Returns:
@@ -166,30 +167,17 @@ def check_before_start(
         said.append(
             LogInfo(msg=f"{parameter_file} sets {'; '.join(texts) or 'nothing of the nodes started here'}")
         )
+    for argument, path in (files or {}).items():
+        if path and not Path(path).exists():
+            raise ConfigError(f"{argument}:={path}: there is no such file")
     for executable, package in (tools or {}).items():
         find_executable(package, executable)
     if record_folder:
         check_folder(Path(record_folder))
-    executables = [find_executable(PACKAGE, node) for node in nodes]
+    executables = [find_executable(vln_ros.__name__, node) for node in nodes]
     with ThreadPoolExecutor() as pool:
         list(pool.map(installed_interpreter, executables))
     return said
-
-
-def find_executable(package: str, executable: str) -> Path:
-    """Where `ros2 run` finds it. Raises ConfigError if it does not."""
-    remedy = (
-        "build it, and source install/setup.bash"
-        if package == PACKAGE
-        else f"install it (sudo apt install ros-$ROS_DISTRO-{package.replace('_', '-')}), or leave it out"
-    )
-    try:
-        path = Path(get_package_prefix(package)) / "lib" / package / executable
-    except PackageNotFoundError as error:
-        raise ConfigError(f"the package {package} is not installed: {remedy}") from error
-    if not os.access(path, os.X_OK):
-        raise ConfigError(f"{path} cannot be run: {remedy}")
-    return path
 
 
 def check_folder(folder: Path) -> None:
