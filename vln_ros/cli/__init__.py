@@ -12,8 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import vln_ros
-from vln_ros.cli.bench_record import run_bench
-from vln_ros.config import ConfigError
+
+try:
+    from vln_ros.cli.bench_record import run_bench
+    from vln_ros.config import ConfigError
+except ModuleNotFoundError as missing:  # an interpreter with nothing at all
+    print(
+        f"vln_ros: {missing.name} is not installed for {sys.executable}: install it there "
+        f"({sys.executable} -m pip install -r requirements.txt), or build the package with the Python that "
+        "has it (.venv/bin/python -m colcon build), or name that one in VLN_ROS_PYTHON",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 COMMANDS = (
     "compare",
