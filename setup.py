@@ -36,6 +36,7 @@ setup(
         shared("launch", "*.launch.py"),
     ],
     install_requires=["setuptools"],
+    extras_require={"test": ["pytest"]},  # tells `colcon test` to run pytest
     zip_safe=False,
     entry_points={"console_scripts": ["vln_ros = vln_ros.cli:main"]},
 )

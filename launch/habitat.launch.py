@@ -8,15 +8,18 @@ sim.launch.py and robot.launch.py may be given too.
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-from launch import LaunchDescription
+from launch import LaunchContext, LaunchDescription
+from vln_ros.ros.launching import check_arguments, declared_in
 
 SIM = Path(__file__).with_name("sim.launch.py")
+ROBOT = Path(__file__).with_name("robot.launch.py")
 
 ARGUMENTS = [
+    DeclareLaunchArgument("episodes", description="Episode file (VLN-CE json.gz) to run"),
     DeclareLaunchArgument(
         "habitat_python", description="Interpreter of the environment that has habitat_sim"
     ),
@@ -36,9 +39,18 @@ ARGUMENTS = [
 ]
 
 PARAMETERS = {
-    "sim_bridge": {"habitat_python": "habitat.python", "mode": "mode", "protocol": "protocol"},
+    "sim_bridge": {
+        "episodes": "episodes",
+        "habitat_python": "habitat.python",
+        "mode": "mode",
+        "protocol": "protocol",
+    },
 }
 """Which argument becomes which parameter; sim.launch.py sees to it."""
+
+
+def check(context: LaunchContext) -> None:
+    check_arguments(context, Path(__file__), [*ARGUMENTS, *declared_in(context, SIM, ROBOT)])
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -46,6 +58,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *ARGUMENTS,
+            OpaqueFunction(function=check),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SIM)),
                 launch_arguments=[("world", "habitat"), *given.items()],

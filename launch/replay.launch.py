@@ -12,19 +12,20 @@ a video use `vln_ros replay`.
 
 from pathlib import Path
 
-from launch.actions import (
-    DeclareLaunchArgument,
-    GroupAction,
-    IncludeLaunchDescription,
-    OpaqueFunction,
-    Shutdown,
-)
+from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node, SetRemap
+from launch_ros.actions import SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.ros.launching import (
+    check_arguments,
+    check_before_start,
+    check_robot,
+    declared_in,
+    package_node,
+)
 
 ROBOT = Path(__file__).with_name("robot.launch.py")
 
@@ -84,25 +85,27 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "namespace": given["namespace"],
         "log_level": given["log_level"],
     }
-    nowhere = [SetRemap(name, f"replay/{name}") for name in MOVING]
+    of_robot = declared_in(context, ROBOT)
+    check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
+    checked = [
+        *check_before_start(["bag_player"], files={"bag": given["bag"]}),
+        *check_robot(context, of_robot, robot),
+    ]
     started = [
-        *nowhere,
-        Node(
-            package="vln_ros",
-            executable="bag_player",
-            name="bag_player",
+        *(SetRemap(name, f"replay/{name}") for name in MOVING),
+        package_node(
+            "bag_player",
+            finished="the recording is at its end",
             namespace=given["namespace"],
             parameters=[values],
             remappings=[("/tf_static", "tf_static")],
             ros_arguments=["--log-level", given["log_level"]],
-            output="screen",
-            on_exit=Shutdown(reason="the recording is at its end"),
         ),
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
         ),
     ]
-    return [GroupAction(started)]  # beside it, in a larger launch file, nothing is renamed
+    return [*checked, GroupAction(started)]  # beside it, in a larger launch file, nothing is renamed
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -2,17 +2,19 @@
 
     ros2 launch vln_ros robot.launch.py camera:=realsense base:=turtlebot4 checkpoint:=CKPT
 
-Drivers of camera and base are not started here. `--show-args` describes every argument.
+Drivers of camera and base are not started here. `--show-args` describes every argument. What may be missing
+(files, rviz2, torch) is looked for before anything starts; a node that fails ends the launch with status 1.
 """
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.ros.launching import check_arguments, check_robot, package_node, robot_nodes
 
 CONFIG = Path(__file__).parents[1] / "config"
 BOOL = ["true", "false"]
@@ -63,7 +65,8 @@ ARGUMENTS = [
         "respawn",
         default_value="false",
         choices=BOOL,
-        description="Start a node that has died again; false: end everything, the robot stands",
+        description="Start a node that has died again, unless it refuses its parameters; "
+        "false: end everything, the robot stands",
     ),
     DeclareLaunchArgument(
         "log_level",
@@ -127,14 +130,9 @@ PARAMETERS = {
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
-    wanted = {
-        "navigator": given["machine"] != "robot",
-        "executor": given["machine"] != "gpu",
-        "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
-        "recorder": given["record"] == "true",
-    }
-    started: list[LaunchDescriptionEntity] = []
-    for name in (n for n, w in wanted.items() if w):
+    check_arguments(context, Path(__file__), ARGUMENTS)
+    started: list[LaunchDescriptionEntity] = [*check_robot(context, ARGUMENTS, given)]
+    for name in robot_nodes(given):
         values: dict[str, object] = {"use_sim_time": given["use_sim_time"] == "true"}
         for argument, parameter in PARAMETERS[name].items():
             if given[argument] in BOOL:
@@ -147,18 +145,13 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         if given["params_file"]:
             files.append(Path(given["params_file"]))
         started.append(
-            Node(
-                package="vln_ros",
-                executable=name,
-                name=name,
+            package_node(
+                name,
+                respawn=given["respawn"] == "true",
                 namespace=given["namespace"],
                 parameters=[*map(str, files), values],
                 remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
                 ros_arguments=["--log-level", given["log_level"]],
-                output="screen",
-                respawn=given["respawn"] == "true",
-                respawn_delay=2.0,
-                on_exit=None if given["respawn"] == "true" else Shutdown(reason=f"{name} has ended"),
             )
         )
     if given["rviz"] == "true":

@@ -8,13 +8,19 @@ Every argument of robot.launch.py may be given too (`ros2 launch vln_ros robot.l
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.ros.launching import (
+    check_arguments,
+    check_before_start,
+    check_robot,
+    declared_in,
+    package_node,
+)
 
 ROBOT = Path(__file__).with_name("robot.launch.py")
 
@@ -117,22 +123,28 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "log_level": given["log_level"],
         "episodes": given["episodes"],
     }
-    bridge_and_robot = [
-        Node(
-            package="vln_ros",
-            executable="sim_bridge",
-            name="sim_bridge",
+    of_robot = declared_in(context, ROBOT)
+    check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
+    entities: list[LaunchDescriptionEntity] = [
+        *check_before_start(
+            ["sim_bridge"],
+            parameter_file=given["bridge_params_file"],
+            namespace=given["namespace"],
+            files={"episodes": given["episodes"]},
+        ),
+        *([] if given["mode"] == "manual" else check_robot(context, of_robot, robot)),
+        package_node(
+            "sim_bridge",
+            finished="the episodes are done",
             namespace=given["namespace"],
             parameters=[*filter(None, [given["bridge_params_file"]]), values],
             ros_arguments=["--log-level", given["log_level"]],
-            output="screen",
-            on_exit=Shutdown(reason="the episodes are done"),
-        ),
-        IncludeLaunchDescription(
-            PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
         ),
     ]
-    return bridge_and_robot[:1] if given["mode"] == "manual" else bridge_and_robot
+    if given["mode"] != "manual":
+        source = PythonLaunchDescriptionSource(str(ROBOT))
+        entities.append(IncludeLaunchDescription(source, launch_arguments=list(robot.items())))
+    return entities
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,12 @@ class LaunchFile:
         arguments: name to the keywords of its declaration.
         parameters: per node, argument to parameter.
         executables: of this package that it starts.
+        includes: name of each launch file that it includes, and the arguments that it hands on.
+        used: arguments whose value is asked for.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.tree = ast.parse(path.read_text("utf-8"))
         constants: dict[str, Any] = {}
         for node in self.tree.body:
@@ -49,6 +53,65 @@ class LaunchFile:
                     for k in call.keywords
                     if k.arg is not None
                 }
+        self.assigned = {
+            n.targets[0].id: n.value
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+        }
+        self.includes = dict(self._includes())
+        self.used = {
+            ast.literal_eval(n.slice)
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Subscript)
+            and isinstance(n.value, ast.Name)
+            and n.value.id == "given"
+            and isinstance(n.slice, ast.Constant)
+        }
+        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
+            configuration = isinstance(call.func, ast.Name) and call.func.id == "LaunchConfiguration"
+            if configuration and isinstance(call.args[0], ast.Constant):
+                self.used.add(call.args[0].value)
+
+    @property
+    def required(self) -> set[str]:
+        return {name for name, keywords in self.arguments.items() if "default_value" not in keywords}
+
+    def _includes(self) -> Iterator[tuple[str, set[str]]]:
+        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id == "IncludeLaunchDescription":
+                (file,) = re.findall(r"[\w.]+\.launch\.py", ast.unparse(self._resolved(self._file_of(call))))
+                (handed_on,) = [k.value for k in call.keywords if k.arg == "launch_arguments"]
+                yield file.removesuffix(".launch.py"), self._names(handed_on)
+
+    def _file_of(self, include: ast.Call) -> ast.expr:
+        """PythonLaunchDescriptionSource(str(FILE)), in place or by a name."""
+        source = self._resolved(include.args[0])
+        assert isinstance(source, ast.Call)
+        text = source.args[0]
+        assert isinstance(text, ast.Call)
+        return text.args[0]
+
+    def _resolved(self, expression: ast.expr) -> ast.expr:
+        return self.assigned[expression.id] if isinstance(expression, ast.Name) else expression
+
+    def _names(self, expression: ast.expr) -> set[str]:
+        """The names of arguments in an expression like [("world", "habitat"), *given.items()]."""
+        if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "list":
+            return self._names(expression.args[0])
+        if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Attribute):
+            assert expression.func.attr == "items"
+            return self._names(self._resolved(expression.func.value))
+        if isinstance(expression, ast.List):
+            return set().union(*(self._names(e) for e in expression.elts))
+        if isinstance(expression, ast.Starred):
+            return self._names(expression.value)
+        if isinstance(expression, ast.Tuple):
+            return {ast.literal_eval(expression.elts[0])}
+        if isinstance(expression, ast.Dict):
+            return {ast.literal_eval(key) for key in expression.keys if key is not None}
+        assert isinstance(expression, ast.DictComp), f"teach this test to read {ast.unparse(expression)}"
+        assert ast.unparse(expression.generators[0].iter) == "ARGUMENTS"
+        return set(self.arguments)
 
 
 LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
@@ -56,6 +119,68 @@ LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
 
 def test_the_launch_files_are_there() -> None:
     assert set(LAUNCH) == {"robot", "sim", "habitat", "replay"}
+
+
+def within(name: str) -> list[str]:
+    """A launch file and those that it includes, by whatever way."""
+    found = [name]
+    for inner in LAUNCH[name].includes:
+        found += within(inner)
+    return found
+
+
+def test_what_includes_what_is_seen() -> None:
+    assert within("habitat") == ["habitat", "sim", "robot"]
+    assert within("sim") == ["sim", "robot"]
+    assert within("replay") == ["replay", "robot"]
+    assert LAUNCH["habitat"].required == {"episodes", "habitat_python"}
+    assert {"camera", "use_sim_time"} <= LAUNCH["sim"].includes["robot"]
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_required_argument_of_an_included_file_is_handed_on(name: str) -> None:
+    """Launch looks at what the include itself hands on: given on the command line is not enough."""
+    for inner, handed_on in LAUNCH[name].includes.items():
+        assert LAUNCH[inner].required <= handed_on
+        assert handed_on <= set(LAUNCH[inner].arguments), "handed on, and nobody there takes it"
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_argument_that_is_used_is_declared(name: str) -> None:
+    launch = LAUNCH[name]
+    assert launch.used <= set(launch.arguments)
+    if name != "habitat":  # it hands everything on by a loop
+        assert launch.used
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_an_argument_means_the_same_in_every_file(name: str) -> None:
+    for inner in within(name)[1:]:
+        for argument in set(LAUNCH[name].arguments) & set(LAUNCH[inner].arguments):
+            ours, theirs = (LAUNCH[n].arguments[argument].get("choices") for n in (name, inner))
+            assert set(ours or ()) <= set(theirs or ours or ()), argument
+
+
+COMMAND = re.compile(
+    r"ros2 launch vln_ros (\w+)\.launch\.py((?:[ \t]+(?:\\\n\s*)?[\w.]+:=(?:\"[^\"]*\"|\S+))*)"
+)
+TEXTS = [*FILES, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [(p.name, *match) for p in TEXTS for match in COMMAND.findall(p.read_text("utf-8"))]
+
+
+def test_commands_are_found() -> None:
+    assert {file for file, *_ in COMMANDS} >= {"README.md", "bringup.md", *(p.name for p in FILES)}
+
+
+@pytest.mark.parametrize(("source", "name", "text"), COMMANDS, ids=lambda v: v.strip()[:40])
+def test_every_command_that_is_printed_can_be_typed(source: str, name: str, text: str) -> None:
+    given = dict(re.findall(r"([\w.]+):=(\"[^\"]*\"|\S+)", text))
+    known = {a: k for file in reversed(within(name)) for a, k in LAUNCH[file].arguments.items()}
+    assert set(given) <= set(known)
+    for argument, value in given.items():
+        assert value in known[argument].get("choices", [value]), f"{argument}:={value}"
+    if source.endswith(".launch.py"):  # elsewhere the line may be about one argument
+        assert LAUNCH[name].required <= set(given)
 
 
 @pytest.mark.parametrize("name", LAUNCH)
@@ -100,7 +225,15 @@ def test_executables_exist(name: str) -> None:
     for executable in LAUNCH[name].executables:
         script = ROOT / "scripts" / executable
         assert script.stat().st_mode & 0o111
-        assert f"vln_ros.nodes.{executable} " in script.read_text("utf-8")
+        assert f"\nnode={executable}\n" in script.read_text("utf-8")
+        assert (ROOT / "vln_ros/nodes" / f"{executable}.py").is_file()
+
+
+def test_executables_differ_by_their_node_only() -> None:
+    scripts = {p.name: p.read_text("utf-8") for p in (ROOT / "scripts").iterdir() if p.suffix == ""}
+    assert set(scripts) == set(NODES)
+    assert len({text.replace(f"node={name}\n", "") for name, text in scripts.items()}) == 1
+    assert not (ROOT / "scripts/start.sh").stat().st_mode & 0o111, "`ros2 pkg executables` would list it"
 
 
 def test_every_preset_is_a_choice_and_every_choice_a_preset() -> None:

@@ -16,8 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import vln_ros
-from vln_ros.cli.bench_record import run_bench
-from vln_ros.config import ConfigError
+
+try:
+    from vln_ros.cli.bench_record import run_bench
+    from vln_ros.config import ConfigError
+except ModuleNotFoundError as missing:  # an interpreter with nothing at all
+    print(
+        f"vln_ros: {missing.name} is not installed for {sys.executable}: install it there "
+        f"({sys.executable} -m pip install -r requirements.txt), or build the package with the Python that "
+        "has it (.venv/bin/python -m colcon build), or name that one in VLN_ROS_PYTHON",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 COMMANDS = (
     "compare",
@@ -25,6 +35,7 @@ COMMANDS = (
     "doctor",
     "eval",
     "habitat",
+    "node",
     "params",
     "plan",
     "profile",
@@ -82,13 +93,15 @@ def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     return command
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every command with its options. Command modules import what they need when they run."""
+def build_parser(only: str = "") -> argparse.ArgumentParser:
+    """Every command with its options, or ``only`` one. Commands import what they need when they run."""
     parser = argparse.ArgumentParser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name in [only] if only else COMMANDS:
         _add(commands, name, name)
+    if only:
+        return parser
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
     benches = bench.add_subparsers(required=True, metavar="BENCH")
     for name in BENCHES:
@@ -107,7 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(only="node" if given[:1] == ["node"] else "").parse_args(given)
     # So that what a command has started is ended with it.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from vln_ros.cli.doctor_nodes import look_at_nodes
     from vln_ros.cli.doctor_places import look_at_places
     from vln_ros.cli.doctor_ros import look_at_ros
 
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         "places": look_at_places,
         "ROS": lambda: look_at_ros(options.listen),
     }
+    if importlib.util.find_spec("ament_index_python") is not None:
+        checks["nodes"] = look_at_nodes
     if options.checkpoint:
         checks["checkpoint"] = lambda: [_checkpoint(options.checkpoint, options.profile)]
     if options.habitat:

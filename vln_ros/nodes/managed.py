@@ -14,6 +14,7 @@ from rclpy.task import Future
 from vln_ros.config import ConfigError
 from vln_ros.ros import qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
+from vln_ros.ros.interpreter import missing_text
 
 LOADING_PERIOD_S = 2.0
 """How often a configuration that takes long says that it is still at it."""
@@ -92,6 +93,8 @@ class ManagedNode(LifecycleNode):
         try:
             step()
         except Exception as error:  # whatever it is, nothing may stay half way
+            if isinstance(error, ModuleNotFoundError) and error.name:
+                error = ConfigError(missing_text([error.name]))
             self.failure = error
             text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             self.get_logger().error(f"cannot {what}: {text}")

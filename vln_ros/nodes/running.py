@@ -52,9 +52,9 @@ def _complete_on_signal(done: Future) -> None:
     writing.setblocking(False)
 
     def wait() -> None:
-        reading.recv(1)
-        if not done.done():
-            done.set_result(None)
+        while reading.recv(1):  # to the end: launch repeats the terminal's Ctrl-C
+            if not done.done():
+                done.set_result(None)
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -114,4 +114,6 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
         executor.shutdown()
         node.destroy_node()
         rclpy.utilities.try_shutdown()
+    # Launch repeats the terminal's Ctrl-C, and while Python ends, that would have its default effect.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     sys.exit(node.done.result() or 0)

@@ -1,0 +1,187 @@
+"""What the launch files share: nodes that end with their launch and decide its status; checks before that.
+
+An exception while launch starts things leaves what it has started behind. So whatever may be missing is
+looked for before anything starts, and said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
+from launch.events.process import ProcessExited
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.utilities import perform_substitutions
+from launch_ros.actions import Node
+
+import vln_ros
+from launch import LaunchContext, LaunchDescriptionEntity
+from vln_ros.config import ConfigError
+from vln_ros.ros.environment import PARENT
+from vln_ros.ros.interpreter import find_executable, installed_interpreter
+from vln_ros.ros.parameter_files import check_parameter_file
+
+CANNOT_BE_CONFIGURED = 2
+"""The status of a node that refuses its parameters: starting it again would change nothing."""
+_ASKED_TO_END = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
+_OF_LAUNCH = {"sigterm_timeout", "sigkill_timeout", "emulate_tty", "launch-prefix", "launch-prefix-filter"}
+"""Arguments that launch itself takes."""
+
+
+def package_node(name: str, *, respawn: bool = False, finished: str = "", **arguments: Any) -> Node:
+    """A node of this package. It ends when launch ends, however that ends, and a failure of it ends launch.
+
+    Args:
+        respawn: start it again when it has died; not if it refuses its parameters.
+        finished: why launch shuts down when the node is done; empty for a node that never is.
+        arguments: of launch_ros's Node.
+    """
+    return Node(
+        package=vln_ros.__name__,
+        executable=name,
+        name=name,
+        output="screen",
+        additional_env={PARENT: str(os.getpid())},
+        respawn=respawn,
+        respawn_delay=2.0,
+        on_exit=_on_exit(name, respawn, finished),
+        **arguments,
+    )
+
+
+def _on_exit(
+    name: str, respawn: bool, finished: str
+) -> Callable[[ProcessExited, LaunchContext], LaunchDescriptionEntity | None]:
+    """Raising is the one way to a status of `ros2 launch` other than 0; all else is shut down in order."""
+
+    def handle(event: ProcessExited, context: LaunchContext) -> LaunchDescriptionEntity | None:
+        status = event.returncode
+        if context.is_shutdown:
+            if status not in _ASKED_TO_END:
+                raise RuntimeError(f"{name} was told to end and ended with status {status}")
+            return None
+        if status == 0 and finished:
+            return Shutdown(reason=finished)
+        if respawn and status != CANNOT_BE_CONFIGURED:
+            return None
+        raise RuntimeError(f"{name} has ended with status {status}: everything ends, the robot stands")
+
+    return handle
+
+
+def declared_in(context: LaunchContext, *files: Path) -> list[DeclareLaunchArgument]:
+    """The arguments of launch files, in their order."""
+    sources = [PythonLaunchDescriptionSource(str(file)) for file in files]
+    return [a for s in sources for a in s.get_launch_description(context).get_launch_arguments()]
+
+
+def check_arguments(context: LaunchContext, file: Path, declared: Sequence[DeclareLaunchArgument]) -> None:
+    """Refuse what launch would find out when some nodes run already, or ignore.
+
+    Args:
+        file: the launch file.
+        declared: by it, and by those that it includes.
+
+    Raises:
+        ConfigError: a value is none of the choices; or the file itself is launched, and is given an argument
+            that it does not have. In another launch file that includes it, this may be one of that one's.
+    """
+    for argument in declared:
+        value = context.launch_configurations.get(argument.name)
+        if value is not None and argument.choices and value not in argument.choices:
+            raise ConfigError(
+                f"{argument.name}:={value}: choose one of {', '.join(map(repr, argument.choices))}"
+            )
+    if file.name not in {Path(word).name for word in sys.argv}:
+        return
+    names = [argument.name for argument in declared]
+    for name in (word.split(":=", 1)[0] for word in context.argv if ":=" in word):
+        if name not in names and name not in _OF_LAUNCH:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
+            raise ConfigError(f"{file.name} has no argument {name!r}; {hint}")
+
+
+def robot_nodes(given: Mapping[str, str]) -> list[str]:
+    """The nodes that robot.launch.py starts with these arguments."""
+    wanted = {
+        "navigator": given["machine"] != "robot",
+        "executor": given["machine"] != "gpu",
+        "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
+        "recorder": given["record"] == "true",
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+def check_robot(
+    context: LaunchContext, declared: Sequence[DeclareLaunchArgument], handed_on: Mapping[str, str]
+) -> list[LogInfo]:
+    """As :func:`check_before_start`, for robot.launch.py with its defaults and what it will be given.
+
+    Args:
+        declared: its arguments.
+        handed_on: what another launch file gives it.
+    """
+    defaults = {a.name: perform_substitutions(context, a.default_value or []) for a in declared}
+    given = {**defaults, **context.launch_configurations, **handed_on}
+    return check_before_start(
+        robot_nodes(given),
+        parameter_file=given["params_file"],
+        namespace=given["namespace"],
+        record_folder=given["record_folder"] if given["record"] == "true" else "",
+        files={"episodes": given["episodes"]},
+        tools={"rviz2": "rviz2"} if given["rviz"] == "true" else {},
+    )
+
+
+def check_before_start(
+    nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
+    files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
+) -> list[LogInfo]:  # fmt: skip
+    """Look for everything that may be missing, before anything starts.
+
+    Args:
+        nodes: of this package that will be started.
+        parameter_file: of the user; empty for none.
+        record_folder: where the recorder would write; empty when it is not started.
+        files: by argument, what must be there; empty for none.
+        tools: other packages' executables that are wanted, and the package of each.
+
+    Returns:
+        What is worth saying: which parameters the file sets.
+
+    Raises:
+        ConfigError: something is missing or wrong; the message says what to do.
+    """
+    said = []
+    if parameter_file:
+        taken = check_parameter_file(Path(parameter_file), namespace, nodes)
+        texts = [f"{node}: {', '.join(names)}" for node, names in taken.items() if names]
+        said.append(
+            LogInfo(msg=f"{parameter_file} sets {'; '.join(texts) or 'nothing of the nodes started here'}")
+        )
+    for argument, path in (files or {}).items():
+        if path and not Path(path).exists():
+            raise ConfigError(f"{argument}:={path}: there is no such file")
+    for executable, package in (tools or {}).items():
+        find_executable(package, executable)
+    if record_folder:
+        check_folder(Path(record_folder))
+    executables = [find_executable(vln_ros.__name__, node) for node in nodes]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(installed_interpreter, executables))
+    return said
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError if the recorder could not make a folder in it."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"record_folder:={folder}: {there} is no folder that can be written to")
