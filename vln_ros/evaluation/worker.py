@@ -22,7 +22,7 @@ from vln_ros.evaluation.run_folder import EpisodeOutcome, outcome_of
 from vln_ros.evaluation.schedule import Job, Order
 from vln_ros.evaluation.video import VideoWriter
 from vln_ros.evaluation.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep
+from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
@@ -225,6 +225,8 @@ class Workbench:
     def _observe(self, seats: Sequence[_Seat]) -> None:
         begun_s = time.monotonic()
         frames = [s.wants for s in seats if s.wants is not None]
+        for seat in seats:
+            tell_executed(seat.engine, seat.run)
         if self._together:
             from vln_ros.engine.batch import observe_together
 

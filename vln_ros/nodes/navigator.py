@@ -116,12 +116,14 @@ class Navigator(ManagedNode):
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
-            left = convert.chunk_from_trajectory(msg)
+            left, executed = convert.report_from_trajectory(msg)
         except convert.MessageError as error:
             self._sensors.refuse(error)
             return
-        progress = Progress(left.instruction, left.queue, len(left.actions), left.frame_stamp_ns)
-        self._active.put_progress(progress)
+        if left.epoch not in (0, self._epoch):
+            executed = None  # of another life of this node: its instructions had the same numbers
+        numbers = left.instruction, left.queue
+        self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
 
     def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._active.command(Cancel())
