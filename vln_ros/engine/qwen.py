@@ -186,7 +186,11 @@ class QwenEngine:
     def observe(self, frame: Frame) -> None:
         self.see(frame)
         if self.prefills:
-            self._ladder.run(self._prefill)
+            self.prefill()
+
+    def prefill(self) -> None:
+        """Compute what the stream is known to go on with."""
+        self._ladder.run(self._prefill)
 
     def executed(self, done: Sequence[Executed]) -> None:
         """Implements :class:`vln_ros.protocols.HearsExecuted`."""

@@ -275,6 +275,7 @@ class EpisodeRun:
         prepared: int = 0,
         figures: dict[str, float] | None = None,
         reuse: ReuseStats | None = None,
+        given_up: tuple[str, ...] = (),
     ) -> EpisodeRecord:
         """Judge it and freeze the record.
 
@@ -289,7 +290,7 @@ class EpisodeRun:
             prepared, figures,
         )  # fmt: skip
         return self._recorder.finish(
-            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse
+            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse, given_up
         )
 
     def discard(self) -> None:

@@ -25,7 +25,7 @@ from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
+from vln_ros.protocols import CountsWork, Engine, GivesUp, HasFigures, PreparesScenes, World
 from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
@@ -275,8 +275,14 @@ class Workbench:
             forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
         reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
+        given_up = engine.given_up() if isinstance(engine, GivesUp) else ()
         record = seat.run.finish(
-            forwards=forwards, tokens=tokens, prepared=seat.prepared, figures=figures, reuse=reuse
+            forwards=forwards,
+            tokens=tokens,
+            prepared=seat.prepared,
+            figures=figures,
+            reuse=reuse,
+            given_up=given_up,
         )
         seat.job = None
         outcome = outcome_of(record, seat.video)

@@ -23,7 +23,7 @@ from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop, free_memory
-from vln_ros.protocols import Engine, ShowsReuse, TellsVitals
+from vln_ros.protocols import Engine, ShowsReuse
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -167,8 +167,7 @@ class Navigator(ManagedNode):
         if frame is not None:
             self._figures.decisions += 1
             self._figures.decide_ms.append(decide_ms)
-            if isinstance(self._engine, TellsVitals):
-                self._figures.vitals = self._engine.vitals()
+            self._figures.ask(self._engine)
             odom_frame = self.config.sync.odom_frame or "odom"
             self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
             if self._reuse_pub.get_subscription_count() and isinstance(self._engine, ShowsReuse):
