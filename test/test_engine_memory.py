@@ -168,20 +168,36 @@ def test_reindexing_moves_what_is_left_together_without_changing_what_it_says():
     st.integers(1, 6),
     st.integers(0, 400),
 )
-def test_evictions_leave_novel_keyframes_a_window_and_the_budget(frames, recent, budget):
+def test_evictions_take_the_least_novel_over_the_budget_and_nothing_else(frames, recent, budget):
     tokens = [t for t, _, _ in frames]
     distances = pose_distances([Pose.planar(x, y, 0.0) for _, x, y in frames], distance_m=1.0, angle_rad=1.0)
     gone = choose_evictions(tokens, distances, recent=recent, budget=budget)
-    stay = [i for i in range(len(frames)) if i not in gone]
-    assert stay[-1] == len(frames) - 1
-    used = sum(tokens[i] for i in stay)
-    assert used <= budget or stay == [len(frames) - 1]
-    keyframes = [i for i in stay if i < len(frames) - recent]
-    assert all(distances[a, b] >= 1.0 for a in keyframes for b in keyframes if a < b)
+    stay = list(range(len(frames)))
+    first_recent = max(0, len(frames) - recent)
+    while sum(tokens[i] for i in stay) > budget and len(stay) > 1:
+        older = [i for i in stay if i < first_recent]
+        if not older:
+            stay.pop(0)
+            continue
+        nearest = {i: min(distances[i, k] for k in stay if k != i) for i in older}
+        stay.remove(min(older, key=lambda i: (nearest[i], i)))
+    assert gone == tuple(i for i in range(len(frames)) if i not in stay)
     if sum(tokens) <= budget:
-        assert set(range(max(0, len(frames) - recent), len(frames))) <= set(stay)
-        for i in set(gone):  # nothing novel goes while there is room
-            assert any(distances[i, k] < 1.0 for k in keyframes)
+        assert gone == ()
+    assert stay[-1] == len(frames) - 1
+
+
+@pytest.mark.parametrize("name", ["activevln-r2r", "activevln-rxr", "qwen-zero-shot", "tiny"])
+@pytest.mark.parametrize("pose", [Pose.planar(0.0, 0.0, 0.0), None])
+def test_no_turn_goes_while_the_budget_is_not_used_up(model, name, pose):
+    """However little the robot moves, and however many turns there are."""
+    robot = engine(model, name, decode="tokens", max_phrases=1, recent_turns=2)
+    for index in range(24):
+        robot.observe(frame(index, pose))
+        robot.decide(index)
+    assert list(robot.session.timeline.blocks()) == list(range(1, 24))
+    report = robot.report()
+    assert report.evicted == 0 and report.cached_tokens < robot._bound.budget
 
 
 def test_distances_measure_way_heading_and_looks():

@@ -351,23 +351,36 @@ class StreamConfig:
         512, "Most past frames whose vision features are kept to choose from", minimum=2, maximum=100000
     )
     token_budget: int = option(
-        24576, "Turns are evicted so that the stream stays within this", minimum=64, maximum=1000000
+        24576,
+        "Turns are evicted when the stream has more tokens than this, and only then",
+        minimum=64,
+        maximum=1000000,
     )
     cache_budget_mb: int = option(
         0, "The same in cache memory; 0 for no such bound", unit="MB", minimum=0, maximum=1000000
     )
     recent_turns: int = option(16, "Newest turns that are kept untouched", minimum=1, maximum=100000)
     keyframes: str = option(
-        "pose", "Older turns are kept while they are novel by this measure", choices=("pose", "appearance")
+        "pose",
+        "Over the budget the least novel of the older turns go first, by this measure",
+        choices=("pose", "appearance"),
     )
     keyframe_distance_m: float = option(
-        1.0, "A view this far from all others is novel", unit="m", minimum=0.01, maximum=100.0
+        1.0,
+        "A way between two views that counts as much as keyframe_angle_deg between their headings",
+        unit="m",
+        minimum=0.01,
+        maximum=100.0,
     )
     keyframe_angle_deg: float = option(
-        45.0, "A view turned this far from all others is novel", unit="deg", minimum=1.0, maximum=360.0
+        45.0,
+        "A turn between two views that counts as much as keyframe_distance_m between their places",
+        unit="deg",
+        minimum=1.0,
+        maximum=360.0,
     )
     keyframe_difference: float = option(
-        0.1, "A view whose features differ by this cosine distance is novel", minimum=0.0001, maximum=2.0
+        0.1, "The unit of the cosine distance between the features of two views", minimum=0.0001, maximum=2.0
     )
     keyframe_stride: int = option(
         1, "Of a keyframe's image only every such row and column is kept", minimum=1, maximum=16

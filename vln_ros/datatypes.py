@@ -344,6 +344,17 @@ STOP = Action(stop=True)
 
 
 @dataclass(frozen=True)
+class Executed:
+    """A primitive that the robot has completed, and the stamp of the odometry that showed it.
+
+    One that was cut short (a flush, an obstacle) was not completed, and is none.
+    """
+
+    stamp_ns: int
+    action: Action
+
+
+@dataclass(frozen=True)
 class StepSize:
     """What one primitive does. VLN-CE's R2R protocol: 0.25 m and 15 degrees."""
 

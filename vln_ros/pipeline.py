@@ -13,7 +13,7 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
 from vln_ros.profiling.spans import span
-from vln_ros.protocols import Engine, World
+from vln_ros.protocols import Engine, HearsExecuted, World
 
 
 def step_size(config: StepConfig) -> StepSize:
@@ -116,6 +116,12 @@ def frame_of(observation: Observation, world: World, index: int) -> Frame:
     )
 
 
+def tell_executed(engine: Engine, run: EpisodeRun) -> None:
+    """What the executor would report, where there is none: the world itself has moved the robot."""
+    if isinstance(engine, HearsExecuted):
+        engine.executed(run.executed)
+
+
 def lockstep(run: EpisodeRun) -> Generator[Frame | None, ActionChunk | None, None]:
     """One episode without ROS, as what it needs of an engine, step by step.
 
@@ -149,6 +155,7 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
             frame = steps.send(chunk)
             begun_s = time.monotonic()
             if frame is not None:
+                tell_executed(loop.engine, run)
                 loop.observe(frame)
                 chunk = None
                 run.observed(time.monotonic() - begun_s)

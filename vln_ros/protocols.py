@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Float64Array, Frame, Instruction, Pose
+from vln_ros.datatypes import (
+    Action,
+    ActionChunk,
+    CameraModel,
+    Executed,
+    Float64Array,
+    Frame,
+    Instruction,
+    Pose,
+)
 
 
 class Engine(Protocol):
@@ -32,11 +42,31 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class HearsExecuted(Protocol):
+    """An engine that tells its model what the robot did, not what it was to do."""
+
+    def executed(self, done: Sequence[Executed]) -> None:
+        """All primitives that the robot has completed since :meth:`Engine.start`, in order, as far as known.
+
+        Called before a frame is observed and before a decision. Where nobody ever calls it in a run, an
+        answer counts as done, and how far the robot has gone is read off the frames' poses.
+        """
+
+
+@runtime_checkable
 class TellsVitals(Protocol):
     """An engine that has something to say of itself on /diagnostics."""
 
-    def vitals(self) -> tuple[tuple[str, int | float], ...]:
+    def vitals(self) -> tuple[tuple[str, int | float | str], ...]:
         """Name with unit, and value. Called from the engine's thread."""
+
+
+@runtime_checkable
+class GivesUp(Protocol):
+    """An engine that goes on with less when memory runs out."""
+
+    def given_up(self) -> tuple[str, ...]:
+        """What it has given up since :meth:`Engine.start`, in order; empty: nothing."""
 
 
 @runtime_checkable

@@ -87,6 +87,13 @@ def push_batch(sessions: Sequence[Session], pushes: Sequence[Push]) -> list[Tens
     taking_part = [sessions[i] for i in chunks]
     try:
         states = _joined_forward(taking_part, list(chunks.values()))
+        wanted: list[Tensor] = []
+        for row, (i, chunk) in zip(states, chunks.items(), strict=True):
+            sessions[i].complete(chunk)
+            n = chunk.embeddings.shape[0]
+            wanted.append(row[n - len(pushes[i].tree) - 1 : n])
+        # One product with the vocabulary for all; counted where it belongs.
+        scores = taking_part[0].network.lm_head(torch.cat(wanted)).float()
     except Exception as error:
         for i, chunk in chunks.items():
             sessions[i].abandon(chunk)
@@ -97,13 +104,6 @@ def push_batch(sessions: Sequence[Session], pushes: Sequence[Push]) -> list[Tens
         for i in chunks:
             results[i] = push_batch([sessions[i]], [pushes[i]])[0]
         return results
-    wanted: list[Tensor] = []
-    for row, (i, chunk) in zip(states, chunks.items(), strict=True):
-        sessions[i].complete(chunk)
-        n = chunk.embeddings.shape[0]
-        wanted.append(row[n - len(pushes[i].tree) - 1 : n])
-    # One product with the vocabulary for all; counted where it belongs.
-    scores = taking_part[0].network.lm_head(torch.cat(wanted)).float()
     for i, part in zip(chunks, scores.split([w.shape[0] for w in wanted]), strict=True):
         sessions[i].count_logits(part.shape[0])
         results[i] = part
@@ -153,10 +153,15 @@ def observe_together(engines: Sequence[QwenEngine], frames: Sequence[Frame]) -> 
     with span("prefill", device=True):
         rows = push_batch([engines[i].session for i in pieces], [Push(p, NO_TREE) for p in pieces.values()])
     for i, row in zip(pieces, rows, strict=True):
-        if isinstance(row, Exception):
-            errors[i] = row
-        else:
+        if not isinstance(row, Exception):
             engines[i].context.prefilled()
+            continue
+        try:
+            if not is_out_of_memory(row):
+                raise row
+            engines[i].prefill()  # on its own, where it gives up what it can
+        except Exception as error:  # it is this robot's result
+            errors[i] = error
     return errors
 
 

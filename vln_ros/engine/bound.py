@@ -30,9 +30,9 @@ class BoundOptions:
     Attributes:
         tokens: budget of the whole stream.
         recent: newest turns that stay untouched.
-        novelty: ``pose`` or ``appearance``: what makes an older turn a keyframe.
-        distance_m, angle_rad: poses this far apart are novel.
-        appearance: mean vision features this far apart (cosine distance) are novel.
+        novelty: ``pose`` or ``appearance``: by which of the older turns the least novel goes first.
+        distance_m, angle_rad: poses this far apart are as far as a distance of 1.
+        appearance: so are mean vision features this far apart (cosine distance).
         keyframe_stride: of a keyframe's image only every such row and column is kept; 1 keeps all.
         max_position: positions are made contiguous before they reach this.
         landmarks: older turns stay for the landmarks that they show instead of for their novelty.
@@ -107,6 +107,8 @@ class StreamBound:
         views = [self._views[b] for b in numbers]
         tokens = [blocks[b] for b in numbers]
         budget = max(self.budget - (session.timeline.tokens - sum(tokens)), 0)
+        if options.landmarks is None and sum(tokens) <= budget:
+            return ()
         if options.landmarks is not None:
             most = max(len(v.scores) for v in views)
             scores = np.array([v.scores or (0.0,) * most for v in views]).reshape(len(views), most)

@@ -19,6 +19,7 @@ from vln_ros.engine.pruning import KeepAll, shown_by
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
+from vln_ros.engine.travelled import TravelledWay
 from vln_ros.engine.vision import Eyes
 from vln_ros.memory.landmarks import LandmarkRule, choose_shown, rank_frames
 
@@ -29,6 +30,9 @@ class Context(Protocol):
     The caller pushes what :meth:`question` returns, decodes behind it, and reports the answer. If
     that fails it may ask again: the stream goes back to where it was.
     """
+
+    reported: bool
+    """:meth:`executed` will say of each answer what the robot did. Otherwise all of it counts as done."""
 
     def start(self, instruction: str) -> None:
         """Forget everything and begin a run."""
@@ -58,11 +62,21 @@ class Context(Protocol):
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """The model said ``ids``, which is ``actions`` primitive actions."""
 
+    def executed(self, ids: Sequence[int], actions: int) -> None:
+        """The robot did ``actions`` primitives; ``ids`` say them, and stand in the chat from now on.
+
+        None at all: the question counts as not asked. To be called once for each answer, with whatever is
+        known before the next question.
+        """
+
     def shrink(self) -> str | None:
         """Show less of the past from now on; what was given up, or None if nothing is left to give.
 
         Called when memory ran out, in the midst of anything; what was interrupted is tried again.
         """
+
+    def restore(self) -> None:
+        """A new run begins: what :meth:`shrink` gave up is there again."""
 
     def score(self, scores: tuple[float, ...]) -> None:
         """How surely the frame of the last answer shows each landmark of the instruction."""
@@ -85,7 +99,8 @@ class FrameBank:
         return len(self._images)
 
     def add(self, image: Image) -> None:
-        self._images.append(replace(image, features=image.features.cpu()))
+        image = replace(image, features=image.features.cpu())
+        self._images.append(image)
         self._seen.append(())
         if self._rule is not None:
             self.keep(self._limit)
@@ -93,6 +108,11 @@ class FrameBank:
             # Every other one of all but the newest: an even choice among these stays nearly even.
             self._images = [*self._images[:-1:2], self._images[-1]]
             self._seen = [*self._seen[:-1:2], self._seen[-1]]
+
+    def renew(self, image: Image) -> None:
+        """In the place of the newest frame."""
+        self._images[-1] = replace(image, features=image.features.cpu())
+        self._seen[-1] = ()
 
     def score(self, scores: tuple[float, ...]) -> None:
         """How surely the newest frame shows each landmark."""
@@ -126,14 +146,80 @@ class FrameBank:
         return np.array(rows, np.float64).reshape(count, most)
 
 
+class PrimitiveBank(FrameBank):
+    """One frame for each primitive that the robot has completed, and the newest one.
+
+    When the next frame comes the newest one stays if the robot has completed a primitive since the frame
+    before it, and makes room otherwise.
+
+    Args:
+        limit, rule: see :class:`FrameBank`.
+        way: tells whether the robot has completed a primitive between two frames.
+    """
+
+    def __init__(self, limit: int, way: TravelledWay, rule: LandmarkRule | None = None) -> None:
+        super().__init__(limit, rule)
+        self._way = way
+        self._newest: Frame | None = None
+
+    @property
+    def past(self) -> int:
+        """How many frames stay when the next one comes."""
+        return len(self) - (self._newest is not None and not self._way.is_step)
+
+    def show(self, frame: Frame, image: Image) -> None:
+        """The next frame. The newest one may be shown again, e.g. because something failed meanwhile."""
+        if frame is self._newest:
+            self.renew(image)
+            return
+        if len(self) and not self._way.is_step:
+            self.renew(image)
+        else:
+            self.add(image)
+        self._way.go_on(frame)
+        self._newest = frame
+
+    def clear(self) -> None:
+        super().clear()
+        self._newest = None
+        self._way.begin()
+
+
 @dataclass(frozen=True)
 class _Asked:
     before: Snapshot
     pieces: tuple[Piece, ...]
 
 
+@dataclass(frozen=True)
+class _Answered:
+    """What the model said, and the segments of the turn that asked, at the end of the stream."""
+
+    ids: tuple[int, ...]
+    actions: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Closed:
+    """A turn behind which the next one has begun, and what it takes to open it again.
+
+    ``counted`` primitives of it are in the count already.
+    """
+
+    answer: _Answered
+    counted: int
+    lead: tuple[Piece, ...]
+    history: tuple[Image, ...]
+    shown: tuple[tuple[Frame, Image], ...]
+
+
 class AppendContext:
-    """One growing chat: every turn and answer stays (ActiveVLN, arXiv 2509.12618).
+    """One growing chat: every turn stays, with what the robot then did (ActiveVLN, arXiv 2509.12618).
+
+    A turn is closed by the first frame behind its answer, as if all of the answer were done. If less was,
+    the reply is put right; if nothing was, the turn is opened again: a chat in which nothing follows a
+    question is none that a checkpoint has been trained with.
 
     Args:
         bound: keeps the stream within a budget.
@@ -144,13 +230,15 @@ class AppendContext:
     _tail: tuple[Piece, ...]
     _history: tuple[Image, ...]
     _turn: list[Piece]
+    _shown: tuple[tuple[Frame, Image], ...]
     _pushed: int
     _turn_start: Snapshot
     _asked: _Asked | None
-    _answer: tuple[int, ...] | None
+    _answer: _Answered | None
+    _closed: _Closed | None
+    _is_settled: bool
     _number: int
     _actions: int
-    _answer_actions: int
 
     def __init__(
         self,
@@ -164,6 +252,7 @@ class AppendContext:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
         self._bound, self._pruning = bound, pruning
         self._instruction = ""
+        self.reported = False
         self._begin(())
 
     def start(self, instruction: str) -> None:
@@ -173,22 +262,24 @@ class AppendContext:
     def observe(self, frame: Frame) -> None:
         image = self._eyes.see(frame.rgb)
         if self._answer is not None:
-            self._close_turn()
-        if self._turn and (self._spec.unasked_frames == "drop" or self._is_long()):
+            self._close_turn(self._answer)
+        elif self._asked is not None:  # the answer did not come about
+            self._session.rollback(self._asked.before)
+        image = self._pruning.locate(frame, image)
+        anew = self._spec.unasked_frames == "drop" or self._is_long()
+        if self._turn and not anew:
+            before = self._turn
+            earlier = shown_by(self._session, before[self._pushed :])
+            added = self._script.shown(self._pruning.admit(image, earlier), self._block)
+            self._note(frame, image)
+            self._turn = [*before, *added]
+            self._shown = (*self._shown, (frame, image))
+            self._asked = None
+        else:
             self._session.rollback(self._turn_start)
             self._turn, self._pushed = [], 0
-        image = self._pruning.locate(frame, image)
-        self._remember(image)
-        if not self._turn:
-            self._turn_start = self._session.snapshot()
-            turn = self._script.turn(self._number, self._instruction, self._history, self._block)
-            self._turn = [*self._lead, *turn.head]
-            self._tail = turn.tail
-        self._asked = None
-        earlier = shown_by(self._session, self._turn[self._pushed :])
-        self._turn += self._script.shown(self._pruning.admit(image, earlier), self._block)
-        if self._block is not None:
-            self._bound.note(self._block, frame, image)
+            self._compose(((frame, image),))
+        self._remember(frame, image)
 
     def to_prefill(self) -> Sequence[Piece]:
         return self._turn[self._pushed :]
@@ -197,40 +288,70 @@ class AppendContext:
         self._pushed = len(self._turn)
 
     def question(self) -> Sequence[Piece]:
+        if not self._turn and self._shown:  # opening it again was interrupted
+            self._compose(self._shown)
         if not self._turn:
             raise RuntimeError("the model is asked before it has seen a frame")
         if self._asked is None:
             self._asked = _Asked(self._session.snapshot(), (*self._turn[self._pushed :], *self._tail))
         else:
             self._session.rollback(self._asked.before)
-        self._answer = None
+        self._answer = self._closed = None
+        self._is_settled = False
         return self._asked.pieces
 
     def aside(self) -> Sequence[Piece]:
         if self._answer is not None:
-            return (*self._script.reply(self._answer), *self._script.user())
+            return (*self._script.reply(self._answer.ids), *self._script.user())
         if not self._turn:
             return (*self._lead, *self._script.user())
         return self.to_prefill()
 
     def shrink(self) -> str | None:
         if self._answer is not None:
-            self._close_turn()
+            self._close_turn(self._answer)
         # The open turn is taken back, so that no snapshot outlives the eviction; it is pushed again.
         self._session.rollback(self._turn_start)
         self._pushed, self._asked = 0, None
-        before = self._session.timeline.tokens
-        self._bound.budget = min(self._bound.budget, before) // 2
-        self._bound.enforce(self._session)
-        self._turn_start = self._session.snapshot()
+        before, budget = self._session.timeline.tokens, self._bound.budget
+        # Half of what there is, or nothing would be given; what always stays is no window.
+        self._bound.budget = max(min(budget, before) // 2, 1)
+        try:
+            self._bound.enforce(self._session)
+        finally:
+            self._turn_start = self._session.snapshot()
+            if self._session.timeline.tokens == before:
+                self._bound.budget = budget
         self._session.cache.trim()
         if self._session.timeline.tokens == before:
             return None
         return f"context window of {self._bound.budget} tokens"
 
+    def restore(self) -> None:
+        self._bound.budget = self._bound.options.tokens
+
     def answered(self, ids: Sequence[int], actions: int) -> None:
-        self._answer = tuple(ids)
-        self._answer_actions = actions
+        asked = self._session.timeline.segments[len(self._turn_start.segments) :]
+        self._answer = _Answered(tuple(ids), actions, tuple(s.count for s in asked))
+
+    def executed(self, ids: Sequence[int], actions: int) -> None:
+        ids = tuple(ids)
+        if self._answer is not None:  # no frame has come since
+            if actions:
+                self._answer = replace(self._answer, ids=ids, actions=actions)
+                self._is_settled = True
+            else:
+                assert self._asked is not None, "an answer has a question"
+                self._session.rollback(self._asked.before)
+                self._answer = self._asked = None
+        elif self._closed is not None:
+            if not actions:
+                self._open_again(self._closed)
+                return
+            if ids != self._closed.answer.ids:
+                self._replace_reply(ids, len(self._lead))
+            counted, self._closed = self._closed.counted, None
+            self._count(actions - counted)
 
     def score(self, scores: tuple[float, ...]) -> None:
         if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn
@@ -247,27 +368,84 @@ class AppendContext:
         self._bound.begin()
         self._lead = self._script.opening()
         self._history = tuple(history)
-        self._number = self._actions = self._pushed = self._answer_actions = 0
+        self._number = self._actions = self._pushed = 0
         self._turn = []
+        self._shown = ()
         self._tail = ()
         self._turn_start = self._session.snapshot()
+        self._asked = self._answer = self._closed = None
+        self._is_settled = False
+
+    def _remember(self, frame: Frame, image: Image) -> None:
+        """For a strategy that shows frames again. The same frame may come again."""
+
+    def _note(self, frame: Frame, image: Image) -> None:
+        if self._block is not None:
+            self._bound.note(self._block, frame, image)
+
+    def _compose(self, shown: Sequence[tuple[Frame, Image]]) -> None:
+        """The open turn, from its beginning, with these frames. Nothing has changed if that fails."""
+        block = self._block
+        turn = self._script.turn(self._number, self._instruction, self._history, block)
+        pieces = [*self._lead, *turn.head]
+        for _, image in shown:
+            earlier = shown_by(self._session, pieces)
+            pieces += self._script.shown(self._pruning.admit(image, earlier), block)
+        self._note(*shown[-1])
+        self._turn_start = self._session.snapshot()
+        self._turn, self._tail, self._pushed = pieces, turn.tail, 0
+        self._shown = tuple(shown)
         self._asked = None
-        self._answer = None
 
-    def _remember(self, image: Image) -> None:
-        """For a strategy that shows frames again."""
-
-    def _close_turn(self) -> None:
-        assert self._answer is not None
-        self._lead = self._script.reply(self._answer, self._block)
-        self._number += 1
-        self._actions += self._answer_actions
-        self._turn, self._pushed = [], 0
-        self._history = ()
-        self._asked = self._answer = None
+    def _close_turn(self, answer: _Answered) -> None:
+        # What can fail comes first: it is tried again as if nothing had happened.
+        lead = self._script.reply(answer.ids, self._block)
         self._bound.enforce(self._session)
         self._pruning.settle(self._session)
+        settled = self._is_settled or not self.reported
+        counted = answer.actions if settled else 0
+        closed = _Closed(answer, counted, self._lead, self._history, self._shown)
+        self._closed = None if self._is_settled else closed
+        self._is_settled = False
+        self._lead = lead
+        self._number += 1
+        self._turn, self._pushed = [], 0
+        self._shown = self._history = ()
+        self._asked = self._answer = None
         self._turn_start = self._session.snapshot()
+        self._count(counted)
+
+    def _count(self, actions: int) -> None:
+        """So many primitives of the last turn were done."""
+        self._actions += actions
+
+    def _replace_reply(self, ids: tuple[int, ...], old: int) -> None:
+        """The open turn begins with this reply instead of the first ``old`` pieces; it is pushed anew."""
+        lead = self._script.reply(ids, self._number - 1 or None)
+        self._session.rollback(self._turn_start)
+        self._turn = [*lead, *self._turn[old:]] if self._turn else []
+        self._lead, self._pushed, self._asked = lead, 0, None
+
+    def _open_again(self, closed: _Closed) -> None:
+        """The turn before the open one, with the newer frames instead of, or besides, its own."""
+        counts = closed.answer.counts
+        self._session.rollback(self._turn_start)
+        here = self._session.timeline.segments[-len(counts) :]
+        if tuple(s.count for s in here) != counts:
+            # Some of its tokens were left out since: it is no turn to go on with. It keeps an empty reply.
+            self._replace_reply((), len(self._lead))
+            self._closed = None
+            return
+        self._session.drop_last(len(counts))
+        self._number -= 1
+        self._lead, self._history = closed.lead, closed.history
+        self._turn_start = self._session.snapshot()
+        keep = self._spec.unasked_frames == "keep"
+        self._shown = (*closed.shown, *self._shown) if keep else self._shown[-1:]
+        self._turn, self._pushed = [], 0
+        self._asked = self._closed = None
+        if self._shown:
+            self._compose(self._shown)
 
     def _is_long(self) -> bool:
         """Frames that nobody asks about fill half of the budget: the turn is begun anew."""
@@ -275,10 +453,11 @@ class AppendContext:
 
 
 class WindowResetContext(AppendContext):
-    """A chat that is dropped every ``reset_steps`` actions and begun anew with some past frames.
+    """A chat that is dropped every ``reset_steps`` primitives and begun anew with some past frames.
 
     The rhythm of StreamVLN (arXiv 2507.05240). The reset happens when the first frame after the
-    actions arrives, so a queue that is still being executed is not touched by it.
+    actions arrives, so a queue that is still being executed is not touched by it; where it is reported
+    what is executed, when the last of them is.
     """
 
     def __init__(
@@ -289,24 +468,32 @@ class WindowResetContext(AppendContext):
         spec: ContextSpec,
         bound: StreamBound,
         pruning: KeepAll,
-        bank: FrameBank,
+        bank: PrimitiveBank,
     ) -> None:
         self._bank = bank
+        self._past: list[Image] = []
         super().__init__(session, script, eyes, spec, bound, pruning)
 
     def start(self, instruction: str) -> None:
         self._bank.clear()
         super().start(instruction)
 
-    def _close_turn(self) -> None:
-        super()._close_turn()
+    def _close_turn(self, answer: _Answered) -> None:
+        self._past = self._bank.choose_past(self._spec, self._bank.past)
+        super()._close_turn(answer)
+
+    def _count(self, actions: int) -> None:
+        super()._count(actions)
         assert self._spec.reset_steps is not None
         if self._actions >= self._spec.reset_steps:
-            past = self._bank.choose_past(self._spec, len(self._bank))
-            self._begin(self._pruning.thin(past, whole=0))
+            shown, past = self._shown, self._pruning.thin(self._past, whole=0)
+            self._begin(past)
+            self._shown = shown
+            if shown:
+                self._compose(shown)
 
-    def _remember(self, image: Image) -> None:
-        self._bank.add(image)
+    def _remember(self, frame: Frame, image: Image) -> None:
+        self._bank.show(frame, image)
 
     def score(self, scores: tuple[float, ...]) -> None:
         super().score(scores)

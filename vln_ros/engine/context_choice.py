@@ -6,12 +6,13 @@ import math
 
 from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
 from vln_ros.engine.bound import BoundOptions, StreamBound
-from vln_ros.engine.context import AppendContext, Context, FrameBank, WindowResetContext
+from vln_ros.engine.context import AppendContext, Context, PrimitiveBank, WindowResetContext
 from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
 from vln_ros.engine.profile import Profile
 from vln_ros.engine.pruning import KeepAll
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
+from vln_ros.engine.travelled import TravelledWay
 from vln_ros.engine.vision import Eyes
 from vln_ros.memory.landmarks import LandmarkRule
 
@@ -24,6 +25,7 @@ def build_context(
     bound: StreamBound,
     pruning: KeepAll,
     config: StreamConfig,
+    way: TravelledWay,
 ) -> Context:
     """The strategy that the profile asks for.
 
@@ -31,7 +33,7 @@ def build_context(
         ConfigError: there is none of that name, or it cannot do what the options ask for.
     """
     spec = profile.context
-    bank = FrameBank(config.bank_frames, landmark_rule(config.landmarks))
+    bank = PrimitiveBank(config.bank_frames, way, landmark_rule(config.landmarks))
     match spec.strategy:
         case "append":
             return AppendContext(session, script, eyes, spec, bound, pruning)

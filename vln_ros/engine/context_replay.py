@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Frame
-from vln_ros.engine.context import FrameBank
+from vln_ros.engine.context import PrimitiveBank
 from vln_ros.engine.pieces import Piece, Video
 from vln_ros.engine.profile import ContextSpec
 from vln_ros.engine.pruning import KeepAll
@@ -34,22 +34,25 @@ class HistoryContext:
         eyes: Eyes,
         spec: ContextSpec,
         pruning: KeepAll,
-        bank: FrameBank,
+        bank: PrimitiveBank,
     ) -> None:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
         self._pruning, self._bank = pruning, bank
+        self._profiled = spec
         self._instruction = ""
+        self.reported = False
         self._answer: tuple[int, ...] | None = None
+        self._opened: Snapshot | None = None
 
     def start(self, instruction: str) -> None:
-        self._instruction, self._answer = instruction, None
+        self._instruction, self._answer, self._opened = instruction, None, None
         self._bank.clear()
         self._session.reset()
         self._session.push(self._script.opening())
         self._opened = self._session.snapshot()
 
     def observe(self, frame: Frame) -> None:
-        self._bank.add(self._pruning.locate(frame, self._eyes.see(frame.rgb)))
+        self._bank.show(frame, self._pruning.locate(frame, self._eyes.see(frame.rgb)))
         self._answer = None
         if self._spec.history_limit:
             self._bank.keep(self._spec.history_limit + 1)
@@ -73,7 +76,7 @@ class HistoryContext:
             return (*self._script.reply(self._answer), *self._script.user())
         if len(self._bank):
             return self._chat()[0]
-        self._session.rollback(self._opened)
+        self._go_back()
         return self._script.user()
 
     def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
@@ -86,12 +89,20 @@ class HistoryContext:
         else:
             shown = [current] if self._spec.history_empty == "current" else []
         turn = self._script.turn(0, self._instruction, shown)
-        self._session.rollback(self._opened)
+        self._go_back()
         return (*turn.head, *self._script.shown(current)), turn.tail
 
+    def _go_back(self) -> None:
+        """To what stands before the first frame."""
+        assert self._opened is not None, "a run has begun"
+        self._session.rollback(self._opened)
+
     def answered(self, ids: Sequence[int], actions: int) -> None:
-        """Only questions beside the run are shown the answer."""
+        """Only questions beside the run are shown the answer, until the next frame."""
         self._answer = tuple(ids)
+
+    def executed(self, ids: Sequence[int], actions: int) -> None:
+        """No question shows an earlier answer."""
 
     def score(self, scores: tuple[float, ...]) -> None:
         self._bank.score(scores)
@@ -99,12 +110,15 @@ class HistoryContext:
     def shrink(self) -> str | None:
         self._answer = None
         frames = self._spec.history_frames or 0
-        if frames <= 1:
+        if frames <= 1 or self._opened is None:
             return None
         self._spec = replace(self._spec, history_frames=frames // 2)
         self._session.rollback(self._opened)
         self._session.cache.trim()
         return f"history of {frames // 2} frames"
+
+    def restore(self) -> None:
+        self._spec = self._profiled
 
 
 @dataclass(frozen=True)
@@ -129,7 +143,9 @@ class DelayedBatchContext:
 
     def __init__(self, session: Session, script: Script, eyes: Eyes, spec: ContextSpec) -> None:
         self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._profiled = spec
         self._instruction = ""
+        self.reported = False
         self._clear()
 
     def start(self, instruction: str) -> None:
@@ -139,18 +155,19 @@ class DelayedBatchContext:
     @property
     def selection(self) -> Selection:
         """What the next question would show, of all frames of the run."""
-        return self._select()
+        return Selection(self._choose(self._kept), self._total)
 
     def observe(self, frame: Frame) -> None:
-        if self._kept and self._kept[-1].rgb.shape != frame.rgb.shape:
-            self._kept.clear()  # a video has one size
+        kept = self._kept
+        if kept and kept[-1].rgb.shape != frame.rgb.shape:
+            kept = []  # a video has one size
         # The first frame has nothing before it that it could look like.
-        score = scene_change(self._kept[-1].rgb, frame.rgb) if self._kept else 1.0
-        self._kept.append(_Collected(frame.rgb, frame.stamp_ns, score))
+        score = scene_change(kept[-1].rgb, frame.rgb) if kept else 1.0
+        kept = [*kept, _Collected(frame.rgb, frame.stamp_ns, score)]
+        # A frame that is not chosen now is never chosen later: the scores before the window are final.
+        self._kept = [kept[i] for i in self._choose(kept)]
         self._total += 1
         self._asked = None
-        # A frame that is not chosen now is never chosen later: the scores before the window are final.
-        self._kept = [self._kept[i] for i in self._select().indices]
 
     def to_prefill(self) -> Sequence[Piece]:
         """Nothing: all work is left to the question. That is what this strategy is."""
@@ -185,16 +202,22 @@ class DelayedBatchContext:
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
 
+    def executed(self, ids: Sequence[int], actions: int) -> None:
+        """Nothing of an answer is shown again."""
+
     def shrink(self) -> str | None:
         frames = self._spec.recent_frames or 0
         if frames <= 1:
             return None
         self._spec = replace(self._spec, recent_frames=frames // 2)
-        self._kept = [self._kept[i] for i in self._select().indices]
+        self._kept = [self._kept[i] for i in self._choose(self._kept)]
         self._session.reset()
-        self._session.cache.trim()
         self._asked = None
+        self._session.cache.trim()
         return f"window of {frames // 2} frames"
+
+    def restore(self) -> None:
+        self._spec = self._profiled
 
     def score(self, scores: tuple[float, ...]) -> None:
         """Frames are chosen by how much the scene changes."""
@@ -206,16 +229,16 @@ class DelayedBatchContext:
         self._asked = None
         self._tail = ()
 
-    def _select(self) -> Selection:
+    def _choose(self, collected: Sequence[_Collected]) -> tuple[int, ...]:
+        """Which of them stay."""
         spec = self._spec
         assert spec.recent_frames and spec.important_frames is not None and spec.important_score is not None
-        chosen = select_frames(
-            [c.score for c in self._kept],
+        return select_frames(
+            [c.score for c in collected],
             recent=spec.recent_frames,
             important=spec.important_frames,
             threshold=spec.important_score,
-        )
-        return Selection(chosen.indices, self._total)
+        ).indices
 
     def _film(self) -> Video:
         shown = self._kept

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engine.execution_log import ExecutionLog
+from vln_ros.engine.execution_log import Progress as Progress
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import Engine
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far the executor is, at ``stamp_ns`` of the sensors' clock.
-
-    A ``queue`` of 0 under the present instruction: the executor could not use the last one
-    (:attr:`vln_ros.motion.action_queue.Acceptance.CONTRADICTED`) and stands still.
-    """
-
-    instruction: int
-    queue: int
-    remaining: int
-    stamp_ns: int
+from vln_ros.protocols import Engine, HearsExecuted
 
 
 class DecisionLoop:
     """One engine, one run at a time. Not thread-safe: the thread that owns the engine owns this.
+
+    The engine is told what the robot has done, once anybody has reported it. Where decisions are taken on
+    every frame it is not: that is open loop, and whatever moves the robot does not follow the queues.
 
     Args:
         engine: what decides.
@@ -50,6 +39,8 @@ class DecisionLoop:
         self._paused = False
         self._queue = 0
         self.lost = 0
+        self._log = ExecutionLog()
+        self._reporting = False
 
     @property
     def instruction(self) -> Instruction | None:
@@ -92,6 +83,7 @@ class DecisionLoop:
         """
         self._instruction = instruction
         self._frame = self._last = self._progress = None
+        self._log.begin()
         with span(INSTRUCTION, instruction.number):
             self.engine.start(instruction)
         return self._hold(instruction.number)
@@ -121,9 +113,13 @@ class DecisionLoop:
         """The next frame, in the order of stamps; an older one means that the clock was reset."""
         if self._instruction is None:
             return
+        jumped_back = self._frame is not None and frame.stamp_ns < self._frame.stamp_ns
+        if jumped_back:
+            self._log.clock_reset(frame.stamp_ns)
+        self._tell()
         with span(FRAME, frame.index):
             self.engine.observe(frame)
-        if self._frame is not None and frame.stamp_ns < self._frame.stamp_ns and not self._stop_executed:
+        if jumped_back and not self._stop_executed:
             self._last = self._progress = None
         self._frame = frame
         if self._first_after_ns is None:
@@ -132,6 +128,9 @@ class DecisionLoop:
     def progress(self, progress: Progress) -> None:
         """The newest report of the executor."""
         self._progress = progress
+        self._reporting = True
+        if self._instruction is not None and progress.instruction == self._instruction.number:
+            self._log.hear(progress)
 
     def due(self) -> bool:
         """Is it time to call :meth:`decide`?"""
@@ -152,17 +151,24 @@ class DecisionLoop:
         since_ns = last.frame_stamp_ns if self._first_after_ns is None else self._first_after_ns
         if not self._reported and frame.stamp_ns - since_ns > self.lost_after_ns:
             self.lost += 1
+            self._reporting = True  # that nobody has begun it is known, too
             return True
         return False
 
     def decide(self) -> ActionChunk:
         """Ask the engine, after :meth:`due` said so."""
         self._queue += 1
+        self._tell()
         with span(DECISION, self._queue):
             self._last = self.engine.decide(self._queue)
+        self._log.sent(self._last)
         # Reports until now are of the queues before.
         self._first_after_ns = self._progress = None
         return self._last
+
+    def _tell(self) -> None:
+        if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
+            self.engine.executed(self._log.entries)
 
     def _hold(self, instruction: int) -> ActionChunk:
         self._queue += 1

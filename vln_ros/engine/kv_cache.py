@@ -20,6 +20,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from vln_ros.profiling.spans import span
 
 
+class TornStreamError(RuntimeError):
+    """Moving tokens was interrupted midway: what the slots hold is no stream any more. Begin anew."""
+
+
 class _Target(NamedTuple):
     slots: Tensor
     visible: int
@@ -61,9 +65,10 @@ class SlotLayer(CacheLayerMixin):
             return new
 
         with span("cache allocation"):
-            self.keys, self.values = moved(self.keys), moved(self.values)
-            if self.original_keys is not None:
-                self.original_keys = moved(self.original_keys)
+            # All of them, or none: memory may run out between two.
+            keys, values = moved(self.keys), moved(self.values)
+            originals = None if self.original_keys is None else moved(self.original_keys)
+        self.keys, self.values, self.original_keys = keys, values, originals
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -133,6 +138,7 @@ class SlotCache(Cache):
         self._original_positions = torch.zeros(3, 0, dtype=torch.long)
         self._serials = torch.zeros(0, dtype=torch.long)  # 0: holds no token
         self._written = 0
+        self._torn = False
 
     @property
     def serials(self) -> Tensor:
@@ -179,9 +185,12 @@ class SlotCache(Cache):
         missing = self.length - self._positions.shape[1]
         if missing > 0:
             room = torch.zeros(3, -(-missing // self.block_tokens) * self.block_tokens, dtype=torch.long)
-            self._positions = torch.cat([self._positions, room], 1)
-            self._original_positions = torch.cat([self._original_positions, room], 1)
-            self._serials = torch.cat([self._serials, room[0]])
+            grown = (
+                torch.cat([self._positions, room], 1),
+                torch.cat([self._original_positions, room], 1),
+                torch.cat([self._serials, room[0]]),
+            )
+            self._positions, self._original_positions, self._serials = grown
         where = torch.arange(self.length - n, self.length) if slots is None else slots.cpu()
         self._positions[:, where] = positions
         self._original_positions[:, where] = positions
@@ -237,28 +246,80 @@ class SlotCache(Cache):
         """Drop all slots from ``length`` on."""
         for layer in self.layers:
             layer.length = min(layer.length, length)
+        if self._torn and length == 0:  # of what was torn nothing is left
+            self.forget_loose()
+            self._torn = False
+
+    def check(self) -> None:
+        """Raises TornStreamError: an earlier :meth:`keep` was interrupted, and nothing was dropped since."""
+        if self._torn:
+            raise TornStreamError("the cache was interrupted while it moved tokens: its stream is lost")
 
     def keep(self, slots: Tensor, start: int = 0) -> None:
         """Of the slots from ``start`` on keep only ``slots`` ``[n]``, moved together in that order.
 
-        Positions stay with their tokens.
+        Positions stay with their tokens. All memory that it takes is asked for before anything is moved: if
+        there is none, nothing has changed. Whatever else interrupts it leaves the cache torn, and
+        :meth:`check` says so until it is empty.
         """
-        end = start + slots.numel()
-        for positions in (self._positions, self._original_positions):
-            positions[:, start:end] = positions[:, slots]
-        self._serials[start:end] = self._serials[slots]
+        self.check()
+        n = slots.numel()
+        end = start + n
+        records = [t[..., slots] for t in (self._positions, self._original_positions, self._serials)]
+        wheres: dict[torch.device, Tensor] = {}
+        scratch: dict[tuple[torch.device, torch.dtype, torch.Size], Tensor] = {}
         for layer in self.layers:
-            where = slots.to(layer.device) if layer.is_initialized else slots
             for buffer in self._tensors(layer):
-                buffer[:, :, start:end] = buffer[:, :, where]  # advanced indexing reads a copy first
+                wheres.setdefault(buffer.device, slots.to(buffer.device))
+                shape = torch.Size((*buffer.shape[:2], n, buffer.shape[3]))
+                key = buffer.device, buffer.dtype, shape
+                if key not in scratch:
+                    scratch[key] = buffer.new_empty(shape)
+        self._torn = True
+        for layer in self.layers:
+            for buffer in self._tensors(layer):
+                shape = torch.Size((*buffer.shape[:2], n, buffer.shape[3]))
+                gathered = scratch[buffer.device, buffer.dtype, shape]
+                torch.index_select(buffer, 2, wheres[buffer.device], out=gathered)
+                buffer[:, :, start:end].copy_(gathered)
             layer.length = end
+        for old, new in zip((self._positions, self._original_positions, self._serials), records, strict=True):
+            old[..., start:end].copy_(new)
+        self._torn = False
+
+    def turn_to(self, positions: Tensor) -> None:
+        """Rotate all keys to new ``positions`` ``[3, length]``. All of them, or none if that fails."""
+        self.check()
+        n = self.length
+        delta = positions - self.original_positions
+        turned: list[Tensor] = []
+        for layer in self.layers:
+            if not layer.is_initialized:
+                continue
+            keys = layer.keys.clone()
+            source = layer.keys if layer.original_keys is None else layer.original_keys
+            keys[:, :, :n] = self.rotated(source[:, :, :n], delta)
+            turned.append(keys)
+        moved = self._positions.clone()
+        moved[:, :n] = positions
+        origin = self._original_positions if self.keep_original_keys else moved.clone()
+        serials = self._serials.clone()
+        serials[:n] = torch.arange(self._written + 1, self._written + 1 + n)
+        # From here on nothing can fail.
+        for layer, keys in zip((la for la in self.layers if la.is_initialized), turned, strict=True):
+            shared = layer.original_keys is layer.keys
+            layer.keys = keys
+            if shared:
+                layer.original_keys = keys
+        self._positions, self._original_positions, self._serials = moved, origin, serials
+        self._written += n
 
     def trim(self) -> None:
         """Give back blocks that hold nothing."""
         for layer in self.layers:
             if layer.is_initialized and layer.keys.shape[2] - layer.length >= layer.block_tokens:
+                self.forget_loose()  # first: a layer may lose what is behind before memory runs out
                 layer.resize(layer.length)
-                self.forget_loose()
 
     def rotated(self, keys: Tensor, delta: Tensor) -> Tensor:
         """``keys`` ``[..., n, head_dim]`` turned from their positions to ``delta`` ``[3, n]`` further on.
@@ -320,3 +381,4 @@ class SlotCache(Cache):
         """Free everything."""
         self.layers = [SlotLayer(self.block_tokens, self.keep_original_keys) for _ in self.layers]
         self._serials.zero_()
+        self._torn = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
-from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
+from vln_ros.datatypes import Action, ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.context_choice import bound_options, build_context
 from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
@@ -26,9 +27,11 @@ from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import Profile
 from vln_ros.engine.pruning import PruneReport, build_pruning
 from vln_ros.engine.relief import ReliefLadder
+from vln_ros.engine.reply import spoken
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.sparse import ReusingSession
+from vln_ros.engine.travelled import TravelledWay
 from vln_ros.engine.vision import Eyes
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
@@ -49,7 +52,7 @@ class EngineReport:
         decision: decoder work since the decision before: frames, question and answer.
         unparsed: answers so far that were no actions (free decoding only).
         evicted: turns evicted so far.
-        relief: what was given up for lack of memory, in order.
+        relief: what was given up for lack of memory in this run, in order.
         frame_stride: only every such frame is taken in.
         pruning: what was left out of this run's frames; None if that is off.
         landmarks: of the instruction, and the frames that show them.
@@ -69,6 +72,9 @@ class EngineReport:
 
 @dataclass(frozen=True)
 class _Answer:
+    """``queue``: indices of the phrases that ``ids`` are, where that is known."""
+
+    queue: tuple[int, ...]
     ids: tuple[int, ...]
     actions: tuple[Action, ...]
     probabilities: tuple[float, ...]
@@ -120,8 +126,9 @@ class QwenEngine:
         self._pruning = build_pruning(config.prune)
         if config.prune.strategy != "none" and config.prune.window:
             self.session.watch = partial(self._pruning.timed, self.session)
+        self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
-            profile, self.session, self._script, self._eyes, self._bound, self._pruning, config
+            profile, self.session, self._script, self._eyes, self._bound, self._pruning, config, self._way
         )
         self.landmarks = LandmarkMemory(
             config.landmarks, self.session, self._script, self._end_token, self._aside
@@ -145,10 +152,13 @@ class QwenEngine:
         self._reported = Work()
         self._unparsed = 0
         self._repeated_before = 0
+        self._forget_executed()
 
     def start(self, instruction: Instruction) -> None:
         self._instruction, self._last = instruction, ()
         self._frame = self._seen = self._skipped = None
+        self._forget_executed()
+        self._take_back_relief()
         self._generator.manual_seed(self._seed + instruction.number)
         self._unscored = False
         self._pruning.begin()
@@ -176,14 +186,26 @@ class QwenEngine:
     def observe(self, frame: Frame) -> None:
         self.see(frame)
         if self.prefills:
-            self._ladder.run(self._prefill)
+            self.prefill()
+
+    def prefill(self) -> None:
+        """Compute what the stream is known to go on with."""
+        self._ladder.run(self._prefill)
+
+    def executed(self, done: Sequence[Executed]) -> None:
+        """Implements :class:`vln_ros.protocols.HearsExecuted`."""
+        self._executed = tuple(done)
+        self._way.stamps_ns = tuple(e.stamp_ns for e in done)
+        self.context.reported = True
 
     def see(self, frame: Frame) -> None:
         """:meth:`observe` without its prefill."""
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
+        frame = _own(frame)
         if self._unscored:  # here, and not when deciding: by now the robot moves
             self._ladder.run(self._score)
+        self._ladder.run(lambda: self._account(frame, asked=False))
         thinned = frame.index % self._frame_stride != 0
         # A frame that the next one replaces need not be seen before somebody asks.
         if self._frame is not None and (thinned or (self._replaces and not self.prefills)):
@@ -204,6 +226,8 @@ class QwenEngine:
         if self._instruction is None or self._frame is None:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
+        newest = self._skipped or self._frame
+        self._ladder.run(lambda: self._account(newest, asked=True))
         self._catch_up()
 
     def deciding(self, queue: int) -> Decoding[ActionChunk]:
@@ -212,6 +236,7 @@ class QwenEngine:
         answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
         self.context.answered(answer.ids, len(answer.actions))
         note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
+        self._answer, self._answered = answer, self._frame
         self._last = answer.actions or self._last
         self._unscored = True
         return ActionChunk(
@@ -264,12 +289,16 @@ class QwenEngine:
             self.landmarks.report(),
         )
 
-    def vitals(self) -> tuple[tuple[str, int | float], ...]:
+    def given_up(self) -> tuple[str, ...]:
+        """Implements :class:`vln_ros.protocols.GivesUp`."""
+        return tuple(self._ladder.steps)
+
+    def vitals(self) -> tuple[tuple[str, int | float | str], ...]:
         """For /diagnostics: how full the cache is, what was reused, memory."""
         tokens, cache = self.session.timeline.tokens, self.session.cache
-        values: list[tuple[str, int | float]] = [
+        values: list[tuple[str, int | float | str]] = [
             ("cached tokens", tokens),
-            ("cache fill [%]", 100.0 * tokens / self._bound.budget),
+            ("cache fill [%]", 100.0 * tokens / max(self._bound.budget, 1)),
             ("cache [MB]", cache.allocated_bytes / 2**20),
             ("evicted turns", self._bound.evicted),
         ]
@@ -278,6 +307,8 @@ class QwenEngine:
             values += stats.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
+        if self._ladder.steps:
+            values.append(("given up for lack of memory", "; ".join(self._ladder.steps)))
         return (*values, *self.figures().items())
 
     def figures(self) -> dict[str, float]:
@@ -330,6 +361,43 @@ class QwenEngine:
         if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
             self.session.planner.shows_landmark(image.sight, max(scores))
 
+    def _forget_executed(self) -> None:
+        self._executed: tuple[Executed, ...] | None = None
+        self._told = 0  # of these the chat holds the first so many
+        self._answer: _Answer | None = None
+        self._answered: Frame | None = None
+        self._way.stamps_ns = None
+        self.context.reported = False
+
+    def _account(self, frame: Frame, *, asked: bool) -> None:
+        """Let the chat say what the robot has done of the last answer until ``frame``.
+
+        That is settled when all of it is done, and at the latest when the model is ``asked`` again. What is
+        reported later belongs to the next reply.
+        """
+        answer, done = self._answer, self._executed
+        if done is None or answer is None or frame is self._answered:
+            return
+        until = max(bisect_right(done, frame.stamp_ns, key=lambda e: e.stamp_ns), self._told)
+        since = tuple(e.action for e in done[self._told : until])
+        if asked or since == answer.actions:
+            self.context.executed(self._said(answer, since), len(since))
+            self._told, self._answer = until, None
+
+    def _said(self, answer: _Answer, done: tuple[Action, ...]) -> tuple[int, ...]:
+        """The tokens of a reply that is what the robot did."""
+        if done == answer.actions:
+            return answer.ids
+        words = spoken(self.profile.vocabulary, answer.queue, done)
+        return self._script.tokenize(self._grammar.text(words))
+
+    def _take_back_relief(self) -> None:
+        """What one run lacked the next one may have."""
+        self._ladder.begin()
+        self.context.restore()
+        self._eyes.max_pixels = self.profile.image.max_pixels
+        self._frame_stride = 1
+
     def _catch_up(self) -> None:
         if self._skipped is not None:
             self._take_in(self._skipped)
@@ -374,7 +442,8 @@ class QwenEngine:
             return None
         self.session.close()
         self.context.start(self._instruction.text)
-        self._seen = None
+        self._seen = self._answer = None
+        self._told = len(self._executed or ())
         if self._frame is not None:
             self._show(self._frame)
         return "a new stream"
@@ -393,23 +462,24 @@ class QwenEngine:
             more = len(self.profile.vocabulary[index].actions) - 1
             probabilities += [probability, *[1.0] * more]
         wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
-        return _Answer(decoded.ids, self._grammar.actions(decoded.queue), tuple(probabilities), wanted)
+        actions = self._grammar.actions(decoded.queue)
+        return _Answer(decoded.queue, decoded.ids, actions, tuple(probabilities), wanted)
 
     def _free(self) -> Decoding[_Answer]:
         """Say anything, then read it; what cannot be read is dealt with as the profile says."""
         ids, text, queue = yield from self._say(self._temperature)
         if queue is not None:
-            return _Answer(ids, self._grammar.actions(queue), (), None)
+            return _Answer(queue, ids, self._grammar.actions(queue), (), None)
         self._unparsed += 1
         policy = self.profile.on_unparsed
         if policy == "repeat" and self._last:
-            return _Answer(ids, self._last[:1], (), text)
+            return _Answer((), ids, self._last[:1], (), text)
         if policy == "ask_again":
             for _ in range(_TRIES):
                 again, _, queue = yield from self._say(max(self._temperature, _RETRY_TEMPERATURE))
                 if queue is not None:
-                    return _Answer(again, self._grammar.actions(queue), (), text)
-        return _Answer(ids, (), (), text)
+                    return _Answer(queue, again, self._grammar.actions(queue), (), text)
+        return _Answer((), ids, (), (), text)
 
     def _say(self, temperature: float) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
         ids = yield from decode_free(
@@ -423,6 +493,12 @@ class QwenEngine:
         text = self._script.detokenize(ids)
         rules = self._rules
         return ids, text, parse_queue(text, self.profile.vocabulary, rules.separator, rules.max_phrases)
+
+
+def _own(frame: Frame) -> Frame:
+    """A frame whose arrays nobody else has: callers may write the next picture into the same buffer."""
+    depth_m = None if frame.depth_m is None else frame.depth_m.copy()
+    return replace(frame, rgb=frame.rgb.copy(), depth_m=depth_m)
 
 
 def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -> Session:

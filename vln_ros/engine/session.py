@@ -118,6 +118,11 @@ class Session:
         self.timeline.restore(snapshot)
         self.cache.truncate(snapshot.tokens)
 
+    def drop_last(self, segments: int) -> None:
+        """Forget the last so many segments. Raises ValueError if there are fewer."""
+        self.timeline.drop_last(segments)
+        self.cache.truncate(self.timeline.tokens)
+
     def fork(self) -> Session:
         """An independent session with the same past; its cache is a copy."""
         other = Session(self.network, block_tokens=self.cache.block_tokens)
@@ -141,15 +146,17 @@ class Session:
     def evict(self, slots: Tensor) -> None:
         """Remove the tokens at ``slots`` ``[n]``; all others keep their positions.
 
-        Later tokens do not see what is gone. Snapshots that held it become invalid.
+        Later tokens do not see what is gone. Snapshots that held it become invalid. If memory runs out
+        nothing has changed.
         """
         kept = torch.ones(self.timeline.tokens, dtype=torch.bool)
         kept[slots] = False
         keep = kept.nonzero()[:, 0]
+        left = self.timeline.kept(keep)
         self.cache.truncate(self.timeline.tokens)
         first = int(slots.min()) if slots.numel() else len(keep)  # what is before it does not move
         self.cache.keep(keep[first:], start=first)
-        self.timeline.keep(keep)
+        self.timeline = left
 
     def evict_blocks(self, blocks: Sequence[int]) -> None:
         """Remove all tokens of the given frames. Raises ValueError for a frame that is not there."""
@@ -166,12 +173,13 @@ class Session:
         """Close the gaps in the positions that evictions have left, rotating keys accordingly.
 
         Each segment moves as a whole, so relative positions within it are kept. For streams longer
-        than the position range of the model (StreamingVLM, arXiv 2510.09608).
+        than the position range of the model (StreamingVLM, arXiv 2510.09608). If memory runs out nothing
+        has changed.
         """
+        moved = self.timeline.without_gaps()
         self.cache.truncate(self.timeline.tokens)
-        self.timeline.close_gaps()
-        every = torch.arange(self.timeline.tokens)
-        self.cache.copy_rotated(every, every, self.timeline.positions())
+        self.cache.turn_to(moved.positions())
+        self.timeline = moved
 
     # -- questions -----------------------------------------------------------------------------
 
@@ -229,24 +237,25 @@ class Session:
         Raises:
             ValueError: as :meth:`push`; nothing has changed then.
         """
+        self.cache.check()
         before = self.snapshot()
         base = before.tokens
         self.cache.truncate(base)
         try:
             embeddings = [self._place(piece) for piece in join_text(pieces)]
+            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+            visible = None
+            if len(tree):
+                embeddings.append(self._embed(tree.tokens))
+                depths = torch.tensor(tree.depths, dtype=torch.long)
+                positions.append((depths + self.timeline.next_position).expand(3, -1))
+                visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
+            if not embeddings:
+                raise ValueError("nothing to push")
+            return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
         except BaseException:
             self.timeline.restore(before)
             raise
-        positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
-        visible = None
-        if len(tree):
-            embeddings.append(self._embed(tree.tokens))
-            depths = torch.tensor(tree.depths, dtype=torch.long)
-            positions.append((depths + self.timeline.next_position).expand(3, -1))
-            visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
-        if not embeddings:
-            raise ValueError("nothing to push")
-        return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
 
     def complete(self, chunk: Chunk, computed: Tensor | None = None, queries: float | None = None) -> None:
         """The forward of ``chunk`` has been run: its keys and values are in the cache.
@@ -279,10 +288,10 @@ class Session:
         begun_s = 0.0 if self.watch is None else self._now_s()
         try:
             states = self._compute(chunk)
+            self.complete(chunk)
         except BaseException:  # a device that ran out of memory midway through the layers
             self.abandon(chunk)
             raise
-        self.complete(chunk)
         if self.watch is not None:
             self.watch(chunk, self._now_s() - begun_s)
         return states

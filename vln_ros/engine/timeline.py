@@ -119,14 +119,22 @@ class Timeline:
         del self.segments[len(snapshot.segments) :]
         self.next_position, self.tokens = snapshot.next_position, snapshot.tokens
 
+    def drop_last(self, segments: int) -> None:
+        """Drop the last so many segments, wherever evictions have left them."""
+        if not 0 < segments <= len(self.segments):
+            raise ValueError(f"{segments} segments to drop, {len(self.segments)} in the stream")
+        gone = self.segments[-segments:]
+        del self.segments[-segments:]
+        self.next_position, self.tokens = gone[0].start, self.tokens - sum(s.count for s in gone)
+
     def holds(self, snapshot: Snapshot) -> bool:
         n = len(snapshot.segments)
         return n <= len(self.segments) and all(
             a is b for a, b in zip(self.segments[:n], snapshot.segments, strict=True)
         )
 
-    def keep(self, slots: Tensor) -> None:
-        """Keep only the tokens at ``slots`` (``[n]``, increasing). Positions stay as they were."""
+    def kept(self, slots: Tensor) -> Timeline:
+        """The same with only the tokens at ``slots`` (``[n]``, increasing). Positions stay as they were."""
         kept = torch.zeros(self.tokens, dtype=torch.bool)
         kept[slots] = True
         segments: list[Segment] = []
@@ -139,11 +147,10 @@ class Timeline:
             elif mask.any():
                 ids = tuple(i for i, k in zip(segment.ids, mask.tolist(), strict=True) if k)
                 segments.append(replace(segment, ids=ids, positions=segment.positions[:, mask]))
-        self.segments = segments
-        self.tokens = len(slots)
+        return Timeline(segments, self.next_position, len(slots))
 
-    def close_gaps(self) -> None:
-        """Move every segment to the end of the one before it; within a segment nothing changes."""
+    def without_gaps(self) -> Timeline:
+        """The same with every segment at the end of the one before it; within a segment nothing changes."""
         moved: list[Segment] = []
         offset = end = 0
         for segment in self.segments:
@@ -158,5 +165,4 @@ class Timeline:
                 offset = end - int(segment.positions.min())
             moved.append(replace(segment, positions=segment.positions + offset, start=segment.start + offset))
             end = max(end, int(moved[-1].positions.max()) + 1)
-        self.segments = moved
-        self.next_position = end
+        return Timeline(moved, end, self.tokens)

@@ -105,7 +105,8 @@ class Eyes:
             with span("vision encode", device=True):
                 image = encode_images(self._model.network, [patches])[0]
         self._looks += 1
-        self._newest = _Look(rgb, self.max_pixels, replace(image, sight=self._looks))
+        # A copy: what is compared with the next picture must not become it.
+        self._newest = _Look(rgb.copy(), self.max_pixels, replace(image, sight=self._looks))
         return self._newest.image
 
     def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:

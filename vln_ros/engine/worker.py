@@ -16,6 +16,9 @@ from vln_ros.sync.mailbox import LatestMailbox
 
 Raw = TypeVar("Raw")
 
+_REPORTS_KEPT = 64
+"""Reports of the executor that wait while the engine computes; of more the newest."""
+
 
 class WorkerEvents(Protocol):
     """What the worker tells, from its own thread."""
@@ -77,7 +80,7 @@ class EngineWorker(Generic[Raw]):
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._commands: deque[Command] = deque()
-        self._progress: Progress | None = None
+        self._reports: deque[Progress] = deque(maxlen=_REPORTS_KEPT)
         self._closing = False
         self._frames = 0
         self._frame: Frame | None = None
@@ -112,7 +115,7 @@ class EngineWorker(Generic[Raw]):
 
     def put_progress(self, progress: Progress) -> None:
         with self._lock:
-            self._progress = progress
+            self._reports.append(progress)
         self._wake.set()
 
     def command(self, command: Command) -> None:
@@ -156,22 +159,21 @@ class EngineWorker(Generic[Raw]):
                 self._wake.set()  # what came after the one that failed is still waiting
 
     def _turn(self) -> None:
-        """The oldest command, if any; otherwise the newest report and frame, then the decision."""
+        """The oldest command, if any; otherwise the reports and the newest frame, then the decision."""
         with self._lock:
             # Under one lock with put_frame: what a Start finds in the mailbox is of the run before, and
             # what comes after it must not be taken before it.
             command = self._commands.popleft() if self._commands else None
             if command is None:
-                progress, self._progress = self._progress, None
                 raw = self.mailbox.take(0.0)
         if command is not None:
             self._wake.set()
             self._apply(command)
             return
-        if progress is not None:
-            self._loop.progress(progress)
+        self._hear()
         if raw is not None:
             self._observe(raw)
+            self._hear()  # what was completed meanwhile belongs to the chat that is asked about
         if self._loop.due():
             begun = time.monotonic()
             chunk = self._loop.decide()
@@ -181,6 +183,14 @@ class EngineWorker(Generic[Raw]):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
+
+    def _hear(self) -> None:
+        """Hand on the reports that have come, oldest first."""
+        with self._lock:
+            reports = list(self._reports)
+            self._reports.clear()
+        for report in reports:
+            self._loop.progress(report)
 
     def _apply(self, command: Command) -> None:
         chunk: ActionChunk | None = None

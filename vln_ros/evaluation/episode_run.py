@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import LimitsConfig
-from vln_ros.datatypes import Action, ActionChunk, Pose
+from vln_ros.datatypes import Action, ActionChunk, Executed, Pose
 from vln_ros.engine.profile import Limits
 from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode, path_length_m
 from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
@@ -141,6 +141,8 @@ class EpisodeRun:
         self.episode = episode
         self.stamp_ns = start_ns
         self.ended: str | None = None
+        self.executed: list[Executed] = []
+        """The discrete actions so far."""
         self._start_ns = start_ns
         self._step_period_ns = step_period_ns
         self._limits = limits
@@ -228,6 +230,7 @@ class EpisodeRun:
         self._still = self._still + 1 if np.array_equal(self.world.pose.position, before) else 0
         self.stamp_ns += self._step_period_ns
         self._actions += 1
+        self.executed.append(Executed(self.stamp_ns, action))
         self._collisions += motion.collided
         self._recorder.step(Step.discrete(self.stamp_ns, self.world.pose, action, motion.collided))
         if action.stop:
@@ -260,6 +263,8 @@ class EpisodeRun:
         self._actions += actions
         if self._actions >= self._limits.steps:
             self.end("step limit")
+        elif self._limits.actions is not None and self._actions >= self._limits.actions:
+            self.end(ACTION_LIMIT)
 
     def end(self, why: str) -> None:
         """End it from outside; the first reason stays."""
@@ -273,6 +278,7 @@ class EpisodeRun:
         prepared: int = 0,
         figures: dict[str, float] | None = None,
         reuse: ReuseStats | None = None,
+        given_up: tuple[str, ...] = (),
     ) -> EpisodeRecord:
         """Judge it and freeze the record.
 
@@ -287,7 +293,7 @@ class EpisodeRun:
             prepared, figures,
         )  # fmt: skip
         return self._recorder.finish(
-            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse
+            self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse, given_up
         )
 
     def discard(self) -> None:

@@ -143,6 +143,7 @@ class EpisodeRecord:
         standing_s: simulated time without a velocity commanded; None in lockstep, where time means nothing.
         cost: None where nobody counted.
         reuse: what the engine took over from earlier frames; None where it does not.
+        given_up: what the engine gave up for lack of memory, in order; its decisions may differ from then on.
     """
 
     info: EpisodeInfo
@@ -155,6 +156,7 @@ class EpisodeRecord:
     standing_s: float | None = None
     cost: EpisodeCost | None = None
     reuse: ReuseStats | None = None
+    given_up: tuple[str, ...] = ()
 
     @property
     def positions(self) -> Float64Array:
@@ -220,6 +222,7 @@ class EpisodeRecorder:
         standing_s: float | None = None,
         cost: EpisodeCost | None = None,
         reuse: ReuseStats | None = None,
+        given_up: tuple[str, ...] = (),
     ) -> EpisodeRecord:
         """Close the video and freeze the record."""
         frames = 0
@@ -228,7 +231,7 @@ class EpisodeRecorder:
             frames = self._video.frames
         return EpisodeRecord(
             self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s,
-            cost, reuse,
+            cost, reuse, given_up,
         )  # fmt: skip
 
     def discard(self) -> None:

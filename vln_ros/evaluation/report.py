@@ -284,6 +284,13 @@ details summary { cursor: pointer; padding: 10px 0; font-weight: 600; }
 <div class="warn"><b>This run is not complete.</b> It was cut short; the numbers below are of the
 {{ count }} episodes that finished.</div>
 {% endif %}
+{% set lacking = result.episodes | selectattr("given_up") | list %}
+{% if lacking %}
+<div class="warn"><b>Memory ran out in {{ lacking | length }} of {{ count }} episodes.</b> From then on the model was
+shown less than its profile says, until the episode's end; their results count.
+<ul>{% for e in lacking[:200] %}<li>{{ e.scene_id }} #{{ e.episode_id }}: {{ e.given_up | join("; ") }}</li>{% endfor %}</ul>
+</div>
+{% endif %}
 {% if result.skipped %}
 <div class="warn"><b>{{ result.skipped | length }} of {{ count + result.skipped | length }} episodes could not be
 run</b> and are in no number below.<details><summary>Which, and why</summary><table><tbody>

@@ -143,7 +143,7 @@ class EpisodeResult:
         latencies_ms: of each of them, milliseconds, to 0.01.
         video_frames: 0: there is no video.
         metrics: None without a goal.
-        standing_s, cost, reuse: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
+        standing_s, cost, reuse, given_up: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
     """
 
     episode_id: str
@@ -159,6 +159,7 @@ class EpisodeResult:
     standing_s: float | None = None
     cost: EpisodeCost | None = None
     reuse: ReuseStats | None = None
+    given_up: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """One line without its end."""
@@ -188,6 +189,7 @@ class EpisodeResult:
                 fields["cost"] = EpisodeCost(**fields["cost"])
             if fields.get("reuse") is not None:
                 fields["reuse"] = ReuseStats(**fields["reuse"])
+            fields["given_up"] = tuple(fields.get("given_up", ()))
             return EpisodeResult(**fields)
         except (TypeError, KeyError, AttributeError) as e:
             raise ValueError(f"not an episode result: {e}") from e
@@ -287,6 +289,7 @@ class RunResult:
             "latency_ms": dataclasses.asdict(self.latency_ms),
             "standing_s": self.standing_s,
             "costs": dataclasses.asdict(self.costs),
+            "out_of_memory": {e.episode_id: list(e.given_up) for e in self.episodes if e.given_up},
             "skipped": [dataclasses.asdict(s) for s in self.skipped],
         }
         head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")

@@ -112,6 +112,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         standing_s=record.standing_s,
         cost=record.cost,
         reuse=record.reuse,
+        given_up=record.given_up,
     )
     return EpisodeOutcome(result, files)
 

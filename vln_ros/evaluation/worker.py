@@ -22,10 +22,10 @@ from vln_ros.evaluation.run_folder import EpisodeOutcome, outcome_of
 from vln_ros.evaluation.schedule import Job, Order
 from vln_ros.evaluation.video import VideoWriter
 from vln_ros.evaluation.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep
+from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World, WorldLostError
+from vln_ros.protocols import CountsWork, Engine, GivesUp, HasFigures, PreparesScenes, World, WorldLostError
 from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
@@ -256,6 +256,8 @@ class Workbench:
     def _observe(self, seats: Sequence[_Seat]) -> list[Event]:
         begun_s = time.monotonic()
         frames = [s.wants for s in seats if s.wants is not None]
+        for seat in seats:
+            tell_executed(seat.engine, seat.run)
         if self._together:
             from vln_ros.engine.batch import observe_together
 
@@ -316,8 +318,14 @@ class Workbench:
             forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
         reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
+        given_up = engine.given_up() if isinstance(engine, GivesUp) else ()
         record = seat.run.finish(
-            forwards=forwards, tokens=tokens, prepared=seat.prepared, figures=figures, reuse=reuse
+            forwards=forwards,
+            tokens=tokens,
+            prepared=seat.prepared,
+            figures=figures,
+            reuse=reuse,
+            given_up=given_up,
         )
         seat.job = None
         outcome = outcome_of(record, seat.video)

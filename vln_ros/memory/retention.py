@@ -32,11 +32,10 @@ def appearance_distances(features: npt.NDArray[np.float32], *, scale: float) -> 
 def choose_evictions(
     tokens: Sequence[int], distances: Float64Array, *, recent: int, budget: int
 ) -> tuple[int, ...]:
-    """Which of ``n`` frames, oldest first, to evict.
+    """Which of ``n`` frames, oldest first, to evict: none while all are within ``budget`` tokens.
 
-    The last ``recent`` stay as they are. An older frame stays as a keyframe if it is novel: no
-    kept older one is closer than 1. If what stays is more than ``budget`` tokens, the keyframe
-    nearest to any other frame that stays goes first (of a pair, the older one), then the
+    Over it the last ``recent`` stay as they are, and of the older ones the least novel goes first: the one
+    nearest to any other frame that stays (of a pair, the older one). When none of these is left, the
     oldest of the recent ones; the newest always stays.
 
     Args:
@@ -48,16 +47,18 @@ def choose_evictions(
     """
     n = len(tokens)
     window = list(range(max(0, n - max(recent, 1)), n))
-    keyframes: list[int] = []
-    for i in range(n - len(window)):
-        if all(distances[i, k] >= 1.0 for k in keyframes):
-            keyframes.append(i)
-    used = sum(tokens[i] for i in keyframes + window)
-    while used > budget and keyframes:
-        apart = distances[keyframes][:, keyframes + window]
-        apart[np.arange(len(keyframes)), np.arange(len(keyframes))] = np.inf  # itself
-        gone = keyframes.pop(int(apart.min(-1).argmin()))
-        used -= tokens[gone]
+    older = list(range(n - len(window)))
+    used = sum(tokens)
+    if used > budget and older:
+        apart = np.array(distances, np.float64)
+        np.fill_diagonal(apart, np.inf)
+        nearest = apart[older].min(-1)
+        while used > budget and older:
+            at = int(nearest.argmin())
+            gone = older.pop(at)
+            used -= tokens[gone]
+            apart[:, gone] = np.inf
+            nearest = apart[older].min(-1) if older else nearest
     while used > budget and len(window) > 1:
         used -= tokens[window.pop(0)]
-    return tuple(sorted(set(range(n)) - set(keyframes) - set(window)))
+    return tuple(sorted(set(range(n)) - set(older) - set(window)))

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
-from vln_ros.datatypes import Action, ActionChunk
+from vln_ros.datatypes import Action, ActionChunk, Executed
 
 
 class Acceptance(Enum):
@@ -58,7 +58,7 @@ class ActionQueue:
         self._flushed_ns = 0
         self._remaining: deque[Action] = deque()
         self._begun_ns: int | None = None
-        self._executed: deque[tuple[int, Action]] = deque(maxlen=self.HISTORY)
+        self._executed: deque[Executed] = deque(maxlen=self.HISTORY)
         self.stale = 0
         self.contradicted = 0
 
@@ -67,6 +67,11 @@ class ActionQueue:
         return QueueState(
             self._instruction, self._queue if self._taken else 0, tuple(self._remaining), self._epoch
         )
+
+    @property
+    def executed(self) -> tuple[Executed, ...]:
+        """The newest actions that were completed under the present instruction, oldest first."""
+        return tuple(self._executed)
 
     @property
     def current(self) -> Action | None:
@@ -79,14 +84,16 @@ class ActionQueue:
             self.reset()
             self._epoch = chunk.epoch
         same_run = chunk.instruction == self._instruction
-        stopped = same_run and bool(self._executed) and self._executed[-1][1].stop
+        stopped = same_run and bool(self._executed) and self._executed[-1].action.stop
         known, offered = (self._instruction, self._queue), (chunk.instruction, chunk.queue)
         hasty = not chunk.actions and offered == known
         if stopped or (offered <= known and not hasty):
             self.stale += 1
             return Acceptance.STALE
         in_progress = self.current if same_run and self._begun_ns is not None else None
-        done = [a for stamp, a in self._executed if stamp > chunk.frame_stamp_ns] if same_run else []
+        if not same_run:
+            self._executed.clear()
+        done = [e.action for e in self._executed if e.stamp_ns > chunk.frame_stamp_ns]
         if in_progress is not None and chunk.actions:
             # An action under way is finished first, so it counts as done.
             done.append(in_progress)
@@ -103,8 +110,6 @@ class ActionQueue:
             self._remaining.appendleft(in_progress)
         else:
             self._begun_ns = None
-        if not same_run:
-            self._executed.clear()
         return Acceptance.ACCEPTED
 
     def begin(self, stamp_ns: int) -> None:
@@ -119,7 +124,7 @@ class ActionQueue:
             raise ValueError("no action to complete")
         action = self._remaining.popleft()
         self._begun_ns = None
-        self._executed.append((stamp_ns, action))
+        self._executed.append(Executed(stamp_ns, action))
         return action
 
     def flush(self, stamp_ns: int) -> None:

@@ -11,6 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.motion.action_queue import ActionQueue
 from vln_ros.ros import convert, qos
 
 if TYPE_CHECKING:
@@ -107,14 +108,17 @@ class Lockstep:
             self._bridge.measures.live(self._run)
 
     def _publish(self, observation: Observation) -> None:
-        self._bridge.topics.standing(observation)
-        if self._executing is not None:
+        """The report first: who sees the picture then knows already what it is that was done."""
+        if self._executing is not None and self._run is not None:
             done = len(self._executing.actions) - observation.remaining
             left = ActionChunk(
                 self._executing.queue,
                 self._executing.instruction,
                 observation.stamp_ns,
                 self._executing.actions[done:],
+                epoch=self._executing.epoch,
             )
             c = self._bridge.config
-            self._progress_pub.publish(convert.trajectory_from_chunk(left, c.base_frame, 1.0, 1.0))
+            newest = self._run.executed[-ActionQueue.HISTORY :]
+            self._progress_pub.publish(convert.trajectory_from_report(left, newest, c.base_frame, 1.0, 1.0))
+        self._bridge.topics.standing(observation)

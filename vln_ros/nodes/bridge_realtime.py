@@ -12,6 +12,7 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.datatypes import ActionChunk, Velocity
+from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.evaluation.episode_run import EpisodeRun
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded import EmbeddedWorld
@@ -47,10 +48,14 @@ class RealTime:
         self._commanded_ns = 0
         self._next_image_ns = 0
         self._left: ActionChunk | None = None
+        self._log = ExecutionLog()
+        self._instruction: int | None = None
         self._asked_s = time.monotonic()
 
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """For the record only: here the executor moves the robot."""
+        self._instruction = chunk.instruction
+        self._log.sent(chunk)
         run.decided(chunk, (time.monotonic() - self._asked_s) * 1e3)
 
     def tick(self, run: EpisodeRun) -> None:
@@ -67,6 +72,8 @@ class RealTime:
         """One odometry period."""
         if run is not self._run:
             self._run, self._velocity, self._left = run, Velocity(), None
+            self._instruction = None
+            self._log.begin()
             world, count = self._bridge.world, self._bridge.config.surprises
             if count and isinstance(world, EmbeddedWorld):
                 self._surprises = Surprises(world, run.stamp_ns, count)
@@ -112,15 +119,20 @@ class RealTime:
             self._run.end("stop")
             # The report of the stop may have come before this, or come later: count it once.
             self._run.completed(1 if self._left is None else len(self._left.actions))
-            self._left = None
+            self._left = self._instruction = None
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
-            left = convert.chunk_from_trajectory(msg)
+            left, executed = convert.report_from_trajectory(msg)
         except convert.MessageError as error:
             self._bridge.get_logger().warning(str(error))
             return
-        before, self._left = self._left, left
-        if self._run is not None and before is not None and before.queue == left.queue:
-            self._run.completed(max(0, len(before.actions) - len(left.actions)))
+        self._left = left
+        if self._run is None or left.instruction != self._instruction:
+            return
+        numbers = left.instruction, left.queue
+        # What was completed before a flush counts, too: the report of the flush says it.
+        new = self._log.hear(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
+        if new:
+            self._run.completed(new)
             self._asked_s = time.monotonic()

@@ -133,11 +133,14 @@ class ExecutorNode(ManagedNode):
             self._command_pub.publish(convert.twist_from_velocity(velocity))
 
     def _report_progress(self) -> None:
-        state, c = self._active.queue.state, self.config
+        queue, c = self._active.queue, self.config
+        state = queue.state
         stamp_ns = self._active.odometry_stamp_ns
         left = ActionChunk(state.queue, state.instruction, stamp_ns, state.remaining, epoch=state.epoch)
         self._progress_pub.publish(
-            convert.trajectory_from_chunk(left, c.base_frame, c.max_linear_m_s, c.max_angular_rad_s)
+            convert.trajectory_from_report(
+                left, queue.executed, c.base_frame, c.max_linear_m_s, c.max_angular_rad_s
+            )
         )
 
     def _remind(self) -> None:

@@ -23,7 +23,7 @@ from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop, free_memory
-from vln_ros.protocols import Engine, ShowsReuse, TellsVitals
+from vln_ros.protocols import Engine, ShowsReuse
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -116,12 +116,14 @@ class Navigator(ManagedNode):
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
-            left = convert.chunk_from_trajectory(msg)
+            left, executed = convert.report_from_trajectory(msg)
         except convert.MessageError as error:
             self._sensors.refuse(error)
             return
-        progress = Progress(left.instruction, left.queue, len(left.actions), left.frame_stamp_ns)
-        self._active.put_progress(progress)
+        if left.epoch not in (0, self._epoch):
+            executed = None  # of another life of this node: its instructions had the same numbers
+        numbers = left.instruction, left.queue
+        self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
 
     def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._active.command(Cancel())
@@ -165,8 +167,7 @@ class Navigator(ManagedNode):
         if frame is not None:
             self._figures.decisions += 1
             self._figures.decide_ms.append(decide_ms)
-            if isinstance(self._engine, TellsVitals):
-                self._figures.vitals = self._engine.vitals()
+            self._figures.ask(self._engine)
             odom_frame = self.config.sync.odom_frame or "odom"
             self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
             if self._reuse_pub.get_subscription_count() and isinstance(self._engine, ShowsReuse):

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image
 from vln_ros.datatypes import Frame
 from vln_ros.engine.worker import EngineWorker
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
-from vln_ros.protocols import ShowsReuse
+from vln_ros.protocols import Engine, GivesUp, ShowsReuse, TellsVitals
 from vln_ros.reuse.picture import paint
 from vln_ros.ros import convert
 from vln_ros.ros.diagnostics import Health, Level
@@ -33,6 +33,7 @@ class NavigatorFigures:
         decisions: queues that answer a frame.
         latest_beat_ms: by how much a heartbeat was ever late.
         vitals: what the engine said of itself after its last decision.
+        given_up: what it has given up in this run for lack of memory.
     """
 
     failure: str | None = None
@@ -40,9 +41,17 @@ class NavigatorFigures:
     decide_ms: deque[float] = field(default_factory=_latencies)
     observe_ms: deque[float] = field(default_factory=_latencies)
     latest_beat_ms: float = 0.0
-    vitals: tuple[tuple[str, int | float], ...] = ()
+    vitals: tuple[tuple[str, int | float | str], ...] = ()
+    given_up: tuple[str, ...] = ()
     frames_before: tuple[float, int] | None = None
     """Steady time and number of frames at the last :func:`health`."""
+
+    def ask(self, engine: Engine | None) -> None:
+        """From the engine's thread, after a decision."""
+        if isinstance(engine, TellsVitals):
+            self.vitals = engine.vitals()
+        if isinstance(engine, GivesUp):
+            self.given_up = engine.given_up()
 
 
 def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]:
@@ -61,6 +70,8 @@ def health(
     level, summary = Level.OK, "following" if worker.running else "waiting for an instruction"
     if refused or counts.dropped_color:
         level = Level.WARN
+    if figures.given_up:
+        level, summary = Level.WARN, f"{summary}, with less: memory ran out {len(figures.given_up)} times"
     if figures.failure is not None:
         level, summary = Level.ERROR, figures.failure
     values: list[tuple[str, str | int | float | bool]] = [

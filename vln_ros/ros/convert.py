@@ -10,10 +10,12 @@ it imports (Jazzy's is compiled against NumPy 1 and does not beside NumPy 2).
 from __future__ import annotations
 
 import array
+import itertools
 import math
 import re
 import struct
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,7 @@ from vln_ros.datatypes import (
     Action,
     ActionChunk,
     CameraModel,
+    Executed,
     OdometryPose,
     Pose,
     RangeScan,
@@ -644,15 +647,22 @@ _MOTION_JOINTS = ("forward", "turn", "stop")
 _NUMBER_JOINTS = ("instruction", "queue", "epoch")
 CHUNK_JOINTS = _MOTION_JOINTS + _NUMBER_JOINTS
 """Joints of the queue's trajectory: metres, radians, 0 or 1, and three constant numbers."""
+_EXECUTED_JOINT = "executed"
+REPORT_JOINTS = (*CHUNK_JOINTS, _EXECUTED_JOINT)
+"""Joints of the executor's report: one more, 1 for what is done and 0 for what is left."""
 
 
 def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
     """The inverse of :func:`trajectory_from_chunk`; the joints may come in any order.
 
+    Of an executor's report it is what is left; see :func:`report_from_trajectory`.
+
     Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``.
     """
-    stamp_ns = stamp_ns_from_time(msg.header.stamp)
     names = list(msg.joint_names)
+    if sorted(names) == sorted(REPORT_JOINTS):
+        return report_from_trajectory(msg)[0]
+    stamp_ns = stamp_ns_from_time(msg.header.stamp)
     if sorted(names) != sorted(CHUNK_JOINTS):
         raise MessageError("bad_joints", f"queue has joints {names}, expected {list(CHUNK_JOINTS)}")
     if not msg.points:
@@ -715,6 +725,77 @@ def trajectory_from_chunk(
         points.append(point)
     msg.points = points or [JointTrajectoryPoint(positions=[0.0, 0.0, 0.0, *numbers])]
     return msg
+
+
+def trajectory_from_report(
+    left: ActionChunk,
+    executed: Sequence[Executed],
+    base_frame: str,
+    linear_m_s: float,
+    angular_rad_s: float,
+) -> JointTrajectory:
+    """What is left of a queue, as :func:`trajectory_from_chunk`, behind what was completed lately.
+
+    ``time_from_start`` of what was completed is negative or 0: when it was, seen from the header's stamp.
+    """
+    msg = trajectory_from_chunk(left, base_frame, linear_m_s, angular_rad_s)
+    msg.joint_names = list(REPORT_JOINTS)
+    for point in msg.points:
+        point.positions = [*point.positions, 0.0]
+    numbers = [float(left.instruction), float(left.queue), float(left.epoch)]
+    past = []
+    for e in executed:
+        a = e.action
+        point = JointTrajectoryPoint(positions=[a.forward_m, a.turn_rad, float(a.stop), *numbers, 1.0])
+        since_ns = min(e.stamp_ns - left.frame_stamp_ns, 0)
+        point.time_from_start.sec, point.time_from_start.nanosec = divmod(since_ns, 1_000_000_000)
+        past.append(point)
+    msg.points = [*past, *msg.points]
+    return msg
+
+
+def report_from_trajectory(msg: JointTrajectory) -> tuple[ActionChunk, tuple[Executed, ...] | None]:
+    """The inverse of :func:`trajectory_from_report`: what is left, and what was completed lately.
+
+    A report without the joint ``executed`` only says what is left; the second is None then.
+
+    Errors: as :func:`chunk_from_trajectory`.
+    """
+    names = list(msg.joint_names)
+    if sorted(names) != sorted(REPORT_JOINTS):
+        return chunk_from_trajectory(msg), None
+    column = names.index(_EXECUTED_JOINT)
+    order = [i for i in range(len(names)) if i != column]
+    past, left = [], []
+    for i, point in enumerate(msg.points):
+        if len(point.positions) != len(names):
+            raise MessageError(
+                "bad_point", f"point {i} has {len(point.positions)} values for {len(names)} joints"
+            )
+        flag = float(point.positions[column])
+        if flag not in (0.0, 1.0):
+            raise MessageError("bad_action", f"point {i}: executed must be 0 or 1, got {flag}")
+        plain = JointTrajectoryPoint(
+            positions=[float(point.positions[k]) for k in order], time_from_start=point.time_from_start
+        )
+        (past if flag else left).append(plain)
+    reduced = JointTrajectory(header=msg.header, joint_names=[names[k] for k in order], points=left)
+    chunk = chunk_from_trajectory(reduced)
+    executed = []
+    columns = [reduced.joint_names.index(name) for name in CHUNK_JOINTS]
+    for i, point in enumerate(past):
+        forward_m, turn_rad, stop, *_ = (point.positions[k] for k in columns)
+        since_ns = point.time_from_start.sec * 1_000_000_000 + point.time_from_start.nanosec
+        stamp_ns = chunk.frame_stamp_ns + since_ns
+        try:
+            if stop not in (0.0, 1.0) or since_ns > 0 or stamp_ns < 0:
+                raise ValueError(f"stop {stop}, {since_ns} ns from the header's stamp")
+            executed.append(Executed(stamp_ns, Action(forward_m, turn_rad, stop == 1.0)))
+        except ValueError as e:
+            raise MessageError("bad_action", f"executed point {i}: {e}") from e
+    if any(a.stamp_ns > b.stamp_ns for a, b in itertools.pairwise(executed)):
+        raise MessageError("bad_action", "what was executed is not in the order of its stamps")
+    return chunk, tuple(executed)
 
 
 def kinds_from_chunk(chunk: ActionChunk) -> Int32MultiArray:

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vln_ros.datatypes import ActionKind, Frame, Instruction
+from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction
 from vln_ros.engine.model import load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.protocols import Engine
+from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.episodes import Episode
 from vln_ros.training.demonstrations import Rules, Task, shared_scenes, split_episode
@@ -76,8 +76,12 @@ def follow(
     def distance_m() -> float:
         return world.geodesic_distance(world.pose.position, episode.goal)
 
+    done: list[Executed] = []
+
     def show() -> None:
         nonlocal frames
+        if isinstance(engine, HearsExecuted):
+            engine.executed(done)
         rgb, depth_m = world.render()
         optical = world.pose @ world.base_from_optical
         engine.observe(Frame(frames, actions * _PERIOD_NS, rgb, depth_m, world.camera, world.pose, optical))
@@ -99,6 +103,7 @@ def follow(
                 spl = success * shortest_m / max(shortest_m, travelled_m)
                 return Rollout(tuple(executed), success, spl, nearest_m)
             travelled_m += world.step(action).distance_m
+            done.append(Executed(actions * _PERIOD_NS, action))
             nearest_m = min(nearest_m, distance_m())
             if every_frame or left == 0:
                 show()
