@@ -153,6 +153,8 @@ def test_pairs_wins_and_losses() -> None:
     assert success.difference.low < -10 < success.difference.high
     table = comparison_table(c)
     assert "10 episodes in both" in table and "2 only B, 3 only A, 3 both, 2 neither" in table
+    assert success.p_value == 1.0 and "exact McNemar p = 1" in table  # 2 : 3
+    assert not success.differs and "9 measures are looked at at once" in table and "Bonferroni" in table
 
 
 def test_pairing_is_what_makes_a_small_difference_visible() -> None:
@@ -167,9 +169,39 @@ def test_pairing_is_what_makes_a_small_difference_visible() -> None:
         ],
     )
     row = next(d for d in compare(a, b).differences if d.label.startswith("Navigation"))
-    assert row.difference.high < 0 and row.above == 0.0
+    assert row.difference.high < 0 and row.differs and row.p_value is None
     same = compare(a, a)
-    assert all(d.difference.mean == 0.0 for d in same.differences)
+    assert all(d.difference.mean == 0.0 and not d.differs for d in same.differences)
+    assert "nan" not in comparison_table(same) and "+0.00 – +0.00" not in comparison_table(same)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p_value", "differs"),
+    [
+        (0, 0, 1.0, False),
+        (4, 0, 0.125, False),
+        (5, 0, 0.0625, False),
+        (6, 0, 0.03125, True),
+        (9, 1, 0.0215, True),
+    ],
+)
+def test_success_is_judged_by_the_pairs_that_differ(
+    wins: int, losses: int, p_value: float, differs: bool
+) -> None:
+    kinds = [(False, True)] * wins + [(True, False)] * losses + [(True, True)] * 10
+    a = loaded("a", [result(n, success=k[0]) for n, k in enumerate(kinds)])
+    b = loaded("b", [result(n, success=k[1]) for n, k in enumerate(kinds)])
+    row = compare(a, b).differences[0]
+    assert row.p_value == pytest.approx(p_value, abs=5e-5) and row.differs == differs
+    assert compare(b, a).differences[0].p_value == row.p_value
+
+
+def test_a_comparison_of_few_shows_dashes() -> None:
+    a = loaded("a", [result(n, success=True) for n in range(4)])
+    b = loaded("b", [result(n, success=False, error_m=9.0 + n) for n in range(4)])
+    c = compare(a, b)
+    assert all(d.difference.interval("+.2f") == "–" for d in c.differences)
+    assert not any(d.differs for d in c.differences) and "nan" not in comparison_table(c)
 
 
 def test_only_pairs_that_both_measured_count() -> None:

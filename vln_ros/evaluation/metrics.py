@@ -1,4 +1,4 @@
-"""The field's measures of one episode, and their summary over many with bootstrap intervals.
+"""The field's measures of one episode, and their summary over many with 95 % intervals.
 
 Definitions are those of VLN-CE (Krantz et al. 2020) and, for nDTW and SDTW, Ilharco et al. 2019.
 
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.intervals import Estimate, mean, share_of
 
 
 @dataclass(frozen=True)
@@ -155,17 +156,6 @@ def measure_episode(
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over episodes with its bootstrap 95 % interval; NaN throughout where nothing was measured."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    """Episodes that entered the mean."""
-
-
-@dataclass(frozen=True)
 class Summary:
     """The measures over all episodes. Rates in ``[0, 1]``, lengths in metres."""
 
@@ -183,65 +173,13 @@ class Summary:
     steps: Estimate
 
 
-_BOOTSTRAP_DRAWS = 1000
-_BOOTSTRAP_BLOCK = 2_000_000  # episodes drawn at once; bounds the memory at 100,000 episodes
-
-
-def resampled_means(columns: Float64Array, seed: int) -> Float64Array:
-    """Means ``[1000, k]`` of bootstrap samples of the rows of ``[n, k]``; what is not finite is left out.
-
-    All columns share their samples, so that differences between them are paired. A sample in which a
-    column has no finite value has a NaN mean.
-    """
-    n, k = columns.shape
-    finite = np.isfinite(columns)
-    both = np.concatenate([np.where(finite, columns, 0.0), finite], axis=1)
-    rng = np.random.default_rng(seed)
-    means = np.empty((_BOOTSTRAP_DRAWS, k))
-    block = max(1, _BOOTSTRAP_BLOCK // n)
-    for first in range(0, _BOOTSTRAP_DRAWS, block):
-        rows = min(block, _BOOTSTRAP_DRAWS - first)
-        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        # How often each episode was drawn, rather than the episodes: one product serves every column.
-        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-        sums = times @ both
-        with np.errstate(invalid="ignore"):
-            means[first : first + rows] = sums[:, :k] / sums[:, k:]
-    return means
-
-
-def bootstrap_means(columns: Float64Array, seed: int) -> list[Estimate]:
-    """Mean of each column of ``[n, k]``, with a percentile bootstrap interval (Efron 1979), seeded.
-
-    With few episodes the interval is too narrow, and when all values are equal it has no width at all.
-    """
-    columns = np.asarray(columns, np.float64)
-    nothing = Estimate(math.nan, math.nan, math.nan, 0)
-    if len(columns) == 0:
-        return [nothing] * columns.shape[1]
-    means = resampled_means(columns, seed)
-    estimates = []
-    for values, drawn in zip(columns.T, means.T, strict=True):
-        values = values[np.isfinite(values)]
-        drawn = drawn[np.isfinite(drawn)]
-        if len(values) == 0:
-            estimates.append(nothing)
-            continue
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        estimates.append(Estimate(float(values.mean()), float(low), float(high), len(values)))
-    return estimates
-
-
-def bootstrap_mean(values: Float64Array, seed: int) -> Estimate:
-    """:func:`bootstrap_means` of one column ``[n]``."""
-    return bootstrap_means(np.asarray(values, np.float64)[:, None], seed)[0]
-
-
 MEASURES = (
     "success", "spl", "oracle_success", "navigation_error_m", "path_length_m", "ndtw", "sdtw", "collisions",
     "steps",
 )  # fmt: skip
 """The fields of :class:`EpisodeMetrics`."""
+SHARES = frozenset({"success", "oracle_success"})
+"""Those that are yes or no."""
 
 
 def metric_columns(episodes: Sequence[EpisodeMetrics]) -> Float64Array:
@@ -252,11 +190,12 @@ def metric_columns(episodes: Sequence[EpisodeMetrics]) -> Float64Array:
 
 def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
     """Means with 95 % intervals; the same episodes and seed give the same intervals. May be empty."""
-    estimates = bootstrap_means(metric_columns(episodes), seed)
+    columns = dict(zip(MEASURES, metric_columns(episodes).T, strict=True))
+    estimates = {n: share_of(v) if n in SHARES else mean(v, seed) for n, v in columns.items()}
     return Summary(
         len(episodes),
         sum(not math.isfinite(e.navigation_error_m) for e in episodes),
-        **dict(zip(MEASURES, estimates, strict=True)),
+        **estimates,
     )
 
 
@@ -291,8 +230,8 @@ def summary_rows(summary: Summary) -> list[SummaryRow]:
         if estimate.count == 0:
             rows.append(SummaryRow(label, "–", "", 0))
             continue
-        value, low, high = (format(scale * v, spec) for v in (estimate.mean, estimate.low, estimate.high))
-        rows.append(SummaryRow(label, value, f"{low} – {high}", estimate.count))
+        value = format(scale * estimate.mean, spec)
+        rows.append(SummaryRow(label, value, estimate.interval(spec, scale), estimate.count))
     return rows
 
 

@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vln_ros.evaluation.intervals import METHOD
 from vln_ros.evaluation.metrics import SummaryRow, summary_rows
 from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunResult
 
@@ -205,6 +206,7 @@ def write_report(result: RunResult, folder: Path) -> Path:
         plots=_plots(result, folder),
         latency=result.latency_ms,
         shares=_time_shares(result.costs),
+        method=METHOD,
     )
     path = folder / "report.html"
     # An instruction may hold anything that came over a topic, lone surrogates included.
@@ -316,7 +318,8 @@ run</b> and are in no number below.<details><summary>Which, and why</summary><ta
 </tbody>
 </table>
 </div>
-<p class="sub">Percentile bootstrap over episodes. Success: STOP called strictly within the goal radius.
+<p class="sub">Intervals of 95 % over episodes: {{ method }}; a dash where fewer than five values, or values that are all
+equal, tell nothing. Success: STOP called strictly within the goal radius.
 {% if result.summary.unreachable %}
 {{ result.summary.unreachable }} of {{ result.summary.episodes }} ended where no way leads to the goal: they
 count as failures and are left out of the mean navigation error.
