@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vln_ros.config import ConfigError
-from vln_ros.evaluation.metrics import EpisodeMetrics, summarise
+from vln_ros.evaluation.metrics import EpisodeMetrics, summarise, summary_remarks
 from vln_ros.evaluation.results import (
     EpisodeResult,
     LatencyStats,
@@ -74,6 +74,7 @@ def load_run(path: Path) -> LoadedRun:
         notes = [] if result.complete else ["the run is not complete"]
         if result.skipped:
             notes.append(f"{len(result.skipped)} episodes could not be run")
+        notes += summary_remarks(result.summary)
         return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes))
     candidates: tuple[tuple[str, Path, Callable[[Path], Iterator[_Line]]], ...] = (
         ("internnav", path / "progress.json", _json_lines),

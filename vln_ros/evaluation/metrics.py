@@ -9,7 +9,9 @@ What is not a number, in one place:
   counted (``Summary.unreachable``), because any finite number put in its place would flatter or punish.
 * SPL of a failure is 0. SPL of a success whose start had no way to the goal is NaN: there is no shortest
   path to compare with. It is left out of the mean; ``Estimate.count`` says how many values the mean has.
-* nDTW and SDTW are NaN where the episode has no reference path, and left out in the same way.
+* nDTW and SDTW are NaN where the episode has no step-level ground truth, left out in the same way, and
+  counted (``Summary.no_ground_truth``). The sparse reference path is another thing: the expert itself has
+  7 % against it.
 * A position that is not finite is not a policy question but an error: ValueError.
 """
 
@@ -171,6 +173,8 @@ class Summary:
     sdtw: Estimate
     collisions: Estimate
     steps: Estimate
+    no_ground_truth: int = 0
+    """Episodes without step-level ground truth, and so without nDTW and SDTW, in a run that measures them."""
 
 
 MEASURES = (
@@ -196,6 +200,8 @@ def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
         len(episodes),
         sum(not math.isfinite(e.navigation_error_m) for e in episodes),
         **estimates,
+        # Where nobody looked for oracle success, nobody asked for nDTW either (basic measures).
+        no_ground_truth=sum(math.isnan(e.ndtw) and e.oracle_success is not None for e in episodes),
     )
 
 
@@ -239,9 +245,20 @@ def summary_table(summary: Summary) -> str:
     """The summary as text for the terminal."""
     lines = [f"{'':<22}{'mean':>8}   {'95 % interval':<18}{'n':>6}"]
     lines += [f"{r.name:<22}{r.value:>8}   {r.interval:<18}{r.count:>6}" for r in summary_rows(summary)]
+    return "\n".join([*lines, *summary_remarks(summary)])
+
+
+def summary_remarks(summary: Summary) -> list[str]:
+    """What a reader of the table must know besides, a sentence each."""
+    remarks = []
     if summary.unreachable:
-        lines.append(
+        remarks.append(
             f"{summary.unreachable} of {summary.episodes} ended where no way leads to the goal: "
             "failures, and not in the mean error"
         )
-    return "\n".join(lines)
+    if summary.no_ground_truth:
+        remarks.append(
+            f"{summary.no_ground_truth} of {summary.episodes} have no step-level ground truth "
+            "(..._gt.json.gz): no nDTW and no SDTW of them"
+        )
+    return remarks

@@ -27,7 +27,10 @@ from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
 from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
 from vln_ros.reuse.accounting import ReuseStats
 
-NOT_A_NUMBER = "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out"
+NOT_A_NUMBER = (
+    "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out; "
+    "no step-level ground truth: nDTW and SDTW left out"
+)
 """The policy of :mod:`vln_ros.evaluation.metrics`, for results."""
 
 _LOG = logging.getLogger(__name__)
