@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
 def _clearness(pair: tuple[EpisodeResult, EpisodeResult]) -> float:
     """Smaller for a failure that ended farther away."""
     m = pair[0].metrics
-    return -m.navigation_error_m if m is not None else 0.0
+    return 0.0 if m is None or math.isnan(m.navigation_error_m) else -m.navigation_error_m
 
 
 def _differences(a: Float64Array, b: Float64Array, seed: int, success_p: float) -> tuple[Difference, ...]:
@@ -167,6 +168,9 @@ def _differences(a: Float64Array, b: Float64Array, seed: int, success_p: float) 
 
 def _notes(a: LoadedRun, b: LoadedRun) -> tuple[str, ...]:
     notes = [f"{run.name}: {note}" for run in (a, b) for note in run.notes]
+    notes += [
+        f"{run.name}: values behind the means: {', '.join(run.coverage)}" for run in (a, b) if run.coverage
+    ]
     if a.protocol is None or b.protocol is None:
         notes += [f"{r.name}: its files do not state the protocol" for r in (a, b) if r.protocol is None]
     elif a.protocol != b.protocol:
@@ -197,6 +201,7 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
     _forest(c, folder / "differences.svg")
     _scatter(c, folder / "errors.svg")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["metres"] = _metres
     page = environment.from_string(_TEMPLATE).render(
         c=c,
         lists=[
@@ -207,6 +212,10 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
     path = folder / "compare.html"
     path.write_text(page, "utf-8", "replace")
     return path
+
+
+def _metres(value: float) -> str:
+    return "unreachable" if math.isinf(value) else "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -304,7 +313,7 @@ th { text-align: left; font-size: 13px; color: #66707f; } th, td { padding: 8px 
 <div class="panel"><table><thead><tr><th>Episode</th><th>Instruction</th><th class="num">Error of A [m]</th><th class="num">Error of B [m]</th></tr></thead><tbody>
 {% for a, b in pairs %}
 <tr><td>{{ a.scene_id or b.scene_id }} #{{ a.episode_id }}</td><td>{{ (a.instruction or b.instruction) | truncate(240) }}</td>
-<td class="num">{{ "%.2f" % a.metrics.navigation_error_m }}</td><td class="num">{{ "%.2f" % b.metrics.navigation_error_m }}</td></tr>
+<td class="num">{{ a.metrics.navigation_error_m | metres }}</td><td class="num">{{ b.metrics.navigation_error_m | metres }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% if count > pairs | length %}<p class="sub">The clearest {{ pairs | length }} of {{ count }}.</p>{% endif %}

@@ -35,7 +35,8 @@ class EpisodeMetrics:
         success: STOP was called, and the geodesic distance to the goal was then strictly below the radius.
         spl: success weighted by ``d0 / max(d0, path length)``; ``d0`` is the geodesic distance at the start.
         oracle_success: the distance was below the radius at any step; None where nobody looked.
-        navigation_error_m: geodesic distance to the goal at the end; inf where there is no way.
+        navigation_error_m: geodesic distance to the goal at the end; inf where there is no way; NaN where
+            others do not say.
         path_length_m: sum of the Euclidean steps.
         ndtw: ``exp(-DTW / (|reference| * radius))``; NaN without a reference path.
         sdtw: ``ndtw`` of a success, 0 of a failure; NaN without a reference path.
@@ -198,7 +199,7 @@ def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
     estimates = {n: share_of(v) if n in SHARES else mean(v, seed) for n, v in columns.items()}
     return Summary(
         len(episodes),
-        sum(not math.isfinite(e.navigation_error_m) for e in episodes),
+        sum(math.isinf(e.navigation_error_m) for e in episodes),
         **estimates,
         # Where nobody looked for oracle success, nobody asked for nDTW either (basic measures).
         no_ground_truth=sum(math.isnan(e.ndtw) and e.oracle_success is not None for e in episodes),

@@ -186,6 +186,8 @@ class EpisodeResult:
                 if math.isnan(metrics["navigation_error_m"]):
                     metrics["navigation_error_m"] = math.inf
                 metrics["oracle_success"] = fields["metrics"]["oracle_success"]
+                if not isinstance(metrics["success"], bool):
+                    raise TypeError(f"success = {fields['metrics']['success']!r} is neither true nor false")
                 fields["metrics"] = EpisodeMetrics(**metrics)
             if fields.get("cost") is not None:
                 fields["cost"] = EpisodeCost(**fields["cost"])
