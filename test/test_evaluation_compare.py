@@ -16,7 +16,7 @@ import pytest
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.compare import Comparison, compare, comparison_table, write_comparison
 from vln_ros.evaluation.loading import FORMATS, LoadedRun, export_run, load_result, load_run
-from vln_ros.evaluation.metrics import EpisodeMetrics
+from vln_ros.evaluation.metrics import EpisodeMetrics, summarise
 from vln_ros.evaluation.report import write_report
 from vln_ros.evaluation.results import EpisodeResult, Protocol, RunInfo
 from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
@@ -96,6 +96,143 @@ def test_files_that_are_none_are_named(tmp_path: Path, text: str, message: str) 
         load_run(tmp_path)
 
 
+def peer_line(number: int, **values: object) -> str:
+    line = {
+        "scene_id": "s",
+        "episode_id": number,
+        "success": 0.0,
+        "spl": 0.0,
+        "os": 0.0,
+        "ne": 5.0,
+        "steps": 30,
+    }
+    return json.dumps({k: v for k, v in {**line, **values}.items() if v is not ...})
+
+
+GOOD = {"success": 1.0, "spl": 0.8, "os": 1.0, "ne": 1.0}
+NO_NUMBER = [math.nan, None, ...]  # the last: not there
+
+
+def peer(tmp_path: Path, *lines: str, file: str = "result.json") -> LoadedRun:
+    (tmp_path / file).write_text("\n".join(lines) + "\n", "utf-8")
+    return load_run(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["result.json", "progress.json"])
+@pytest.mark.parametrize("spl", [*NO_NUMBER, math.inf, -1.0, 0.3, 1.7, True])
+def test_spl_of_a_failure_is_0_and_said(tmp_path: Path, file: str, spl: object) -> None:
+    run = peer(tmp_path, peer_line(1, **GOOD), *(peer_line(n, spl=spl) for n in range(2, 6)), file=file)
+    s = summarise([e.metrics for e in run.episodes if e.metrics is not None])
+    assert (s.spl.mean, s.spl.count) == (pytest.approx(0.16), 5) and s.spl.mean <= s.success.mean
+    assert any(n.startswith("4 failures had another SPL than 0") for n in run.notes)
+
+
+def test_spl_that_nobody_states_is_unknown(tmp_path: Path) -> None:
+    run = peer(tmp_path, peer_line(1, success=1.0, spl=...), peer_line(2, spl=...))
+    assert all(math.isnan(metrics(run, n).spl) for n in "12")
+    assert "spl none" in run.coverage
+    one = peer(tmp_path, peer_line(1, **{**GOOD, "spl": math.nan}), peer_line(2, **GOOD), peer_line(3))
+    assert math.isnan(metrics(one, "1").spl) and "spl 2 of 3" in one.coverage
+
+
+@pytest.mark.parametrize("success", [*NO_NUMBER, math.inf, -1.0, 2.0])
+def test_no_verdict_is_no_episode(tmp_path: Path, success: object) -> None:
+    run = peer(tmp_path, peer_line(1, **GOOD), peer_line(2, success=success), peer_line(3, success=success))
+    assert [e.episode_id for e in run.episodes] == ["1"]
+    assert any(n.startswith("2 episodes have no success value") for n in run.notes)
+    with pytest.raises(ConfigError, match="no episodes of streamvln in it: 1 episodes have no success value"):
+        peer(tmp_path, peer_line(1, success=success))
+
+
+@pytest.mark.parametrize(
+    ("success", "counted", "note"),
+    [
+        (True, True, None),
+        (False, False, None),
+        (1, True, None),
+        (0.7, True, "1 success values are neither 0 nor 1"),
+        (0.2, False, "1 success values are neither 0 nor 1"),
+        ("1.0", True, "1 values of success were written as text"),
+        ("0", False, "1 values of success were written as text"),
+    ],
+)
+def test_verdicts_that_are_one(tmp_path: Path, success: object, counted: bool, note: str | None) -> None:
+    run = peer(tmp_path, peer_line(1, success=success))
+    assert metrics(run, "1").success is counted
+    assert [n.split(",")[0] for n in run.notes] == ([note] if note else [])
+
+
+@pytest.mark.parametrize("value", [*NO_NUMBER, -0.5, True])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("ne", "navigation_error_m"), ("steps", "steps"), ("ndtw", "ndtw"), ("os", "oracle_success")],
+)
+def test_what_a_measure_cannot_be_is_left_out(tmp_path: Path, value: object, key: str, name: str) -> None:
+    if key == "os" and value is True:
+        pytest.skip("a verdict may be a boolean")
+    run = peer(tmp_path, peer_line(1, **{**GOOD, "ndtw": 0.5}), peer_line(2, **{"ndtw": 0.5, key: value}))
+    got = getattr(metrics(run, "2"), name)
+    assert got is None if key == "os" else math.isnan(got)
+    assert f"{name.removesuffix('_m').replace('_', ' ')} 1 of 2" in run.coverage
+    assert bool(run.notes) == (value in (-0.5, True))
+    s = summarise([e.metrics for e in run.episodes if e.metrics is not None])
+    assert getattr(s, name).count == 1 and s.unreachable == 0
+    assert "values behind the means" in comparison_table(compare(run, run))
+
+
+def test_an_infinite_error_is_unreachable_and_huge_numbers_break_nothing(tmp_path: Path) -> None:
+    lines = [
+        peer_line(1, ne=math.inf),
+        peer_line(2, ne=5.0).replace("5.0", "1" + "0" * 400),
+        peer_line(3, steps=0.5),
+    ]
+    run = peer(tmp_path, *lines)
+    assert metrics(run, "1").navigation_error_m == metrics(run, "2").navigation_error_m == math.inf
+    assert (
+        math.isnan(metrics(run, "3").steps)
+        and "1 values of steps are no whole numbers, left out" in run.notes
+    )
+
+
+@pytest.mark.parametrize("value", ["far", [1.0], {"m": 1.0}, ""])
+@pytest.mark.parametrize("key", ["success", "spl", "ne", "steps", "os", "ndtw"])
+def test_what_is_no_number_at_all_is_named(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"line 2: {key} = .* is no number"):
+        peer(tmp_path, peer_line(1), peer_line(2, **{key: value}))
+
+
+def test_ids_that_differ_in_their_type_only_are_one(tmp_path: Path) -> None:
+    run = peer(tmp_path, peer_line(1), peer_line(1, episode_id="1"), peer_line(1, episode_id=1.0))
+    assert run.notes == ("2 episodes were there twice, the first counts",)
+    run = peer(tmp_path, peer_line(1), peer_line(1, ne=4.0), peer_line(1, scene_id="other"))
+    assert run.notes[1].startswith("2 of those that were there twice had other values")
+    for wrong in (True, None, [1], {}, "", 1.5):
+        with pytest.raises(ConfigError, match="no episode id"):
+            peer(tmp_path, peer_line(1, episode_id=wrong))
+
+
+def test_a_summary_that_says_something_else(tmp_path: Path) -> None:
+    lines = [peer_line(1, **GOOD), peer_line(2), '{"sucs_all": 0.75, "spls_all": 0.4, "length": 4}']
+    assert peer(tmp_path, *lines).notes == ("its summary says success 75.0 %, its episodes 50.0 %",)
+    lines[-1] = '{"sucs_all": NaN, "spls_all": 0.4}'
+    assert len(peer(tmp_path, *lines).notes) == 1
+    with pytest.raises(ConfigError, match="no episodes"):
+        peer(tmp_path, lines[-1])
+
+
+def test_texts_that_only_unicode_takes_for_lines(tmp_path: Path) -> None:
+    line = peer_line(1, episode_instruction="Go @ on.").replace("@", "\u2028\x85")
+    (tmp_path / "result.json").write_text("\ufeff" + line + "\r\n" + peer_line(2) + "\r\n", "utf-8")
+    run = load_run(tmp_path)
+    assert len(run.episodes) == 2 and run.notes == ()
+    assert run.episodes[0].instruction == "Go \u2028\x85 on."
+
+
+def test_lists_without_end_are_no_lines(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 1 is broken"):
+        peer(tmp_path, "[" * 100_000, peer_line(1))
+
+
 def result(number: int, *, success: bool, error_m: float = 1.0, spl: float = 0.8) -> EpisodeResult:
     m = EpisodeMetrics(
         success, spl if success else 0.0, success, error_m, 9.5, 0.75, 0.75 * success, number % 3, 30 + number
@@ -153,6 +290,8 @@ def test_pairs_wins_and_losses() -> None:
     assert success.difference.low < -10 < success.difference.high
     table = comparison_table(c)
     assert "10 episodes in both" in table and "2 only B, 3 only A, 3 both, 2 neither" in table
+    assert success.p_value == 1.0 and "exact McNemar p = 1" in table  # 2 : 3
+    assert not success.differs and "9 measures are looked at at once" in table and "Bonferroni" in table
 
 
 def test_pairing_is_what_makes_a_small_difference_visible() -> None:
@@ -167,9 +306,39 @@ def test_pairing_is_what_makes_a_small_difference_visible() -> None:
         ],
     )
     row = next(d for d in compare(a, b).differences if d.label.startswith("Navigation"))
-    assert row.difference.high < 0 and row.above == 0.0
+    assert row.difference.high < 0 and row.differs and row.p_value is None
     same = compare(a, a)
-    assert all(d.difference.mean == 0.0 for d in same.differences)
+    assert all(d.difference.mean == 0.0 and not d.differs for d in same.differences)
+    assert "nan" not in comparison_table(same) and "+0.00 – +0.00" not in comparison_table(same)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p_value", "differs"),
+    [
+        (0, 0, 1.0, False),
+        (4, 0, 0.125, False),
+        (5, 0, 0.0625, False),
+        (6, 0, 0.03125, True),
+        (9, 1, 0.0215, True),
+    ],
+)
+def test_success_is_judged_by_the_pairs_that_differ(
+    wins: int, losses: int, p_value: float, differs: bool
+) -> None:
+    kinds = [(False, True)] * wins + [(True, False)] * losses + [(True, True)] * 10
+    a = loaded("a", [result(n, success=k[0]) for n, k in enumerate(kinds)])
+    b = loaded("b", [result(n, success=k[1]) for n, k in enumerate(kinds)])
+    row = compare(a, b).differences[0]
+    assert row.p_value == pytest.approx(p_value, abs=5e-5) and row.differs == differs
+    assert compare(b, a).differences[0].p_value == row.p_value
+
+
+def test_a_comparison_of_few_shows_dashes() -> None:
+    a = loaded("a", [result(n, success=True) for n in range(4)])
+    b = loaded("b", [result(n, success=False, error_m=9.0 + n) for n in range(4)])
+    c = compare(a, b)
+    assert all(d.difference.interval("+.2f") == "–" for d in c.differences)
+    assert not any(d.differs for d in c.differences) and "nan" not in comparison_table(c)
 
 
 def test_only_pairs_that_both_measured_count() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +31,8 @@ from vln_ros.evaluation import driver as driver_module
 from vln_ros.evaluation.crew import Answer, ProcessCrew
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.loading import load_result
+from vln_ros.evaluation.loading import load_result, load_run
+from vln_ros.evaluation.metrics import summary_table
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.results import RunResult, trajectory_lines
 from vln_ros.evaluation.run_folder import RunFolder
@@ -94,6 +98,37 @@ def test_a_run_leaves_results_maps_and_a_page(dataset: Path, undisturbed: tuple[
     page = (out / "report.html").read_text()
     assert "Where the time went" in page and page.count("map of episode") == 7
     assert len(list(out.glob("episodes/*/map.png"))) == 7 and not list(out.glob("episodes/*/video.mp4"))
+
+
+def test_ndtw_only_against_ground_truth(
+    dataset: Path, undisturbed: tuple[RunResult, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "part")
+    truth = tmp_path / "part" / "val_unseen" / "val_unseen_gt.json.gz"
+    content = json.loads(gzip.decompress(truth.read_bytes()))
+    lost = [*content][::2]
+    truth.write_bytes(gzip.compress(json.dumps({k: v for k, v in content.items() if k not in lost}).encode()))
+    result = run(tmp_path / "part", tmp_path / "out")
+    whole = {e.episode_id: e.metrics for e in undisturbed[0].episodes}
+    for e in result.episodes:
+        before = whole[e.episode_id]
+        assert e.metrics is not None and before is not None
+        if e.episode_id in lost:
+            assert math.isnan(e.metrics.ndtw) and math.isnan(e.metrics.sdtw)
+        else:
+            assert (e.metrics.ndtw, e.metrics.sdtw) == (before.ndtw, before.sdtw)
+    s = result.summary
+    assert (s.no_ground_truth, s.ndtw.count, s.sdtw.count, s.spl.count) == (4, 3, 3, 7)
+    said = "4 of 7 have no step-level ground truth"
+    assert said in summary_table(s) and said in (tmp_path / "out" / "report.html").read_text()
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["summary"]["no_ground_truth"] == 4
+    assert any(said in note for note in load_run(tmp_path / "out").notes)
+    assert undisturbed[0].summary.no_ground_truth == 0
+
+    truth.unlink()
+    s = run(tmp_path / "part", tmp_path / "none").summary
+    assert (s.no_ground_truth, s.ndtw.count) == (7, 0)
+    assert run(tmp_path / "part", tmp_path / "basic", measures="basic").summary.no_ground_truth == 0
 
 
 def test_it_takes_the_decisions_of_the_pipeline(dataset: Path, undisturbed: tuple[RunResult, Path]) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +67,96 @@ def test_file_is_what_habitat_reads(tmp_path):
 def test_without_ground_truth(tmp_path):
     path = write_episodes(tmp_path, "s", [replace(EPISODES[0], actions=None, locations=None)])
     assert read_episodes(path)[0].actions is None
+
+
+def with_truth(tmp_path, change):
+    """The episodes as they are read when something has become of their ground truth."""
+    path = write_episodes(tmp_path, "s", EPISODES)
+    truth = path.with_name("s_gt.json.gz")
+    content = json.loads(gzip.decompress(truth.read_bytes()))
+    changed = change(content)
+    truth.write_bytes(gzip.compress(json.dumps(content if changed is None else changed).encode()))
+    return path
+
+
+def test_no_ground_truth_is_none_and_not_the_sparse_path(tmp_path):
+    path = write_episodes(tmp_path, "s", EPISODES)
+    path.with_name("s_gt.json.gz").unlink()
+    assert [(e.locations, e.actions) for e in read_episodes(path)] == [(None, None)] * 3
+    only_actions = write_episodes(tmp_path / "b", "s", [replace(e, locations=None) for e in EPISODES])
+    for e, written in zip(read_episodes(only_actions), EPISODES, strict=True):
+        assert e.locations is None and e.actions == written.actions
+
+
+@pytest.mark.parametrize(
+    ("change", "lost", "said"),
+    [
+        (lambda t: {}, {"1", "2", "3"}, None),
+        (lambda t: t.pop("2") and None, {"2"}, None),
+        (lambda t: {f"9{k}": v for k, v in t.items()}, {"1", "2", "3"}, None),  # of a split with other ids
+        (lambda t: {"1": t["2"], "2": t["3"], "3": t["1"]}, {"1", "2", "3"}, "3 of 3 .*begin elsewhere"),
+        (lambda t: t["2"].update(locations=t["2"]["locations"][:1]), {"2"}, "1 of 3 .*no way"),
+        (lambda t: t["2"].update(locations=[]), {"2"}, "1 of 3 .*no way"),
+        (lambda t: t["3"].update(locations=None), {"3"}, "1 of 3 .*no way"),
+        (lambda t: t["3"].pop("locations") and None, {"3"}, "1 of 3 .*no way"),
+    ],
+)
+def test_ground_truth_of_some(tmp_path, caplog, change, lost, said):
+    for e, written in zip(read_episodes(with_truth(tmp_path, change)), EPISODES, strict=True):
+        if e.episode_id in lost:
+            assert e.locations is None
+        else:
+            np.testing.assert_allclose(e.locations, written.locations, atol=1e-9)
+    messages = [r.message for r in caplog.records]
+    assert len(messages) == (said is not None)
+    assert said is None or re.search(said, messages[0])
+
+
+def test_of_another_split_with_the_same_ids(tmp_path):
+    path = write_episodes(tmp_path, "val_unseen", EPISODES)
+    other = write_episodes(tmp_path, "val_seen", make_episodes("val_seen", 3))
+    path.with_name("val_unseen_gt.json.gz").write_bytes(other.with_name("val_seen_gt.json.gz").read_bytes())
+    assert [(e.locations, e.actions) for e in read_episodes(path)] == [(None, None)] * 3
+
+
+def test_an_expert_that_stood_still_has_one_location(tmp_path):
+    turned = (ActionKind.TURN_LEFT, ActionKind.STOP)
+    standing = replace(EPISODES[0], actions=turned, locations=EPISODES[0].locations[:1])
+    assert len(read_episodes(write_episodes(tmp_path, "s", [standing]))[0].locations) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[0.0, math.nan, 0.0]] * 3, "not finite"),
+        ([[0.0, math.inf, 0.0]] * 3, "not finite"),
+        ([[0.0, 0.0]] * 3, r"must have shape \['N', 3\], got \[3, 2\]"),
+        ([0.0, 0.0, 0.0], "must have shape"),
+        ([[0.0, 0.0, 0.0], [1.0]], "not an array of numbers"),
+        ("here", "not an array of numbers"),
+        ({"x": 1}, "not an array of numbers"),
+    ],
+)
+def test_ground_truth_that_is_broken_is_named(tmp_path, value, message):
+    path = with_truth(tmp_path, lambda t: t["2"].update(locations=value))
+    with pytest.raises(ConfigError, match=rf"s_gt\.json\.gz: episode 2: 'locations' .*{message}"):
+        read_episodes(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (gzip.compress(b""), "is empty"),
+        (b"{", "Not a gzipped file"),
+        (gzip.compress(b"[]"), "must hold a JSON object"),
+    ],
+)
+def test_ground_truth_file_that_is_none(tmp_path, data, message):
+    path = write_episodes(tmp_path, "s", EPISODES)
+    path.with_name("s_gt.json.gz").write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"s_gt\.json\.gz.*{message}"):
+        read_episodes(path)
 
 
 def test_writer_refuses_what_the_layout_cannot_say(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.evaluation.intervals import share
 from vln_ros.sim.flat import ROBOT_RADIUS_M
 
 TITLE = "Boxes that appear before the robot"
@@ -109,19 +109,11 @@ def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: fl
 def plot(figures: dict[str, Any], folder: Path) -> None:
     bars = []
     for obstacles, f in figures.items():
-        share, low, high = _share(f["box_contacts"], f["boxes"])
-        bars.append((f"safety.obstacles: {obstacles}", 100 * share, 100 * low, 100 * high))
+        touched = share(f["box_contacts"], f["boxes"])
+        bars.append(
+            (f"safety.obstacles: {obstacles}", 100 * touched.mean, 100 * touched.low, 100 * touched.high)
+        )
     plot_bars(folder / "collisions.png", TITLE, "boxes touched [%], 95 % interval", bars)
-
-
-def _share(count: int, of: int) -> tuple[float, float, float]:
-    """A share and its 95 % interval (Wilson's, which is right for shares near 0 and 1, too)."""
-    if not of:
-        return 0.0, 0.0, 1.0
-    z, p = 1.96, count / of
-    middle = (p + z * z / (2 * of)) / (1 + z * z / of)
-    half = z * math.sqrt(p * (1 - p) / of + (z / (2 * of)) ** 2) / (1 + z * z / of)
-    return p, max(0.0, middle - half), min(1.0, middle + half)
 
 
 def section(figures: dict[str, Any]) -> str:
@@ -130,8 +122,8 @@ def section(figures: dict[str, Any]) -> str:
     rows = []
     for obstacles, values in figures.items():
         f = CollisionFigures(**values)
-        share, low, high = (100 * v for v in _share(f.box_contacts, f.boxes))
-        touched = f"{f.box_contacts} = {share:.1f} % ({low:.1f} – {high:.1f})"
+        e = share(f.box_contacts, f.boxes)
+        touched = f"{f.box_contacts} = {100 * e.mean:.1f} % ({e.interval('.1f', 100.0)})"
         rows.append((obstacles, f.episodes, f.boxes, touched, f.collisions, f"{f.success:.0%}"))
     return (
         "Real time, the expert, boxes that appear 0.2 to 1 m ahead of the driving robot's front. Shares with "

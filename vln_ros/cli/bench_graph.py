@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.evaluation.intervals import METHOD, Estimate, share
 
 TITLE = "The graph, proven by the expert"
 HELP = "The expert through the graph, in lockstep (twice: identical step for step) and in real time"
@@ -30,6 +32,7 @@ def run(options: argparse.Namespace) -> int:
         _run(folder / "again", episodes, "lockstep", (320, 240))
         figures = {
             "speed": SPEED,
+            "intervals": METHOD,
             "lockstep": first,
             "realtime": _run(folder / "realtime", episodes, "realtime", (160, 120)),
             "differing_episodes": _differing(folder / "lockstep", folder / "again"),
@@ -42,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(out: Path, episodes: Path, mode: str, size: tuple[int, int]) -> dict[str, Any]:
     from vln_ros.evaluation.metrics import summarise
-    from vln_ros.evaluation.results import read_episodes
+    from vln_ros.evaluation.results import finite_tree, read_episodes
 
     realtime = mode == "realtime"
     navigator: dict[str, Scalar] = {
@@ -71,7 +74,7 @@ def _run(out: Path, episodes: Path, mode: str, size: tuple[int, int]) -> dict[st
     return {
         "episodes": summary.episodes,
         "successes": sum(bool(r.success) for r in results),
-        "spl": [summary.spl.mean, summary.spl.low, summary.spl.high],
+        "spl": [finite_tree(v) for v in (summary.spl.mean, summary.spl.low, summary.spl.high)],
         "error_m": summary.navigation_error_m.mean,
         "collisions": summary.collisions.mean,
     }
@@ -89,26 +92,32 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
     bars = []
     for name, key in (("lockstep", "lockstep"), ("real time", "realtime")):
         f = figures[key]
-        rate = 100.0 * f["successes"] / f["episodes"]
-        spl, low, high = (100.0 * v for v in f["spl"])
-        bars += [(f"{name}, success", rate, rate, rate), (f"{name}, SPL", spl, low, high)]
-    plot_bars(folder / "graph.png", TITLE, "%, SPL with its 95 % interval", bars)
+        for measure, e in (("success", share(f["successes"], f["episodes"])), ("SPL", _spl(f))):
+            bars.append((f"{name}, {measure}", 100 * e.mean, 100 * e.low, 100 * e.high))
+    plot_bars(folder / "graph.png", TITLE, "%, with 95 % intervals", bars)
+
+
+def _spl(figures: dict[str, Any]) -> Estimate:
+    mean, low, high = (math.nan if v is None else v for v in figures["spl"])
+    return Estimate(mean, low, high, figures["episodes"])
 
 
 def section(figures: dict[str, Any]) -> str:
     from vln_ros.cli.bench_page import table
 
     def row(name: str, f: dict[str, Any]) -> tuple[str, ...]:
-        spl, low, high = (100 * v for v in f["spl"])
-        share = f"{f['successes'] / f['episodes']:.0%} ({f['successes']}/{f['episodes']})"
-        interval = f"{spl:.1f} % ({low:.1f} – {high:.1f})"
-        return name, share, interval, f"{f['error_m']:.2f} m", f"{f['collisions']:.2f}"
+        success, spl = share(f["successes"], f["episodes"]), _spl(f)
+        reached = f"{f['successes']}/{f['episodes']} = {success.mean:.0%} ({success.interval('.0f', 100.0)})"
+        interval = f"{100 * spl.mean:.1f} % ({spl.interval('.1f', 100.0)})"
+        return name, reached, interval, f"{f['error_m']:.2f} m", f"{f['collisions']:.2f}"
 
     rows = [row("lockstep", figures["lockstep"]), row("real time, cmd_vel", figures["realtime"])]
     same = figures["differing_episodes"]
     return (
         table(("", "success", "SPL", "error", "collisions per episode"), rows)
-        + f"\nval_unseen, 95 % bootstrap intervals; real time at {figures['speed']:g} times. A second run "
+        + "\nval_unseen; 95 % intervals in brackets (success Wilson, SPL "
+        + ("BCa bootstrap" if figures.get("intervals") == METHOD else "percentile bootstrap")
+        + f"); real time at {figures['speed']:g} times. A second run "
         f"in lockstep "
         + ("was identical, step for step.\n" if not same else f"differed in {', '.join(same)}.\n")
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,15 @@ from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.bench_record import read_record
 from vln_ros.cli.demo import parse_size
 from vln_ros.config import ConfigError, QwenConfig
+from vln_ros.evaluation.intervals import METHOD, Estimate, share
+from vln_ros.evaluation.metrics import SHARES
 from vln_ros.sim.flat import KINDS
 
 TITLE = "The small policy"
 HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
 PARTS = ("baselines", "ways")
+_OLD_METHOD = "shares Wilson, means percentile bootstrap"
+"""Of records that do not say; their shares are given anew."""
 _ORDER = tuple(reversed(KINDS))  # the smallest first
 _COMMON = ("checkpoint", "fingerprint", "profile", "device", "size", "episodes")
 
@@ -57,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from vln_ros.engine.model import load_model
     from vln_ros.engine.profile import load_profile
+    from vln_ros.evaluation.results import finite_tree
     from vln_ros.training.judge import judge
     from vln_ros.training.ways import REFERENCE, compare
 
@@ -73,12 +79,13 @@ def run(options: argparse.Namespace) -> int:
         "device": options.device,
         "size": options.size,
         "episodes": options.episodes,
+        "intervals": METHOD,
         "baselines": [],
         "ways": [],
     }
 
     def note(part: str, row: object) -> None:
-        figures[part].append(asdict(row))  # type: ignore[call-overload]
+        figures[part].append(finite_tree(asdict(row)))  # type: ignore[call-overload]
         if options.json is not None:  # a long run that is broken off leaves what it has
             options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
 
@@ -109,7 +116,9 @@ def join(paths: Sequence[Path]) -> dict[str, Any]:
                 raise ConfigError(
                     f"{path} has {name} {other}, {paths[0]} has {ours}: measure both with the same"
                 )
+    methods = {record.figures.get("intervals", _OLD_METHOD) for record in records}
     joined: dict[str, Any] = {name: records[0].figures[name] for name in _COMMON}
+    joined["intervals"] = methods.pop() if len(methods) == 1 else " or ".join(sorted(methods))
     for part in PARTS:
         found: dict[tuple[int, str, str], Any] = {}
         for row in (row for record in records for row in record.figures[part]):
@@ -121,16 +130,24 @@ def join(paths: Sequence[Path]) -> dict[str, Any]:
 def plot(figures: dict[str, Any], folder: Path) -> None:
     rows = [(v["kind"], v["name"], v["summary"]["success"]) for v in figures["baselines"]]
     rows += [(w["kind"], w["name"], w["success"]) for w in figures["ways"]]
-    bars = [(f"{kind}: {name}", 100 * e["mean"], 100 * e["low"], 100 * e["high"]) for kind, name, e in rows]
+    found = [(f"{kind}: {name}", _estimate("success", e)) for kind, name, e in rows]
+    bars = [(name, 100 * e.mean, 100 * e.low, 100 * e.high) for name, e in found]
     plot_bars(folder / "policy.png", TITLE, "success [%], 95 % interval", bars)
 
 
+def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
+    """As in a record. A share is made anew: older records have a bootstrap's interval of it."""
+    if measure in SHARES:
+        return share(round(e["mean"] * e["count"]) if e["count"] else 0, e["count"])
+    return Estimate(*(math.nan if e[k] is None else e[k] for k in ("mean", "low", "high")), e["count"])
+
+
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.evaluation.metrics import Estimate, Summary
+    from vln_ros.evaluation.metrics import Summary
     from vln_ros.training import judge, ways
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:
-        return {k: Estimate(**v) if isinstance(v, dict) else v for k, v in row.items()}
+        return {k: _estimate(k, v) if isinstance(v, dict) else v for k, v in row.items()}
 
     verdicts = [
         judge.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"]))) for v in figures["baselines"]
@@ -139,7 +156,8 @@ def section(figures: dict[str, Any]) -> str:
     text = (
         f"Checkpoint `{figures['checkpoint']}` ({figures['fingerprint']}), profile `{figures['profile']}`, "
         f"{figures['episodes']} episodes of val_unseen per kind of flat, pipeline in lockstep, greedy, "
-        f"images of {figures['size']}, {figures['device']}; 95 % bootstrap intervals in brackets.\n\n"
+        f"images of {figures['size']}, {figures['device']}; 95 % intervals in brackets "
+        f"({figures.get('intervals', _OLD_METHOD)}).\n\n"
     )
     if verdicts:
         text += judge.table(verdicts) + "\n"

@@ -16,6 +16,7 @@ import numpy as np
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.evaluation.intervals import ratio_of_sums
 
 if TYPE_CHECKING:
     from vln_ros.engine.qwen import QwenEngine
@@ -33,7 +34,6 @@ VARIANTS = {
     "landmark memory": StreamConfig(landmarks=LandmarkConfig(plan="model", memory=True)),
 }
 _QUEUE = 4
-_DRAWS = 2000
 
 
 @dataclass
@@ -209,7 +209,7 @@ def plot(figures: Any, folder: Path) -> None:
 
 
 def section(figures: Any) -> str:
-    """Times are medians; the ratio is of whole episodes, with a 95 % bootstrap interval over them."""
+    """Times are medians; the ratio is of whole episodes, with a 95 % interval over them (BCa bootstrap)."""
     lines = [
         f"{figures['setting']}. Every variant sees the same frames and takes its turn frame by frame.",
         "",
@@ -219,14 +219,13 @@ def section(figures: Any) -> str:
     ]
     variants = {name: Tally(**tally) for name, tally in figures["variants"].items()}
     full = np.array(variants[FULL].total_s)
-    draws = np.random.default_rng(0).integers(0, len(full), (_DRAWS, len(full)))
     for name, t in variants.items():
         own = np.array(t.total_s)
-        low, high = np.percentile(full[draws].sum(1) / own[draws].sum(1), [2.5, 97.5])
+        ratio = ratio_of_sums(full, own, 0)
         plan = f"{np.median(t.plan_ms):.1f}" if t.plan_ms else "-"
         lines.append(
             f"| {name} | {np.mean(t.taken_in):.0%} | {np.mean(t.kept):.0%} | {np.median(t.observe_ms):.1f} | "
             f"{np.mean(t.overhead_ms):.1f} | {np.median(t.decide_ms):.1f} | "
-            f"{full.sum() / own.sum():.2f} ({low:.2f}-{high:.2f}) | {np.mean(t.agreed):.0%} | {plan} |"
+            f"{ratio.mean:.2f} ({ratio.interval('.2f', join='-')}) | {np.mean(t.agreed):.0%} | {plan} |"
         )
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from matplotlib.figure import Figure
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.intervals import CONFIDENCE, Estimate, mean, paired_p_value
 from vln_ros.evaluation.loading import LoadedRun, short_scene
-from vln_ros.evaluation.metrics import MEASURES, Estimate, metric_columns, resampled_means
+from vln_ros.evaluation.metrics import MEASURES, metric_columns
 from vln_ros.evaluation.results import EpisodeResult
 
 _LABELS = {
@@ -39,15 +41,22 @@ class Difference:
     Attributes:
         label: with the unit in which the numbers are.
         a, b: means.
-        difference: b - a, with the paired bootstrap's 95 % interval and the number of pairs.
-        above: share of the bootstrap samples in which b's mean is above a's; NaN without pairs.
+        difference: b - a, with the 95 % interval of the paired differences and the number of pairs.
+        p_value: of success, by McNemar's exact test; None for the others, whose interval says it.
     """
 
     label: str
     a: float
     b: float
     difference: Estimate
-    above: float
+    p_value: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """By more than chance would have it, looked at alone."""
+        if self.p_value is not None:
+            return self.p_value < 1.0 - CONFIDENCE
+        return self.difference.excludes_zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,26 @@ class Comparison:
     def pairs(self) -> int:
         return len(self.wins) + len(self.losses) + self.both + self.neither
 
+    @property
+    def success_test(self) -> str:
+        """How success was paired, and McNemar's test of it."""
+        p = paired_p_value(len(self.wins), len(self.losses))
+        return (
+            f"success: {len(self.wins)} only B, {len(self.losses)} only A, {self.both} both, "
+            f"{self.neither} neither; exact McNemar p = {p:.2g}"
+        )
+
+    @property
+    def multiplicity(self) -> str:
+        """What many measures at once do to the word \"differs\"."""
+        many = len(self.differences)
+        chance = 1.0 - CONFIDENCE**many
+        return (
+            f"{many} measures are looked at at once: of two equal runs, at least one would be marked in up to "
+            f"{chance:.0%} of comparisons. Decide on one measure beforehand, or ask for p < {0.05 / many:.2g} "
+            "(Bonferroni)"
+        )
+
 
 def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
     """Pair the episodes of two runs by their id, and compare.
@@ -105,7 +134,7 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
     return Comparison(
         a,
         b,
-        _differences(columns[0], columns[1], seed),
+        _differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
         tuple(sorted(wins, key=_clearness)),
         tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
         both=int((succeeded & (won == 0)).sum()),
@@ -119,30 +148,29 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
 def _clearness(pair: tuple[EpisodeResult, EpisodeResult]) -> float:
     """Smaller for a failure that ended farther away."""
     m = pair[0].metrics
-    return -m.navigation_error_m if m is not None else 0.0
+    return 0.0 if m is None or math.isnan(m.navigation_error_m) else -m.navigation_error_m
 
 
-def _differences(a: Float64Array, b: Float64Array, seed: int) -> tuple[Difference, ...]:
+def _differences(a: Float64Array, b: Float64Array, seed: int, success_p: float) -> tuple[Difference, ...]:
     """Of the measures ``[n, 9]`` of the same episodes; only pairs in which both are finite count."""
-    usable = np.isfinite(a) & np.isfinite(b)
-    a, b = np.where(usable, a, np.nan), np.where(usable, b, np.nan)
-    drawn = resampled_means(b - a, seed)
     rows = []
-    for k, name in enumerate(MEASURES):
+    for name, ours, theirs in zip(MEASURES, a.T, b.T, strict=True):
         label, scale = _LABELS[name]
-        count = int(usable[:, k].sum())
-        if not count:
+        usable = np.isfinite(ours) & np.isfinite(theirs)
+        if not usable.any():
             continue
-        means = drawn[:, k][np.isfinite(drawn[:, k])] * scale
-        low, high = np.quantile(means, [0.025, 0.975])
-        mean_a, mean_b = float(np.nanmean(a[:, k]) * scale), float(np.nanmean(b[:, k]) * scale)
-        estimate = Estimate(mean_b - mean_a, float(low), float(high), count)
-        rows.append(Difference(label, mean_a, mean_b, estimate, float((means > 0).mean())))
+        ours, theirs = ours[usable] * scale, theirs[usable] * scale
+        p_value = success_p if name == "success" else None
+        difference = mean(theirs - ours, seed)
+        rows.append(Difference(label, float(ours.mean()), float(theirs.mean()), difference, p_value))
     return tuple(rows)
 
 
 def _notes(a: LoadedRun, b: LoadedRun) -> tuple[str, ...]:
     notes = [f"{run.name}: {note}" for run in (a, b) for note in run.notes]
+    notes += [
+        f"{run.name}: values behind the means: {', '.join(run.coverage)}" for run in (a, b) if run.coverage
+    ]
     if a.protocol is None or b.protocol is None:
         notes += [f"{r.name}: its files do not state the protocol" for r in (a, b) if r.protocol is None]
     elif a.protocol != b.protocol:
@@ -159,13 +187,11 @@ def comparison_table(c: Comparison) -> str:
     lines.append(f"{'':<22}{'A':>9}{'B':>9}{'B - A':>9}   {'95 % interval':<20}{'pairs':>7}")
     for d in c.differences:
         e = d.difference
-        interval = f"{e.low:+.2f} – {e.high:+.2f}"
-        mark = " *" if e.low > 0 or e.high < 0 else ""
+        interval = e.interval("+.2f")
+        mark = " *" if d.differs else ""
         lines.append(f"{d.label:<22}{d.a:>9.2f}{d.b:>9.2f}{e.mean:>+9.2f}   {interval:<20}{e.count:>7}{mark}")
-    lines.append(
-        f"success: {len(c.wins)} only B, {len(c.losses)} only A, {c.both} both, {c.neither} neither"
-        "   (*: the interval does not hold 0)"
-    )
+    lines.append(c.success_test)
+    lines.append("*: p < 0.05 (success), or an interval without 0. " + c.multiplicity)
     return "\n".join([*lines, *(f"note: {n}" for n in c.notes)])
 
 
@@ -175,6 +201,7 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
     _forest(c, folder / "differences.svg")
     _scatter(c, folder / "errors.svg")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["metres"] = _metres
     page = environment.from_string(_TEMPLATE).render(
         c=c,
         lists=[
@@ -185,6 +212,10 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
     path = folder / "compare.html"
     path.write_text(page, "utf-8", "replace")
     return path
+
+
+def _metres(value: float) -> str:
+    return "unreachable" if math.isinf(value) else "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -200,7 +231,7 @@ def _forest(c: Comparison, path: Path) -> None:
     axes = figure.add_axes((0.27, 0.28, 0.70, 0.68))
     for row, d in enumerate(reversed(rates)):
         e = d.difference
-        colour = "#1a8f4b" if e.low > 0 else "#c8382f" if e.high < 0 else "#66707f"
+        colour = "#66707f" if not d.differs else "#1a8f4b" if e.mean > 0 else "#c8382f"
         axes.plot([e.low, e.high], [row, row], color=colour, linewidth=3, solid_capstyle="round")
         axes.plot([e.mean], [row], "o", color=colour, markersize=7)
     axes.axvline(0.0, color="#1c2430", linewidth=1.0)
@@ -267,14 +298,14 @@ th { text-align: left; font-size: 13px; color: #66707f; } th, td { padding: 8px 
 <div class="warn">{% for n in c.notes %}{{ n }}<br>{% endfor %}</div>
 {% endif %}
 <div class="panel"><table>
-<thead><tr><th>Measure</th><th class="num">A</th><th class="num">B</th><th class="num">B − A</th><th class="num">95 % interval</th><th class="num">B above A in</th><th class="num">Pairs</th></tr></thead><tbody>
+<thead><tr><th>Measure</th><th class="num">A</th><th class="num">B</th><th class="num">B − A</th><th class="num">95 % interval</th><th class="num">Differs</th><th class="num">Pairs</th></tr></thead><tbody>
 {% for d in c.differences %}
 {% set e = d.difference %}
 <tr><td>{{ d.label }}</td><td class="num">{{ "%.2f" % d.a }}</td><td class="num">{{ "%.2f" % d.b }}</td><td class="num"><b>{{ "%+.2f" % e.mean }}</b></td>
-<td class="num">{{ "%+.2f" % e.low }} – {{ "%+.2f" % e.high }}</td><td class="num">{{ "%.1f" % (100 * d.above) }} % of samples</td><td class="num">{{ e.count }}</td></tr>
+<td class="num">{{ e.interval("+.2f") }}</td><td class="num">{{ "yes" if d.differs else "no" }}{% if d.p_value is not none %}, p = {{ "%.2g" % d.p_value }}{% endif %}</td><td class="num">{{ e.count }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<p class="sub">Paired percentile bootstrap over the episodes that both runs have. Success: {{ c.wins | length }} only B, {{ c.losses | length }} only A, {{ c.both }} both, {{ c.neither }} neither.</p>
+<p class="sub">Intervals of the paired differences (BCa bootstrap), over the episodes that both runs have; a dash where fewer than five values, or values that are all equal, tell nothing. {{ c.success_test | capitalize }}. {{ c.multiplicity }}.</p>
 <div class="plots"><img src="differences.svg" alt="differences with intervals"><img src="errors.svg" alt="navigation errors of both"></div>
 {% for title, pairs, count in lists %}
 <h2>{{ title }} ({{ count }})</h2>
@@ -282,7 +313,7 @@ th { text-align: left; font-size: 13px; color: #66707f; } th, td { padding: 8px 
 <div class="panel"><table><thead><tr><th>Episode</th><th>Instruction</th><th class="num">Error of A [m]</th><th class="num">Error of B [m]</th></tr></thead><tbody>
 {% for a, b in pairs %}
 <tr><td>{{ a.scene_id or b.scene_id }} #{{ a.episode_id }}</td><td>{{ (a.instruction or b.instruction) | truncate(240) }}</td>
-<td class="num">{{ "%.2f" % a.metrics.navigation_error_m }}</td><td class="num">{{ "%.2f" % b.metrics.navigation_error_m }}</td></tr>
+<td class="num">{{ a.metrics.navigation_error_m | metres }}</td><td class="num">{{ b.metrics.navigation_error_m | metres }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% if count > pairs | length %}<p class="sub">The clearest {{ pairs | length }} of {{ count }}.</p>{% endif %}

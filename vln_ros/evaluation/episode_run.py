@@ -313,14 +313,13 @@ class EpisodeRun:
                 self.world.geodesic_distance(position, self.episode.goal) if asked[i] else distances[i - 1]
             )
         episode = self.episode
-        # As VLN-CE: step-level ground truth where there is some, the route's corners otherwise.
-        reference = episode.reference_path if episode.locations is None else episode.locations
         return measure_episode(
             positions,
             distances,
             stop_called=self.ended == "stop" or (self._limits.as_stop and self.ended in EARLY_ENDS),
             goal_radius_m=episode.goal_radius_m,
-            reference_path=None if self._basic else reference,
+            # As VLN-CE: step-level ground truth. Against the route's few corners it is another number.
+            reference_path=None if self._basic else episode.locations,
             oracle=not self._basic,
             spacing_m=None if self._standing_ns is None else WARP_SPACING_M,
             collisions=self._collisions,

@@ -10,7 +10,13 @@ InternNav      ``progress.json``: a JSON object per line                path len
 NaVIDA         ``log/stats_{id}.json``: one file per episode            scene, steps, collisions
 =============  =======================================================  ====================================
 
-What is missing is NaN and stays out of the means. Their success is taken as they counted it.
+Their success is taken as they counted it. What is missing, or is no number that the measure can have, is NaN
+and stays out of the means; :attr:`LoadedRun.coverage` says how many values each has. What is chosen for them
+is counted in the notes:
+
+* an episode without a verdict (success missing, null, NaN) is left out: neither a success nor a failure;
+* SPL of a failure is 0, whatever stands there; in a file that states no SPL at all it is unknown;
+* a success that is neither 0 nor 1 counts from above 0.5; a number written as text is read as a number.
 """
 
 from __future__ import annotations
@@ -19,13 +25,16 @@ import dataclasses
 import json
 import math
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from vln_ros.config import ConfigError
-from vln_ros.evaluation.metrics import EpisodeMetrics, summarise
+from vln_ros.evaluation.metrics import MEASURES, EpisodeMetrics, metric_columns, summarise, summary_remarks
 from vln_ros.evaluation.results import (
     EpisodeResult,
     LatencyStats,
@@ -48,7 +57,7 @@ class LoadedRun:
         name: for tables.
         who: ``vln_ros`` or one of :data:`FORMATS` (JanusVLN writes what StreamVLN writes).
         protocol: None where the files do not tell it.
-        notes: what had to be left out, to be shown beside the numbers.
+        notes: what had to be left out or chosen, to be shown beside the numbers.
     """
 
     name: str
@@ -56,6 +65,19 @@ class LoadedRun:
     episodes: tuple[EpisodeResult, ...]
     protocol: Protocol | None
     notes: tuple[str, ...]
+
+    @property
+    def coverage(self) -> tuple[str, ...]:
+        """Of how many values the mean of each measure is, where that is not all episodes."""
+        columns = metric_columns([e.metrics for e in self.episodes if e.metrics is not None])
+        total = len(self.episodes)
+        found = []
+        for name, column in zip(MEASURES, columns.T, strict=True):
+            count = int(np.isfinite(column).sum())
+            if count < total:
+                label = name.removesuffix("_m").replace("_", " ")
+                found.append(f"{label} {count} of {total}" if count else f"{label} none")
+        return tuple(found)
 
 
 def short_scene(scene_id: str) -> str:
@@ -74,6 +96,7 @@ def load_run(path: Path) -> LoadedRun:
         notes = [] if result.complete else ["the run is not complete"]
         if result.skipped:
             notes.append(f"{len(result.skipped)} episodes could not be run")
+        notes += summary_remarks(result.summary)
         return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes))
     candidates: tuple[tuple[str, Path, Callable[[Path], Iterator[_Line]]], ...] = (
         ("internnav", path / "progress.json", _json_lines),
@@ -168,14 +191,15 @@ class _Line:
 def _json_lines(path: Path) -> Iterator[_Line]:
     """The objects of a file, one or more per line (a summary without a newline is glued to the next)."""
     decoder = json.JSONDecoder()
-    lines = path.read_text("utf-8", "replace").splitlines()
+    # Not splitlines: a text may hold what only Unicode takes for the end of a line.
+    lines = path.read_text("utf-8-sig", "replace").rstrip().split("\n")
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
         at, text = 0, line.strip()
         while at < len(text):
             try:
                 value, at = decoder.raw_decode(text, at)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 if number == len(lines):
                     yield _Line(where, None)
                     break
@@ -191,7 +215,7 @@ def _stats_files(folder: Path) -> Iterator[_Line]:
     for path in sorted(folder.glob("stats_*.json")):
         try:
             value = json.loads(path.read_text("utf-8"))
-        except ValueError:
+        except (ValueError, RecursionError):
             yield _Line(str(path), None)
             continue
         if not isinstance(value, dict):
@@ -200,49 +224,104 @@ def _stats_files(folder: Path) -> Iterator[_Line]:
 
 
 def _load_peer(path: Path, who: str, lines: Iterator[_Line]) -> LoadedRun:
+    said: Counter[str] = Counter()
     episodes: dict[str, EpisodeResult] = {}
-    cut = twice = 0
+    summary: Mapping[str, Any] = {}
     for line in lines:
         if line.value is None:
-            cut += 1
-        elif "sucs_all" not in line.value:  # else it is a summary among the episodes
-            episode = _peer_episode(line.where, line.value, who)
-            twice += episode.episode_id in episodes
-            episodes.setdefault(episode.episode_id, episode)
-    notes = [f"{cut} cut off, left out"] if cut else []
-    if twice:
-        notes.append(f"{twice} episodes were there twice, the first counts")
+            said["cut off, left out"] += 1
+        elif "sucs_all" in line.value:  # a summary among the episodes
+            summary = line.value
+        else:
+            episode = _peer_episode(line.where, line.value, who, said)
+            if episode is None:
+                continue
+            before = episodes.setdefault(episode.episode_id, episode)
+            if before is not episode:
+                said["episodes were there twice, the first counts"] += 1
+                if (repr(before.metrics), before.scene_id) != (repr(episode.metrics), episode.scene_id):
+                    said["of those that were there twice had other values or another scene"] += 1
     if not episodes:
-        raise ConfigError(f"{path}: no episodes of {who} in it")
-    return LoadedRun(path.name, who, tuple(episodes.values()), None, tuple(notes))
+        without = f": {said[_NO_VERDICT]} {_NO_VERDICT}" if said[_NO_VERDICT] else ""
+        raise ConfigError(f"{path}: no episodes of {who} in it{without}")
+    measured = _with_spl(tuple(episodes.values()), said)
+    notes = [f"{count} {what}" for what, count in said.items()]
+    notes += _summary_notes(measured, summary)
+    return LoadedRun(path.name, who, measured, None, tuple(notes))
 
 
-def _peer_episode(where: str, value: Mapping[str, Any], who: str) -> EpisodeResult:
-    def number(*names: str, needed: bool = False) -> float:
-        for name in names:
-            if name in value:
-                try:
-                    return math.nan if value[name] is None else float(value[name])
-                except (TypeError, ValueError) as error:
-                    raise ConfigError(f"{where}: {name} = {value[name]!r} is no number") from error
-        if needed:
-            raise ConfigError(f"{where}: none of {', '.join(names)} is there: not a result of {who}?")
-        return math.nan
+_NO_VERDICT = "episodes have no success value that is one (missing, null, NaN, outside 0 to 1), left out"
 
+
+class _Values:
+    """The numbers of one JSON object; what was guessed of them is counted in ``said``."""
+
+    def __init__(self, where: str, value: Mapping[str, Any], said: Counter[str]) -> None:
+        self.where = where
+        self._value = value
+        self._said = said
+
+    def number(self, *names: str, most: float = math.inf, verdict: bool = False) -> float:
+        """The first of these keys that is there, from 0 to ``most``; NaN where it is no such number.
+
+        Args:
+            verdict: it says yes or no, and may be a boolean.
+
+        Raises:
+            ConfigError: a text that is no number, a list or an object: somebody else's format.
+        """
+        name = next((n for n in names if n in self._value), None)
+        if name is None or self._value[name] is None:
+            return math.nan
+        value = self._value[name]
+        if isinstance(value, bool):
+            if verdict:
+                return float(value)
+            self._said[f"values of {name} are true or false, left out"] += 1
+            return math.nan
+        if isinstance(value, str):
+            self._said[f"values of {name} were written as text"] += 1
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.where}: {name} = {value!r} is no number") from error
+        if not math.isnan(number) and not 0.0 <= number <= most:
+            self._said[f"values of {name} cannot be (e.g. {value!r}), left out"] += 1
+            return math.nan
+        return number
+
+
+def _peer_episode(where: str, value: Mapping[str, Any], who: str, said: Counter[str]) -> EpisodeResult | None:
+    """None where it has no verdict. SPL of a failure is left as it stands: see :func:`_with_spl`."""
     episode_id = value.get("id" if who == "navida" else "episode_id")
-    if episode_id is None:
+    if isinstance(episode_id, float) and episode_id.is_integer():
+        episode_id = int(episode_id)  # as tables write them
+    if isinstance(episode_id, bool) or not isinstance(episode_id, int | str) or episode_id == "":
         raise ConfigError(f"{where}: no episode id: not a result of {who}?")
-    success = number("success", needed=True) > 0.5
-    oracle = number("os", "oracle_success")
-    error_m = number("ne", "distance_to_goal")
-    ndtw = number("ndtw")
-    steps = number("steps")
+    values = _Values(where, value, said)
+    verdict = values.number("success", most=1.0, verdict=True)
+    if math.isnan(verdict):
+        said[_NO_VERDICT] += 1
+        return None
+    if verdict not in (0.0, 1.0):
+        said["success values are neither 0 nor 1, above 0.5 counts as success"] += 1
+    success = verdict > 0.5
+    oracle = values.number("os", "oracle_success", most=1.0, verdict=True)
+    if oracle not in (0.0, 1.0) and not math.isnan(oracle):
+        said["oracle success values are neither 0 nor 1, above 0.5 counts as success"] += 1
+    ndtw = values.number("ndtw", most=1.0)
+    steps = values.number("steps", most=1e9)
+    if not math.isnan(steps) and steps != int(steps):
+        said["values of steps are no whole numbers, left out"] += 1
+        steps = math.nan
     metrics = EpisodeMetrics(
         success=success,
-        spl=number("spl"),
+        spl=values.number("spl", most=1.0),
         oracle_success=None if math.isnan(oracle) else oracle > 0.5,
-        navigation_error_m=math.inf if math.isnan(error_m) else error_m,
-        path_length_m=number("path_length"),
+        navigation_error_m=values.number("ne", "distance_to_goal"),
+        path_length_m=values.number("path_length", most=1e9),
         ndtw=ndtw,
         sdtw=math.nan if math.isnan(ndtw) else ndtw * success,
         collisions=math.nan,
@@ -261,6 +340,37 @@ def _peer_episode(where: str, value: Mapping[str, Any], who: str) -> EpisodeResu
         0,
         metrics,
     )
+
+
+def _with_spl(episodes: tuple[EpisodeResult, ...], said: Counter[str]) -> tuple[EpisodeResult, ...]:
+    """SPL of failures is 0 by its definition, if the file states SPL at all."""
+    measured = [(e, e.metrics) for e in episodes if e.metrics is not None]
+    if all(math.isnan(m.spl) for _, m in measured) and any(m.success for _, m in measured):
+        return episodes
+    result = []
+    for e, m in measured:
+        if not m.success and m.spl != 0.0:
+            said["failures had another SPL than 0 (none, NaN, above 0); it is 0 by its definition"] += 1
+            e = dataclasses.replace(e, metrics=dataclasses.replace(m, spl=0.0))
+        result.append(e)
+    return tuple(result)
+
+
+_SUMMARISED = {"sucs_all": ("success", "success"), "spls_all": ("spl", "SPL")}
+
+
+def _summary_notes(episodes: tuple[EpisodeResult, ...], summary: Mapping[str, Any]) -> list[str]:
+    """Where their own summary says something else than the episodes."""
+    measures = metric_columns([e.metrics for e in episodes if e.metrics is not None])
+    notes = []
+    for theirs, (name, label) in _SUMMARISED.items():
+        column = measures[:, MEASURES.index(name)]
+        value = summary.get(theirs)
+        if isinstance(value, float | int) and np.isfinite(column).any():
+            ours = float(np.nanmean(column))
+            if not abs(value - ours) < 5e-4:
+                notes.append(f"its summary says {label} {100 * value:.1f} %, its episodes {100 * ours:.1f} %")
+    return notes
 
 
 # ---------------------------------------------------------------------------------------------- exports

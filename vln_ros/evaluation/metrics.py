@@ -1,4 +1,4 @@
-"""The field's measures of one episode, and their summary over many with bootstrap intervals.
+"""The field's measures of one episode, and their summary over many with 95 % intervals.
 
 Definitions are those of VLN-CE (Krantz et al. 2020) and, for nDTW and SDTW, Ilharco et al. 2019.
 
@@ -9,7 +9,9 @@ What is not a number, in one place:
   counted (``Summary.unreachable``), because any finite number put in its place would flatter or punish.
 * SPL of a failure is 0. SPL of a success whose start had no way to the goal is NaN: there is no shortest
   path to compare with. It is left out of the mean; ``Estimate.count`` says how many values the mean has.
-* nDTW and SDTW are NaN where the episode has no reference path, and left out in the same way.
+* nDTW and SDTW are NaN where the episode has no step-level ground truth, left out in the same way, and
+  counted (``Summary.no_ground_truth``). The sparse reference path is another thing: the expert itself has
+  7 % against it.
 * A position that is not finite is not a policy question but an error: ValueError.
 """
 
@@ -22,6 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.intervals import Estimate, mean, share_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class EpisodeMetrics:
         success: STOP was called, and the geodesic distance to the goal was then strictly below the radius.
         spl: success weighted by ``d0 / max(d0, path length)``; ``d0`` is the geodesic distance at the start.
         oracle_success: the distance was below the radius at any step; None where nobody looked.
-        navigation_error_m: geodesic distance to the goal at the end; inf where there is no way.
+        navigation_error_m: geodesic distance to the goal at the end; inf where there is no way; NaN where
+            others do not say.
         path_length_m: sum of the Euclidean steps.
         ndtw: ``exp(-DTW / (|reference| * radius))``; NaN without a reference path.
         sdtw: ``ndtw`` of a success, 0 of a failure; NaN without a reference path.
@@ -172,17 +176,6 @@ def measure_episode(
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over episodes with its bootstrap 95 % interval; NaN throughout where nothing was measured."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-    """Episodes that entered the mean."""
-
-
-@dataclass(frozen=True)
 class Summary:
     """The measures over all episodes. Rates in ``[0, 1]``, lengths in metres."""
 
@@ -198,60 +191,8 @@ class Summary:
     sdtw: Estimate
     collisions: Estimate
     steps: Estimate
-
-
-_BOOTSTRAP_DRAWS = 1000
-_BOOTSTRAP_BLOCK = 2_000_000  # episodes drawn at once; bounds the memory at 100,000 episodes
-
-
-def resampled_means(columns: Float64Array, seed: int) -> Float64Array:
-    """Means ``[1000, k]`` of bootstrap samples of the rows of ``[n, k]``; what is not finite is left out.
-
-    All columns share their samples, so that differences between them are paired. A sample in which a
-    column has no finite value has a NaN mean.
-    """
-    n, k = columns.shape
-    finite = np.isfinite(columns)
-    both = np.concatenate([np.where(finite, columns, 0.0), finite], axis=1)
-    rng = np.random.default_rng(seed)
-    means = np.empty((_BOOTSTRAP_DRAWS, k))
-    block = max(1, _BOOTSTRAP_BLOCK // n)
-    for first in range(0, _BOOTSTRAP_DRAWS, block):
-        rows = min(block, _BOOTSTRAP_DRAWS - first)
-        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        # How often each episode was drawn, rather than the episodes: one product serves every column.
-        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
-        sums = times @ both
-        with np.errstate(invalid="ignore"):
-            means[first : first + rows] = sums[:, :k] / sums[:, k:]
-    return means
-
-
-def bootstrap_means(columns: Float64Array, seed: int) -> list[Estimate]:
-    """Mean of each column of ``[n, k]``, with a percentile bootstrap interval (Efron 1979), seeded.
-
-    With few episodes the interval is too narrow, and when all values are equal it has no width at all.
-    """
-    columns = np.asarray(columns, np.float64)
-    nothing = Estimate(math.nan, math.nan, math.nan, 0)
-    if len(columns) == 0:
-        return [nothing] * columns.shape[1]
-    means = resampled_means(columns, seed)
-    estimates = []
-    for values, drawn in zip(columns.T, means.T, strict=True):
-        values = values[np.isfinite(values)]
-        drawn = drawn[np.isfinite(drawn)]
-        if len(values) == 0:
-            estimates.append(nothing)
-            continue
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        estimates.append(Estimate(float(values.mean()), float(low), float(high), len(values)))
-    return estimates
-
-
-def bootstrap_mean(values: Float64Array, seed: int) -> Estimate:
-    """:func:`bootstrap_means` of one column ``[n]``."""
-    return bootstrap_means(np.asarray(values, np.float64)[:, None], seed)[0]
+    no_ground_truth: int = 0
+    """Episodes without step-level ground truth, and so without nDTW and SDTW, in a run that measures them."""
 
 
 MEASURES = (
@@ -259,6 +200,8 @@ MEASURES = (
     "steps",
 )  # fmt: skip
 """The fields of :class:`EpisodeMetrics`."""
+SHARES = frozenset({"success", "oracle_success"})
+"""Those that are yes or no."""
 
 
 def metric_columns(episodes: Sequence[EpisodeMetrics]) -> Float64Array:
@@ -269,11 +212,14 @@ def metric_columns(episodes: Sequence[EpisodeMetrics]) -> Float64Array:
 
 def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
     """Means with 95 % intervals; the same episodes and seed give the same intervals. May be empty."""
-    estimates = bootstrap_means(metric_columns(episodes), seed)
+    columns = dict(zip(MEASURES, metric_columns(episodes).T, strict=True))
+    estimates = {n: share_of(v) if n in SHARES else mean(v, seed) for n, v in columns.items()}
     return Summary(
         len(episodes),
-        sum(not math.isfinite(e.navigation_error_m) for e in episodes),
-        **dict(zip(MEASURES, estimates, strict=True)),
+        sum(math.isinf(e.navigation_error_m) for e in episodes),
+        **estimates,
+        # Where nobody looked for oracle success, nobody asked for nDTW either (basic measures).
+        no_ground_truth=sum(math.isnan(e.ndtw) and e.oracle_success is not None for e in episodes),
     )
 
 
@@ -308,8 +254,8 @@ def summary_rows(summary: Summary) -> list[SummaryRow]:
         if estimate.count == 0:
             rows.append(SummaryRow(label, "–", "", 0))
             continue
-        value, low, high = (format(scale * v, spec) for v in (estimate.mean, estimate.low, estimate.high))
-        rows.append(SummaryRow(label, value, f"{low} – {high}", estimate.count))
+        value = format(scale * estimate.mean, spec)
+        rows.append(SummaryRow(label, value, estimate.interval(spec, scale), estimate.count))
     return rows
 
 
@@ -317,9 +263,20 @@ def summary_table(summary: Summary) -> str:
     """The summary as text for the terminal."""
     lines = [f"{'':<22}{'mean':>8}   {'95 % interval':<18}{'n':>6}"]
     lines += [f"{r.name:<22}{r.value:>8}   {r.interval:<18}{r.count:>6}" for r in summary_rows(summary)]
+    return "\n".join([*lines, *summary_remarks(summary)])
+
+
+def summary_remarks(summary: Summary) -> list[str]:
+    """What a reader of the table must know besides, a sentence each."""
+    remarks = []
     if summary.unreachable:
-        lines.append(
+        remarks.append(
             f"{summary.unreachable} of {summary.episodes} ended where no way leads to the goal: "
             "failures, and not in the mean error"
         )
-    return "\n".join(lines)
+    if summary.no_ground_truth:
+        remarks.append(
+            f"{summary.no_ground_truth} of {summary.episodes} have no step-level ground truth "
+            "(..._gt.json.gz): no nDTW and no SDTW of them"
+        )
+    return remarks

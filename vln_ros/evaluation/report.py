@@ -17,7 +17,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from vln_ros.evaluation.metrics import SummaryRow, summary_rows
+from vln_ros.evaluation.intervals import METHOD
+from vln_ros.evaluation.metrics import SummaryRow, summary_remarks, summary_rows
 from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunResult
 
 _SHOWN_EACH = 6
@@ -205,6 +206,8 @@ def write_report(result: RunResult, folder: Path) -> Path:
         plots=_plots(result, folder),
         latency=result.latency_ms,
         shares=_time_shares(result.costs),
+        method=METHOD,
+        remarks=summary_remarks(result.summary),
     )
     path = folder / "report.html"
     # An instruction may hold anything that came over a topic, lone surrogates included.
@@ -323,11 +326,11 @@ run</b> and are in no number below.<details><summary>Which, and why</summary><ta
 </tbody>
 </table>
 </div>
-<p class="sub">Percentile bootstrap over episodes. Success: STOP called strictly within the goal radius.
-{% if result.summary.unreachable %}
-{{ result.summary.unreachable }} of {{ result.summary.episodes }} ended where no way leads to the goal: they
-count as failures and are left out of the mean navigation error.
-{% endif %}</p>
+<p class="sub">Intervals of 95 % over episodes: {{ method }}; a dash where fewer than five values, or values that are all
+equal, tell nothing. Success: STOP called strictly within the goal radius.
+{% for remark in remarks %}
+{{ remark }}.
+{% endfor %}</p>
 {% endif %}
 
 {% if plots %}

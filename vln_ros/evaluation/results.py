@@ -27,7 +27,10 @@ from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
 from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
 from vln_ros.reuse.accounting import ReuseStats
 
-NOT_A_NUMBER = "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out"
+NOT_A_NUMBER = (
+    "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out; "
+    "no step-level ground truth: nDTW and SDTW left out"
+)
 """The policy of :mod:`vln_ros.evaluation.metrics`, for results."""
 
 _LOG = logging.getLogger(__name__)
@@ -184,6 +187,8 @@ class EpisodeResult:
                 if math.isnan(metrics["navigation_error_m"]):
                     metrics["navigation_error_m"] = math.inf
                 metrics["oracle_success"] = fields["metrics"]["oracle_success"]
+                if not isinstance(metrics["success"], bool):
+                    raise TypeError(f"success = {fields['metrics']['success']!r} is neither true nor false")
                 fields["metrics"] = EpisodeMetrics(**metrics)
             if fields.get("cost") is not None:
                 fields["cost"] = EpisodeCost(**fields["cost"])

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from scipy.optimize import nnls
 
 from vln_ros.reuse.refusal import Refusal
 
@@ -113,6 +112,8 @@ class ForwardTimes:
         n, before, seconds = np.array(self._noted).T
         # Relative errors count: the short forwards are as telling as the long ones.
         terms = np.stack([np.ones_like(n), n, n * (before + n / 2)], 1) / seconds[:, None]
+        from scipy.optimize import nnls  # the navigator's process has this module too, and needs no scipy
+
         (_, per_token, per_pair), _ = nnls(terms, np.ones_like(n))
         own, before, more, more_before = np.array(forwards, np.float64).reshape(-1, 4).T
         whole = own + more

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,8 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind, Float64Array, Pose
 
 ENGLISH = "en"
+_SAME_PLACE_M = 0.5
+_LOG = logging.getLogger(__name__)
 RXR_LANGUAGES = ("en-US", "en-IN", "hi-IN", "te-IN")
 
 
@@ -48,7 +52,8 @@ class Episode:
         geodesic_distance_m: from start to goal, as the file says; inf: no way; NaN: it does not say (RxR).
             Measures do not use it: they ask the world.
         actions: what the expert did, the final stop included; None when the file has none.
-        locations: ``[K, 3]`` positions of the expert, ROS axes, when ``actions`` are known.
+        locations: ``[K, 3]`` positions of the expert, step by step, ROS axes: the ground truth of nDTW. None
+            when the file has none; the sparse ``reference_path`` is no substitute.
         language: language tag of the instruction.
     """
 
@@ -108,12 +113,13 @@ def write_episodes(root: Path, split: str, episodes: Sequence[Episode]) -> Path:
             }
         )
         if e.actions is not None:
-            locations = e.reference_path if e.locations is None else e.locations
-            truth[e.episode_id] = {
-                "locations": habitat_from_ros_points(locations).tolist(),
+            known: dict[str, object] = {
                 "forward_steps": sum(a is ActionKind.FORWARD for a in e.actions),
                 "actions": [int(a) for a in e.actions],
             }
+            if e.locations is not None:
+                known = {"locations": habitat_from_ros_points(e.locations).tolist(), **known}
+            truth[e.episode_id] = known
     folder = root / split
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{split}.json.gz"
@@ -160,6 +166,10 @@ def split_file(folder: Path, split: str) -> Path:
 def read_episodes(path: Path, languages: Sequence[str] = ()) -> tuple[Episode, ...]:
     """Episodes of a VLN-CE file (R2R or RxR), with actions where its ``..._gt.json.gz`` lies beside it.
 
+    An episode that is not in there has no ground truth. Nor has one whose locations are less than a way
+    (none, or one of an expert that moved), or begin elsewhere than the episode: ids say little, every split
+    counts from 1. How many there are of the last two kinds is logged.
+
     Args:
         path: of ``{split}.json.gz`` or ``{split}_guide.json.gz``.
         languages: keep only these (``en-IN``; ``en`` takes en-US too); empty keeps all.
@@ -176,11 +186,15 @@ def read_episodes(path: Path, languages: Sequence[str] = ()) -> tuple[Episode, .
     truth_path = path.with_name(path.name.removesuffix(".json.gz") + "_gt.json.gz")
     truth = _read_gz(truth_path) if truth_path.exists() else {}
     episodes: dict[str, Episode] = {}
+    unusable: Counter[str] = Counter()
     for index, record in enumerate(records):
-        episode = _parse_episode(_Record(f"{path}: episode number {index}", record), truth, truth_path)
+        parsed = _Record(f"{path}: episode number {index}", record)
+        episode = _parse_episode(parsed, truth, truth_path, unusable)
         if episode.episode_id in episodes:
             raise ConfigError(f"{path}: episode id {episode.episode_id!r} occurs twice")
         episodes[episode.episode_id] = episode
+    for problem, count in unusable.items():
+        _LOG.warning("%s: not used for %d of %d episodes: %s", truth_path, count, len(episodes), problem)
     spoken = {e.language for e in episodes.values()}
     for language in languages:
         if not any(_speaks(s, language) for s in spoken):
@@ -208,6 +222,8 @@ def _read_gz(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text: {e}") from e
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e}") from e
+    if not text:
+        raise ConfigError(f"{path} is empty: copy or download it again, or remove it if it is not needed")
     try:
         content = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as e:
@@ -282,7 +298,9 @@ def _geodesic(record: _Record) -> float:
     return math.inf if value == math.inf else info.positive("geodesic_distance")
 
 
-def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) -> Episode:
+def _parse_episode(
+    record: _Record, truth: Mapping[str, Any], truth_path: Path, unusable: Counter[str]
+) -> Episode:
     episode_id = record.identifier("episode_id")
     record.where = record.where.rsplit(": ", 1)[0] + f": episode {episode_id}"
     try:
@@ -314,7 +332,14 @@ def _parse_episode(record: _Record, truth: Mapping[str, Any], truth_path: Path) 
             actions = tuple(ActionKind(a) for a in known.get("actions"))
         except (TypeError, ValueError) as e:
             raise known.error(f"'actions' must be a list of 0 (stop) to 3 (turn right): {e}") from e
-        locations = ros_from_habitat_points(known.numbers("locations", (None, 3)))
+        if known.value.get("locations"):
+            locations = ros_from_habitat_points(known.numbers("locations", (None, 3)))
+        if locations is None or (len(locations) == 1 and ActionKind.FORWARD in actions):
+            unusable["its locations are no way"] += 1
+            locations = None
+        elif float(np.linalg.norm(locations[0] - start.position)) > _SAME_PLACE_M:
+            unusable["its locations begin elsewhere (is it of another split?)"] += 1
+            actions = locations = None
     return Episode(
         episode_id=episode_id,
         trajectory_id=record.identifier("trajectory_id"),

@@ -177,11 +177,11 @@ def judge(
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
-    """Markdown, percentages with 95 % intervals."""
+    """Markdown, percentages with 95 % intervals; a dash where there is none."""
     lines = ["| flats | who | success | SPL | oracle success |", "|---|---|---|---|---|"]
     for v in verdicts:
         cells = [
-            "-" if math.isnan(e.mean) else f"{e.mean:.1%} ({e.low:.0%}-{e.high:.0%})"
+            "-" if math.isnan(e.mean) else f"{e.mean:.1%} ({e.interval('.0%', join='-')})"
             for e in (v.summary.success, v.summary.spl, v.summary.oracle_success)
         ]
         lines.append(f"| {v.kind} | {v.name} | {' | '.join(cells)} |")

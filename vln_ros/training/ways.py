@@ -18,7 +18,7 @@ from vln_ros.engine.model import LoadedModel
 from vln_ros.engine.profile import ContextSpec, Profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.script import Script
-from vln_ros.evaluation.metrics import Estimate, bootstrap_mean
+from vln_ros.evaluation.intervals import Estimate, mean, share_of
 from vln_ros.evaluation.record import EpisodeRecord
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
@@ -306,9 +306,9 @@ def _figures(
         name,
         against,
         len(records),
-        bootstrap_mean(success, seed),
-        bootstrap_mean(np.array([m.spl for m in measured]), seed),
-        bootstrap_mean(success - np.array([float(m.success) for m in before]), seed),
+        share_of(success),
+        mean(np.array([m.spl for m in measured]), seed),
+        mean(success - np.array([float(m.success) for m in before]), seed),
         float(np.mean(same)),
         _agreement(records, reference),
         float(np.mean([s.reuse for s in stats])) if stats else 0.0,
@@ -333,16 +333,15 @@ def _agreement(records: Sequence[EpisodeRecord], reference: Sequence[EpisodeReco
 
 
 def table(figures: Sequence[WayFigures]) -> str:
-    """Markdown; success and its gain in percent and points, with 95 % bootstrap intervals."""
+    """Markdown; success and its gain in percent and points, with 95 % intervals, or a dash."""
     lines = [
         "| flats | way | success | points gained | SPL | same runs | same decisions | reuse | net ms "
         "| decisions | tokens | ms (p95) |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for f in figures:
-        low, high = f.success.low * 100, f.success.high * 100
-        gain = f"{f.gain.mean * 100:+.1f} ({f.gain.low * 100:+.0f} to {f.gain.high * 100:+.0f})"
-        success = f"{f.success.mean:.1%} ({low:.0f}-{high:.0f})"
+        gain = f"{f.gain.mean * 100:+.1f} ({f.gain.interval('+.0f', 100.0, ' to ')})"
+        success = f"{f.success.mean:.1%} ({f.success.interval('.0f', 100.0, '-')})"
         lines.append(
             f"| {f.kind} | {f.name} | {success} | {gain} | {f.spl.mean:.1%} | {f.same:.0%} "
             f"| {f.agreement:.1%} | {f.reuse:.0%} | {f.net_ms:+.2f} "
