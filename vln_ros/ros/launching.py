@@ -17,12 +17,13 @@ from typing import Any
 
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
 from launch.events.process import ProcessExited
+from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
 import vln_ros
-from launch import LaunchContext, LaunchDescriptionEntity
 from vln_ros.config import ConfigError
 from vln_ros.ros.environment import PARENT
 from vln_ros.ros.interpreter import find_executable, installed_interpreter
