@@ -224,9 +224,7 @@ def started(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         given = [tuple(a.split(":=", 1)) for a in arguments]
         nodes: list[Node] = []
         expand(IncludeLaunchDescription(source, launch_arguments=given), context, nodes)
-        return {
-            node.node_name: " ".join(map(str, node._Node__expanded_parameter_arguments)) for node in nodes
-        }
+        return [node.node_name for node in nodes]
 
     return expanded
 
