@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,7 @@ def check_robot(
         parameter_file=given["params_file"],
         namespace=given["namespace"],
         record_folder=given["record_folder"] if given["record"] == "true" else "",
+        engine=given["engine"],
         files={"episodes": given["episodes"]},
         tools={"rviz2": "rviz2"} if given["rviz"] == "true" else {},
     )
@@ -144,7 +146,7 @@ def check_robot(
 
 def check_before_start(
     nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
-    files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
+    engine: str = "", files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
 ) -> list[LogInfo]:  # fmt: skip
     """Look for everything that may be missing, before anything starts.
 
@@ -152,6 +154,7 @@ def check_before_start(
         nodes: of this package that will be started.
         parameter_file: of the user; empty for none.
         record_folder: where the recorder would write; empty when it is not started.
+        engine: of the navigator.
         files: by argument, what must be there; empty for none.
         tools: other packages' executables that are wanted, and the package of each.
 
@@ -177,7 +180,7 @@ def check_before_start(
         check_folder(Path(record_folder))
     executables = [find_executable(vln_ros.__name__, node) for node in nodes]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(installed_interpreter, executables))
+        list(pool.map(partial(installed_interpreter, engine=engine), executables))
     return said
 
 
