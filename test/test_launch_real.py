@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -53,7 +52,7 @@ service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
 sys.exit(service.run())
 """
 """What `ros2 launch` does."""
-END_S = 60.0
+END_S = 100.0
 STANDS = ["camera:=sim", "base:=sim", "engine:=paced"]
 """A robot that needs no weights, no transforms and no ground."""
 
@@ -225,9 +224,7 @@ def started(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> object:
         given = [tuple(a.split(":=", 1)) for a in arguments]
         nodes: list[Node] = []
         expand(IncludeLaunchDescription(source, launch_arguments=given), context, nodes)
-        return {
-            node.node_name: " ".join(map(str, node._Node__expanded_parameter_arguments)) for node in nodes
-        }
+        return [node.node_name for node in nodes]
 
     return expanded
 
@@ -253,8 +250,9 @@ EXPANDED = [
     ("replay", REPLAY, "bag_player navigator"),
     ("replay", (*REPLAY, "namespace:=left", "transport:=compressed"), "bag_player navigator"),
     *(
-        ("robot", (f"camera:={camera}", f"base:={base}"), "navigator executor inspector")
-        for camera, base in itertools.product(PRESETS["camera"], PRESETS["base"])
+        ("robot", (f"{kind}:={preset}",), "navigator executor inspector")
+        for kind, presets in PRESETS.items()
+        for preset in presets
     ),
 ]
 
@@ -334,19 +332,14 @@ def test_nothing_starts_where_the_nodes_python_lacks_something(
 # ---------------------------------------------------------------------- how it ends
 
 
-def test_a_node_that_refuses_its_checkpoint_ends_the_launch_with_a_status(prefix: Path) -> None:
-    for respawn in ("false", "true"):  # starting it again would change nothing
-        status, text = launched(
-            prefix,
-            "robot.launch.py",
-            "camera:=sim",
-            "base:=sim",
-            "checkpoint:=/nowhere",
-            f"respawn:={respawn}",
-        )
-        assert status == 1
-        assert "navigator has ended with status 2" in text
-        assert text.count("process started") == 3
+@pytest.mark.parametrize("respawn", ["false", "true"])
+def test_a_node_that_refuses_its_checkpoint_ends_the_launch_with_a_status(respawn: str, prefix: Path) -> None:
+    """Also where nodes are started again: this would change nothing."""
+    options = ["machine:=gpu", "camera:=sim", "base:=sim", "checkpoint:=/nowhere"]
+    status, text = launched(prefix, "robot.launch.py", *options, f"respawn:={respawn}")
+    assert status == 1
+    assert "navigator has ended with status 2" in text
+    assert text.count("process started") == 1
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)

@@ -83,8 +83,13 @@ def test_a_node_needs_what_it_imports(node: str) -> None:
 
 def test_every_node_has_its_needs() -> None:
     assert set(NEEDS) == set(NODES)
-    assert {"torch", "transformers"} <= set(NEEDS["navigator"])
-    assert "torch" not in NEEDS["executor"], "a robot's own computer needs none"
+    assert not {"torch", "transformers"} & {m for modules in NEEDS.values() for m in modules}
+
+
+def test_torch_is_needed_where_a_model_decides_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else object())
+    assert missing_modules("navigator", "qwen") == ["torch"]
+    assert missing_modules("navigator", "expert") == missing_modules("executor") == []
 
 
 def test_what_is_missing_is_said_with_a_remedy() -> None:

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.arguments == [CHECK]:
-        missing = missing_modules(options.node)
+    if options.arguments[:1] == [CHECK]:
+        missing = missing_modules(options.node, *options.arguments[1:2])
         if missing:
             raise ConfigError(f"{options.node}: {missing_text(missing)}")
         print(sys.executable)

@@ -16,13 +16,13 @@ from vln_ros.config import ConfigError
 PYTHON = "VLN_ROS_PYTHON"
 """Environment variable: the interpreter of installed nodes, instead of the one they were built with."""
 CHECK = "--check"
-"""A node's only argument: say which interpreter runs it and what that lacks, and start nothing."""
+"""A node's first argument, then the engine: only say which interpreter runs it, or what that lacks."""
 CHECK_TIMEOUT_S = 60.0
 
 _OF_ROS = re.compile(r"rclpy$|tf2_ros$|\w+_msgs$|\w+_interfaces$|std_srvs$")
 _ALL = ("rclpy", "numpy", "yaml", "cv2")
 NEEDS: Mapping[str, tuple[str, ...]] = {
-    "navigator": (*_ALL, "scipy", "matplotlib", "PIL", "torch", "transformers"),
+    "navigator": (*_ALL, "scipy", "matplotlib", "PIL"),
     "executor": _ALL,
     "sim_bridge": (*_ALL, "scipy", "matplotlib", "PIL", "jinja2", "tqdm", "av", "shapely", "trimesh"),
     "bag_player": (*_ALL, "scipy", "matplotlib", "PIL", "tqdm", "rosbags"),
@@ -30,11 +30,14 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "recorder": (*_ALL, "rosbags"),
 }
 """Per node, the modules outside the package that it does not run without."""
+QWEN_NEEDS = ("torch", "transformers")
+"""The navigator's, where a model decides."""
 
 
-def missing_modules(node: str) -> list[str]:
-    """What this interpreter lacks for a node."""
-    return [name for name in NEEDS[node] if importlib.util.find_spec(name) is None]
+def missing_modules(node: str, engine: str = "qwen") -> list[str]:
+    """What this interpreter lacks for a node; ``engine`` is the navigator's option."""
+    needed = NEEDS[node] + (QWEN_NEEDS if node == "navigator" and engine == "qwen" else ())
+    return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
 def missing_text(modules: Iterable[str]) -> str:
@@ -67,7 +70,7 @@ def find_executable(package: str, executable: str) -> Path:
     return path
 
 
-def installed_interpreter(executable: Path) -> str:
+def installed_interpreter(executable: Path, engine: str = "qwen") -> str:
     """The interpreter that an installed node's executable runs under.
 
     Raises:
@@ -75,7 +78,7 @@ def installed_interpreter(executable: Path) -> str:
     """
     try:
         done = subprocess.run(
-            [executable, CHECK],
+            [executable, CHECK, engine],
             capture_output=True,
             text=True,
             timeout=CHECK_TIMEOUT_S,

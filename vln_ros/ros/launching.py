@@ -12,17 +12,19 @@ import signal
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
 from launch.events.process import ProcessExited
+from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
 import vln_ros
-from launch import LaunchContext, LaunchDescriptionEntity
 from vln_ros.config import ConfigError
 from vln_ros.ros.environment import PARENT
 from vln_ros.ros.interpreter import find_executable, installed_interpreter
@@ -136,6 +138,7 @@ def check_robot(
         parameter_file=given["params_file"],
         namespace=given["namespace"],
         record_folder=given["record_folder"] if given["record"] == "true" else "",
+        engine=given["engine"],
         files={"episodes": given["episodes"]},
         tools={"rviz2": "rviz2"} if given["rviz"] == "true" else {},
     )
@@ -143,7 +146,7 @@ def check_robot(
 
 def check_before_start(
     nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
-    files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
+    engine: str = "", files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
 ) -> list[LogInfo]:  # fmt: skip
     """Look for everything that may be missing, before anything starts.
 
@@ -151,6 +154,7 @@ def check_before_start(
         nodes: of this package that will be started.
         parameter_file: of the user; empty for none.
         record_folder: where the recorder would write; empty when it is not started.
+        engine: of the navigator.
         files: by argument, what must be there; empty for none.
         tools: other packages' executables that are wanted, and the package of each.
 
@@ -176,7 +180,7 @@ def check_before_start(
         check_folder(Path(record_folder))
     executables = [find_executable(vln_ros.__name__, node) for node in nodes]
     with ThreadPoolExecutor() as pool:
-        list(pool.map(installed_interpreter, executables))
+        list(pool.map(partial(installed_interpreter, engine=engine), executables))
     return said
 
 
