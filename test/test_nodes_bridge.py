@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -24,9 +26,10 @@ from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.config import Scalar
+from vln_ros.config import BridgeConfig, Scalar
 from vln_ros.datatypes import ActionKind, Pose
 from vln_ros.nodes.bridge_manual import STEP_SERVICES
+from vln_ros.nodes.bridge_realtime import RealTime
 from vln_ros.nodes.bridge_setup import EpisodeOrder
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded import Scene
@@ -260,3 +263,34 @@ def test_the_order_of_episodes(made: tuple[Episode, ...]) -> None:
     assert len(order) == 1
     with pytest.raises(ValueError, match="has its result"):
         order.find(a.episode_id)
+
+
+@pytest.mark.parametrize(
+    ("called_at_s", "passed"),
+    [
+        ([0.0, 0.02, 0.04, 0.06], [1, 1, 1, 1]),
+        ([0.0, 0.019, 0.041, 0.059], [1, 1, 1, 1]),  # a timer that trembles
+        ([0.0, 0.049, 0.06, 0.08], [1, 2, 1, 1]),  # a picture took longer than a period
+        ([0.0, 0.069, 0.12, 0.14], [1, 3, 3, 1]),
+        ([0.0, 5.0, 5.02, 5.04], [1, 1, 1, 1]),  # the machine stood still: simulated time did, too
+    ],
+)
+def test_periods_that_a_picture_took_are_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, called_at_s: list[float], passed: list[int]
+) -> None:
+    class Counting(RealTime):
+        count = 0
+
+        def _pass(self, run: Any) -> None:
+            self._run = run
+            self.count += 1
+
+    now_s = 100.0
+    monkeypatch.setattr("vln_ros.nodes.bridge_realtime.time", SimpleNamespace(monotonic=lambda: now_s))
+    bridge = SimpleNamespace(config=BridgeConfig(), create_subscription=lambda *_: None)
+    mode, run, counts = Counting(bridge), SimpleNamespace(ended=None), []
+    for at_s in called_at_s:
+        now_s, before = 100.0 + at_s, mode.count
+        mode.tick(run)
+        counts.append(mode.count - before)
+    assert counts == passed

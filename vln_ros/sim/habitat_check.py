@@ -102,7 +102,8 @@ def _axes(theirs: HabitatWorld, poses: list[Pose]) -> Check:
     for pose in poses:
         theirs.place(pose)
         optical = theirs.pose @ theirs.base_from_optical
-        stands = Pose.planar(*pose.position[:2], pose.yaw_rad, z_m=float(theirs.pose.position[2]))
+        x, y = (float(v) for v in pose.position[:2])
+        stands = Pose.planar(x, y, pose.yaw_rad, z_m=float(theirs.pose.position[2]))
         worst = max(
             worst,
             float(np.abs(theirs.pose.matrix - stands.matrix).max()),

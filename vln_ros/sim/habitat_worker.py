@@ -62,11 +62,12 @@ class Worker:
 
     def features(self) -> dict[str, bool]:
         h = self.habitat_sim
+        settings = getattr(h, "NavMeshSettings", None)
         return {
             "camera_spec": hasattr(h, "CameraSensorSpec"),
             "bullet": bool(getattr(h, "built_with_bullet", False)),
             "cuda": bool(getattr(h, "cuda_enabled", False)),
-            "mesh_cell_height": hasattr(h.NavMeshSettings(), "cell_height"),
+            "mesh_cell_height": settings is not None and hasattr(settings(), "cell_height"),
         }
 
     def camera(self, uuid: str, sensor_type: Any, channels: int) -> Any:
