@@ -415,6 +415,30 @@ def test_right_before_a_wall_a_camera_may_be_blind_and_the_robot_turns_away() ->
         assert robot.period(filled(0.0)).velocity.linear_m_s == 0.0
 
 
+def test_a_camera_that_loses_the_wall_when_it_comes_near_still_stops_before_it() -> None:
+    """It measures from 0.4 m on: the rest of the way is driven by memory."""
+    robot = Driven()
+    robot.sets_off()
+    for _ in range(400):
+        distance_m = WALL_M - 0.1 - robot.x_m
+        output = robot.period(filled(distance_m if distance_m > 0.4 else 0.0))
+        if output.state is not ExecutorState.MOVING:
+            break
+    assert output.faults == (Fault.OBSTACLE,)
+    left_m = WALL_M - robot.x_m - SAFETY.robot_radius_m
+    assert left_m == pytest.approx(SAFETY.stop_distance_m, abs=0.03)
+    robot.offer(Action(turn_rad=0.3))
+    assert robot.period(filled(0.0)).velocity.angular_rad_s > 0.0
+
+
+def test_a_camera_that_fails_with_the_wall_far_away_stops_it() -> None:
+    robot = Driven()
+    robot.sets_off()
+    while WALL_M - 0.1 - robot.x_m > 0.6:
+        robot.period()
+    assert robot.period(filled(0.0)).faults == (Fault.DEPTH_BLIND,)
+
+
 def test_what_cannot_be_read_stops_it_until_a_good_one_comes() -> None:
     robot = Driven()
     for fault in (Fault.BAD_DEPTH, Fault.NO_CALIBRATION):

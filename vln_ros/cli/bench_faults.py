@@ -320,6 +320,19 @@ def make_faults() -> dict[str, Fault]:
 
         return Fault(inject, recover)
 
+    def in_the_open(fault: Fault) -> Fault:
+        """Right before a wall a camera may be blind: not while something slows the robot down."""
+
+        def inject(rig: Rig) -> float:
+            def fast() -> bool:
+                return rig.relay.commands[-1][1].linear_m_s > 0.95 * CONTROL.max_linear_m_s
+
+            if not rig.relay.wait(fast, WAIT_S):
+                raise RuntimeError("the robot does not drive at full speed")
+            return fault.inject(rig)
+
+        return replace(fault, inject=inject)
+
     def stands_still(stream: str, reason: str) -> Fault:
         def inject(rig: Rig) -> float:
             """It counts when the robot has left the place where the content was new, for the time-out."""
@@ -347,10 +360,16 @@ def make_faults() -> dict[str, Fault]:
         "queue NaN": Fault(_nan_queue, lambda rig: None, "queue not usable", moves_on=True),
         "obstacle in depth": replace(corrupt("depth", _near, "obstacle"), ahead=True),
         "obstacle in scan": Fault(scan, no_scan, "obstacle", ahead=True),
-        "depth of zeros": corrupt("depth", partial(_depth, lambda d: 0.0 * d), "depth says nothing"),
-        "depth NaN": corrupt("depth", partial(_depth, lambda d: math.nan * d), "depth says nothing"),
+        "depth of zeros": in_the_open(
+            corrupt("depth", partial(_depth, lambda d: 0.0 * d), "depth says nothing")
+        ),
+        "depth NaN": in_the_open(
+            corrupt("depth", partial(_depth, lambda d: math.nan * d), "depth says nothing")
+        ),
         "depth in mm": corrupt("depth", partial(_depth, lambda d: 1e3 * d), "depth in a wrong unit"),
-        "depth covered": corrupt("depth", partial(_depth, lambda d: 0.0 * d + 0.1), "depth camera covered"),
+        "depth covered": in_the_open(
+            corrupt("depth", partial(_depth, lambda d: 0.0 * d + 0.1), "depth camera covered")
+        ),
         "depth unreadable": corrupt("depth", _odd_encoding, "depth not usable"),
         "depth of another size": corrupt(
             "depth", partial(_depth, lambda d: d[::2, ::2]), "depth without calibration"

@@ -28,6 +28,7 @@ from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
 from vln_ros.motion.safety import DEPTH_CONTENT, LATCHED, SCAN_CONTENT, STANDING, Fault, Watch, jumped
 from vln_ros.motion.sensor_content import (
+    BLIND_WITHIN_M,
     DepthJudge,
     Stillness,
     depth_content,
@@ -229,8 +230,8 @@ class Executor:
         self.watch.came(Fault.NO_DEPTH, stamp_ns, now_s)
         safety = self.config.safety
         fault = self.depth_judge.judge(depth_m, camera, base_from_optical, safety)
-        if fault in (Fault.DEPTH_BLIND, Fault.DEPTH_COVERED) and self._ends_ahead():
-            fault = None  # no wonder: so near nothing can be measured, and nothing drives there
+        if fault in (Fault.DEPTH_BLIND, Fault.DEPTH_COVERED) and self._too_near(base_from_optical):
+            fault = None  # no wonder: what is known to be there is remembered, and stops it
         self._held = self._held - DEPTH_CONTENT | ({fault} if fault else set())
         if self._pose is None or fault:
             return
@@ -257,13 +258,13 @@ class Executor:
         """A scan that cannot be read: stand until a good one comes."""
         self._held = self._held - SCAN_CONTENT | {Fault.BAD_SCAN}
 
-    def _ends_ahead(self) -> bool:
-        """Right ahead something is known to be so near that the robot does not drive there."""
-        safety = self.config.safety
+    def _too_near(self, base_from_optical: Pose) -> bool:
+        """Ahead something is known to be so near that the camera may not be able to measure it."""
         if self._pose is None:
             return False
-        around = self.obstacles.around(self._pose)
-        return clearance_m(around, Velocity(1.0), safety.robot_radius_m) <= safety.stop_distance_m
+        radius_m = self.config.safety.robot_radius_m
+        free_m = clearance_m(self.obstacles.around(self._pose), Velocity(1.0), radius_m)
+        return free_m + radius_m - float(base_from_optical.position[0]) <= BLIND_WITHIN_M
 
     def pause(self, paused: bool) -> None:
         """Stand until told otherwise. Going on also ends the faults that wait for somebody."""

@@ -104,6 +104,8 @@ class DepthJudge:
         return self._way[1]
 
 
+BLIND_WITHIN_M = 0.5
+"""Depth cameras begin to measure between 0.1 and this: what is nearer may be no reading."""
 NEAREST_OF_ANY_M = 0.05
 """No depth camera measures nearer: it is metres taken for millimetres."""
 
