@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import io
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import vln_ros
-from vln_ros.cli.bench_record import run_bench
-from vln_ros.config import ConfigError
 
 COMMANDS = (
     "compare",
@@ -53,17 +54,35 @@ BENCHES = (
 )
 
 
+_THE_PLACE_IS_AT_FAULT = (
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
+)  # fmt: skip
+"""Of an OSError: not the program."""
+
+
+def _discard_output() -> None:
+    """What is still waiting for the terminal goes nowhere, or the interpreter would complain at its end."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
     command = importlib.import_module(f"vln_ros.cli.{module}")
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, command_parser=parser)
     return command
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command with its options. Command modules import what they need when they run."""
-    parser = argparse.ArgumentParser("vln_ros", description=vln_ros.__doc__)
+    from vln_ros.cli.bench_record import run_bench
+    from vln_ros.cli.parsing import Parser
+    from vln_ros.cli.places import output_folder
+
+    parser = Parser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
@@ -74,7 +93,9 @@ def build_parser() -> argparse.ArgumentParser:
         module = _add(benches, name, f"bench_{name}")
         plot = getattr(module, "plot", None)
         if plot is not None:
-            benches.choices[name].add_argument("--plots", type=Path, metavar="DIR", help="draw them (PNG)")
+            benches.choices[name].add_argument(
+                "--plots", type=output_folder, metavar="DIR", help="draw them (PNG)"
+            )
         benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
     for name in ("all", "page"):
         _add(benches, name, f"bench_{name}")
@@ -82,18 +103,44 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
-    options = build_parser().parse_args(arguments)
+    """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run, 130
+    interrupted."""
+    try:
+        status = _run(arguments)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would leave a traceback
+        print("vln_ros: interrupted", file=sys.stderr)
+        _discard_output()
+        status = 128 + signal.SIGINT
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
+            stream.reconfigure(errors="backslashreplace")
     # So that what a command has started is ended with it.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)
+    from vln_ros.config import ConfigError
+
     try:
-        status = options.run(options)
+        options = build_parser().parse_args(arguments)
+        status: int = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has enough, as `| head`
+        _discard_output()
+        status = 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno not in _THE_PLACE_IS_AT_FAULT:
+            raise
+        place = f": {error.filename}" if error.filename else " while writing"
+        print(f"vln_ros: {error.strerror}{place}", file=sys.stderr)
+        _discard_output()
+        status = 2
     except ConfigError as error:
         print(f"vln_ros: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("vln_ros: interrupted", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+    return status

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from vln_ros.cli.places import output_folder
 from vln_ros.config import ConfigError, HabitatConfig
 
 HELP = "Habitat on this machine: selftest checks axes, depth, intrinsics, turns, navigation mesh and lockstep"
@@ -20,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", type=int, default=defaults.gpu, help="CUDA number; -1 (default): none, or EGL's first"
     )
-    parser.add_argument("--keep", type=Path, default=None, help="leave the scene of the test in this folder")
+    parser.add_argument(
+        "--keep", type=output_folder, default=None, help="leave the scene of the test in this folder"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

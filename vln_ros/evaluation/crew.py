@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -46,6 +47,20 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """End all of them."""
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C, which is their owner's: it ends them.
+
+    From before their first line on: while they import they would answer with a traceback. An interrupt that
+    comes meanwhile is not lost, it comes after.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class InlineCrew:
@@ -97,7 +112,8 @@ class ProcessCrew:
         process = self._context.Process(
             target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
         )
-        process.start()
+        with interrupts_held_back():
+            process.start()
         theirs.close()  # so that the end of the process is the end of the connection
         self._processes[worker] = (process, ours)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.record import EpisodeRecord
 
 _INK = "#1c2430"
@@ -238,6 +240,6 @@ def _scale_bar(axes: Any, length_m: float, share: float) -> None:
 
 def write_map(record: EpisodeRecord, plan: Plan | None, path: Path) -> None:
     """:func:`draw_map` as a PNG, written whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    draw_map(record, plan).savefig(part, format="png")
-    part.replace(path)
+    drawn = io.BytesIO()
+    draw_map(record, plan).savefig(drawn, format="png")
+    write_atomically(path, drawn.getvalue())

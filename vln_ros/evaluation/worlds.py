@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -63,6 +64,8 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
         raise ConfigError("episodes = 0: the embedded world makes as many as it is asked for; say how many")
     count = config.first_episode + config.episodes
     path = folder / config.split / f"{config.split}.json.gz"
+    if path.exists() and not _are(read_episodes(path), count, config.kind):
+        shutil.rmtree(path.parent)  # left by a run that asked for others, and ended before its first episode
     if not path.exists():
         progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
         part = folder / "part"
@@ -70,6 +73,11 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
         (part / config.split).rename(path.parent)  # a half-written dataset never looks like a whole one
         part.rmdir()
     return path
+
+
+def _are(episodes: Sequence[Episode], count: int, kind: str) -> bool:
+    """So many, in flats of this kind: what the split's first ones are then known to be."""
+    return len(episodes) == count and all(f"/{kind}_" in e.scene_id for e in episodes)
 
 
 def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:

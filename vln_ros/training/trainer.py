@@ -30,6 +30,7 @@ from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.evaluation.crew import interrupts_held_back
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
@@ -90,6 +91,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _begin_work() -> None:
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # a semaphore would be left behind by a worker that is ended
     os.nice(_WORKER_NICENESS)
     trainer = parent_process()
     assert trainer is not None
@@ -122,7 +124,8 @@ class Supply:
 
     def order(self, task: Task) -> Future[Demonstration]:
         if self._executor is not None:
-            return self._executor.submit(self._source.make, task)
+            with interrupts_held_back():
+                return self._executor.submit(self._source.make, task)
         made: Future[Demonstration] = Future()
         made.set_result(self._source.make(task))
         return made
