@@ -63,6 +63,13 @@ class Unable:
     reason: str
 
 
+@dataclass(frozen=True)
+class LastWords:
+    """What has brought the worker down; it ends with it."""
+
+    text: str
+
+
 Event = Ready | Refused | EpisodeOutcome | Unable
 
 
@@ -296,11 +303,20 @@ def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]
     tqdm.set_lock(threading.RLock())
     with connection, recorded(config.navigator.profiling, f"worker-{worker}"):
         try:
-            bench = Workbench(config, worker)
-        except ConfigError as error:
-            connection.send([Unable(str(error))])
-            return
-        with bench, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            connection.send([bench.ready()])
-            while True:
-                connection.send(bench.step(connection.recv()))
+            _serve(config, worker, connection)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                connection.send(LastWords(f"{type(error).__name__}: {error}".strip().split("\n")[0]))
+            raise
+
+
+def _serve(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:
+    try:
+        bench = Workbench(config, worker)
+    except ConfigError as error:
+        connection.send([Unable(str(error))])
+        return
+    with bench, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send([bench.ready()])
+        while True:
+            connection.send(bench.step(connection.recv()))
