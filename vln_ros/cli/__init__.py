@@ -68,7 +68,7 @@ def _discard_output() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
+def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) -> Any:
     command = importlib.import_module(f"vln_ros.cli.{module}")
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)

@@ -141,7 +141,8 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
     """As in a record. A share is made anew: older records have a bootstrap's interval of it."""
     if measure in SHARES:
         return share(round(e["mean"] * e["count"]) if e["count"] else 0, e["count"])
-    return Estimate(*(math.nan if e[k] is None else e[k] for k in ("mean", "low", "high")), e["count"])
+    mean, low, high = (math.nan if e[k] is None else e[k] for k in ("mean", "low", "high"))
+    return Estimate(mean, low, high, e["count"])
 
 
 def section(figures: dict[str, Any]) -> str:
