@@ -226,7 +226,12 @@ def _write_run(
     info = EpisodeInfo(bag.path.stem, bag.path.name, options.instruction)
     fps = min(30.0, bag.count(Stream.COLOR) / max(bag.duration_s, 1e-3))
     begun_s = time.monotonic()
-    run_info = RunInfo(tuple(sys.argv), protocol, 0, config)
+    fingerprint = ""
+    if "qwen.checkpoint" in config:
+        from vln_ros.engine.model import checkpoint_fingerprint
+
+        fingerprint = checkpoint_fingerprint(str(config["qwen.checkpoint"]))
+    run_info = RunInfo(tuple(sys.argv), protocol, 0, config, fingerprint)
     with RunFolder(out, run_info, resume=False, video_fps=fps) as folder:
         recorder = folder.start_episode(info, video=not options.no_video)
         depth_m, pose = None, Pose.identity()
