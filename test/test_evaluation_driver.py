@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from vln_ros.config import (
     from_flat,
 )
 from vln_ros.evaluation import driver as driver_module
-from vln_ros.evaluation.crew import Answer, ProcessCrew
+from vln_ros.evaluation.crew import Answer, Loss, ProcessCrew, how_it_ended
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.loading import load_result, load_run
@@ -37,6 +38,7 @@ from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.results import RunResult, trajectory_lines
 from vln_ros.evaluation.run_folder import RunFolder
 from vln_ros.evaluation.schedule import SceneSchedule
+from vln_ros.evaluation.worker import LastWords
 from vln_ros.evaluation.worlds import build_worlds, chosen_episodes, dataset_file
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
@@ -262,6 +264,46 @@ class KillingCrew(ProcessCrew):
             os.kill(self.pid(worker), signal.SIGKILL)
 
 
+def fail(connection: Any) -> None:
+    """A worker that dies of an error, after a line of chatter."""
+    print("Loading weights: 100%", file=sys.stderr)
+    connection.send(LastWords("ValueError: the scene has no floor"))
+    raise SystemExit(1)
+
+
+def be_killed(connection: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        (fail, "worker 4 ended: ValueError: the scene has no floor"),
+        (be_killed, "worker 4 was killed by SIGKILL (out of memory? see dmesg)"),
+    ],
+)
+def test_a_worker_that_ends_says_of_what(dataset: Path, end: Any, said: str) -> None:
+    crew = ProcessCrew(config_of(dataset))
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=end, args=(theirs,))
+    process.start()
+    theirs.close()
+    crew._processes[4] = (process, ours)
+    answers: list[Answer] = []
+    while not answers:
+        answers = crew.answers()
+    assert answers == [(4, Loss(said))]
+    crew.close()
+
+
+def test_how_processes_end() -> None:
+    assert how_it_ended(3, "") == "ended with status 3"
+    assert how_it_ended(-signal.SIGTERM, "") == "was killed by SIGTERM"
+    assert how_it_ended(-99, "") == "was killed by signal 99"
+    assert how_it_ended(1, "OSError: no") == "ended: OSError: no"
+
+
 @pytest.mark.slow
 def test_killed_workers_cost_nothing(
     dataset: Path, tmp_path: Path, undisturbed: tuple[RunResult, Path], monkeypatch: pytest.MonkeyPatch
@@ -287,7 +329,6 @@ class DeadCrew:
     def give(self, worker: int, orders: Any) -> None: ...
 
     def answers(self) -> list[Answer]:
-        from vln_ros.evaluation.crew import Loss
         from vln_ros.evaluation.worker import Ready
 
         if self.after_ready and 0 not in self.ready:

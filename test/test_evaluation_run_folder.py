@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -236,3 +237,42 @@ def test_a_result_line_reads_back(instruction: str, episode_id: str, error_m: fl
     line = before.to_json()
     assert "\n" not in line
     assert repr(EpisodeResult.from_json(line)) == repr(before)
+
+
+def test_a_resume_names_the_keys_that_differ(tmp_path: Path) -> None:
+    before = {"seed": 7, "camera.width": 320, "gone": 1}
+    with RunFolder(tmp_path, dataclasses.replace(INFO, config=before), resume=False):
+        pass
+    now = {"seed": 7, "camera.width": 640, "new": True}
+    other = dataclasses.replace(INFO, config=now, protocol=dataclasses.replace(INFO.protocol, turn_deg=30.0))
+    with pytest.raises(ConfigError) as error:
+        RunFolder(tmp_path, other, resume=True)
+    said = str(error.value)
+    assert "protocol turn_deg:" in said and "now 30.0" in said and "config camera.width: 320, now 640" in said
+    assert "config gone: 1, now 'none'" in said and "config new: 'none', now True" in said
+    assert "seed" not in said and "forward_m" not in said
+
+
+def test_a_run_without_an_episode_is_in_nobodys_way(tmp_path: Path) -> None:
+    with RunFolder(tmp_path, INFO, resume=False) as folder:
+        folder.finish(None, complete=False, cut_short="no space left")
+    assert "This run is not complete</b>: no space left" in (tmp_path / "report.html").read_text()
+    with RunFolder(tmp_path, dataclasses.replace(INFO, seed=8), resume=False) as folder:
+        assert folder.finish(None).complete
+    assert json.loads((tmp_path / "result.json").read_text())["seed"] == 8
+
+
+def test_the_page_says_who_decided(tmp_path: Path) -> None:
+    config = {
+        "navigator.engine": "qwen",
+        "navigator.qwen.profile": "tiny",
+        "navigator.qwen.checkpoint": "CKPT",
+    }
+    with RunFolder(
+        tmp_path, dataclasses.replace(INFO, config=config, checkpoint="0123"), resume=False
+    ) as folder:
+        folder.finish(None)
+    page = (tmp_path / "report.html").read_text()
+    for row in ("<th>Engine</th><td>qwen</td>", "<th>Profile</th><td>tiny</td>", "CKPT (fingerprint 0123)",
+                "<th>torch</th>", "<th>transformers</th>", "<th>python</th>"):  # fmt: skip
+        assert row in page

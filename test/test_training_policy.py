@@ -536,3 +536,27 @@ def test_an_exported_checkpoint_replaces_the_one_before(model: LoadedModel, tmp_
     for _ in range(2):
         export(model, start, tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {p.name for p in start.iterdir()}
+
+
+class _Runs:
+    """What a pickle can hold: a call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return exec, (f"open({str(self._path)!r}, 'w')", "")
+
+
+def test_a_state_that_holds_a_program_is_not_run(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path / "run", config(), resume=False)
+    trainer._save()
+    assert Trainer(tmp_path / "run", config(), resume=True).progress.step == 0
+    for content in ({"config": _Runs(tmp_path / "ran")}, {"pool": [_Runs(tmp_path / "ran")]}):
+        torch.save(content, tmp_path / "run" / "state.pt")
+        with pytest.raises(ConfigError, match="cannot be read"):
+            Trainer(tmp_path / "run", config(), resume=True)
+        assert not (tmp_path / "ran").exists()
+    (tmp_path / "run" / "state.pt").write_bytes(b"half")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        Trainer(tmp_path / "run", config(), resume=True)

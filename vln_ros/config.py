@@ -1034,6 +1034,11 @@ class BridgeConfig(WorldConfig):
     run_info: str = option(
         "", "JSON file of what identifies the run, whose folder is gone on with; empty: these options do"
     )
+    navigator_info: str = option(
+        "",
+        "JSON file with the navigator's options (config) and the fingerprint of its weights (checkpoint), "
+        "for the report; empty: the report does not say who decided",
+    )
     video: bool = option(True, "Write a video per episode")
     max_steps: int = option(200, "An episode ends after this many actions", minimum=1, maximum=100000)
     step: StepConfig = group(StepConfig)

@@ -12,22 +12,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import vln_ros
-
-try:
-    from vln_ros.cli.bench_record import run_bench
-    from vln_ros.config import ConfigError
-except ModuleNotFoundError as missing:  # an interpreter with nothing at all
-    print(
-        f"vln_ros: {missing.name} is not installed for {sys.executable}: install it there "
-        f"({sys.executable} -m pip install -r requirements.txt), or build the package with the Python that "
-        "has it (.venv/bin/python -m colcon build), or name that one in VLN_ROS_PYTHON",
-        file=sys.stderr,
-    )
-    sys.exit(2)
 
 COMMANDS = (
     "compare",
@@ -69,8 +56,8 @@ BENCHES = (
 
 
 _THE_PLACE_IS_AT_FAULT = (
-    errno.EACCES, errno.EDQUOT, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR,
-    errno.EPERM, errno.EROFS,
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT,
+    errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS,
 )  # fmt: skip
 """Of an OSError: not the program."""
 
@@ -85,17 +72,21 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _add(subparsers: argparse._SubParsersAction[argparse.ArgumentParser], name: str, module: str) -> Any:
+def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) -> Any:
     command = importlib.import_module(f"vln_ros.cli.{module}")
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)
-    parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run, command_parser=parser)
     return command
 
 
 def build_parser(only: str = "") -> argparse.ArgumentParser:
     """Every command with its options, or ``only`` one. Commands import what they need when they run."""
-    parser = argparse.ArgumentParser("vln_ros", description=vln_ros.__doc__)
+    from vln_ros.cli.bench_record import run_bench
+    from vln_ros.cli.parsing import Parser
+    from vln_ros.cli.places import output_folder
+
+    parser = Parser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in [only] if only else COMMANDS:
@@ -108,7 +99,9 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
         module = _add(benches, name, f"bench_{name}")
         plot = getattr(module, "plot", None)
         if plot is not None:
-            benches.choices[name].add_argument("--plots", type=Path, metavar="DIR", help="draw them (PNG)")
+            benches.choices[name].add_argument(
+                "--plots", type=output_folder, metavar="DIR", help="draw them (PNG)"
+            )
         benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
     for name in ("all", "page"):
         _add(benches, name, f"bench_{name}")
@@ -116,18 +109,43 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run."""
+    """Exits with the command's status: 0 fine, 1 it ran and something is wrong, 2 it could not run, 130
+    interrupted."""
+    try:
+        status = _run(arguments)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one would leave a traceback
+        print("vln_ros: interrupted", file=sys.stderr)
+        _discard_output()
+        status = 128 + signal.SIGINT
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
             stream.reconfigure(errors="backslashreplace")
-    given = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(only="node" if given[:1] == ["node"] else "").parse_args(given)
     # So that what a command has started is ended with it.
     for ending in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
             signal.signal(ending, signal.default_int_handler)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        status = options.run(options)
+        from vln_ros.config import ConfigError
+
+        parser = build_parser(only="node" if given[:1] == ["node"] else "")
+    except ModuleNotFoundError as missing:  # an interpreter with nothing at all
+        print(
+            f"vln_ros: {missing.name} is not installed for {sys.executable}: install it there "
+            f"({sys.executable} -m pip install -r requirements.txt), or build the package with the Python "
+            f"that "
+            "has it (.venv/bin/python -m colcon build), or name that one in VLN_ROS_PYTHON",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        options = parser.parse_args(given)
+        status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:  # who read the output has enough, as `| head`
@@ -143,7 +161,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"vln_ros: {error}", file=sys.stderr)
         status = 2
-    except KeyboardInterrupt:
-        print("vln_ros: interrupted", file=sys.stderr)
-        status = 130
-    sys.exit(status)
+    return status

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import time
-from pathlib import Path
 
+from vln_ros.cli.places import output_folder, run_folder
 from vln_ros.config import ConfigError
 
 ALL = ("engine", "graph", "nodes", "overlap", "profiling", "prune", "reuse", "roofline", "setup", "stream",
@@ -17,9 +16,11 @@ HELP = f"{', '.join(ALL)}, one after the other, each in a process of its own"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=None, help="folder of records (default: runs/bench-DATE)")
+    parser.add_argument(
+        "--out", type=output_folder, default=None, help="folder of records (default: runs/bench-DATE)"
+    )
     parser.add_argument("--only", nargs="+", default=None, metavar="BENCH", help="these instead")
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write plots, too")
+    parser.add_argument("--plots", type=output_folder, default=None, metavar="DIR", help="write plots, too")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     names = options.only or list(ALL)
     if unknown := sorted(set(names) - set(BENCHES)):
         raise ConfigError(f"--only = {', '.join(unknown)}: no such bench; there are {', '.join(BENCHES)}")
-    out: Path = options.out or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    out = run_folder(options.out, "bench")
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     for name in names:

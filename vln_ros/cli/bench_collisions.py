@@ -11,7 +11,9 @@ from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import share
 from vln_ros.sim.flat import ROBOT_RADIUS_M
 
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=100, help="with obstacle stops (default: 100)")
     parser.add_argument("--boxes", type=int, default=4, help="per episode, at most (default: 4)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (default: 1)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json is not None:
         values = {o: asdict(f) for o, f in figures.items()}
-        options.json.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(values, indent=2) + "\n")
     return 0 if figures["depth"].box_contacts == 0 else 1
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.engine.model import LoadedModel
@@ -91,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stages: released shapes with random weights, where there is a CUDA device (default: 3B 7B)",
     )
     parser.add_argument("--quick", action="store_true", help="to try the command: too small to mean anything")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -118,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             figures[name] = SECTIONS[name].measure(setup)
             print(f"\n== {name} ({time.perf_counter() - start:.0f} s)\n{SECTIONS[name].text(figures[name])}")
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import EvalConfig, Scalar, from_flat, to_flat
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.evaluation.results import RunResult
@@ -93,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lines", type=int, default=100_000, help="synthetic result lines to load, compare, report; 0: none"
     )
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--json", type=output_file, help="also write the result to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         figures["lines"] = _measure_lines(args.lines)
     print(section(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

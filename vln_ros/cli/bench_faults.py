@@ -20,8 +20,10 @@ import numpy as np
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Pose, Velocity, wrap_angle
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.motion.sensor_content import MOVED_M, MOVED_RAD
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ class Fault:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--injections", type=int, default=20, help="of each fault (default: 20)")
     parser.add_argument("--only", nargs="+", default=None, help="only faults with these names")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -126,7 +128,9 @@ def run(options: argparse.Namespace) -> int:
             figures[fault] = rig.measure(faults[fault], options.injections)
             tqdm.write(_line(fault, figures[fault]))
     if options.json is not None:
-        options.json.write_text(json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2) + "\n")
+        write_atomically(
+            options.json, json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2) + "\n"
+        )
     return 0 if all(f.max_ms <= LIMIT_MS and f.still == f.injections for f in figures.values()) else 1
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
 
 TITLE = "The graph, proven by the expert"
@@ -21,7 +23,7 @@ SPEED = 3.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=20, help="per mode (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
         }
     print(section(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
     return 0 if not figures["differing_episodes"] else 1
 
 

@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig, Scalar, from_flat
+from vln_ros.evaluation.files import write_atomically
 
 HELP = "Kill workers, Ray's node and the driver of an evaluation at random; compare with an undisturbed run"
 TITLE = "An evaluation whose processes are killed"
@@ -65,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--backends", nargs="+", choices=("processes", "ray"), help="default: both, where Ray is installed"
     )
     parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--json", type=output_file, help="also write the result to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     figures = {"kills": args.kills, "episodes": args.episodes, "backends": [asdict(t) for t in tallies]}
     print(section(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

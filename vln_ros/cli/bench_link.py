@@ -21,7 +21,9 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.ros.environment import FAST_DDS_PROFILE
 
 TITLE = "The link between robot and navigator is cut"
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cuts", type=float, nargs="+", default=[1.0, 5.0, 30.0], help="seconds each (default: 1 5 30)"
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         to_zero, to_moving = _seconds(f.to_zero_s), _seconds(f.to_moving_s)
         print(f"{f.cut_s:>4g} s{to_zero:>10}{f.moved_m:>16.3f} m{to_moving:>16}  {f.said}")
     if options.json is not None:
-        options.json.write_text(json.dumps({"cuts": [asdict(f) for f in figures]}, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps({"cuts": [asdict(f) for f in figures]}, indent=2) + "\n")
     return 0 if all(f.to_zero_s is not None and f.to_moving_s is not None for f in figures) else 1
 
 

@@ -15,7 +15,9 @@ import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.cli.places import output_file
 from vln_ros.config import Scalar
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.ros.environment import FAST_DDS_LOCALHOST_PROFILE, SOCKET_BUFFER_BYTES
 
 TITLE = "Camera streams and recordings through the nodes"
@@ -53,7 +55,7 @@ class StreamFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     _print_replays(replays)
     if options.json is not None:
         figures = {"streams": [asdict(s) for s in streams], "replays": replays}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=2) + "\n")
     return 0
 
 

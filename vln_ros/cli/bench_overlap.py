@@ -11,7 +11,9 @@ from typing import Any
 
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import ENGINES, EXPERT_CLEARANCE_M, named_model, run_graph, write_split
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.flat import KINDS
 
 TITLE = "Standing still for a slow model"
@@ -48,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default=QwenConfig().profile, help="of a model (default: %(default)s)")
     parser.add_argument("--checkpoint", default="", help="of a model (default: the profile's)")
     parser.add_argument("--ahead", type=int, nargs="+", default=[0, 1, 2], help="settings (default: 0 1 2)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             "episodes": options.episodes,
             "settings": [asdict(f) for f in figures],
         }
-        options.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(content, indent=2) + "\n")
     return 0
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from vln_ros.cli.bench_all import ALL
 from vln_ros.cli.bench_record import Record, read_record
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.files import write_atomically
 
 HELP = "Write the page of figures from the JSON files that the benches wrote"
 FOLDER, PAGE = Path("docs/benchmarks"), Path("docs/benchmarks.md")
@@ -31,11 +33,11 @@ single times depend on the machine, and on what else runs on it.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="records (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=PAGE, help="page (default: %(default)s)")
+    parser.add_argument("--out", type=output_file, default=PAGE, help="page (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
-    options.out.write_text(make_page(options.folder), "utf-8")
+    write_atomically(options.out, make_page(options.folder))
     print(f"wrote {options.out}")
     return 0
 

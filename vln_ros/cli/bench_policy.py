@@ -14,7 +14,9 @@ from typing import Any
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.bench_record import read_record
 from vln_ros.cli.demo import parse_size
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, QwenConfig
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
 from vln_ros.evaluation.metrics import SHARES
 from vln_ros.sim.flat import KINDS
@@ -50,14 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="measure nothing: put the rows of these records together; all of them take hours in one go",
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.join is not None:
         joined = join(options.join)
         if options.json is not None:
-            options.json.write_text(json.dumps(joined, indent=2) + "\n", "utf-8")
+            write_atomically(options.json, json.dumps(joined, indent=2) + "\n")
         print(section(joined), end="")
         return 0
     from vln_ros.engine.model import load_model
@@ -87,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     def note(part: str, row: object) -> None:
         figures[part].append(finite_tree(asdict(row)))  # type: ignore[call-overload]
         if options.json is not None:  # a long run that is broken off leaves what it has
-            options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+            write_atomically(options.json, json.dumps(figures, indent=2) + "\n")
 
     for kind in options.kinds:
         if "baselines" in options.only:
@@ -139,7 +141,8 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
     """As in a record. A share is made anew: older records have a bootstrap's interval of it."""
     if measure in SHARES:
         return share(round(e["mean"] * e["count"]) if e["count"] else 0, e["count"])
-    return Estimate(*(math.nan if e[k] is None else e[k] for k in ("mean", "low", "high")), e["count"])
+    mean, low, high = (math.nan if e[k] is None else e[k] for k in ("mean", "low", "high"))
+    return Estimate(mean, low, high, e["count"])
 
 
 def section(figures: dict[str, Any]) -> str:

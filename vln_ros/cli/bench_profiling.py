@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ProfilingConfig, TinyConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
@@ -28,7 +30,7 @@ BURST = 20_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=100, help="frames per level (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, help="side of the frames (default: %(default)s)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         figures = {**_measure(Path(folder), options.rounds, options.size), "span_us": _span_us()}
     print(section(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

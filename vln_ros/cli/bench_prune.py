@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import ratio_of_sums
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WxH",
         help="of the frames that the model sees (default: %(default)s)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     }
     print(section(figures))
     if args.json is not None:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

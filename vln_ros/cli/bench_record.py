@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.files import write_atomically
 
 FORMAT = 1
 PACKAGES = ("numpy", "torch", "transformers", "rclpy", "ros-jazzy-rclpy", "trimesh", "embreex", "scipy")
@@ -192,7 +193,7 @@ def _without_outputs(arguments: list[str]) -> list[str]:
 
 
 def write_record(record: Record, path: Path) -> None:
-    path.write_text(json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n", "utf-8")
+    write_atomically(path, json.dumps({"format": FORMAT, **asdict(record)}, indent=1) + "\n")
 
 
 def read_record(path: Path) -> Record:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.places import output_file, output_folder
 from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
@@ -46,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=12, help="of frames per flat (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="of every timing (default: %(default)s)")
     parser.add_argument("--min-similarity", type=float, default=ReuseConfig().min_similarity)
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
-    parser.add_argument("--plots", type=Path, default=None, metavar="DIR", help="write pictures of the plans")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--plots", type=output_folder, default=None, metavar="DIR", help="write pictures of the plans"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         figures["recording"] = _recording(model, frames, options.min_similarity)
     print(section(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

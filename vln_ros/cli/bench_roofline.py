@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.engine.model import LoadedModel
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=int, default=6, help="per configuration (default: %(default)s)")
     parser.add_argument("--context-frames", type=int, default=12, help="before them (default: %(default)s)")
     parser.add_argument(
-        "--json", type=Path, default=None, help="write the figures; `plan --calibration` reads them"
+        "--json", type=output_file, default=None, help="write the figures; `plan --calibration` reads them"
     )
 
 
@@ -68,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     }
     print(section(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.files import write_atomically
 
 TITLE = "Set-up"
 HELP = "Seconds from a bare clone to a running demo (needs git, make and a package index)"
@@ -21,7 +23,7 @@ WARM = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ci", action="store_true", help="also time .ci/run from a bare clone (minutes)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
             ]
     print(section(figures))
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

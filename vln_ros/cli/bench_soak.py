@@ -16,8 +16,10 @@ import numpy as np
 from vln_ros.cli.bench_plot import plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.flat import ROBOT_RADIUS_M
 
 TITLE = "A long run"
@@ -59,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
     parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
     parser.add_argument("--checkpoint", default="", help="drive a Qwen2.5-VL engine instead of the expert")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     )
     print(f"frames: {figures.frames}, unexplained {figures.unexplained}")
     if options.json is not None:
-        options.json.write_text(json.dumps(asdict(figures), indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(asdict(figures), indent=2) + "\n")
     return 0
 
 

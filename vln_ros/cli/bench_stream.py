@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from vln_ros.cli.places import output_file, output_folder
 from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.engine.stream_bench import Request, Result
@@ -123,8 +125,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="as if the machine had no more (main memory, per process); default 0: no limit",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots (PNG)")
+    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
+    parser.add_argument("--plots", type=output_folder, metavar="DIR", help="write plots (PNG)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -162,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
     print(_explain(points[0]))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(_report(points, steps, args.checkpoint), indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps(_report(points, steps, args.checkpoint), indent=1) + "\n")
     if args.plots:
         _plot(points, args.plots)
     return 0

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose, apply_action, wrap_angle
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.motion.executor import Executor, ExecutorState
 from vln_ros.sim.base import Disturbance, DisturbedBase
 
@@ -77,7 +79,7 @@ class TrackingFigures:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queues", type=int, default=100, help="random queues per setting (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of queues and disturbances (default: 0)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     _print(figures)
     if options.json is not None:
         values = {d: {v: asdict(f) for v, f in by.items()} for d, by in figures.items()}
-        options.json.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(values, indent=2) + "\n")
     return 0
 
 

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.places import output_file
 from vln_ros.config import CameraConfig, ConfigError
+from vln_ros.evaluation.files import write_atomically
 
 TITLE = "The embedded world"
 HELP = "Time the embedded simulator: RGB-D frames, making a scene, geodesic queries"
@@ -46,7 +48,7 @@ class Timing:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, default=100, help="frames per image size, default %(default)s")
-    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--json", type=output_file, help="also write the result to this file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name:28}{t.median_ms:12.2f}{t.p95_ms:12.2f}{t.n:8d}")
     if args.json is not None:
         figures = {name: asdict(t) for name, t in results.items()}
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 

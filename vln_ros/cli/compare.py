@@ -7,14 +7,17 @@ import dataclasses
 import json
 from pathlib import Path
 
+from vln_ros.cli.places import output_file, output_folder
+from vln_ros.evaluation.files import write_atomically
+
 HELP = "Compare two runs episode by episode, ours or those of StreamVLN, JanusVLN, InternNav and NaVIDA"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="folder or file of a run")
     parser.add_argument("b", type=Path, metavar="B", help="folder or file of another one")
-    parser.add_argument("--out", type=Path, help="also write a page with plots into this folder")
-    parser.add_argument("--json", type=Path, help="also write the differences to this file")
+    parser.add_argument("--out", type=output_folder, help="also write a page with plots into this folder")
+    parser.add_argument("--json", type=output_file, help="also write the differences to this file")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
 
 
@@ -29,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None:
         rows = [dataclasses.asdict(d) for d in comparison.differences]
         counts = {n: len(getattr(comparison, n)) for n in ("wins", "losses")}
-        args.json.write_text(json.dumps({"differences": rows, **counts}, indent=1) + "\n", "utf-8")
+        write_atomically(args.json, json.dumps({"differences": rows, **counts}, indent=1) + "\n")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shlex
 import sys
@@ -12,8 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
+from vln_ros.cli.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
-from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
@@ -56,43 +59,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_switch(parser)
     add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no videos")
-    parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/demo-DATE)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the summary there")
+    parser.add_argument(
+        "--out", type=output_folder, default=None, help="run folder (default: runs/demo-DATE)"
+    )
+    parser.add_argument("--json", type=output_file, default=None, help="also write the summary there")
 
 
 def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
-    out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    out = run_folder(options.out, "demo")
     width, height = parse_size(options.size)
     environment = graph_environment(join=options.join)
-    episodes = write_split(out / "dataset", options.split, options.episodes, options.kind)
+    check_split(options.split, options.episodes)
+    episodes = split_path(out / "dataset", options.split)
     navigator: dict[str, Scalar] = {
         "engine": options.engine,
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
         "expert.clearance_m": EXPERT_CLEARANCE_M if options.mode == "realtime" else 0.0,
         "reliability": "reliable",
-        "use_sim_time": options.mode == "realtime",
         **node_parameters(options, out),
     }
     if options.engine == "qwen":
         navigator |= named_model(options.profile, options.checkpoint)
+        check_model(str(navigator["qwen.checkpoint"]), options.profile)
+    decides = out / "navigator.json"
     bridge: dict[str, Scalar] = {
         "episodes": str(episodes),
         "mode": options.mode,
         "run_folder": str(out),
         "command": shlex.join(["vln_ros", *sys.argv[1:]]),
+        "navigator_info": str(decides),
         "video": not options.no_video,
         "camera.width": width,
         "camera.height": height,
         "realtime_factor": options.speed,
     }
+    from_flat(BridgeConfig, bridge)
+    decided = to_flat(from_flat(NavigatorConfig, navigator), "navigator.")
+    write_split(out / "dataset", options.split, options.episodes, options.kind)
+    fingerprint = ""
+    if options.engine == "qwen":
+        from vln_ros.engine.model import checkpoint_fingerprint
+
+        fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
+    write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
+    navigator["use_sim_time"] = options.mode == "realtime"  # of every node, not one of its own options
     status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out), environment)
     if status == 0:
         print_recordings(options, out)
-    print(f"{time.monotonic() - begun_s:.1f} s; report: {out / 'report.html'}")
+    print(f"{time.monotonic() - begun_s:.1f} s")
+    print_report(out)
     if options.json is not None and status == 0:
-        options.json.write_text((out / "result.json").read_text("utf-8"), "utf-8")
+        write_atomically(options.json, (out / "result.json").read_text("utf-8"))
     return status
 
 
@@ -134,6 +153,21 @@ def parse_size(text: str) -> tuple[int, int]:
     except ValueError:
         raise ConfigError(f"--size = {text!r}: expected WIDTHxHEIGHT, as in 640x480") from None
     return width, height
+
+
+def check_split(split: str, count: int) -> None:
+    """Raises ConfigError: no such split, or no episodes of it are asked for."""
+    from vln_ros.sim.splits import SPLITS
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split = {split!r}: choose one of {', '.join(SPLITS)}")
+    if count < 1:
+        raise ConfigError(f"--episodes = {count}: must be at least 1")
+
+
+def split_path(root: Path, split: str) -> Path:
+    """Where :func:`write_split` writes."""
+    return root / split / f"{split}.json.gz"
 
 
 def write_split(root: Path, split: str, count: int, kind: str = "flat") -> Path:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from vln_ros.cli.graph import add_join, graph_environment
+from vln_ros.cli.places import check_model, output_folder, print_report, run_folder
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import (
     ConfigError,
@@ -41,7 +41,7 @@ _SHORT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/eval-DATE)")
+    parser.add_argument("--out", type=output_folder, help="run folder (default: runs/eval-DATE)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--config", type=Path, metavar="YAML", help="evaluation options, nested or dotted")
     parser.add_argument(
@@ -108,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
     config, farm = configs(args)
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
-    out: Path = args.out or Path("runs") / time.strftime("eval-%Y%m%d-%H%M%S")
+    out = run_folder(args.out, "eval", resume=args.resume)
+    if config.navigator.engine == "qwen":
+        check_model(config.navigator.qwen.checkpoint, config.navigator.qwen.profile)
     command = ["vln_ros", *sys.argv[1:]]
     if config.via == "graph":
         return _via_graph(config, farm, out, resume=args.resume, command=command, join=args.join)
@@ -125,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
     if result.skipped:
         print(skips_line(result.skipped, len(result.episodes)))
     print_recordings(args, folder)
-    print(f"report: {folder / 'report.html'}")
+    print_report(folder)
     return 1 if result.skipped else 0
 
 
@@ -142,8 +144,6 @@ def _via_graph(
         raise ConfigError("via = 'graph': one robot at a time; leave workers, sessions, shard and backend")
     if config.videos not in (0.0, 1.0) or config.film_extremes or config.measures != "all":
         raise ConfigError("via = 'graph': videos is 0 or 1, film_extremes is off, measures is all")
-    if (out / "result.json").exists() and not resume:
-        raise ConfigError(f"{out} holds a run already; resume it, remove it or choose another folder")
     environment = graph_environment(join=join)
     path = dataset_file(config, out / "dataset")
     info = run_info(config, chosen_episodes(config, path), path, command)

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from vln_ros.cli.places import output_file, output_folder
 from vln_ros.config import ConfigError, HabitatConfig
 
 HELP = (
@@ -23,12 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", type=int, default=defaults.gpu, help="CUDA number; -1 (default): none, or EGL's first"
     )
-    parser.add_argument("--keep", type=Path, default=None, help="leave scenes and runs in this folder")
+    parser.add_argument(
+        "--keep", type=output_folder, default=None, help="leave scenes and runs in this folder"
+    )
     bench = parser.add_argument_group("bench")
     bench.add_argument("--sizes", nargs="+", default=["640x480", "224x224"], help="of the pictures")
     bench.add_argument("--blocks", type=int, default=20, help="pairs of blocks (default: %(default)s)")
     bench.add_argument("--actions", type=int, default=24, help="actions in a block (default: %(default)s)")
-    bench.add_argument("--json", type=Path, default=None, help="also write the figures to this file")
+    bench.add_argument("--json", type=output_file, default=None, help="also write the figures to this file")
     compare = parser.add_argument_group("compare")
     compare.add_argument("--episodes", type=int, default=60, help="how many (default: %(default)s)")
     compare.add_argument("--kind", default="room", help="size of the scenes (default: %(default)s)")

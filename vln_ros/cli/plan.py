@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.engine.planner import Calibration, Device, Plan, Workload
@@ -54,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-gb", type=float, default=None, help="of the device, if another than published"
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     print(_text(options, roofline, device, load, calibration, found, errors))
     if options.json is not None:
         content = {"workload": asdict(load), "calibration": calibration.source, "plan": asdict(found)}
-        options.json.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(content, indent=1) + "\n")
     return 0
 
 

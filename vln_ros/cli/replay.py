@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
+from vln_ros.cli.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
-from vln_ros.config import ConfigError, Scalar
+from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Pose
@@ -73,8 +75,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_switch(parser)
     add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no video")
-    parser.add_argument("--out", type=Path, default=None, help="run folder (default: runs/replay-DATE)")
-    parser.add_argument("--json", type=Path, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--out", type=output_folder, default=None, help="run folder (default: runs/replay-DATE)"
+    )
+    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -89,7 +93,9 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.ros.bag import Bag, BagTopics, Stream
 
     environment = graph_environment(join=options.join)
-    out: Path = options.out or Path("runs") / time.strftime("replay-%Y%m%d-%H%M%S")
+    out = run_folder(options.out, "replay")
+    if options.engine == "qwen" and options.checkpoint:
+        check_model(options.checkpoint, options.profile or QwenConfig().profile)
     topics = BagTopics(options.color, options.depth, options.camera_info, options.odometry)
     with Bag(options.bag, topics) as bag:
         if bag.lost:
@@ -142,9 +148,9 @@ def run(options: argparse.Namespace) -> int:
         _write_run(options, out, bag, played, navigator)
     print_recordings(options, out)
     print(json.dumps(figures, indent=2))
-    print(f"report: {out / 'report.html'}")
+    print_report(out)
     if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps(figures, indent=2) + "\n")
     return _verdict(figures)
 
 
@@ -322,7 +328,12 @@ def _write_run(
     info = EpisodeInfo(bag.path.stem, bag.path.name, options.instruction)
     fps = min(30.0, bag.count(Stream.COLOR) / max(bag.duration_s, 1e-3))
     begun_s = time.monotonic()
-    run_info = RunInfo(tuple(sys.argv), protocol, 0, config)
+    fingerprint = ""
+    if "qwen.checkpoint" in config:
+        from vln_ros.engine.model import checkpoint_fingerprint
+
+        fingerprint = checkpoint_fingerprint(str(config["qwen.checkpoint"]))
+    run_info = RunInfo(tuple(sys.argv), protocol, 0, config, fingerprint)
     with RunFolder(out, run_info, resume=False, video_fps=fps) as folder:
         recorder = folder.start_episode(info, video=not options.no_video)
         depth_m, pose = None, Pose.identity()

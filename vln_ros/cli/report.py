@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vln_ros.cli.parsing import nearest
+from vln_ros.cli.places import output_folder, print_report
+from vln_ros.config import ConfigError
+
 HELP = "Write the report of a run folder anew, or one report of all its shards; export to other formats"
 
 
@@ -15,16 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FORMAT",
         help="no report, but the results as others write them: streamvln, janusvln, internnav, navida",
     )
-    parser.add_argument("--out", type=Path, help="where --export writes (default: FOLDER/export_FORMAT)")
+    parser.add_argument(
+        "--out", type=output_folder, help="where --export writes (default: FOLDER/export_FORMAT)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.evaluation.loading import export_run, load_result
+    from vln_ros.evaluation.files import write_atomically
+    from vln_ros.evaluation.loading import FORMATS, export_run, load_result
     from vln_ros.evaluation.metrics import summary_table
     from vln_ros.evaluation.report import write_report
     from vln_ros.evaluation.results import skips_line
-    from vln_ros.evaluation.run_folder import write_atomically
 
+    if args.export is not None and args.export not in FORMATS:
+        near = nearest(args.export, FORMATS)
+        raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(FORMATS)}{near}")
     result = load_result(args.folder)
     if args.export is not None:
         files = export_run(result.episodes, args.export, args.out or args.folder / f"export_{args.export}")
@@ -37,5 +46,6 @@ def run(args: argparse.Namespace) -> int:
         print(skips_line(result.skipped, len(result.episodes)))
     if not (args.folder / "episodes.jsonl").exists():  # of shards: there is no file of the whole yet
         write_atomically(args.folder / "result.json", result.to_json())
-    print(f"report: {write_report(result, args.folder)}")
+    write_report(result, args.folder)
+    print_report(args.folder)
     return 0

@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
 from vln_ros.datatypes import ActionChunk, CameraModel, Instruction, Pose
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.nodes.recorder import PARAMETERS_FILE
 from vln_ros.nodes.sensor_input import ImageMsg, RawFrame, frame_of
 from vln_ros.pipeline import build_engine
@@ -83,7 +84,7 @@ def run_exact(options: argparse.Namespace) -> int:
         for text in filter(None, (r.first_difference, r.failure)):
             print(f"    {text}")
     if options.json is not None:
-        options.json.write_text(json.dumps([asdict(r) for r in repeated], indent=2) + "\n", "utf-8")
+        write_atomically(options.json, json.dumps([asdict(r) for r in repeated], indent=2) + "\n")
     return 0 if all(r.equal == r.decisions for r in repeated) else 1
 
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vln_ros.cli.places import output_folder
 from vln_ros.config import CameraConfig, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _VIEWS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--out", type=output_folder, required=True, help="folder to write to")
     parser.add_argument("--split", default="val_unseen", help="train, val_seen or val_unseen (default)")
     parser.add_argument("--kind", default="flat", help="size of the scenes: flat (default), small or room")
     which = parser.add_mutually_exclusive_group()
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
+    if args.count < 1:
+        raise ConfigError(f"--count {args.count}: must be at least 1")
     seeds = list(dict.fromkeys(args.seeds)) if args.seeds else first_seeds(args.split, args.count)
     cache = SceneCache(AGENT_RADIUS_M, 1)
     episodes: list[Episode] = []
@@ -87,5 +90,8 @@ def _views(scene: Scene) -> UInt8Array:
 def _write_png(path: Path, rgb: UInt8Array) -> None:
     import cv2
 
-    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
-        raise ConfigError(f"cannot write {path}")
+    from vln_ros.evaluation.files import write_atomically
+
+    encoded, png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    assert encoded, "a picture in memory is encoded"
+    write_atomically(path, png.tobytes())

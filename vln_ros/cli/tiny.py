@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from vln_ros.cli.places import output_folder
 from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
 
 HELP = "write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="new directory to write")
+    parser.add_argument("out", type=output_folder, metavar="OUT", help="new directory to write")
     for entry in walk_options(TinyConfig):
         flag = f"--{entry.name.replace('_', '-')}"
         if entry.type is bool:

@@ -6,6 +6,7 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
+from vln_ros.cli.places import check_model, output_folder
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
 from vln_ros.sim.flat import KINDS
 
@@ -13,7 +14,9 @@ HELP = "train the small policy in the embedded world (behaviour cloning, then DA
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where states, curves and checkpoints go")
+    parser.add_argument(
+        "folder", type=output_folder, metavar="FOLDER", help="where states, curves and checkpoints go"
+    )
     parser.add_argument("--config", type=Path, metavar="YAML", help="options; default: the shipped ones")
     parser.add_argument("--resume", action="store_true", help="go on with the last state in FOLDER")
     parser.add_argument(
@@ -43,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.judge is not None:
         return _judge(args.folder, config, args.judge, args.kinds)
+    check_model(config.start_from or "shipped:tiny", config.profile)  # without one it begins with its own
     from vln_ros.training.trainer import Trainer  # torch: only when the command runs
 
     try:

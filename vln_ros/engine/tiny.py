@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,19 @@ def build_tiny(path: Path, config: TinyConfig) -> None:
     _check(config)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path} exists already; name a new directory")
-    path.mkdir(parents=True, exist_ok=True)
+    # Under another name until it is whole: half a checkpoint looks like one.
+    part = path.absolute().with_name(path.absolute().name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write_tiny(part, config)
+        part.rename(path.absolute())
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _write_tiny(path: Path, config: TinyConfig) -> None:
     tokenizer = _tokenizer(config)
     ids = {token["content"]: int(token["id"]) for token in tokenizer["added_tokens"]}
     rows = TRUE_VOCABULARY_ROWS if config.true_ids else -(-(max(ids.values()) + 1) // 64) * 64

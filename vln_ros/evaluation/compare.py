@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import CONFIDENCE, Estimate, mean, paired_p_value
 from vln_ros.evaluation.loading import LoadedRun, short_scene
 from vln_ros.evaluation.metrics import MEASURES, metric_columns
@@ -210,7 +212,7 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
         ],
     )
     path = folder / "compare.html"
-    path.write_text(page, "utf-8", "replace")
+    write_atomically(path, page)
     return path
 
 
@@ -220,7 +222,9 @@ def _metres(value: float) -> str:
 
 def _save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "vln_ros"}):
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    write_atomically(path, drawn.getvalue())
 
 
 def _forest(c: Comparison, path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.evaluation.schedule import Order
-from vln_ros.evaluation.worker import Event, Unable, Workbench
+from vln_ros.evaluation.worker import Event, LastWords, Unable, Workbench
 from vln_ros.profiling.files import recorded
 
 _END_TIMEOUT_S = 10.0
@@ -46,6 +47,20 @@ class Crew(Protocol):
 
     def close(self) -> None:
         """End all of them."""
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C, which is their owner's: it ends them.
+
+    From before their first line on: while they import they would answer with a traceback. An interrupt that
+    comes meanwhile is not lost, it comes after.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class InlineCrew:
@@ -82,6 +97,20 @@ class InlineCrew:
         self._recording.close()
 
 
+def how_it_ended(status: int | None, last_words: str) -> str:
+    """Of a process, for people: the error that it died of, or the signal."""
+    if last_words:
+        return f"ended: {last_words}"
+    if status is None or status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = " (out of memory? see dmesg)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
 class ProcessCrew:
     """Processes of this machine. Their first words may take as long as loading a checkpoint does."""
 
@@ -89,6 +118,7 @@ class ProcessCrew:
         self._config = config
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
+        self._last_words: dict[int, str] = {}
 
     def hire(self, worker: int) -> None:
         from vln_ros.evaluation.worker import run_worker
@@ -97,7 +127,8 @@ class ProcessCrew:
         process = self._context.Process(
             target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
         )
-        process.start()
+        with interrupts_held_back():
+            process.start()
         theirs.close()  # so that the end of the process is the end of the connection
         self._processes[worker] = (process, ours)
 
@@ -118,12 +149,17 @@ class ProcessCrew:
             assert isinstance(connection, Connection)
             worker = numbers[id(connection)]
             try:
-                found.append((worker, connection.recv()))
+                answer = connection.recv()
+                if isinstance(answer, LastWords):
+                    self._last_words[worker] = answer.text  # its end is what comes next
+                else:
+                    found.append((worker, answer))
             except (EOFError, OSError):
                 process = self._processes.pop(worker)[0]
                 connection.close()
                 process.join()
-                found.append((worker, Loss(f"worker {worker} ended with status {process.exitcode}")))
+                words = self._last_words.pop(worker, "")
+                found.append((worker, Loss(f"worker {worker} {how_it_ended(process.exitcode, words)}")))
         return found
 
     def close(self) -> None:

@@ -104,6 +104,7 @@ def evaluate(
     with RunFolder(folder_path, info, resume=resume) as folder:
         jobs = shard(make_jobs(episodes, config), *parse_shard(farm.shard))
         open_jobs = [j for j in jobs if not folder.is_done(j.episode.episode_id)]
+        cut_short = "interrupted (Ctrl-C, SIGTERM or SIGHUP)"
         complete = False
         try:
             with closing(
@@ -113,10 +114,13 @@ def evaluate(
                 if config.film_extremes:
                     driver.film(_shown(folder, jobs), farm.attempts)
             complete = True
+        except Exception as error:
+            cut_short = str(error) or type(error).__name__
+            raise
         finally:
             for job in _shown(folder, jobs):
                 folder.illustrate(episode_info(job.episode), plan_of(config.world, job.episode.scene_id))
-            result = folder.finish(None, complete=complete)
+            result = folder.finish(None, complete=complete, cut_short=cut_short)
     return result
 
 

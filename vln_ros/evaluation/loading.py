@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.metrics import MEASURES, EpisodeMetrics, metric_columns, summarise, summary_remarks
 from vln_ros.evaluation.results import (
     EpisodeResult,
@@ -160,6 +161,7 @@ def load_result(path: Path) -> RunResult:
         latency_ms=LatencyStats.of(latencies),
         frames=None,
         skipped=tuple(Skip(**s) for t in trees for s in t["skipped"]),
+        cut_short="; ".join(dict.fromkeys(t["cut_short"] for t in trees if t["cut_short"])),
     )
 
 
@@ -174,7 +176,7 @@ def _result_tree(folder: Path) -> dict[str, Any]:
     missing = {"protocol", "config", "seed", "command", "versions", "complete"} - set(tree)
     if missing:
         raise ConfigError(f"{path} lacks {', '.join(sorted(missing))}: is it a result of vln_ros?")
-    return {"checkpoint": "", "skipped": [], **tree}
+    return {"checkpoint": "", "skipped": [], "cut_short": "", **tree}
 
 
 # ---------------------------------------------------------------------------------------------- others
@@ -429,7 +431,7 @@ def export_run(episodes: Sequence[EpisodeResult], who: str, folder: Path) -> lis
         if path.exists():
             raise ConfigError(f"{path} exists: choose another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        write_atomically(path, text)
         written.append(path)
     return written
 

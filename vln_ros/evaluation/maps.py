@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.files import write_atomically
+from vln_ros.evaluation.lettering import lettering
 from vln_ros.evaluation.record import EpisodeRecord
 
 _INK = "#1c2430"
@@ -168,11 +172,13 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     length_m = _nice_length_m(span_m)
     _scale_bar(axes, length_m, length_m * px_per_m / (right - left))
     name = textwrap.shorten(f"{info.scene_id}   #{info.episode_id}", 100, placeholder="…")
-    text = textwrap.fill(textwrap.shorten(info.instruction, 260, placeholder=" …"), 92)
+    told = lettering(textwrap.shorten(info.instruction, 260, placeholder=" …"))
+    text = textwrap.fill(told.text + (f" [{told.note}]" if told.note else ""), 92)
+    letters = {} if told.font is None else {"fontproperties": FontProperties(fname=told.font)}
     verdict, colour = _headline(record)
     lines: tuple[tuple[float, str, dict[str, Any]], ...] = (
         (0.15, name, {"fontsize": 9, "color": _MUTED, "va": "top"}),
-        (0.38, text, {"fontsize": 11, "color": _INK, "va": "top"}),
+        (0.38, text, {**letters, "fontsize": 11, "color": _INK, "va": "top"}),
         (_HEADER_IN - 0.1, verdict, {"fontsize": 10.5, "color": colour, "va": "bottom", "weight": "bold"}),
     )
     for inches, words, style in lines:
@@ -238,6 +244,6 @@ def _scale_bar(axes: Any, length_m: float, share: float) -> None:
 
 def write_map(record: EpisodeRecord, plan: Plan | None, path: Path) -> None:
     """:func:`draw_map` as a PNG, written whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    draw_map(record, plan).savefig(part, format="png")
-    part.replace(path)
+    drawn = io.BytesIO()
+    draw_map(record, plan).savefig(drawn, format="png")
+    write_atomically(path, drawn.getvalue())

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 import posixpath
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD
 from vln_ros.evaluation.metrics import SummaryRow, summary_remarks, summary_rows
-from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunResult
+from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunInfo, RunResult
 
 _SHOWN_EACH = 6
 """Episodes with a large map and video among the worst, and among the best."""
@@ -121,7 +124,9 @@ def _histogram(values: Sequence[float], title: str, unit: str, path: Path) -> bo
         axes.spines[side].set_color("#c9cfd9")
     # Without a date, and with a fixed salt for its ids, the same run gives the same file.
     with matplotlib.rc_context({"svg.hashsalt": "vln_ros"}):
-        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None})
+    write_atomically(path, drawn.getvalue())
     return True
 
 
@@ -187,6 +192,25 @@ def _time_shares(costs: Costs) -> list[_Share]:
     return [_Share(name, s / costs.episodes, s / costs.wall_s) for name, s in parts]
 
 
+@dataclass(frozen=True)
+class _Decides:
+    """Who decided: as the options have it; empty where they do not."""
+
+    engine: str
+    profile: str
+    checkpoint: str
+
+
+def _decides(info: RunInfo) -> _Decides:
+    def option(name: str) -> str:
+        return str(info.config.get(f"navigator.{name}", info.config.get(name, "")))
+
+    engine = option("engine")
+    if engine not in ("", "qwen"):
+        return _Decides(engine, "", "")
+    return _Decides(engine, option("qwen.profile"), option("qwen.checkpoint"))
+
+
 def write_report(result: RunResult, folder: Path) -> Path:
     """Write ``report.html`` and ``plots/`` into a run folder and return the page's path."""
     number = {id(e): n for n, e in enumerate(result.episodes, 1)}
@@ -207,11 +231,12 @@ def write_report(result: RunResult, folder: Path) -> Path:
         latency=result.latency_ms,
         shares=_time_shares(result.costs),
         method=METHOD,
+        decides=_decides(result.info),
+        ends=Counter(e.ended for e in result.episodes).most_common(),
         remarks=summary_remarks(result.summary),
     )
     path = folder / "report.html"
-    # An instruction may hold anything that came over a topic, lone surrogates included.
-    path.write_text(page, encoding="utf-8", errors="replace")
+    write_atomically(path, page)
     return path
 
 
@@ -284,7 +309,7 @@ details summary { cursor: pointer; padding: 10px 0; font-weight: 600; }
  · vln_ros {{ result.versions["vln_ros"] }}</p>
 <pre>{{ command }}</pre>
 {% if not result.complete %}
-<div class="warn"><b>This run is not complete.</b> It was cut short; the numbers below are of the
+<div class="warn"><b>This run is not complete</b>{% if result.cut_short %}: {{ result.cut_short }}{% endif %}. The numbers below are of the
 {{ count }} episodes that finished.</div>
 {% endif %}
 {% set lacking = result.episodes | selectattr("given_up") | list %}
@@ -431,7 +456,12 @@ scenes were made ready {{ k.prepared }} times.</p>
 {{ "count" if p.early_end_is_stop else "do not count" }} as a stop</td></tr>
 <tr><th>Measures</th><td>{{ p.measures }}</td></tr>
 <tr><th>No number</th><td>{{ p.not_a_number }}</td></tr>
-<tr><th>Checkpoint</th><td>{{ result.info.checkpoint or "–" }}</td></tr>
+<tr><th>Engine</th><td>{{ decides.engine or "–" }}</td></tr>
+<tr><th>Profile</th><td>{{ decides.profile or "–" }}</td></tr>
+<tr><th>Checkpoint</th><td>{{ decides.checkpoint or "–" }}{% if result.info.checkpoint %} (fingerprint {{ result.info.checkpoint }}){% endif %}</td></tr>
+{% for reason, number in ends %}
+<tr><th>Ended by {{ reason }}</th><td>{{ number }} of {{ count }} episodes</td></tr>
+{% endfor %}
 <tr><th>Seed</th><td>{{ result.info.seed }}</td></tr>
 {% for name, version in result.versions.items() %}
 <tr><th>{{ name }}</th><td>{{ version }}</td></tr>

@@ -6,7 +6,9 @@ JSON has no NaN: what is not finite is written as null. A null navigation error 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.metadata
 import json
 import logging
 import math
@@ -272,6 +274,8 @@ class RunResult:
     latency_ms: LatencyStats
     frames: FrameCounts | None
     skipped: tuple[Skip, ...] = ()
+    cut_short: str = ""
+    """Why it is not complete, if it is not."""
 
     @cached_property
     def costs(self) -> Costs:
@@ -286,6 +290,7 @@ class RunResult:
     def to_json(self) -> str:
         tree = {
             "complete": self.complete,
+            "cut_short": self.cut_short,
             "versions": dict(self.versions),
             **self.info.to_tree(),
             "summary": dataclasses.asdict(self.summary),
@@ -329,16 +334,19 @@ def finite_tree(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python, and of those libraries that this process has loaded."""
+    """Of this package, Python, and of those libraries that are installed, or that this process has loaded."""
     found = {
         "vln_ros": vln_ros.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    for name in ("numpy", "torch", "transformers", "habitat_sim"):
+    for name in ("numpy", "torch", "transformers", "safetensors", "tokenizers", "habitat_sim"):
         module = sys.modules.get(name)
         if module is not None:
             found[name] = str(getattr(module, "__version__", "unknown"))
+            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
 
 

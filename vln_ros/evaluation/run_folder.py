@@ -29,6 +29,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.maps import Plan, write_map
 from vln_ros.evaluation.metrics import summarise
 from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
@@ -47,25 +48,6 @@ from vln_ros.evaluation.results import (
     versions,
 )
 from vln_ros.evaluation.video import VideoWriter
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` so that a reader, or a crash, sees the old text or the new, never a part."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def folder_name(episode_id: str) -> str:
@@ -115,6 +97,19 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         given_up=record.given_up,
     )
     return EpisodeOutcome(result, files)
+
+
+def _changes(name: str, before: Any, now: Any) -> list[str]:
+    """What differs of a setting, or of which of its keys."""
+    now = json.loads(json.dumps(now))
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return [] if before == now else [f"{name}: {before!r}, now {now!r}"]
+    missing = "none"
+    return [
+        f"{name} {key}: {before.get(key, missing)!r}, now {now.get(key, missing)!r}"
+        for key in (*before, *(k for k in now if k not in before))
+        if before.get(key, missing) != now.get(key, missing)
+    ]
 
 
 class RunFolder:
@@ -167,9 +162,11 @@ class RunFolder:
             ) from e
 
     def _begin(self, resume: bool) -> None:
-        result = self.path / "result.json"
+        result, log = self.path / "result.json", self.path / "episodes.jsonl"
         if not result.exists():
             return
+        if not resume and log.exists() and log.stat().st_size == 0:
+            return  # one that ended before its first episode is in nobody's way
         if not resume:
             raise ConfigError(
                 f"{self.path} holds a run already; resume it, remove it or choose another folder"
@@ -185,12 +182,12 @@ class RunFolder:
             "seed": self.info.seed,
             "config": dict(self.info.config),
         }
-        for name, value in now.items():
-            if before.get(name) != json.loads(json.dumps(value)):
-                raise ConfigError(
-                    f"{self.path} was begun with another {name}: {before.get(name)!r}, now {value!r}; "
-                    "resume with the same or choose another folder"
-                )
+        changed = [c for name, value in now.items() for c in _changes(name, before.get(name), value)]
+        if changed:
+            raise ConfigError(
+                f"{self.path} was begun with another {'; '.join(changed)}; "
+                "resume with the same or choose another folder"
+            )
         self.info = dataclasses.replace(self.info, checkpoint=before.get("checkpoint", ""))
         for episode in read_episodes(self.path / "episodes.jsonl", repair=True):
             self._take(episode)
@@ -286,13 +283,16 @@ class RunFolder:
             self.info = dataclasses.replace(self.info, checkpoint=checkpoint)
             self._write_result(complete=False, frames=None)
 
-    def result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:
+    def result(
+        self, *, complete: bool, frames: FrameCounts | None, cut_short: str = "it was killed, or still runs"
+    ) -> RunResult:
         """The run so far."""
         measured = [e.metrics for e in self._results if e.metrics is not None]
         return RunResult(
             info=self.info,
-            versions=self._versions | versions(),
+            versions=versions() | self._versions,  # the workers' own count
             complete=complete,
+            cut_short="" if complete else cut_short,
             episodes=tuple(self._results),
             summary=summarise(measured, self.info.seed),
             latency_ms=LatencyStats.of(self._latencies_ms),
@@ -300,19 +300,21 @@ class RunFolder:
             skipped=tuple(self._skips),
         )
 
-    def _write_result(self, *, complete: bool, frames: FrameCounts | None) -> RunResult:
-        result = self.result(complete=complete, frames=frames)
-        write_atomically(self.path / "result.json", result.to_json())
-        return result
+    def _write_result(self, *, complete: bool, frames: FrameCounts | None) -> None:
+        write_atomically(self.path / "result.json", self.result(complete=complete, frames=frames).to_json())
 
-    def finish(self, frames: FrameCounts | None, *, complete: bool = True) -> RunResult:
+    def finish(
+        self, frames: FrameCounts | None, *, complete: bool = True, cut_short: str = "it was ended early"
+    ) -> RunResult:
         """Write ``result.json`` and ``report.html``.
 
         Args:
             frames: counts of this process (a resumed run does not know those of the first), or None.
             complete: False where the run was cut short, which the report then says.
+            cut_short: why, if it was.
         """
-        result = self._write_result(complete=complete, frames=frames)
+        result = self.result(complete=complete, frames=frames, cut_short=cut_short)
+        write_atomically(self.path / "result.json", result.to_json())
         write_report(result, self.path)
         return result
 

@@ -16,11 +16,13 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vln_ros.datatypes import Action, ActionKind
+from vln_ros.evaluation.lettering import lettering
 
 UInt8Array = npt.NDArray[np.uint8]
 
 _PANE_HEIGHT = 320
 _GAP = 4
+_LONGEST = 2000
 _PANEL_HEIGHT = 136
 _MIN_PANE_WIDTH = 300  # narrower cameras are centred in a pane of this width, for the text's sake
 _ICON = 44
@@ -59,6 +61,11 @@ class Overlay:
 @lru_cache(maxsize=8)
 def _font(size_px: int) -> Any:
     return ImageFont.load_default(size_px)
+
+
+@lru_cache(maxsize=8)
+def _font_of(path: Path, size_px: int) -> Any:
+    return ImageFont.truetype(str(path), size_px)
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +136,7 @@ def _amount(action: Action) -> str:
 
 def _wrap(text: str, font: Any, width_px: int, max_lines: int) -> list[str]:
     """Greedy word wrap; a word longer than a line is cut, text longer than the space ends in …"""
-    words = text[:2000].split()  # a megabyte of instruction must not be measured word by word
+    words = text[:_LONGEST].split()  # a megabyte of instruction must not be measured word by word
     lines: list[str] = []
     line = ""
     for word in words:
@@ -200,8 +207,10 @@ def annotate(
     status = f"step {overlay.step}   {overlay.time_s:.1f} s"
     status_width = int(_font(15).getlength(status)) + 2 * margin
     draw.text((width - margin, top), status, _MUTED, _font(15), anchor="ra")
-    for n, line in enumerate(_wrap(overlay.instruction, _font(16), width - margin - status_width, 2)):
-        draw.text((margin, top + 21 * n), line, _TEXT, _font(16))
+    told = lettering(overlay.instruction[:_LONGEST])
+    font = _font(16) if told.font is None else _font_of(told.font, 16)
+    for n, line in enumerate(_wrap(told.text, font, width - margin - status_width, 2)):
+        draw.text((margin, top + 21 * n), line, _TEXT, font)
     _queue(image, margin, _PANE_HEIGHT + 62, width - margin, overlay)
     return np.asarray(image)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
@@ -67,6 +70,13 @@ class Unable:
     """The worker cannot work at all, and no other one could: the options are wrong."""
 
     reason: str
+
+
+@dataclass(frozen=True)
+class LastWords:
+    """What has brought the worker down; it ends with it."""
+
+    text: str
 
 
 Event = Ready | Refused | Interrupted | EpisodeOutcome | Unable
@@ -340,13 +350,24 @@ def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]
     Ends when the connection does, so that nothing outlives a driver that was killed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's; it ends its workers
+    # Bars of libraries would make a semaphore, which is left behind when a worker is ended, with a warning.
+    tqdm.set_lock(threading.RLock())
     with connection, recorded(config.navigator.profiling, f"worker-{worker}"):
         try:
-            bench = Workbench(config, worker)
-        except ConfigError as error:
-            connection.send([Unable(str(error))])
-            return
-        with bench, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-            connection.send([bench.ready()])
-            while True:
-                connection.send(bench.step(connection.recv()))
+            _serve(config, worker, connection)
+        except Exception as error:
+            with contextlib.suppress(OSError):
+                connection.send(LastWords(f"{type(error).__name__}: {error}".strip().split("\n")[0]))
+            raise
+
+
+def _serve(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:
+    try:
+        bench = Workbench(config, worker)
+    except ConfigError as error:
+        connection.send([Unable(str(error))])
+        return
+    with bench, contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        connection.send([bench.ready()])
+        while True:
+            connection.send(bench.step(connection.recv()))

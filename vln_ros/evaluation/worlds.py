@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -65,6 +66,8 @@ def _own_episodes(config: EvalConfig, folder: Path) -> Path:
         raise ConfigError("episodes = 0: the embedded world makes as many as it is asked for; say how many")
     count = config.first_episode + config.episodes
     path = folder / config.split / f"{config.split}.json.gz"
+    if path.exists() and not _are(read_episodes(path), count, config.kind):
+        shutil.rmtree(path.parent)  # left by a run that asked for others, and ended before its first episode
     if not path.exists():
         progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
         part = folder / "part"
@@ -81,6 +84,11 @@ def expert_of(config: EvalConfig, path: Path) -> ExpertConfig:
     return replace(
         expert, episodes=expert.episodes or str(path), habitat=replace(config.habitat, python=python)
     )
+
+
+def _are(episodes: Sequence[Episode], count: int, kind: str) -> bool:
+    """So many, in flats of this kind: what the split's first ones are then known to be."""
+    return len(episodes) == count and all(f"/{kind}_" in e.scene_id for e in episodes)
 
 
 def chosen_episodes(config: EvalConfig, path: Path) -> tuple[Episode, ...]:

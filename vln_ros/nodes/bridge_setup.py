@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vln_ros.config import BridgeConfig, ConfigError, to_flat
 from vln_ros.evaluation.episode_run import EpisodeLimits
@@ -96,4 +96,7 @@ def run_info(config: BridgeConfig, episodes: Sequence[Episode], limits: EpisodeL
         limits.turns_in_place, limits.questions, limits.as_stop,
     )  # fmt: skip
     command = tuple(shlex.split(c.command)) or tuple(sys.argv)
-    return RunInfo(command, protocol, 0, to_flat(c))
+    decides: dict[str, Any] = {"config": {}, "checkpoint": ""}
+    if c.navigator_info:
+        decides = json.loads(Path(c.navigator_info).read_text("utf-8"))
+    return RunInfo(command, protocol, 0, {**to_flat(c), **decides["config"]}, decides["checkpoint"])

@@ -136,7 +136,12 @@ def _file_id(text: str) -> int | str:
 
 def _write_gz(path: Path, value: object) -> None:
     data = json.dumps(value, separators=(",", ":")).encode()
-    path.write_bytes(gzip.compress(data, mtime=0))
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(gzip.compress(data, mtime=0))
+        part.replace(path)  # whole, or not at all
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def split_file(folder: Path, split: str) -> Path:

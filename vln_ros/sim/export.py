@@ -22,12 +22,22 @@ def write_scene(root: Path, scene: Scene) -> Path:
     """
     path = root / scene.flat.scene_id
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(glb_bytes(scene.mesh))
+    _write(path, glb_bytes(scene.mesh))
     # A bare GLB is taken for Matterport's axes; this one is glTF's: y up, -z front.
     stage = {"render_asset": path.name, "up": [0, 1, 0], "front": [0, 0, -1], "force_flat_shading": True}
-    path.with_suffix(".stage_config.json").write_text(json.dumps(stage, indent=1) + "\n")
-    path.with_suffix(".names.json").write_text(json.dumps(_names(scene), indent=1) + "\n")
+    _write(path.with_suffix(".stage_config.json"), (json.dumps(stage, indent=1) + "\n").encode())
+    _write(path.with_suffix(".names.json"), (json.dumps(_names(scene), indent=1) + "\n").encode())
     return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Whole, or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _names(scene: Scene) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import math
 import os
 import shutil
@@ -25,11 +26,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vln_ros.config import ConfigError, TrainConfig, to_flat
-from vln_ros.datatypes import Float64Array
+from vln_ros.datatypes import ActionKind, Float64Array
 from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.evaluation.crew import interrupts_held_back
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
@@ -90,6 +93,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
 
 def _begin_work() -> None:
     torch.set_num_threads(1)
+    tqdm.set_lock(threading.RLock())  # a semaphore would be left behind by a worker that is ended
     os.nice(_WORKER_NICENESS)
     trainer = parent_process()
     assert trainer is not None
@@ -122,7 +126,8 @@ class Supply:
 
     def order(self, task: Task) -> Future[Demonstration]:
         if self._executor is not None:
-            return self._executor.submit(self._source.make, task)
+            with interrupts_held_back():
+                return self._executor.submit(self._source.make, task)
         made: Future[Demonstration] = Future()
         made.set_result(self._source.make(task))
         return made
@@ -427,6 +432,7 @@ class Trainer:
     def _save(self) -> None:
         done = self.progress
         path = self.folder / "state.pt"
+        written = io.BytesIO()
         torch.save(
             {
                 "config": to_flat(self.config),
@@ -435,18 +441,30 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "torch": torch.get_rng_state(),
                 "rng": done.rng.bit_generator.state,
-                "progress": dataclasses.asdict(dataclasses.replace(done, rng=None)),  # type: ignore[arg-type]
+                "progress": dataclasses.asdict(
+                    dataclasses.replace(done, rng=None, pool=[])  # type: ignore[arg-type]
+                ),
+                "pool": [_plain(task) for task in done.pool],
             },
-            path.with_suffix(".new"),
+            written,
         )
-        path.with_suffix(".new").replace(path)  # a run that dies here leaves the state before
+        write_atomically(path, written.getvalue())  # a run that dies here leaves the state before
         needed = {str(task.policy) for task in done.pool} | {str(done.policy)}
         for folder in (self.folder / "own").glob("*"):
             if folder.name not in needed:
                 shutil.rmtree(folder)
 
     def _restore(self, path: Path) -> None:
-        state = torch.load(path, map_location=self.model.device, weights_only=False)
+        try:
+            # Tensors and plain values only: nothing in the file is executed.
+            state = torch.load(path, map_location=self.model.device, weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # what is damaged can fail in any way
+            raise ConfigError(
+                f"{path} cannot be read: it is damaged, or another version wrote it; begin anew in another "
+                "folder, --start-from the checkpoint in last"
+            ) from error
         model = {k: v for k, v in to_flat(self.config).items() if k.startswith("model.")}
         changed = [k for k, v in model.items() if state["config"].get(k) != v]
         if changed:
@@ -464,7 +482,7 @@ class Trainer:
             saved["step"],
             saved["seconds"],
             saved["numbers"],
-            [Task(**t) for t in saved["pool"]],
+            [_task(t) for t in state["pool"]],
             saved["policy"],
             rng,
             tuple(saved["best"]),
@@ -473,12 +491,25 @@ class Trainer:
             _forget_after(self.folder / name, self.progress.step)
 
 
+def _plain(task: Task) -> dict[str, Any]:
+    """A task as numbers and texts."""
+    executed = None if task.executed is None else [[int(a) for a in queue] for queue in task.executed]
+    return {**dataclasses.asdict(task), "executed": executed}
+
+
+def _task(plain: dict[str, Any]) -> Task:
+    executed = plain["executed"]
+    if executed is not None:
+        executed = tuple(tuple(ActionKind(a) for a in queue) for queue in executed)
+    return Task(**{**plain, "executed": executed})
+
+
 def _forget_after(path: Path, step: int) -> None:
     """Drop the rows of a curve that a resumed run will write again."""
     if path.exists():
         header, *rows = path.read_text("utf-8").splitlines()
         kept = [row for row in rows if int(row.split(",")[0]) <= step]
-        path.write_text("\n".join([header, *kept]) + "\n", "utf-8")
+        write_atomically(path, "\n".join([header, *kept]) + "\n")
 
 
 def export(model: LoadedModel, start: Path, folder: Path) -> None:
@@ -532,4 +563,6 @@ def draw_curves(folder: Path) -> None:
     bottom.set(xlabel="step", ylabel="val_seen", ylim=(0, 1))
     for axes in (top, bottom):
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    figure.savefig(folder / "curves.png", dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=120)
+    write_atomically(folder / "curves.png", drawn.getvalue())
