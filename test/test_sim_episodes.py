@@ -147,10 +147,11 @@ def test_ground_truth_that_is_broken_is_named(tmp_path, value, message):
     ("data", "message"),
     [
         (b"", "is empty"),
-        (gzip.compress(b""), "is empty"),
+        (gzip.compress(b"", mtime=0), "is empty"),
         (b"{", "Not a gzipped file"),
-        (gzip.compress(b"[]"), "must hold a JSON object"),
+        (gzip.compress(b"[]", mtime=0), "must hold a JSON object"),
     ],
+    ids=["empty", "of nothing", "plain", "a list"],
 )
 def test_ground_truth_file_that_is_none(tmp_path, data, message):
     path = write_episodes(tmp_path, "s", EPISODES)

@@ -19,12 +19,13 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
-from vln_ros.datatypes import ActionChunk, CameraModel, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Instruction, Pose
+from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.nodes.recorder import PARAMETERS_FILE
 from vln_ros.nodes.sensor_input import ImageMsg, RawFrame, frame_of
 from vln_ros.pipeline import build_engine
-from vln_ros.protocols import Engine
+from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
 from vln_ros.ros.bag import Bag, BagTopics, Stream
 from vln_ros.ros.mounting import mount_of
@@ -41,12 +42,14 @@ class Run:
         stamps_ns: of the frames that the engine took in, in order.
         decisions: what it answered, in order. Holds are not decisions.
         missing: what the recording lacks of it; empty if nothing.
+        executed: what the executor has reported as done; None where no report says so.
     """
 
     instruction: Instruction
     stamps_ns: tuple[int, ...]
     decisions: tuple[ActionChunk, ...]
     missing: str
+    executed: tuple[Executed, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,11 @@ def recorded_runs(bag: Bag) -> list[Run]:
         (time_ns, convert.chunk_from_trajectory(deserialize_message(data, JointTrajectory)))
         for time_ns, data in bag.others("action_queue", "trajectory_msgs/msg/JointTrajectory")
     ]
+    reports = []
+    for _, data in bag.others("queue_progress", "trajectory_msgs/msg/JointTrajectory"):
+        left, executed = convert.report_from_trajectory(deserialize_message(data, JointTrajectory))
+        count = len(left.actions)
+        reports.append(Progress(left.instruction, left.queue, count, left.frame_stamp_ns, executed))
     starts: dict[int, int] = {}
     for time_ns, chunk in queues:
         starts.setdefault(chunk.instruction, time_ns)
@@ -147,12 +155,18 @@ def recorded_runs(bag: Bag) -> list[Run]:
             missing = "its beginning is not in the recording"
         elif lost := set(range(mine[0].queue, mine[-1].queue)) - numbers:
             missing = f"queue {min(lost)} is not in the recording"
+        log, said = ExecutionLog(), False
+        for report in reports:
+            if report.instruction == number and report.executed is not None:
+                log.hear(report)
+                said = True
         runs.append(
             Run(
                 Instruction(number, told[-1] if told else f"instruction {number}"),
                 tuple(s for t, s in frames if time_ns <= t < until_ns),
                 tuple(c for c in mine if c.actions),
                 missing,
+                tuple(log.entries) if said else None,
             )
         )
     return runs
@@ -166,6 +180,9 @@ def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -
     for run in runs:
         equal, difference, failure = 0, "", run.missing
         engine.start(run.instruction)
+        # All at once: of a frame only what was done before it counts.
+        if run.executed is not None and config.decide_on == "progress" and isinstance(engine, HearsExecuted):
+            engine.executed(run.executed)
         stamps = iter(enumerate(run.stamps_ns))
         newest_ns = -1
         for recorded in () if failure else run.decisions:

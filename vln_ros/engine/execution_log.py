@@ -40,7 +40,7 @@ class ExecutionLog:
 
     def __init__(self) -> None:
         self._entries: list[Executed] = []
-        self._sent: dict[int, ActionChunk] = {}
+        self._sent: dict[int, tuple[ActionChunk, int]] = {}
 
     @property
     def entries(self) -> Sequence[Executed]:
@@ -53,7 +53,8 @@ class ExecutionLog:
 
     def sent(self, chunk: ActionChunk) -> None:
         """A queue goes to the executor: a report that only counts is of its actions."""
-        self._sent[chunk.queue] = chunk
+        before = sum(e.stamp_ns <= chunk.frame_stamp_ns for e in self._entries)
+        self._sent[chunk.queue] = chunk, before
         for old in list(self._sent)[:-_QUEUES_KEPT]:
             del self._sent[old]
 
@@ -62,10 +63,10 @@ class ExecutionLog:
         before = len(self._entries)
         if report.executed is not None:
             self._merge(report.executed)
-        elif (chunk := self._sent.get(report.queue)) is not None:
+        elif report.queue in self._sent:
             # A queue is planned from its frame: what was completed since then is its beginning.
-            known = sum(e.stamp_ns > chunk.frame_stamp_ns for e in self._entries)
-            done = chunk.actions[known : len(chunk.actions) - report.remaining]
+            chunk, earlier = self._sent[report.queue]
+            done = chunk.actions[before - earlier : len(chunk.actions) - report.remaining]
             self._entries += [Executed(report.stamp_ns, action) for action in done]
         return len(self._entries) - before
 

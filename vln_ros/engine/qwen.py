@@ -91,6 +91,10 @@ class QwenEngine:
         stream, reuse: options; None for the defaults.
     """
 
+    _executed: tuple[Executed, ...] | None
+    _answer: _Answer | None
+    _answered: Frame | None
+
     def __init__(
         self,
         model: LoadedModel,
@@ -362,10 +366,10 @@ class QwenEngine:
             self.session.planner.shows_landmark(image.sight, max(scores))
 
     def _forget_executed(self) -> None:
-        self._executed: tuple[Executed, ...] | None = None
+        self._executed = None
         self._told = 0  # of these the chat holds the first so many
-        self._answer: _Answer | None = None
-        self._answered: Frame | None = None
+        self._answer = None
+        self._answered = None
         self._way.stamps_ns = None
         self.context.reported = False
 

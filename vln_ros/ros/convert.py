@@ -766,7 +766,8 @@ def report_from_trajectory(msg: JointTrajectory) -> tuple[ActionChunk, tuple[Exe
         return chunk_from_trajectory(msg), None
     column = names.index(_EXECUTED_JOINT)
     order = [i for i in range(len(names)) if i != column]
-    past, left = [], []
+    past: list[JointTrajectoryPoint] = []
+    left: list[JointTrajectoryPoint] = []
     for i, point in enumerate(msg.points):
         if len(point.positions) != len(names):
             raise MessageError(
