@@ -58,6 +58,9 @@ class Context(Protocol):
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """The model said ``ids``, which is ``actions`` primitive actions."""
 
+    def withdraw(self) -> None:
+        """The answer does not count: back to before the question."""
+
     def shrink(self) -> str | None:
         """Show less of the past from now on; what was given up, or None if nothing is left to give.
 
@@ -231,6 +234,11 @@ class AppendContext:
     def answered(self, ids: Sequence[int], actions: int) -> None:
         self._answer = tuple(ids)
         self._answer_actions = actions
+
+    def withdraw(self) -> None:
+        if self._asked is not None:
+            self._session.rollback(self._asked.before)
+            self._asked = None
 
     def score(self, scores: tuple[float, ...]) -> None:
         if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn

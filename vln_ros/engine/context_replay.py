@@ -93,6 +93,9 @@ class HistoryContext:
         """Only questions beside the run are shown the answer."""
         self._answer = tuple(ids)
 
+    def withdraw(self) -> None:
+        """The next question is a chat of its own."""
+
     def score(self, scores: tuple[float, ...]) -> None:
         self._bank.score(scores)
 
@@ -184,6 +187,9 @@ class DelayedBatchContext:
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
+
+    def withdraw(self) -> None:
+        """The next question begins right behind the video."""
 
     def shrink(self) -> str | None:
         frames = self._spec.recent_frames or 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import Engine
+from vln_ros.protocols import Engine, WorksAhead
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DecisionLoop:
         self.lost_after_ns = lost_after_ns
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
+        self._unseen: Frame | None = None
         self._last: ActionChunk | None = None
         self._first_after_ns: int | None = None
         self._progress: Progress | None = None
@@ -91,7 +92,7 @@ class DecisionLoop:
         A pause stays one: the run begins when it ends.
         """
         self._instruction = instruction
-        self._frame = self._last = self._progress = None
+        self._frame = self._unseen = self._last = self._progress = None
         with span(INSTRUCTION, instruction.number):
             self.engine.start(instruction)
         return self._hold(instruction.number)
@@ -102,12 +103,13 @@ class DecisionLoop:
             return None
         hold = self._hold(self._instruction.number)
         self._instruction = None
-        self._frame = self._last = self._progress = None
+        self._frame = self._unseen = self._last = self._progress = None
         return hold
 
     def pause(self, paused: bool) -> ActionChunk | None:
         """Hold without ending the run, or go on with it from the newest frame.
 
+        The frames of a pause are not part of the run, but for the newest one: nothing is computed for them.
         A run whose stop was executed is over, and stays so.
         """
         changed, self._paused = paused != self._paused, paused
@@ -118,16 +120,30 @@ class DecisionLoop:
         return self._hold(self._instruction.number) if paused else None
 
     def observe(self, frame: Frame) -> None:
-        """The next frame, in the order of stamps; an older one means that the clock was reset."""
+        """The next frame, in the order of stamps; an older one means that the clock was reset.
+
+        During a pause and once a stop is decided the engine is shown it only if a decision is due after all.
+        """
         if self._instruction is None:
             return
-        with span(FRAME, frame.index):
-            self.engine.observe(frame)
+        if self._paused or self._stop_decided:
+            self._unseen = frame
+        else:
+            self._unseen = None
+            self._show(frame)
         if self._frame is not None and frame.stamp_ns < self._frame.stamp_ns and not self._stop_executed:
             self._last = self._progress = None
         self._frame = frame
         if self._first_after_ns is None:
             self._first_after_ns = frame.stamp_ns
+
+    def work_ahead(self) -> None:
+        """After a frame that makes no decision due: time for what will shorten the next one."""
+        if self._instruction is None or self._frame is None or self._paused or self._stop_decided:
+            return
+        if isinstance(self.engine, WorksAhead):
+            with span(FRAME, self._frame.index):
+                self.engine.work_ahead()
 
     def progress(self, progress: Progress) -> None:
         """The newest report of the executor."""
@@ -157,12 +173,19 @@ class DecisionLoop:
 
     def decide(self) -> ActionChunk:
         """Ask the engine, after :meth:`due` said so."""
+        if self._unseen is not None:
+            unseen, self._unseen = self._unseen, None
+            self._show(unseen)
         self._queue += 1
         with span(DECISION, self._queue):
             self._last = self.engine.decide(self._queue)
         # Reports until now are of the queues before.
         self._first_after_ns = self._progress = None
         return self._last
+
+    def _show(self, frame: Frame) -> None:
+        with span(FRAME, frame.index):
+            self.engine.observe(frame)
 
     def _hold(self, instruction: int) -> ActionChunk:
         self._queue += 1

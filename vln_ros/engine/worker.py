@@ -181,6 +181,8 @@ class EngineWorker(Generic[Raw]):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
+        elif raw is not None:
+            self._loop.work_ahead()
 
     def _apply(self, command: Command) -> None:
         chunk: ActionChunk | None = None

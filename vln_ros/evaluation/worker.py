@@ -6,7 +6,7 @@ import contextlib
 import signal
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,7 +25,15 @@ from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, HasFigures, PreparesScenes, World
+from vln_ros.protocols import (
+    CountsWork,
+    Engine,
+    EngineError,
+    HasFigures,
+    PreparesScenes,
+    WorksAhead,
+    World,
+)
 from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
@@ -46,11 +54,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class Refused:
-    """An episode that cannot be run here: no such scene, a start in a wall."""
+    """An episode that cannot be run: no such scene, a start in a wall; or one at which the engine failed."""
 
     episode_id: str
     scene_id: str
     reason: str
+    engine_failure: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +153,10 @@ class Workbench:
                 raise ValueError(f"no seat free for {len(orders)} more episodes")
             try:
                 self._begin(seat, order)
+            except EngineError as error:
+                events.append(self._failed(seat, error))
             except ValueError as error:  # of this episode: scene or start are not as they should be
+                seat.job = None
                 e = order.job.episode
                 events.append(Refused(e.episode_id, e.scene_id, str(error)))
         while not events and any(s.job is not None for s in self._seats):
@@ -198,73 +210,108 @@ class Workbench:
             seat.world.prepare(order.next_scene)
         engine = seat.engine
         seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
+        seat.job = job
         with span(INSTRUCTION, job.number):
             seat.engine.start(Instruction(job.number, job.episode.instruction))
         seat.queue = 1  # as in the graph, where the hold that begins a run is number one
         seat.steps = lockstep(seat.run)
         seat.advance(None)
-        seat.job = job
 
     def _round(self) -> list[Event]:
         """Every robot sees its frames, then every robot decides; the ends that come of it."""
         seats = [s for s in self._seats if s.job is not None]
         events: list[Event] = []
         while showing := [s for s in seats if s.wants is not None]:
-            self._observe(showing)
-            for seat in showing:
-                if not seat.advance(None):
+            ahead: list[_Seat] = []
+            for seat, error in zip(showing, self._observe(showing), strict=True):
+                if error is not None:
+                    seats.remove(seat)
+                    events.append(self._failed(seat, error))
+                elif not seat.advance(None):
                     seats.remove(seat)
                     events.append(self._finish(seat))
+                elif seat.wants is not None:  # so nobody asks about the frame that it has just seen
+                    ahead.append(seat)
+            for seat, error in zip(ahead, self._work_ahead(ahead), strict=True):
+                if error is not None:
+                    seats.remove(seat)
+                    events.append(self._failed(seat, error))
         if events:
             return events  # the rest decides together with those who come in
         for seat, chunk in zip(seats, self._decide(seats), strict=True):
-            if not seat.advance(chunk):
+            if isinstance(chunk, EngineError):
+                events.append(self._failed(seat, chunk))
+            elif not seat.advance(chunk):
                 events.append(self._finish(seat))
         return events
 
-    def _observe(self, seats: Sequence[_Seat]) -> None:
-        begun_s = time.monotonic()
-        frames = [s.wants for s in seats if s.wants is not None]
-        if self._together:
-            from vln_ros.engine.batch import observe_together
+    def _observe(self, seats: Sequence[_Seat]) -> list[EngineError | None]:
+        errors: list[EngineError | None] = []
+        for seat in seats:
+            assert seat.wants is not None, "only who is to be shown a frame"
+            begun_s, cpu_s = time.monotonic(), time.process_time()
+            with span(FRAME, seat.wants.index):
+                errors.append(_failure_of(lambda s=seat: s.engine.observe(s.wants)))  # type: ignore[misc]
+            seat.run.observed(time.monotonic() - begun_s)
+            seat.run.computed(time.process_time() - cpu_s)
+        return errors
+
+    def _work_ahead(self, seats: Sequence[_Seat]) -> list[EngineError | None]:
+        """Their newest frames are not asked about: what can be done for the next decision."""
+        able = [s for s in seats if isinstance(s.engine, WorksAhead)]
+        errors: dict[int, EngineError | None] = {}
+        begun_s, cpu_s = time.monotonic(), time.process_time()
+        if self._together and able:
+            from vln_ros.engine.batch import work_ahead_together
 
             with span("frames of all robots"):
-                errors = observe_together([s.engine for s in seats], frames)  # type: ignore[misc]
-            for error in errors:
-                if error is not None:
-                    raise error
-            for seat in seats:
-                seat.run.observed((time.monotonic() - begun_s) / len(seats))
-            return
-        for seat, frame in zip(seats, frames, strict=True):
-            begun_s = time.monotonic()
-            with span(FRAME, frame.index):
-                seat.engine.observe(frame)
-            seat.run.observed(time.monotonic() - begun_s)
+                found = work_ahead_together([s.engine for s in able])  # type: ignore[misc]
+            for seat, error in zip(able, found, strict=True):
+                errors[id(seat)] = _only_failure(error)
+        else:
+            for seat in able:
+                errors[id(seat)] = _failure_of(seat.engine.work_ahead)  # type: ignore[attr-defined]
+        for seat in able:
+            seat.run.worked_ahead((time.monotonic() - begun_s) / len(able))
+            seat.run.computed((time.process_time() - cpu_s) / len(able))
+        return [errors.get(id(s)) for s in seats]
 
-    def _decide(self, seats: Sequence[_Seat]) -> list[ActionChunk]:
+    def _decide(self, seats: Sequence[_Seat]) -> list[ActionChunk | EngineError]:
         for seat in seats:
             seat.queue += 1
-        chunks: list[ActionChunk] = []
-        begun_s = time.monotonic()
+        answers: list[ActionChunk | EngineError] = []
+        begun_s, cpu_s = time.monotonic(), time.process_time()
         if self._together:
             from vln_ros.engine.batch import decide_together
 
             with span("decisions of all robots"):
-                answers = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
-            for answer in answers:
-                if isinstance(answer, Exception):
+                found = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
+            for seat, answer in zip(seats, found, strict=True):
+                seat.run.computed((time.process_time() - cpu_s) / len(seats))
+                if isinstance(answer, Exception) and not isinstance(answer, EngineError):
                     raise answer
-                chunks.append(answer)
-            for seat, chunk in zip(seats, chunks, strict=True):
-                seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
-            return chunks
+                answers.append(answer)
+                if isinstance(answer, ActionChunk):
+                    seat.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
+            return answers
         for seat in seats:
-            begun_s = time.monotonic()
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             with span(DECISION, seat.queue):
-                chunks.append(seat.engine.decide(seat.queue))
-            seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
-        return chunks
+                try:
+                    answers.append(chunk := seat.engine.decide(seat.queue))
+                except EngineError as error:
+                    answers.append(error)
+                else:
+                    seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
+            seat.run.computed(time.process_time() - cpu_s)
+        return answers
+
+    def _failed(self, seat: _Seat, error: EngineError) -> Refused:
+        """Its episode is no result: nothing of it is kept."""
+        assert seat.job is not None, "an episode was under way"
+        episode, seat.job = seat.job.episode, None
+        seat.run.discard()
+        return Refused(episode.episode_id, episode.scene_id, f"engine failure: {error}", engine_failure=True)
 
     def _finish(self, seat: _Seat) -> EpisodeOutcome:
         engine = seat.engine
@@ -281,6 +328,22 @@ class Workbench:
         if seat.video is not None:
             seat.video.unlink()
         return outcome
+
+
+def _failure_of(work: Callable[[], object]) -> EngineError | None:
+    """What the engine failed of in ``work``, if it did."""
+    try:
+        work()
+    except EngineError as error:
+        return error
+    return None
+
+
+def _only_failure(error: Exception | None) -> EngineError | None:
+    """``error``, where it is the engine's failure; any other is raised."""
+    if error is None or isinstance(error, EngineError):
+        return error
+    raise error
 
 
 def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:
