@@ -67,6 +67,18 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
     return network
 
 
+def eager(robot):
+    """``robot``, made to see and prefill every frame when it comes, asked about or not."""
+    observe = robot.observe
+
+    def observe_and_prefill(frame):
+        observe(frame)
+        robot.prefill()
+
+    robot.observe = observe_and_prefill
+    return robot
+
+
 def random_patches(grid_t: int, grid_h: int, grid_w: int, seed: int) -> torch.Tensor:
     """Patches of a picture; ``grid_h`` and ``grid_w`` in patches."""
     generator = torch.Generator().manual_seed(seed)

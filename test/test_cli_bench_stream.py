@@ -13,7 +13,7 @@ import pytest
 from vln_ros.cli import bench_stream
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.engine.model import load_model
-from vln_ros.engine.stream_bench import Request, measure_native, measure_streaming
+from vln_ros.engine.stream_bench import Request, measure_features, measure_native, measure_streaming
 from vln_ros.engine.tiny import build_tiny
 
 
@@ -31,7 +31,13 @@ def test_both_ways_give_the_same_answer(checkpoint: str, chunk: int) -> None:
     )
     model = load_model(checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none")
     streaming, native = measure_streaming(model, request), measure_native(model, request)
-    assert streaming.answer == native.answer
+    features = measure_features(model, request)
+    assert streaming.answer == features.answer == native.answer
+    for one in (streaming, features):  # the newest frame costs them, and native nothing on top
+        assert one.with_newest_s == pytest.approx(one.first_token_s + sorted(one.frame_s)[1])
+    assert native.with_newest_s == native.first_token_s
+    assert features.context_tokens == native.context_tokens
+    assert max(abs(a - b) for a, b in zip(features.first_logits, native.first_logits, strict=True)) < 1e-4
     assert len(native.answer) == 4
     assert max(abs(a - b) for a, b in zip(streaming.first_logits, native.first_logits, strict=True)) < 1e-4
     assert streaming.context_tokens == native.context_tokens
@@ -77,9 +83,9 @@ def test_out_of_memory_steps_down_and_still_compares(fits: int, stride: int, log
         return way, len(request.shown)
 
     steps: list[bench_stream.StepDown] = []
-    request, streaming, native = bench_stream._compare(request_of(64), measure, {}, steps)
+    request, *found = bench_stream._compare(request_of(64), measure, {}, steps)
     assert request.stride == stride
-    assert (streaming, native) == (("streaming", 64 // stride), ("native", 64 // stride))
+    assert found == [(way, 64 // stride) for way in ("streaming", "features", "native")]
     assert [s.shown for s in steps] == log
     assert all("too much" in s.describe() for s in steps)
 

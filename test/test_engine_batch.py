@@ -19,6 +19,7 @@ from vln_ros.engine.pieces import Image, Text
 from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels
+from vln_ros.engine.scores import GREEDY
 from vln_ros.engine.session import Session
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.engine.tree import NO_TREE, TokenTree
@@ -84,8 +85,8 @@ def test_eight_robots_decide_together_as_they_would_alone(mode, attention):
                 s,
                 [Text(words(3, i))],
                 max_tokens=4,
-                end_token=IM_END,
-                temperature=0.0,
+                end_tokens=(IM_END,),
+                sampling=GREEDY,
                 generator=torch.Generator(),
             )
             for i, s in enumerate(sessions)

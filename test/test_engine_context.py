@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from engine_models import eager
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,8 +50,9 @@ def profile(name="tiny", **context):
     return replace(base, image=size, context=spec)
 
 
-def engine(model, profile, **options):
-    return QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(**options))
+def engine(model, profile, *, prefill=True, **options):
+    robot = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(**options))
+    return eager(robot) if prefill else robot
 
 
 def conversation(model, profile, instruction, turns, frames):
@@ -97,11 +99,11 @@ def spoken(engine, chunk):
     return engine.profile.separator.join(words[(a,)] for a in chunk.actions)
 
 
-@pytest.mark.parametrize("eager", [True, False])
+@pytest.mark.parametrize("prefill", [True, False])
 @pytest.mark.parametrize("decode", ["tree", "tokens"])
-def test_append_keeps_every_turn_and_answer(model, eager, decode):
+def test_append_keeps_every_turn_and_answer(model, prefill, decode):
     own = profile()
-    robot = engine(model, own, prefill_on_arrival=eager, decode=decode)
+    robot = engine(model, own, prefill=prefill, decode=decode)
     robot.start(Instruction(1, "go to the red chair"))
     turns, frames, index = [], [], 0
     for count in (1, 1, 3, 1):
@@ -119,10 +121,10 @@ def test_append_keeps_every_turn_and_answer(model, eager, decode):
         turns.append(prompt.Turn(images=count, reply=spoken(robot, chunk)))
 
 
-@pytest.mark.parametrize(("eager", "seen"), [(True, 5), (False, 3)])
-def test_append_can_drop_frames_that_nobody_asked_about(model, eager, seen, monkeypatch):
+@pytest.mark.parametrize(("prefill", "seen"), [(True, 5), (False, 3)])
+def test_append_can_drop_frames_that_nobody_asked_about(model, prefill, seen, monkeypatch):
     own = profile(strategy="append", unasked_frames="drop")
-    robot = engine(model, own, prefill_on_arrival=eager)
+    robot = engine(model, own, prefill=prefill)
     looks = []
     see = Eyes.see
     monkeypatch.setattr(Eyes, "see", lambda eyes, rgb: looks.append(rgb) or see(eyes, rgb))

@@ -302,3 +302,93 @@ def test_queue_numbers_only_grow() -> None:
             numbers.append(run.loop.decide().queue)
     assert len(numbers) > 10
     assert numbers == sorted(set(numbers))
+
+
+class Eager(Scripted):
+    """Can work ahead, and notes after which frame it did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ahead: list[int] = []
+
+    def work_ahead(self) -> None:
+        self.ahead.append(self.seen[-1])
+
+
+def test_the_frames_of_a_pause_are_not_shown_but_for_the_newest() -> None:
+    run = Run()
+    run.see(5)
+    run.loop.decide()
+    run.loop.pause(True)
+    for stamp in (6, 7, 8):
+        assert not run.see(stamp)
+        run.loop.work_ahead()
+    assert run.engine.seen == [5]
+    run.loop.pause(False)
+    assert run.loop.due()
+    assert run.loop.decide().frame_stamp_ns == 8
+    assert run.engine.seen == [5, 8]
+
+
+def test_a_frame_after_the_pause_takes_the_place_of_those_within() -> None:
+    run = Run()
+    run.see(5)
+    run.loop.pause(True)
+    run.see(6)
+    run.loop.pause(False)
+    assert run.see(7)
+    run.loop.decide()
+    assert run.engine.seen == [5, 7]
+
+
+def test_once_a_stop_is_decided_no_frame_is_shown_unless_it_was_contradicted() -> None:
+    run = Run()
+    run.engine.actions = (F, STOP)
+    run.see(1)
+    chunk = run.loop.decide()
+    run.report(chunk, 1, 2)
+    for stamp in (2, 3):
+        assert not run.see(stamp)
+    assert run.engine.seen == [1]
+    run.report(chunk, 0, 4, queue=0)  # the executor could not use it
+    assert run.see(4)
+    assert run.loop.decide().frame_stamp_ns == 4
+    assert run.engine.seen == [1, 4]
+
+
+def test_a_new_instruction_knows_nothing_of_the_frames_before() -> None:
+    run = Run()
+    run.engine.actions = (STOP,)
+    run.see(1)
+    run.loop.decide()
+    run.see(2)
+    run.loop.start(Instruction(2, "go"))
+    assert not run.loop.due()
+    run.see(3)
+    run.loop.decide()
+    assert run.engine.seen == [3]
+
+
+def test_the_engine_works_ahead_only_while_it_drives() -> None:
+    run = Run()
+    run.engine = engine = Eager()
+    run.loop = DecisionLoop(engine, "progress", 0, LOST_NS)
+    run.loop.work_ahead()
+    run.loop.start(Instruction(1, "go"))
+    run.loop.work_ahead()
+    run.see(1)
+    chunk = run.loop.decide()
+    run.report(chunk, 1, 2)
+    run.see(2)
+    run.loop.work_ahead()
+    assert engine.ahead == [2]
+    run.loop.pause(True)
+    run.loop.work_ahead()
+    run.loop.pause(False)
+    engine.actions = (STOP,)
+    run.see(3)
+    run.loop.decide()
+    run.loop.work_ahead()
+    run.loop.cancel()
+    run.loop.work_ahead()
+    assert engine.ahead == [2]

@@ -16,6 +16,7 @@ from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.pieces import Text
 from vln_ros.engine.reference import Pixels, one_shot
+from vln_ros.engine.scores import GREEDY, Sampling
 from vln_ros.engine.session import Session
 from vln_ros.engine.vision import encode_images
 
@@ -50,11 +51,11 @@ def spell(text):
 
 
 def grammar(phrases=ARROWS, separator="", max_phrases=4, **rules):
-    return Grammar(spell, phrases, QueueRules(separator, max_phrases, **rules), IM_END)
+    return Grammar(spell, phrases, QueueRules(separator, max_phrases, **rules), (IM_END,))
 
 
 def options(mode, temperature=0.0, nodes=4096, wanted=0):
-    return DecodeOptions(mode, temperature, nodes, wanted)
+    return DecodeOptions(mode, Sampling(temperature), nodes, wanted)
 
 
 def stream(seed):
@@ -187,7 +188,9 @@ def test_what_the_model_wanted_is_its_free_text():
     generator = torch.Generator()
     free = run(
         session,
-        decode_free(session, prompt, max_tokens=6, end_token=IM_END, temperature=0.0, generator=generator),
+        decode_free(
+            session, prompt, max_tokens=6, end_tokens=(IM_END,), sampling=GREEDY, generator=generator
+        ),
     )
     result = decode(2, language, options(DecodeMode.TREE, wanted=5))
     assert result.wanted is not None and result.wanted == free
@@ -211,8 +214,8 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar():
                     session,
                     prompt,
                     max_tokens=1,
-                    end_token=IM_END,
-                    temperature=0.0,
+                    end_tokens=(IM_END,),
+                    sampling=GREEDY,
                     generator=torch.Generator(),
                 ),
             )

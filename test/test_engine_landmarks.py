@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from engine_models import eager
 
 from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
@@ -39,7 +40,7 @@ def engine(model, name="tiny", context=None, stream=None, **landmarks):
     own = load_profile(name)
     own = replace(own, image=replace(own.image, resize=(56, 56)), context=context or own.context)
     options = replace(stream or StreamConfig(decode="tokens"), landmarks=LandmarkConfig(**landmarks))
-    return QwenEngine(model, own, temperature=0.0, seed=0, stream=options)
+    return eager(QwenEngine(model, own, temperature=0.0, seed=0, stream=options))
 
 
 def test_off_by_default(model):

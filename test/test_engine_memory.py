@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from engine_models import VISION_END, VISION_START, random_patches, tiny_network, words
+from engine_models import VISION_END, VISION_START, eager, random_patches, tiny_network, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,10 +223,11 @@ def frame(index, pose=None):
     return Frame(index, index * 10**8, rgb, None, CameraModel.from_hfov(56, 56, 1.2), pose, pose)
 
 
-def engine(model, name="tiny", **options):
+def engine(model, name="tiny", *, prefill=True, **options):
     profile = load_profile(name)
     profile = replace(profile, image=replace(profile.image, resize=(56, 56)))
     robot = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(**options))
+    robot = eager(robot) if prefill else robot
     robot.start(Instruction(1, "go to the red chair"))
     return robot
 
@@ -303,7 +304,7 @@ def out_of_memory_above(model, limit):
 @pytest.mark.parametrize("name", ["tiny", "navida"])
 @pytest.mark.parametrize("arrival", [True, False])
 def test_out_of_memory_is_met_step_by_step_and_recorded(model, name, arrival, caplog):
-    robot = engine(model, name, recent_turns=100, prefill_on_arrival=arrival, decode="tokens")
+    robot = engine(model, name, recent_turns=100, prefill=arrival, decode="tokens")
     handle = out_of_memory_above(model, 250)
     try:
         for index in range(30):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from engine_models import eager
 
 from vln_ros.config import ConfigError, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
@@ -13,6 +14,7 @@ from vln_ros.engine.model import load_model
 from vln_ros.engine.profile import list_profiles, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.engine.vision import Eyes
 from vln_ros.protocols import Engine
 
 
@@ -54,6 +56,7 @@ def queues(robot, count=6, number=1):
 def test_every_way_to_decode_gives_the_same_run(model):
     runs = {mode: queues(engine(model, decode=mode.value)) for mode in DecodeMode}
     runs["late"] = queues(engine(model, prefill_on_arrival=False))
+    runs["eager"] = queues(eager(engine(model)))
     runs["narrow"] = queues(engine(model, tree_nodes=5))
     expected = runs[DecodeMode.TOKENS]
     for chunks in runs.values():
@@ -76,12 +79,45 @@ def test_a_decision_is_one_forward_with_the_tree(model):
         robot.report()
         robot.decide(index)
         assert robot.report().decision.forwards == 1  # frame, question and queue together
-    arriving = engine(model, tree_nodes=4096)
-    arriving.start(Instruction(1, "go"))
-    arriving.observe(frame(0))
-    assert arriving.report().decision.forwards == 1
-    arriving.decide(0)
-    assert arriving.report().decision.forwards == 1
+    kept = profile(context=replace(profile().context, unasked_frames="keep"))
+    for ahead in (True, False):
+        arriving = engine(model, kept, tree_nodes=4096, prefill_on_arrival=ahead)
+        arriving.start(Instruction(1, "go"))
+        arriving.observe(frame(0))
+        assert arriving.report().decision.forwards == 0  # it may be the one that is asked about
+        arriving.work_ahead()
+        assert arriving.report().decision.forwards == ahead
+        arriving.observe(frame(1))
+        arriving.decide(0)
+        assert arriving.report().decision.forwards == 1
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_frame_that_the_next_one_replaces_costs_nothing(model, ahead, monkeypatch):
+    """Four frames a decision, as in lockstep: one look and one forward for all of them; the same queues."""
+    looks = 0
+    expected = queues(engine(model))
+
+    def counted(self, rgb, see=Eyes.see):
+        nonlocal looks
+        looks += 1
+        return see(self, rgb)
+
+    monkeypatch.setattr(Eyes, "see", counted)
+    robot = engine(model, tree_nodes=4096, prefill_on_arrival=ahead)
+    robot.start(Instruction(1, "go to the red chair"))
+    for decision in range(6):
+        looks = 0
+        for unasked in (90, 91, 92):
+            if decision:
+                robot.observe(frame(unasked))
+                robot.work_ahead()
+        robot.observe(frame(decision))
+        robot.report()
+        chunk = robot.decide(100 + decision)
+        assert (looks, robot.report().decision.forwards) == (1, 1)
+        assert chunk.actions == expected[decision].actions
+        assert chunk.probabilities == pytest.approx(expected[decision].probabilities, abs=1e-4)
 
 
 def test_the_same_seed_gives_the_same_samples_and_another_gives_others(model):

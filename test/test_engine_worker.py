@@ -329,3 +329,32 @@ def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Can
         it.events.wait(lambda e: e.chunks[-1].queue > moving.queue)
         # What was being decided all the while is not said any more.
         assert not any(c.actions for c in it.events.chunks if c.queue > moving.queue)
+
+
+def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about() -> None:
+    """And not after the one that is decided on, nor after a stop."""
+    rig = Rig("progress")
+    rig.engine.work_ahead = lambda: rig.engine._note("ahead", rig.engine._stamp)
+    rig.engine.actions = (F, F)
+    rig.worker.start()
+    try:
+        rig.start(1)
+        rig.answered(1)
+        rig.worker.put_frame(1)
+        rig.events.wait(lambda e: any(c.actions for c in e.chunks))
+        (queue,) = [c for c in rig.events.chunks if c.actions]
+        rig.worker.put_progress(Progress(1, queue.queue, 2, 2))
+        rig.worker.put_frame(2)
+        rig.events.wait(lambda e: len(e.frames) == 2)
+        rig.engine.actions = (STOP,)
+        rig.worker.put_progress(Progress(1, queue.queue, 0, 3))
+        rig.worker.put_frame(3)
+        rig.events.wait(lambda e: e.chunks[-1].actions == (STOP,))
+        rig.worker.put_frame(4)
+        rig.events.wait(lambda e: len(e.frames) == 4)
+    finally:
+        rig.worker.close()
+    assert rig.engine.calls == [
+        ("start", 1), ("observe", 1), ("decide", 1), ("observe", 2), ("ahead", 2), ("observe", 3),
+        ("decide", 3),
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from engine_models import VISION_END, VISION_START, tiny_network, words
+from engine_models import VISION_END, VISION_START, eager, tiny_network, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,7 +81,8 @@ def with_context(spec, side=112):
 
 def engine(model, profile=None, reuse=ALL, **stream):
     own = profile or with_context(STRATEGIES["append, drop"])
-    return QwenEngine(model, own, temperature=0.0, seed=0, stream=StreamConfig(**stream), reuse=reuse)
+    robot = QwenEngine(model, own, temperature=0.0, seed=0, stream=StreamConfig(**stream), reuse=reuse)
+    return eager(robot)
 
 
 def run(robot, frames, number=1, ask_every=1):
@@ -400,7 +401,7 @@ def test_every_strategy_runs_with_reuse(model, name, ask_every):
 def test_an_unasked_frame_is_replaced_from_behind_the_stream(model):
     """Dropped frames leave their keys behind the end; an identical successor is then exact."""
     still = [replace(walk()[0], index=i, stamp_ns=i) for i in range(4)]
-    robot = engine(model, prefill_on_arrival=True)
+    robot = engine(model)
     plain = engine(model, reuse=ReuseConfig())
     for each in (robot, plain):
         each.start(Instruction(1, "go"))

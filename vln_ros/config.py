@@ -333,6 +333,14 @@ class StreamConfig:
     wanted_tokens: int = option(
         0, "How far to follow the free text where it leaves the grammar", minimum=0, maximum=256
     )
+    min_allowed: float = option(
+        0.5,
+        "The robot holds, and says what the model wanted, where the grammar leaves the model less than this "
+        "share of its probability at any step of a queue; 0 for never, as a model needs that was not trained "
+        "for the vocabulary",
+        minimum=0.0,
+        maximum=1.0,
+    )
     free_tokens: int = option(64, "Longest free text", minimum=1, maximum=1024)
     max_phrases: int = option(
         0, "Bound on the phrases of a queue; 0 takes the profile's", minimum=0, maximum=64
@@ -343,8 +351,9 @@ class StreamConfig:
     reversals: bool = option(True, "A turn may directly undo the one before it in the same queue")
     prefill_on_arrival: bool = option(
         True,
-        "Prefill frames when they arrive, not when the model is asked: the answer comes sooner. Off, frames "
-        "that the profile drops unasked are not even seen",
+        "Prefill the frames that the profile keeps when they arrive and nobody asks about them, not when the "
+        "model is asked: the answer comes sooner. Frames that the profile drops are not seen before they are "
+        "asked about",
     )
     cache_block_tokens: int = option(1024, "The cache grows by this many tokens", minimum=1, maximum=65536)
     bank_frames: int = option(
@@ -472,6 +481,24 @@ class ReuseConfig:
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """How a token is chosen, where it is not to be done as the profile says."""
+
+    top_k: int = option(
+        -1, "Only the so many most probable tokens are drawn from; 0 for all, -1 for the profile's",
+        minimum=-1, maximum=10000000,
+    )  # fmt: skip
+    top_p: float = option(
+        0.0, "Only the most probable tokens that together reach this are drawn from; 1 for all, 0 for the "
+        "profile's", minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    repetition_penalty: float = option(
+        0.0, "Scores of tokens that are in the context already are divided by this, or multiplied where they "
+        "are negative; 1 for no penalty, 0 for the profile's", minimum=0.0, maximum=100.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -493,8 +520,11 @@ class QwenConfig:
         "Quantise the weights when they are loaded; none for a folder whose weights are quantised already",
         choices=("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"),
     )
-    temperature: float = option(0.0, "Sampling temperature; 0 decodes greedily", minimum=0.0, maximum=10.0)
+    temperature: float = option(
+        -1.0, "Sampling temperature; 0 decodes greedily, -1 as the profile says", minimum=-1.0, maximum=10.0
+    )
     seed: int = option(0, "Seed of the sampling", minimum=0)
+    sampling: SamplingConfig = group(SamplingConfig)
     stream: StreamConfig = group(StreamConfig)
     reuse: ReuseConfig = group(ReuseConfig)
 

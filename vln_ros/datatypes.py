@@ -411,6 +411,9 @@ class ActionChunk:
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
         wanted: what the model would have said without the grammar, where it differs; else None.
+        allowed: share of the model's probability that the grammar left it, at the step of this decision
+            where that was least, in ``[0, 1]``; None where there is no grammar.
+        held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
     """
@@ -422,9 +425,16 @@ class ActionChunk:
     probabilities: tuple[float, ...] = field(default=())
     wanted: str | None = None
     epoch: int = 0
+    allowed: float | None = None
+    held: str | None = field(default=None, compare=False)  # words for a person
 
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):
             raise ValueError(f"stop must be the last action of a queue: {[str(a) for a in self.actions]}")
         if self.probabilities and len(self.probabilities) != len(self.actions):
             raise ValueError(f"{len(self.probabilities)} probabilities for {len(self.actions)} actions")
+        shares = [*self.probabilities, *(() if self.allowed is None else (self.allowed,))]
+        if not all(0.0 <= share <= 1.0 for share in shares):  # NaN is not either
+            raise ValueError(f"probabilities must be in [0, 1], got {shares}")
+        if self.held is not None and self.actions:
+            raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")

@@ -82,6 +82,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                     profile,
                     temperature=config.qwen.temperature,
                     seed=config.qwen.seed,
+                    sampling=config.qwen.sampling,
                     stream=config.qwen.stream,
                     reuse=config.qwen.reuse,
                 )
@@ -146,19 +147,29 @@ def lockstep(run: EpisodeRun) -> Generator[Frame | None, ActionChunk | None, Non
 
 
 def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -> None:
-    """One episode without ROS: the same decisions, action for action, as the graph in lockstep."""
+    """One episode without ROS: the same decisions, action for action, as the graph in lockstep.
+
+    Raises:
+        EngineError: the engine cannot go on. What was done until then is no result: discard the run.
+    """
     loop.start(Instruction(instruction_number, run.episode.instruction))
     steps = lockstep(run)
     chunk: ActionChunk | None = None
+    seen = False
     with contextlib.suppress(StopIteration):
         while True:
             frame = steps.send(chunk)
-            begun_s = time.monotonic()
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             if frame is not None:
+                if seen:  # the frame before made no decision due
+                    loop.work_ahead()
+                    run.worked_ahead(time.monotonic() - begun_s)
+                    begun_s = time.monotonic()
                 tell_executed(loop.engine, run)
                 loop.observe(frame)
-                chunk = None
+                chunk, seen = None, True
                 run.observed(time.monotonic() - begun_s)
             else:
-                chunk = loop.decide()
+                chunk, seen = loop.decide(), False
                 run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
+            run.computed(time.process_time() - cpu_s)

@@ -21,6 +21,13 @@ from vln_ros.datatypes import (
 )
 
 
+class EngineError(RuntimeError):
+    """The engine cannot go on with this run: what it computed is of no use. The message says where it failed.
+
+    Nothing of the run may move a robot. The next :meth:`Engine.start` begins anew.
+    """
+
+
 class Engine(Protocol):
     """Turns one robot's stream of frames into action queues. Used from one thread only."""
 
@@ -28,13 +35,14 @@ class Engine(Protocol):
         """Forget the stream so far and follow ``instruction`` from the next frame on."""
 
     def observe(self, frame: Frame) -> None:
-        """Take in the next frame. Work that does not depend on being asked is done here."""
+        """Take in the next frame. What can be put off until it is known whether it is asked about is."""
 
     def decide(self, queue: int) -> ActionChunk:
         """The actions to take after the newest frame, as the queue with number ``queue``.
 
         Raises:
             RuntimeError: no instruction or no frame yet.
+            EngineError: what the model computed is of no use.
         """
 
     def close(self) -> None:
@@ -51,6 +59,14 @@ class HearsExecuted(Protocol):
         Called before a frame is observed and before a decision. Where nobody ever calls it in a run, an
         answer counts as done, and how far the robot has gone is read off the frames' poses.
         """
+
+
+@runtime_checkable
+class WorksAhead(Protocol):
+    """An engine that can do part of a decision before it is asked for it."""
+
+    def work_ahead(self) -> None:
+        """Nobody asks about the newest frame: do what shortens the next decision, and nothing else."""
 
 
 @runtime_checkable

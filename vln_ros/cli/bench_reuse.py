@@ -384,7 +384,7 @@ def _run_both(
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
     reuse = ReuseConfig(enabled=True, window=0, min_similarity=options.min_similarity)
-    stream = StreamConfig(prefill_on_arrival=True)
+    stream = StreamConfig()
     robots = [
         QwenEngine(model, profile, temperature=0.0, seed=0, stream=stream, reuse=config)
         for config in (ReuseConfig(), reuse)
@@ -397,6 +397,7 @@ def _run_both(
         for k, robot in enumerate(robots):
             begun = time.process_time()
             robot.observe(frame)
+            robot.prefill()  # reuse lives off the frames in between, too
             if index % ask_every == ask_every - 1:
                 queues.append(robot.decide(frame.index + 1).actions)
             spent_s[k] += time.process_time() - begun

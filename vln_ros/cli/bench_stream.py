@@ -55,13 +55,13 @@ class StepDown:
 
 @dataclass(frozen=True)
 class Point:
-    """Both ways at one setting.
+    """All ways at one setting.
 
     Attributes:
         lag_s: per frame rate asked for, how far behind the camera the stream is when the last frame
             has come, computed from the measured time of each frame.
-        logit_difference: largest difference between the scores of the first answer token.
-        same_tokens: share of answer tokens that agree.
+        logit_difference: largest difference between the scores of the first answer token and native's.
+        same_tokens: share of answer tokens that agree with native's, in both other ways.
         flops_question_each_frame: decoder FLOPs, prefill and answers, had the question been put after
             every chunk of frames; ``streaming`` and ``native``.
     """
@@ -69,6 +69,7 @@ class Point:
     sweep: str
     request: Request
     streaming: Result
+    features: Result
     native: Result
     lag_s: dict[str, float]
     logit_difference: float
@@ -78,6 +79,16 @@ class Point:
     @property
     def first_token_speedup(self) -> float:
         return self.native.first_token_s / self.streaming.first_token_s
+
+    @property
+    def with_newest_speedup(self) -> float:
+        """The same where the newest frame comes with the question."""
+        return self.native.with_newest_s / self.streaming.with_newest_s
+
+    @property
+    def features_speedup(self) -> float:
+        """That, against a one-shot that keeps vision features."""
+        return self.features.with_newest_s / self.streaming.with_newest_s
 
     @property
     def total_speedup(self) -> float:
@@ -152,12 +163,12 @@ def run(args: argparse.Namespace) -> int:
             memory_limit_mb=args.memory_limit_mb, repeats=args.repeats,
         )  # fmt: skip
         settings = list(_settings(main, args.sweep))
-        natives: dict[Request, Result] = {}
+        others: dict[tuple[str, Request], Result] = {}
         steps: list[StepDown] = []
         points: list[Point] = []
         for sweep, request in tqdm(settings, desc="settings", disable=None):
-            feasible, streaming, native = _compare(request, partial(_measure, folder=folder), natives, steps)
-            points.append(_point(sweep, feasible, streaming, native, args.fps))
+            measured = _compare(request, partial(_measure, folder=folder), others, steps)
+            points.append(_point(sweep, *measured, args.fps))
     print(_table(points))
     for step in steps:
         print(step.describe())
@@ -198,17 +209,17 @@ def _settings(main: Request, sweeps: list[str]) -> list[tuple[str, Request]]:
 def _compare(
     request: Request,
     measure: Callable[[str, Request], Result],
-    natives: dict[Request, Result],
+    others: dict[tuple[str, Request], Result],
     steps: list[StepDown],
-) -> tuple[Request, Result, Result]:
-    """Both ways with all frames, or with every second, fourth ... where memory does not reach further.
+) -> tuple[Request, Result, Result, Result]:
+    """All ways with all frames, or with every second, fourth ... where memory does not reach further.
 
     Args:
-        natives: what was measured already; the native way has no chunks.
+        others: what was measured already of the ways that have no chunks.
         steps: gets what was given up.
 
     Returns:
-        What could be measured, streaming, native.
+        What could be measured, streaming, features, native.
 
     Raises:
         ConfigError: not even a single frame fits.
@@ -217,10 +228,11 @@ def _compare(
         way = "native"
         try:
             key = replace(request, chunk=1)
-            if key not in natives:
-                natives[key] = measure(way, request)
+            for way in ("native", "features"):
+                if (way, key) not in others:
+                    others[way, key] = measure(way, request)
             way = "streaming"
-            return request, measure(way, request), natives[key]
+            return request, measure(way, request), others["features", key], others["native", key]
         except OutOfMemoryError as error:
             shown = len(request.shown)
             if shown == 1:
@@ -261,9 +273,17 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
     return Result(**fields)
 
 
-def _point(sweep: str, request: Request, streaming: Result, native: Result, rates: list[float]) -> Point:
-    scores = np.abs(np.array(streaming.first_logits) - np.array(native.first_logits))
-    agree = [a == b for a, b in zip(streaming.answer, native.answer, strict=True)]
+def _point(
+    sweep: str,
+    request: Request,
+    streaming: Result,
+    features: Result,
+    native: Result,
+    rates: list[float],
+) -> Point:
+    ours = (streaming, features)
+    scores = np.abs(np.array([r.first_logits for r in ours]) - np.array(native.first_logits))
+    agree = [a == b for r in ours for a, b in zip(r.answer, native.answer, strict=True)]
     # Asked after every chunk, the native way prefills everything up to there each time.
     asks = len(streaming.flops_by_frame)
     answers = asks * streaming.ask_flops
@@ -272,7 +292,9 @@ def _point(sweep: str, request: Request, streaming: Result, native: Result, rate
         "native": sum(streaming.flops_by_frame) + answers,
     }
     lag = {f"{rate:g}": _lag(streaming.frame_s, request.chunk, rate) for rate in rates}
-    return Point(sweep, request, streaming, native, lag, float(scores.max()), float(np.mean(agree)), each)
+    return Point(
+        sweep, request, streaming, features, native, lag, float(scores.max()), float(np.mean(agree)), each
+    )
 
 
 def _lag(frame_s: tuple[float, ...], chunk: int, rate: float) -> float:
@@ -317,6 +339,9 @@ def _explain(point: Point) -> str:
     times = each["native"] / each["streaming"]
     return "\n".join(
         (
+            f"First token: {point.first_token_speedup:.0f}x sooner once the newest frame is taken in, "
+            f"{point.with_newest_speedup:.0f}x where it comes with the question,",
+            f"  {point.features_speedup:.1f}x against a one-shot that keeps the vision features of frames.",
             f"One question: latency hiding. Both ways spend {s.all_flops / 1e9:.1f} GFLOP in the decoder, "
             "and the same in the vision tower;",
             f"  streaming has spent {hidden:.1f} % of it ({sum(s.frame_s):.2f} s) while the frames came.",
@@ -343,8 +368,11 @@ def _report(points: list[Point], steps: list[StepDown], checkpoint: str | None) 
                 "sweep": p.sweep,
                 "request": {k: v for k, v in asdict(p.request).items() if k != "checkpoint"},
                 "streaming": figures(p.streaming),
+                "features": figures(p.features),
                 "native": figures(p.native),
                 "first_token_speedup": p.first_token_speedup,
+                "with_newest_speedup": p.with_newest_speedup,
+                "features_speedup": p.features_speedup,
                 "total_speedup": p.total_speedup,
                 "peak_ratio": p.peak_ratio,
                 "lag_s": p.lag_s,
@@ -410,29 +438,41 @@ def section(figures: dict[str, Any]) -> str:
     from vln_ros.cli.bench_page import table
 
     main = figures["points"][0]
-    s, n, request = main["streaming"], main["native"], main["request"]
+    s, k, n, request = main["streaming"], main.get("features"), main["native"], main["request"]
     each = main["flops_question_each_frame"]
 
-    def row(name: str, streaming: str, native: str, ratio: float) -> tuple[str, ...]:
-        return name, streaming, native, f"{ratio:.3g}"
-
-    def seconds(values: list[float]) -> str:
+    def seconds(values: list[float], frame_s: float) -> str:
+        values = [v + frame_s for v in values]
         scale, unit, digits = (1e3, "ms", 0) if max(values) < 1 else (1.0, "s", 1)
         middle, low, high = (f"{scale * f(values):.{digits}f}" for f in (np.median, min, max))
         return f"{middle} {unit} ({low} – {high})"
 
+    def times(name: str, key: str, *, newest: bool) -> tuple[str, ...]:
+        def of(way: dict[str, Any]) -> tuple[float, str]:
+            frame_s = float(np.median(way["frame_s"])) if newest and way["frame_s"] else 0.0
+            return float(np.median(way[key])) + frame_s, seconds(way[key], frame_s)
+
+        return compared(name, of)
+
+    def memory(name: str, key: str) -> tuple[str, ...]:
+        return compared(name, lambda way: (way[key], f"{way[key] / 1e6:.0f} MB"))
+
+    def compared(name: str, of: Callable[[dict[str, Any]], tuple[float, str]]) -> tuple[str, ...]:
+        (least, streaming), (most, native) = of(s), of(n)
+        # Records of before this way was measured do not have it.
+        kept, features = (None, "not measured") if k is None else of(k)
+        ratio = "–" if kept is None else f"{kept / least:.3g}"
+        return name, streaming, features, native, ratio, f"{most / least:.3g}"
+
     rows = [
-        row(name, seconds(s[key]), seconds(n[key]), float(np.median(n[key]) / np.median(s[key])))
-        for name, key in (("time to first token", "first_tokens_s"), ("whole answer", "totals_s"))
-    ]
-    rows += [
-        row("peak memory above the model", f"{s['peak_bytes'] / 1e6:.0f} MB",
-            f"{n['peak_bytes'] / 1e6:.0f} MB",
-            n["peak_bytes"] / s["peak_bytes"]),
-        row("peak memory of the process", f"{s['process_peak_bytes'] / 1e6:.0f} MB",
-            f"{n['process_peak_bytes'] / 1e6:.0f} MB", n["process_peak_bytes"] / s["process_peak_bytes"]),
-        row("decoder, a question after every frame", f"{each['streaming'] / 1e9:.0f} GFLOP",
-            f"{each['native'] / 1e9:.0f} GFLOP", each["native"] / each["streaming"]),
+        times("first token, the newest frame taken in before the question", "first_tokens_s", newest=False),
+        times("**first token, the newest frame coming with the question**", "first_tokens_s", newest=True),
+        times("whole answer, the newest frame coming with the question", "totals_s", newest=True),
+        memory("peak memory above the model", "peak_bytes"),
+        memory("peak memory of the process", "process_peak_bytes"),
+        ("decoder, a question after every frame", f"{each['streaming'] / 1e9:.0f} GFLOP",
+         f"{each['native'] / 1e9:.0f} GFLOP", f"{each['native'] / 1e9:.0f} GFLOP",
+         *[f"{each['native'] / each['streaming']:.3g}"] * 2),
     ]  # fmt: skip
     shown = len(range(0, request["frames"], request["stride"]))
     before = 100 * (1 - s["ask_flops"] / s["all_flops"])
@@ -443,16 +483,24 @@ def section(figures: dict[str, Any]) -> str:
         f"on "
         f"{request['device']}, one process per way; medians of {len(s['totals_s'])}, least to most.\n\n"
     )
-    text += table(("", "streaming", "one shot (`generate` on the whole history)", "ratio"), rows)
+    text += table(
+        (
+            "", "streaming", "one shot, vision features kept", "one shot (`generate` on the whole history)",
+            "ratio to features kept", "ratio to `generate`",
+        ),
+        rows,
+    )  # fmt: skip
     text += (
         f"\n{main['same_tokens']:.0%} of the answer's tokens agree; the first one's scores differ by at most "
         f"{main['logit_difference']:.1e}. **What this is:** for a single question it is latency hiding: "
         f"both ways "
         f"spend the same FLOPs, and streaming has spent {before:.1f} % of them while the frames arrived. "
         f"For a "
-        "question after every frame it is less work. The time to the first token assumes that the newest "
-        "frame is "
-        f"prefilled; one frame takes {frame_s[len(frame_s) // 2]:.2f} s here (median).\n"
+        "question after every frame it is less work. A robot asks about its newest frame, which streaming "
+        f"takes in in {frame_s[len(frame_s) // 2]:.2f} s here (median): the second row is what it sees. "
+        "Keeping vision features needs no stream, only memory; the ratio to that is what the stream brings. "
+        "**These ratios are of this checkpoint on this machine**: they carry over to no other one "
+        "([engine.md](engine.md#a-released-model-on-a-gpu)).\n"
     )
     for step in figures["stepped_down"]:
         text += f"\n* {StepDown(**step).describe()}"

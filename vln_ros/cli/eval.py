@@ -103,7 +103,7 @@ def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, obje
 def run(args: argparse.Namespace) -> int:
     from vln_ros.evaluation.driver import NoWorkersError, evaluate, run_folder_of
     from vln_ros.evaluation.metrics import summary_table
-    from vln_ros.evaluation.results import skips_line
+    from vln_ros.evaluation.results import cost_line, skips_line
 
     config, farm = configs(args)
     if args.resume and args.out is None:
@@ -124,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"vln_ros: {error}", file=sys.stderr)
         return 1
     print(summary_table(result.summary))
+    for line in filter(None, (cost_line(result), result.answers.line())):
+        print(line)
     if result.skipped:
         print(skips_line(result.skipped, len(result.episodes)))
     print_recordings(args, folder)

@@ -141,15 +141,20 @@ def run_batch(sessions: Sequence[Session], decodings: Sequence[Decoding[T]]) -> 
 
 
 def observe_together(engines: Sequence[QwenEngine], frames: Sequence[Frame]) -> list[Exception | None]:
-    """Each engine takes in its frame; what can be prefilled is prefilled in one forward."""
+    """Each engine takes in its frame; or each one's own error."""
     errors: list[Exception | None] = [None] * len(engines)
     for i, (engine, frame) in enumerate(zip(engines, frames, strict=True)):
         try:
-            engine.see(frame)
+            engine.observe(frame)
         except Exception as error:  # it is this robot's result
             errors[i] = error
-    pieces = {i: e.context.to_prefill() for i, e in enumerate(engines) if errors[i] is None and e.prefills}
-    pieces = {i: p for i, p in pieces.items() if p}
+    return errors
+
+
+def work_ahead_together(engines: Sequence[QwenEngine]) -> list[Exception | None]:
+    """What each engine can prefill before it is asked, in one forward; or each one's own error."""
+    errors: list[Exception | None] = [None] * len(engines)
+    pieces = {i: p for i, e in enumerate(engines) if (p := e.ahead())}
     with span("prefill", device=True):
         rows = push_batch([engines[i].session for i in pieces], [Push(p, NO_TREE) for p in pieces.values()])
     for i, row in zip(pieces, rows, strict=True):

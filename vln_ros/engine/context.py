@@ -69,6 +69,9 @@ class Context(Protocol):
         known before the next question.
         """
 
+    def withdraw(self) -> None:
+        """The answer does not count: back to before the question."""
+
     def shrink(self) -> str | None:
         """Show less of the past from now on; what was given up, or None if nothing is left to give.
 
@@ -352,6 +355,11 @@ class AppendContext:
                 self._replace_reply(ids, len(self._lead))
             counted, self._closed = self._closed.counted, None
             self._count(actions - counted)
+
+    def withdraw(self) -> None:
+        if self._asked is not None:
+            self._session.rollback(self._asked.before)
+            self._asked = None
 
     def score(self, scores: tuple[float, ...]) -> None:
         if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn

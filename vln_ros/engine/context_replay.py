@@ -104,6 +104,9 @@ class HistoryContext:
     def executed(self, ids: Sequence[int], actions: int) -> None:
         """No question shows an earlier answer."""
 
+    def withdraw(self) -> None:
+        """The next question is a chat of its own."""
+
     def score(self, scores: tuple[float, ...]) -> None:
         self._bank.score(scores)
 
@@ -204,6 +207,9 @@ class DelayedBatchContext:
 
     def executed(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""
+
+    def withdraw(self) -> None:
+        """The next question begins right behind the video."""
 
     def shrink(self) -> str | None:
         frames = self._spec.recent_frames or 0

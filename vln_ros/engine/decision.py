@@ -6,7 +6,7 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.execution_log import ExecutionLog
 from vln_ros.engine.execution_log import Progress as Progress
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import Engine, HearsExecuted
+from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
 
 
 class DecisionLoop:
@@ -33,6 +33,7 @@ class DecisionLoop:
         self.lost_after_ns = lost_after_ns
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
+        self._unseen: Frame | None = None
         self._last: ActionChunk | None = None
         self._first_after_ns: int | None = None
         self._progress: Progress | None = None
@@ -82,7 +83,7 @@ class DecisionLoop:
         A pause stays one: the run begins when it ends.
         """
         self._instruction = instruction
-        self._frame = self._last = self._progress = None
+        self._frame = self._unseen = self._last = self._progress = None
         self._log.begin()
         with span(INSTRUCTION, instruction.number):
             self.engine.start(instruction)
@@ -94,12 +95,13 @@ class DecisionLoop:
             return None
         hold = self._hold(self._instruction.number)
         self._instruction = None
-        self._frame = self._last = self._progress = None
+        self._frame = self._unseen = self._last = self._progress = None
         return hold
 
     def pause(self, paused: bool) -> ActionChunk | None:
         """Hold without ending the run, or go on with it from the newest frame.
 
+        The frames of a pause are not part of the run, but for the newest one: nothing is computed for them.
         A run whose stop was executed is over, and stays so.
         """
         changed, self._paused = paused != self._paused, paused
@@ -110,20 +112,33 @@ class DecisionLoop:
         return self._hold(self._instruction.number) if paused else None
 
     def observe(self, frame: Frame) -> None:
-        """The next frame, in the order of stamps; an older one means that the clock was reset."""
+        """The next frame, in the order of stamps; an older one means that the clock was reset.
+
+        During a pause and once a stop is decided the engine is shown it only if a decision is due after all.
+        """
         if self._instruction is None:
             return
         jumped_back = self._frame is not None and frame.stamp_ns < self._frame.stamp_ns
         if jumped_back:
             self._log.clock_reset(frame.stamp_ns)
-        self._tell()
-        with span(FRAME, frame.index):
-            self.engine.observe(frame)
+        if self._paused or self._stop_decided:
+            self._unseen = frame
+        else:
+            self._unseen = None
+            self._show(frame)
         if jumped_back and not self._stop_executed:
             self._last = self._progress = None
         self._frame = frame
         if self._first_after_ns is None:
             self._first_after_ns = frame.stamp_ns
+
+    def work_ahead(self) -> None:
+        """After a frame that makes no decision due: time for what will shorten the next one."""
+        if self._instruction is None or self._frame is None or self._paused or self._stop_decided:
+            return
+        if isinstance(self.engine, WorksAhead):
+            with span(FRAME, self._frame.index):
+                self.engine.work_ahead()
 
     def progress(self, progress: Progress) -> None:
         """The newest report of the executor."""
@@ -157,6 +172,9 @@ class DecisionLoop:
 
     def decide(self) -> ActionChunk:
         """Ask the engine, after :meth:`due` said so."""
+        if self._unseen is not None:
+            unseen, self._unseen = self._unseen, None
+            self._show(unseen)
         self._queue += 1
         self._tell()
         with span(DECISION, self._queue):
@@ -169,6 +187,11 @@ class DecisionLoop:
     def _tell(self) -> None:
         if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
             self.engine.executed(self._log.entries)
+
+    def _show(self, frame: Frame) -> None:
+        self._tell()
+        with span(FRAME, frame.index):
+            self.engine.observe(frame)
 
     def _hold(self, instruction: int) -> ActionChunk:
         self._queue += 1

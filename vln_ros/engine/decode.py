@@ -18,10 +18,14 @@ from torch import Tensor
 from vln_ros.engine.forward import Work
 from vln_ros.engine.grammar import ROOT, Grammar
 from vln_ros.engine.pieces import Piece, Text
+from vln_ros.engine.scores import Sampling, Scores, next_free
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Snapshot
 from vln_ros.engine.tree import NO_TREE, TokenTree
 from vln_ros.profiling.spans import span
+
+_HELD_TOKENS = 16
+"""How far the free text of a decision that is held is followed at least: enough for a person to read."""
 
 
 class DecodeMode(str, Enum):
@@ -36,20 +40,26 @@ class DecodeOptions:
 
     Attributes:
         mode: see the module.
-        temperature: 0 is greedy.
+        sampling: how a token is chosen among those that the grammar allows.
         tree_nodes: most tree nodes in one forward.
         wanted_tokens: how far the free text is followed once it leaves the grammar; 0 does not ask
             for it beyond the token that left. Costs one forward per token, only when it happens.
+        min_allowed: the queue is held where the grammar allows less of the probability than this; its
+            free text is then followed for at least 16 tokens.
+        random_weights: nobody has trained the model, so that nearly all it says is outside and means nothing:
+            only a single token outside with more than ``1 - min_allowed`` holds a queue.
     """
 
     mode: DecodeMode
-    temperature: float
+    sampling: Sampling
     tree_nodes: int
     wanted_tokens: int
+    min_allowed: float = 0.0
+    random_weights: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature = {self.temperature}: must be 0 (greedy) or positive")
+        if not 0.0 <= self.min_allowed <= 1.0:
+            raise ValueError(f"min_allowed = {self.min_allowed}: must be in [0, 1]")
         if self.tree_nodes < 1 or self.wanted_tokens < 0:
             raise ValueError(
                 f"tree_nodes = {self.tree_nodes}, wanted_tokens = {self.wanted_tokens}: must be >= 1 and >= 0"
@@ -78,7 +88,11 @@ class Decoded:
         ids: its tokens, without the end token.
         probabilities: of each phrase given those before it, among what the grammar allows.
         ended: probability of ending there, among what the grammar allows.
-        wanted: the free text's tokens, where the model would rather have left the grammar.
+        wanted: the free text's tokens, where the model would rather have left the grammar, or where the
+            queue is held.
+        allowed: share of the model's probability that the grammar allowed: the least over the tokens of the
+            queue at which it had to be asked. The same in all modes.
+        held: it was less than ``min_allowed``: the queue is not what the model wants.
     """
 
     queue: tuple[int, ...]
@@ -87,6 +101,8 @@ class Decoded:
     ended: float
     wanted: tuple[int, ...] | None
     stats: DecodeStats
+    allowed: float
+    held: bool
 
 
 @dataclass(frozen=True)
@@ -144,8 +160,10 @@ def decode_queue(
     begun = session.work
     node, path = ROOT, [ROOT]
     probabilities: dict[int, float] = {}
-    ended = 1.0
+    ended = allowed = 1.0
     departure: tuple[int, ...] | None = None
+    held = False
+    outside: tuple[int, ...] = ()
     pieces = prompt
     asked: Snapshot | None = None
     while True:
@@ -153,17 +171,29 @@ def decode_queue(
         rows = yield Push(pieces, tree)
         if asked is None:
             asked = session.snapshot()
+        follow = [grammar.options(n) for n in (node, *nodes)]
+        scores = Scores(
+            session,
+            rows,
+            [list(following) for following in follow],
+            tree=tree,
+            repetition_penalty=options.sampling.repetition_penalty,
+        )
         row_of = {node: 0, **{n: i + 1 for i, n in enumerate(nodes)}}
-        free = rows.argmax(-1).tolist()
         walked: list[int] = []
         done = False
         while node in row_of and not done:
-            allowed = grammar.options(node)
             row = row_of[node]
-            if free[row] not in allowed and departure is None:
-                departure = (*(grammar.nodes[n].token for n in path[1:]), free[row])
-            token, probability = _choose(rows[row], list(allowed), options.temperature, generator)
-            following = allowed[token]
+            said = tuple(grammar.nodes[n].token for n in path[1:])
+            if scores.best(row) not in follow[row] and departure is None:
+                departure = (*said, scores.best(row))
+            share = scores.allowed(row)
+            left = 1.0 - scores.outweighed(row) if options.random_weights else share
+            if left < options.min_allowed and (share < allowed or not held):
+                held, outside = True, (*said, scores.best_outside(row))
+            allowed = min(allowed, share)
+            token, probability = scores.choose(row, options.sampling, generator)
+            following = follow[row][token]
             if following is None:
                 ended, done = probability, True
                 break
@@ -181,8 +211,10 @@ def decode_queue(
         pieces = [Text((grammar.nodes[node].token,))]
     session.rollback(asked)
     decided = session.work
-    if departure is not None and options.wanted_tokens:
-        departure = yield from _follow(departure, options.wanted_tokens, grammar.end_token)
+    wanted = departure if departure is not None or not held else outside
+    more = max(options.wanted_tokens, _HELD_TOKENS) if held else options.wanted_tokens
+    if wanted is not None and more:
+        wanted = yield from _follow(session, wanted, more, grammar.end_tokens, options.sampling)
         session.rollback(asked)
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
@@ -191,8 +223,10 @@ def decode_queue(
         tuple(grammar.nodes[n].token for n in path[1:]),
         tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
         ended,
-        departure,
+        wanted,
         DecodeStats(decided - begun, session.work - decided),
+        allowed,
+        held,
     )
 
 
@@ -201,8 +235,8 @@ def decode_free(
     prompt: Sequence[Piece],
     *,
     max_tokens: int,
-    end_token: int,
-    temperature: float,
+    end_tokens: Sequence[int],
+    sampling: Sampling,
     generator: torch.Generator,
 ) -> Decoding[tuple[int, ...]]:
     """The tokens that the model says unasked for a grammar. The session grows by the prompt."""
@@ -210,8 +244,8 @@ def decode_free(
     asked = session.snapshot()
     said: list[int] = []
     while True:
-        token = _pick(rows[0].cpu(), temperature, generator)
-        if token == end_token:
+        token = next_free(session, rows, sampling, generator)
+        if token in end_tokens:
             break
         said.append(token)
         if len(said) == max_tokens:
@@ -230,28 +264,13 @@ def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTr
     return NO_TREE, ()
 
 
-def _choose(
-    scores: Tensor, tokens: Sequence[int], temperature: float, generator: torch.Generator
-) -> tuple[int, float]:
-    """One of ``tokens`` by its score ``[vocabulary]``, and its probability among them."""
-    if len(tokens) == 1:
-        return tokens[0], 1.0
-    allowed = scores[torch.as_tensor(tokens, device=scores.device)].cpu()
-    pick = _pick(allowed, temperature, generator)
-    return tokens[pick], float(allowed.softmax(-1)[pick])
-
-
-def _pick(scores: Tensor, temperature: float, generator: torch.Generator) -> int:
-    if temperature == 0.0:
-        return int(scores.argmax())
-    return int(torch.multinomial((scores / temperature).softmax(-1), 1, generator=generator))
-
-
-def _follow(said: tuple[int, ...], more: int, end_token: int) -> Decoding[tuple[int, ...]]:
-    """``said`` and up to ``more`` greedy tokens behind it, the end token left out."""
+def _follow(
+    session: Session, said: tuple[int, ...], more: int, end_tokens: Sequence[int], sampling: Sampling
+) -> Decoding[tuple[int, ...]]:
+    """``said`` and up to ``more`` greedy tokens behind it, an end token left out."""
     new = said
-    while more and said[-1] != end_token:
+    while more and said[-1] not in end_tokens:
         rows = yield Push([Text(new)], NO_TREE)
-        token = int(rows[0].argmax())
+        token = next_free(session, rows, sampling)
         new, said, more = (token,), (*said, token), more - 1
-    return said[:-1] if said[-1] == end_token else said
+    return said[:-1] if said[-1] in end_tokens else said

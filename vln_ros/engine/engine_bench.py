@@ -254,7 +254,7 @@ def measure_decoding(
         way: ``tree``, ``forced``, ``tokens`` or ``free``.
         free_tokens: length of free text.
     """
-    config = StreamConfig(decode=way, prefill_on_arrival=False, free_tokens=free_tokens)
+    config = StreamConfig(decode=way, free_tokens=free_tokens)
     # Where frames that nobody asks about are dropped, not even their vision is done ahead.
     profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
     engine = QwenEngine(model, profile, temperature=temperature, seed=0, stream=config)

@@ -91,7 +91,7 @@ class Grammar:
 
     Args:
         tokenize: text to token ids, without special tokens.
-        end_token: what the model says behind a finished queue.
+        end_tokens: any of these is what the model says behind a finished queue.
 
     Raises:
         ConfigError: no phrases, more than :data:`MAX_QUEUES` queues, two queues with the same tokens.
@@ -102,13 +102,13 @@ class Grammar:
         tokenize: Callable[[str], Sequence[int]],
         phrases: Sequence[Phrase],
         rules: QueueRules,
-        end_token: int,
+        end_tokens: Sequence[int],
     ) -> None:
-        if not phrases:
-            raise ConfigError("the action vocabulary is empty")
+        if not phrases or not end_tokens:
+            raise ConfigError(f"the {'list of end tokens' if phrases else 'action vocabulary'} is empty")
         self.phrases = tuple(phrases)
         self.rules = rules
-        self.end_token = end_token
+        self.end_tokens = tuple(end_tokens)
         self.nodes = [Node(token=-1, parent=-1)]
         self.queues = 0
         for queue in self._all_queues():
@@ -129,11 +129,11 @@ class Grammar:
         return tuple(a for i in queue for a in self.phrases[i].actions)
 
     def options(self, node: int) -> dict[int, int | None]:
-        """What may be said next: token -> node, and the end token -> None where a queue may end."""
+        """What may be said next: token -> node, and an end token -> None where a queue may end."""
         here = self.nodes[node]
         options: dict[int, int | None] = dict(here.children)
         if here.queue is not None:
-            options[self.end_token] = None
+            options |= dict.fromkeys(self.end_tokens)
         return options
 
     def finished(self, node: int) -> bool:
@@ -181,8 +181,8 @@ class Grammar:
             level = following
 
     def _insert(self, tokens: Sequence[int], queue: tuple[int, ...]) -> None:
-        if not tokens or self.end_token in tokens:
-            raise ConfigError(f"action text {self.text(queue)!r} is empty or holds the end token")
+        if not tokens or not set(tokens).isdisjoint(self.end_tokens):
+            raise ConfigError(f"action text {self.text(queue)!r} is empty or holds an end token")
         node = ROOT
         for token in tokens:
             if token not in self.nodes[node].children:

@@ -85,7 +85,7 @@ class LandmarkMemory:
         config: LandmarkConfig,
         session: Session,
         script: Script,
-        end_token: int,
+        end_tokens: Sequence[int],
         aside: Callable[[], AbstractContextManager[None]],
     ) -> None:
         if config.memory and config.plan == "none":
@@ -96,7 +96,7 @@ class LandmarkMemory:
                 "sdpa or eager"
             )
         self._config, self._session, self._script, self._aside = config, session, script, aside
-        self._end_token = end_token
+        self._end_tokens = end_tokens
         self._agent = InstructionAgent(self._ask if config.plan == "model" else None)
         self._forget()
 
@@ -158,7 +158,7 @@ class LandmarkMemory:
         limit = self._config.plan_tokens
         with self._aside():
             ids = self._session.ask(
-                self._script.query(question), max_tokens=limit, end_tokens=(self._end_token,)
+                self._script.query(question), max_tokens=limit, end_tokens=self._end_tokens
             )
         return Said(self._script.detokenize(ids), len(ids) < limit)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.engine.adapter import merge_adapter
@@ -32,11 +32,15 @@ from vln_ros.engine.checkpoint_files import (
     read_config,
     read_json,
 )
+from vln_ros.engine.finite import weights_not_finite
 from vln_ros.engine.layer_spans import watch_network
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
 QUANTISATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
+
+RANDOM_WEIGHTS = {"vln_ros.weights": "random"}
+"""In the header of a weight file that nobody has trained; who trains it writes another."""
 
 _BICUBIC = 3  # PIL's number, as written in preprocessor_config.json
 
@@ -79,6 +83,23 @@ class PixelSpec:
         return self.patch_size * self.merge_size
 
 
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How the checkpoint wants to be asked, as in its ``generation_config.json``.
+
+    Attributes:
+        end_tokens: any of these ends an answer; the end of a chat turn is always among them, first.
+        temperature: 0 where it says ``do_sample: false``.
+        top_k, top_p, repetition_penalty: 0, 1 and 1 where it does not name them: all, and none.
+    """
+
+    end_tokens: tuple[int, ...]
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
     """A checkpoint in memory. Stateless: many sessions may share one.
@@ -86,15 +107,18 @@ class LoadedModel:
     Attributes:
         network: in eval mode, without gradients.
         fingerprint: 16 hex digits that tell checkpoints apart, for results.
+        random_weights: the files say that nobody has trained them.
     """
 
     network: Qwen2_5_VLForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast
     tokens: SpecialTokens
     pixels: PixelSpec
+    generation: GenerationSettings
     device: torch.device
     dtype: torch.dtype
     fingerprint: str
+    random_weights: bool = False
 
 
 def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quantisation: str) -> LoadedModel:
@@ -136,6 +160,8 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
                 else f"merge {adapter} into the model it was made of"
             )
         )
+    generation = read_generation_settings(folder, tokens, config)
+
     arguments: dict[str, Any] = {}
     if method or quantisation_config:  # quantised weights are made on the device, not moved there
         arguments = {"device_map": {"": torch_device}}
@@ -147,15 +173,18 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     if not arguments:
         network.to(torch_device)  # type: ignore[arg-type]
     network.eval().requires_grad_(False)
+    _check_weights(folder, network, dtype)
     watch_network(network)
     return LoadedModel(
         network=network,
         tokenizer=tokenizer,
         tokens=tokens,
         pixels=pixels,
+        generation=generation,
         device=torch_device,
         dtype=DTYPES[dtype],
         fingerprint=_fingerprint(folder, weights),
+        random_weights=all(_is_random(path) for path in weights),
     )
 
 
@@ -232,6 +261,13 @@ def _weight_files(folder: Path, adapter: Path | None) -> list[Path]:
     """Of the model, and of the adapter that is merged into it."""
     added = [] if adapter is None else [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS]
     return [*find_weights(folder), *added]
+
+
+def checkpoint_generation(checkpoint: str) -> GenerationSettings:
+    """:attr:`LoadedModel.generation` without loading it. Raises CheckpointError."""
+    folder, _ = find_base(find_folder(checkpoint))
+    config = read_config(folder)
+    return read_generation_settings(folder, _special_tokens(folder, _read_tokenizer(folder), config), config)
 
 
 def deal_device(device: str, number: int) -> str:
@@ -409,6 +445,64 @@ def _check_pixels(folder: Path, pixels: PixelSpec, config: Qwen2_5_VLConfig) -> 
                 f"{folder}: preprocessor_config.json says {name} {ours}, config.json says {theirs}; "
                 "do both come from the same checkpoint?"
             )
+
+
+def _is_random(path: Path) -> bool:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).items() >= RANDOM_WEIGHTS.items()
+
+
+def _check_weights(folder: Path, network: Qwen2_5_VLForConditionalGeneration, dtype: str) -> None:
+    """Every weight is a number: one pass over them at memory speed, on the device that they are on."""
+    bad = weights_not_finite(network)
+    if not bad:
+        return
+    remedy = "the file is damaged, or its training diverged: copy it again or take another one"
+    if dtype == "float16":
+        remedy = f"float16 ends at 65504: load it with dtype bfloat16 or float32, or {remedy}"
+    raise CheckpointError(f"{folder}: {len(bad)} weights are NaN or infinite, e.g. {bad[0]}; {remedy}")
+
+
+def read_generation_settings(
+    folder: Path, tokens: SpecialTokens, config: Qwen2_5_VLConfig
+) -> GenerationSettings:
+    """The ``generation_config.json`` of a checkpoint directory; without one, greedy and no penalty.
+
+    Raises:
+        CheckpointError: a value that cannot be; the message names file, key and value.
+    """
+    path = folder / "generation_config.json"
+    raw = read_json(path) if path.exists() else {}
+
+    def number(key: str, otherwise: float, least: float, most: float) -> float:
+        value = raw.get(key)
+        if value is None:
+            return otherwise
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+            raise CheckpointError(f"{path}: {key} = {value!r}; expected a number from {least:g} to {most:g}")
+        return float(value)
+
+    sample = raw.get("do_sample", False)
+    if not isinstance(sample, bool):
+        raise CheckpointError(f"{path}: do_sample = {sample!r}; expected true or false")
+    text: Any = config.get_text_config()
+    ends = raw.get("eos_token_id")
+    if ends is None:
+        ends = [] if text.eos_token_id is None else text.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    for end in ends:
+        if isinstance(end, bool) or not isinstance(end, int) or not 0 <= end < text.vocab_size:
+            raise CheckpointError(
+                f"{path}: eos_token_id = {raw.get('eos_token_id')!r}; expected token ids "
+                f"below {text.vocab_size}"
+            )
+    return GenerationSettings(
+        end_tokens=(tokens.im_end, *(e for e in dict.fromkeys(ends) if e != tokens.im_end)),
+        temperature=number("temperature", 1.0, 0.0, 100.0) if sample else 0.0,
+        top_k=round(number("top_k", 0, 0, 10_000_000)),
+        top_p=number("top_p", 1.0, 1e-6, 1.0),
+        repetition_penalty=number("repetition_penalty", 1.0, 0.01, 100.0),
+    )
 
 
 def _fingerprint(folder: Path, weights: list[Path]) -> str:

@@ -27,6 +27,7 @@ IMAGE_MARKS = ("image", "history")
 
 _MARK = re.compile(r"\{(\w+)\}")
 _SUFFIX = ".yaml"
+_OF_CHECKPOINT = "checkpoint"
 
 _CONTEXT_PARAMETERS: dict[str, frozenset[str]] = {
     "append": frozenset({"unasked_frames"}),
@@ -99,6 +100,22 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class GenerationSpec:
+    """How the released evaluation chooses tokens; None: as the checkpoint's ``generation_config.json`` says.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_k, top_p: 0 and 1 for all.
+        repetition_penalty: 1 for none.
+    """
+
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+
+
+@dataclass(frozen=True)
 class Phrase:
     """A text the model may answer with, and what it means."""
 
@@ -110,10 +127,11 @@ class Phrase:
 class Unsupported:
     """Something the checkpoint may want to say that this robot cannot do.
 
-    It cannot come out under the grammar; in free text it counts as unparsed.
+    It cannot come out under the grammar; in free text it counts as unparsed. Where the model would rather say
+    it, the robot holds and the reason is told (:attr:`vln_ros.datatypes.ActionChunk.held`).
 
     Attributes:
-        pattern: regular expression that finds it in free text.
+        pattern: regular expression that finds it in what the model wanted to say.
         reason: what it means, and why it is not done.
     """
 
@@ -158,12 +176,17 @@ class Profile:
     next_turn: str
     context: ContextSpec
     image: ImageSpec
+    generation: GenerationSpec
     vocabulary: tuple[Phrase, ...]
     separator: str
     max_phrases: int
     on_unparsed: str
     limits: Limits
     unsupported: tuple[Unsupported, ...]
+
+    def why_not(self, text: str) -> str | None:
+        """Why the robot does not do what ``text`` asks for; None where the profile knows nothing of it."""
+        return next((u.reason for u in self.unsupported if re.search(u.pattern, text)), None)
 
 
 def list_profiles() -> tuple[str, ...]:
@@ -216,6 +239,7 @@ def parse_profile(name: str, tree: object) -> Profile:
         next_turn=_template(top, "next_turn", context),
         context=context,
         image=_image(top.keys("image")),
+        generation=_generation(top.keys("generation")),
         vocabulary=_vocabulary(top),
         separator=top.text("separator", may_be_empty=True),
         max_phrases=top.integer("max_phrases", 1),
@@ -282,6 +306,14 @@ class _Keys:
         value = self.take(key)
         if type(value) not in (int, float) or not math.isfinite(value):
             raise self.error(key, "a finite number")
+        return float(value)
+
+    def number_or_checkpoint(self, key: str, least: float, most: float) -> float | None:
+        value = self.take(key)
+        if value == _OF_CHECKPOINT:
+            return None
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise self.error(key, f"a number from {least:g} to {most:g}, or {_OF_CHECKPOINT}")
         return float(value)
 
     def choice(self, key: str, choices: tuple[str, ...]) -> str:
@@ -356,6 +388,18 @@ def _image(keys: _Keys) -> ImageSpec:
     max_pixels = keys.integer("max_pixels", 1) if keys.has("max_pixels") else None
     keys.finish()
     return ImageSpec(size, max_pixels)
+
+
+def _generation(keys: _Keys) -> GenerationSpec:
+    top_k = keys.number_or_checkpoint("top_k", 0, 10_000_000)
+    spec = GenerationSpec(
+        keys.number_or_checkpoint("temperature", 0.0, 10.0),
+        None if top_k is None else round(top_k),
+        keys.number_or_checkpoint("top_p", 1e-6, 1.0),
+        keys.number_or_checkpoint("repetition_penalty", 0.01, 100.0),
+    )
+    keys.finish()
+    return spec
 
 
 def _vocabulary(top: _Keys) -> tuple[Phrase, ...]:

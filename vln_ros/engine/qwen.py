@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
+from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.bound import StreamBound
 from vln_ros.engine.context_choice import bound_options, build_context
@@ -23,11 +23,13 @@ from vln_ros.engine.forward import Work, takes_mask
 from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.landmark_memory import LandmarkMemory, LandmarkReport
 from vln_ros.engine.layer_spans import note_memory
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.profile import Profile
+from vln_ros.engine.model import GenerationSettings, LoadedModel
+from vln_ros.engine.pieces import Piece
+from vln_ros.engine.profile import GenerationSpec, Profile
 from vln_ros.engine.pruning import PruneReport, build_pruning
 from vln_ros.engine.relief import ReliefLadder
 from vln_ros.engine.reply import spoken
+from vln_ros.engine.scores import Sampling
 from vln_ros.engine.script import Script
 from vln_ros.engine.session import Session
 from vln_ros.engine.sparse import ReusingSession
@@ -79,6 +81,34 @@ class _Answer:
     actions: tuple[Action, ...]
     probabilities: tuple[float, ...]
     wanted: str | None
+    allowed: float | None = None
+    held: str | None = None
+
+
+@dataclass
+class _Allowed:
+    """How much of what the model wanted to say the grammar allowed, over the decisions of a run."""
+
+    decisions: int = 0
+    least: float = 1.0
+    total: float = 0.0
+    left: int = 0
+    held: int = 0
+
+    def note(self, answer: _Answer) -> None:
+        if answer.allowed is not None:
+            self.decisions += 1
+            self.least = min(self.least, answer.allowed)
+            self.total += answer.allowed
+        self.left += answer.wanted is not None
+        self.held += answer.held is not None
+
+    def figures(self) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        if self.decisions:
+            figures["allowed by the grammar, least [%]"] = 100.0 * self.least
+            figures["allowed by the grammar, mean [%]"] = 100.0 * self.total / self.decisions
+        return figures | {"answers that left the vocabulary": self.left, "answers held": self.held}
 
 
 class QwenEngine:
@@ -86,9 +116,9 @@ class QwenEngine:
 
     Args:
         model: shared, read only.
-        temperature: 0 decodes greedily.
+        temperature: 0 decodes greedily; negative: as the profile says.
         seed: the same seed, instructions and frames give the same queues.
-        stream, reuse: options; None for the defaults.
+        sampling, stream, reuse: options; None for the defaults.
     """
 
     _executed: tuple[Executed, ...] | None
@@ -102,6 +132,7 @@ class QwenEngine:
         *,
         temperature: float,
         seed: int,
+        sampling: SamplingConfig | None = None,
         stream: StreamConfig | None = None,
         reuse: ReuseConfig | None = None,
     ) -> None:
@@ -113,8 +144,12 @@ class QwenEngine:
             )
         self.profile = profile
         self.fingerprint = model.fingerprint
-        self._end_token = model.tokens.im_end
-        self._temperature, self._seed = temperature, seed
+        self._end_tokens = model.generation.end_tokens
+        self.sampling = sampling_of(
+            temperature, sampling or SamplingConfig(), profile.generation, model.generation
+        )
+        self._seed = seed
+        self._random_weights = model.random_weights
         self._script = Script(model, profile)
         self._rules = QueueRules(
             profile.separator,
@@ -122,7 +157,7 @@ class QwenEngine:
             max_repeats=None if config.max_repeats < 0 else config.max_repeats,
             reversals=config.reversals,
         )
-        self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_token)
+        self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
         self.session = _new_session(model, config, reuse or ReuseConfig())
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
@@ -135,7 +170,7 @@ class QwenEngine:
             profile, self.session, self._script, self._eyes, self._bound, self._pruning, config, self._way
         )
         self.landmarks = LandmarkMemory(
-            config.landmarks, self.session, self._script, self._end_token, self._aside
+            config.landmarks, self.session, self._script, self._end_tokens, self._aside
         )
         self._unscored = False
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
@@ -146,6 +181,7 @@ class QwenEngine:
         )
         spec = profile.context
         self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
+        self._drops = spec.unasked_frames == "drop"
         self._frame_stride = 1
         self._seen: Frame | None = None
         self._skipped: Frame | None = None
@@ -155,6 +191,7 @@ class QwenEngine:
         self._last: tuple[Action, ...] = ()
         self._reported = Work()
         self._unparsed = 0
+        self._allowed = _Allowed()
         self._repeated_before = 0
         self._forget_executed()
 
@@ -165,6 +202,7 @@ class QwenEngine:
         self._take_back_relief()
         self._generator.manual_seed(self._seed + instruction.number)
         self._unscored = False
+        self._allowed = _Allowed()
         self._pruning.begin()
         self._repeated_before = self._eyes.repeated
         if isinstance(self.session, ReusingSession):
@@ -182,28 +220,14 @@ class QwenEngine:
         """Tokens that they computed."""
         return self.session.work.tokens
 
-    @property
-    def prefills(self) -> bool:
-        """Frames are prefilled when they arrive."""
-        return self._config.prefill_on_arrival
-
-    def observe(self, frame: Frame) -> None:
-        self.see(frame)
-        if self.prefills:
-            self.prefill()
-
-    def prefill(self) -> None:
-        """Compute what the stream is known to go on with."""
-        self._ladder.run(self._prefill)
-
     def executed(self, done: Sequence[Executed]) -> None:
         """Implements :class:`vln_ros.protocols.HearsExecuted`."""
         self._executed = tuple(done)
         self._way.stamps_ns = tuple(e.stamp_ns for e in done)
         self.context.reported = True
 
-    def see(self, frame: Frame) -> None:
-        """:meth:`observe` without its prefill."""
+    def observe(self, frame: Frame) -> None:
+        """Take in the next frame. One that the profile drops is not seen before somebody asks about it."""
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
         frame = _own(frame)
@@ -212,10 +236,26 @@ class QwenEngine:
         self._ladder.run(lambda: self._account(frame, asked=False))
         thinned = frame.index % self._frame_stride != 0
         # A frame that the next one replaces need not be seen before somebody asks.
-        if self._frame is not None and (thinned or (self._replaces and not self.prefills)):
+        if self._frame is not None and (thinned or self._replaces):
             self._skipped = frame  # only if the robot asks right now is it taken in after all
             return
         self._take_in(frame)
+
+    def work_ahead(self) -> None:
+        """Prefill what has been taken in and will be kept: nobody asks about the newest frame."""
+        if self.ahead():
+            self._ladder.run(self._prefill)
+
+    def prefill(self) -> None:
+        """See and prefill the newest frame now, also one that the profile drops: to look, or to measure."""
+        self._check_started("prefill")
+        self._ladder.run(self._prefill)
+
+    def ahead(self) -> Sequence[Piece]:
+        """What :meth:`work_ahead` pushes; to prefill frames of several robots at once, see ``batch.py``."""
+        if not self._config.prefill_on_arrival or self._drops:
+            return ()
+        return self.context.to_prefill()
 
     def decide(self, queue: int) -> ActionChunk:
         self.ready()
@@ -238,11 +278,16 @@ class QwenEngine:
         """A decision as the forwards that it takes, for several robots at once; see ``batch.py``."""
         assert self._instruction is not None and self._frame is not None, "call ready first"
         answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
-        self.context.answered(answer.ids, len(answer.actions))
+        self._allowed.note(answer)
+        if answer.allowed is not None and answer.held is not None:
+            self.context.withdraw()  # what the model was made to say is neither done nor meant
+            self._answer = None
+        else:
+            self.context.answered(answer.ids, len(answer.actions))
+            self._answer, self._unscored = answer, True
+        self._answered = self._frame
         note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
-        self._answer, self._answered = answer, self._frame
         self._last = answer.actions or self._last
-        self._unscored = True
         return ActionChunk(
             queue,
             self._instruction.number,
@@ -250,6 +295,8 @@ class QwenEngine:
             answer.actions,
             answer.probabilities,
             answer.wanted,
+            allowed=answer.allowed,
+            held=answer.held,
         )
 
     def ask(self, question: str, *, max_tokens: int) -> str:
@@ -259,7 +306,7 @@ class QwenEngine:
         def work() -> str:
             with self._aside():
                 ids = self.session.ask(
-                    self._script.query(question), max_tokens=max_tokens, end_tokens=(self._end_token,)
+                    self._script.query(question), max_tokens=max_tokens, end_tokens=self._end_tokens
                 )
             return self._script.detokenize(ids)
 
@@ -268,7 +315,7 @@ class QwenEngine:
     def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
         """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
         self._check_started("answer")
-        ids = [(*self._script.tokenize(o), self._end_token) for o in options]
+        ids = [(*self._script.tokenize(o), self._end_tokens[0]) for o in options]
 
         def work() -> tuple[float, ...]:
             with self._aside():
@@ -313,7 +360,7 @@ class QwenEngine:
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
         if self._ladder.steps:
             values.append(("given up for lack of memory", "; ".join(self._ladder.steps)))
-        return (*values, *self.figures().items())
+        return (*values, *self._allowed.figures().items(), *self.figures().items())
 
     def figures(self) -> dict[str, float]:
         """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
@@ -455,8 +502,9 @@ class QwenEngine:
     def _constrained(self) -> Decoding[_Answer]:
         config = self._config
         options = DecodeOptions(
-            DecodeMode(config.decode), self._temperature, config.tree_nodes, config.wanted_tokens
-        )
+            DecodeMode(config.decode), self.sampling, config.tree_nodes, config.wanted_tokens,
+            config.min_allowed, self._random_weights,
+        )  # fmt: skip
         decoded = yield from decode_queue(
             self.session, self.context.question(), self._grammar, options, self._generator
         )
@@ -467,11 +515,21 @@ class QwenEngine:
             probabilities += [probability, *[1.0] * more]
         wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
         actions = self._grammar.actions(decoded.queue)
-        return _Answer(decoded.queue, decoded.ids, actions, tuple(probabilities), wanted)
+        if decoded.held:
+            held = (
+                f"the action vocabulary has {decoded.allowed:.2%} of what the model wants to say, less than "
+                f"min_allowed = {config.min_allowed:g}; {self._would_say(wanted or '')}"
+            )
+            return _Answer((), (), (), (), wanted, decoded.allowed, held)
+        return _Answer(decoded.queue, decoded.ids, actions, tuple(probabilities), wanted, decoded.allowed)
+
+    def _would_say(self, text: str) -> str:
+        reason = self.profile.why_not(text)
+        return f"it would rather say {text!r}" + ("" if reason is None else f" ({reason})")
 
     def _free(self) -> Decoding[_Answer]:
         """Say anything, then read it; what cannot be read is dealt with as the profile says."""
-        ids, text, queue = yield from self._say(self._temperature)
+        ids, text, queue = yield from self._say(self.sampling)
         if queue is not None:
             return _Answer(queue, ids, self._grammar.actions(queue), (), None)
         self._unparsed += 1
@@ -480,18 +538,19 @@ class QwenEngine:
             return _Answer((), ids, self._last[:1], (), text)
         if policy == "ask_again":
             for _ in range(_TRIES):
-                again, _, queue = yield from self._say(max(self._temperature, _RETRY_TEMPERATURE))
+                warm = replace(self.sampling, temperature=max(self.sampling.temperature, _RETRY_TEMPERATURE))
+                again, _, queue = yield from self._say(warm)
                 if queue is not None:
                     return _Answer(queue, again, self._grammar.actions(queue), (), text)
-        return _Answer((), ids, (), (), text)
+        return _Answer((), ids, (), (), text, held=f"this is no action: {self._would_say(text)}")
 
-    def _say(self, temperature: float) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
+    def _say(self, sampling: Sampling) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
         ids = yield from decode_free(
             self.session,
             self.context.question(),
             max_tokens=self._config.free_tokens,
-            end_token=self._end_token,
-            temperature=temperature,
+            end_tokens=self._end_tokens,
+            sampling=sampling,
             generator=self._generator,
         )
         text = self._script.detokenize(ids)
@@ -503,6 +562,23 @@ def _own(frame: Frame) -> Frame:
     """A frame whose arrays nobody else has: callers may write the next picture into the same buffer."""
     depth_m = None if frame.depth_m is None else frame.depth_m.copy()
     return replace(frame, rgb=frame.rgb.copy(), depth_m=depth_m)
+
+
+def sampling_of(
+    temperature: float, options: SamplingConfig, profile: GenerationSpec, checkpoint: GenerationSettings
+) -> Sampling:
+    """What holds: the options, else the profile's, else the checkpoint's."""
+    of_profile = (profile.temperature, profile.top_k, profile.top_p, profile.repetition_penalty)
+    of_checkpoint = (
+        checkpoint.temperature, checkpoint.top_k, checkpoint.top_p, checkpoint.repetition_penalty,
+    )  # fmt: skip
+    declared = [c if p is None else p for p, c in zip(of_profile, of_checkpoint, strict=True)]
+    return Sampling(
+        declared[0] if temperature < 0.0 else temperature,
+        round(declared[1]) if options.top_k < 0 else options.top_k,
+        options.top_p or declared[2],
+        options.repetition_penalty or declared[3],
+    )
 
 
 def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -> Session:

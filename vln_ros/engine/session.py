@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.engine.finite import check_scores, extremes
 from vln_ros.engine.forward import Chunk, run_decoder, tree_visibility
 from vln_ros.engine.forward import Work as Work
 from vln_ros.engine.kv_cache import SlotCache
@@ -190,13 +191,19 @@ class Session:
             question: token ids, chat wrapping included.
             max_tokens: answer at most this many tokens.
             end_tokens: any of these ends the answer and is not part of it.
+
+        Raises:
+            NotFiniteError: the model's scores are not numbers; nothing has changed then.
         """
         before = self.snapshot()
         answer: list[int] = []
         try:
             hidden = self.push([Text(tuple(question))])
             while True:
-                token = int(self.logits(hidden[-1]).argmax())
+                scores = self.logits(hidden[-1])
+                low, high, best = torch.cat([extremes(scores), scores.argmax()[None].float()]).tolist()
+                check_scores(self, low, high)
+                token = int(best)
                 if token in end_tokens:
                     break
                 answer.append(token)
@@ -212,6 +219,9 @@ class Session:
 
         All options are scored in one forward; the stream is left bit for bit as it was. To compare
         options of which one begins another, end each with the token that ends an answer.
+
+        Raises:
+            NotFiniteError: the model's scores are not numbers; nothing has changed then.
         """
         if not options or not all(options):
             raise ValueError("ask_choice needs at least one option, and none of them empty")
@@ -219,13 +229,15 @@ class Session:
         before = self.snapshot()
         try:
             prompt, nodes = self.push_tree([Text(tuple(question))], tree)
-            scores = self.logits(torch.cat([prompt[-1:], nodes])).log_softmax(-1)
+            scores = self.logits(torch.cat([prompt[-1:], nodes]))
+            # Row 0 is behind the question, row 1 + i behind node i: a token is scored by its parent's row.
+            rows = torch.tensor(tree.parents, device=scores.device) + 1
+            by_node = scores.log_softmax(-1)[rows, torch.tensor(tree.tokens, device=scores.device)]
+            numbers = torch.cat([by_node, extremes(scores)]).cpu()
+            check_scores(self, float(numbers[-2]), float(numbers[-1]))
         finally:
             self.rollback(before)
-        # Row 0 is behind the question, row 1 + i behind node i: a token is scored by its parent's row.
-        rows = torch.tensor(tree.parents, device=scores.device) + 1
-        by_node = scores[rows, torch.tensor(tree.tokens, device=scores.device)]
-        return torch.stack([by_node[list(path)].sum() for path in paths]).cpu()
+        return torch.stack([numbers[list(path)].sum() for path in paths])
 
     # -- in parts, for forwards that several sessions share ------------------------------------------
 

@@ -171,7 +171,7 @@ def measure_stages(
         decode: ``tree``, ``forced`` or ``tokens``.
     """
     # A budget beyond what is shown: this measures a given context, not evictions.
-    config = StreamConfig(decode=decode, prefill_on_arrival=False, token_budget=1_000_000)
+    config = StreamConfig(decode=decode, min_allowed=0.0, token_budget=1_000_000)
     profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
     engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
     engine.start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
@@ -274,7 +274,7 @@ def _decide(
             spent["head"].append((t2 - t1, roofline.head(wanted.shape[0])))
             context = context or session.timeline.tokens
             stage = "decode"
-            scores[:, ends] = float("-inf")
+            scores[:, ends] = torch.finfo(scores.dtype).min
             push = decoding.send(scores)
     except StopIteration as stop:
         chunk = stop.value
@@ -307,7 +307,7 @@ def _end_tokens(model: LoadedModel, profile: Profile) -> list[int]:
 
     stops = tokens([p.text for p in profile.vocabulary if p.actions[-1].stop])
     others = tokens([p.text for p in profile.vocabulary if not p.actions[-1].stop])
-    return sorted(stops - others | {model.tokens.im_end})
+    return sorted(stops - others | set(model.generation.end_tokens))
 
 
 def _best_s(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

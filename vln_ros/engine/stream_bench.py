@@ -2,11 +2,12 @@
 
 Each way runs in a process of its own, so that its peak memory is its own:
 
-    python -m vln_ros.engine.stream_bench streaming|native REQUEST.json RESULT.json
+    python -m vln_ros.engine.stream_bench streaming|features|native REQUEST.json RESULT.json
 
-Both see the same conversation, token for token: the system message, one user turn with all
+All see the same conversation, token for token: the system message, one user turn with all
 frames, the question. *Native* gets the frames when it is asked, as every one-shot use of
-``generate`` does; *streaming* has prefilled each chunk of frames when it arrived.
+``generate`` does; *features* has the vision features of each frame, which depend on nothing else,
+and prefills all of them when asked; *streaming* has prefilled each chunk of frames when it arrived.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,7 @@ from vln_ros.engine.relief import is_out_of_memory
 from vln_ros.engine.session import Session, Work
 from vln_ros.engine.vision import encode_images
 
-WAYS = ("streaming", "native")
+WAYS = ("streaming", "features", "native")
 OUT_OF_MEMORY = 3
 """Exit status of a measuring process that ran out of memory by itself."""
 _HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
@@ -74,7 +76,8 @@ class Result:
 
     Attributes:
         first_tokens_s, totals_s: from the question to its first and last token, each time it is put.
-        frame_s: streaming only: time to take in each frame (a chunk's time divided by its frames).
+        frame_s: time to take in each frame when it comes (a chunk's time divided by its frames): vision and
+            prefill for streaming, vision for features, none for native.
         peak_bytes: most memory in use above what the process had with the model loaded (resident
             memory; on CUDA, allocated device memory).
         process_peak_bytes: most memory of the whole process, model and libraries included.
@@ -103,6 +106,11 @@ class Result:
     def first_token_s(self) -> float:
         """Median."""
         return float(np.median(self.first_tokens_s))
+
+    @property
+    def with_newest_s(self) -> float:
+        """To the first token, where the newest frame comes together with the question: median."""
+        return self.first_token_s + (float(np.median(self.frame_s)) if self.frame_s else 0.0)
 
     @property
     def total_s(self) -> float:
@@ -245,6 +253,54 @@ def measure_streaming(model: LoadedModel, request: Request) -> Result:
     )
 
 
+def measure_features(model: LoadedModel, request: Request) -> Result:
+    """Vision as the frames arrive; when asked, all of them through the decoder in one forward."""
+
+    def see(index: int) -> list[Piece]:
+        patches = patchify(make_frame(index, request.width, request.height), model.pixels, None, None)
+        (image,) = encode_images(model.network, [patches])
+        return [Text((model.tokens.vision_start,)), image, Text((model.tokens.vision_end,))]
+
+    def ask(pieces: Sequence[Piece], tokens: int) -> tuple[tuple[int, ...], Session]:
+        session = Session(model.network)
+        session.push([Text(_ids(model, _HEAD)), *pieces])
+        return session.ask(_ids(model, _QUESTION), max_tokens=tokens, end_tokens=()), session
+
+    ask(see(0), 2)  # warm up
+    memory = _PeakMemory(model.device)
+    base = memory.reset()
+    frame_s: list[float] = []
+    pieces: list[Piece] = []
+    for index in tqdm(request.shown, desc="features", unit="frame", disable=None):
+        start = _now(model)
+        pieces += see(index)
+        frame_s.append(_now(model) - start)
+    first_tokens_s, totals_s = [], []
+    for _ in range(request.repeats):
+        start = _now(model)
+        ask(pieces, 1)
+        first_tokens_s.append(_now(model) - start)
+        start = _now(model)
+        answer, session = ask(pieces, request.answer_tokens)
+        totals_s.append(_now(model) - start)
+    hidden = session.push([Text(_ids(model, _QUESTION))])
+    return Result(
+        tuple(first_tokens_s),
+        tuple(totals_s),
+        tuple(frame_s),
+        memory.peak() - base,
+        memory.process_peak(),
+        session.timeline.tokens,
+        0,
+        0,
+        0.0,  # as for native
+        0.0,
+        (),
+        answer,
+        tuple(session.logits(hidden[-1]).cpu().tolist()),
+    )
+
+
 class _FirstTokenClock(BaseStreamer):  # type: ignore[misc]
     """Notes when ``generate`` hands over its first new token."""
 
@@ -331,7 +387,7 @@ def main(way: str, request_file: str, result_file: str) -> None:
     if request.memory_limit_mb:
         limit = request.memory_limit_mb * 10**6
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    measure = {"streaming": measure_streaming, "native": measure_native}[way]
+    measure = {"streaming": measure_streaming, "features": measure_features, "native": measure_native}[way]
     try:
         model = load_model(
             request.checkpoint,

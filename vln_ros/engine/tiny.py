@@ -20,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.engine.model import RANDOM_WEIGHTS
 
 # The published chat template of Qwen2.5-VL.
 CHAT_TEMPLATE = (
@@ -352,7 +353,7 @@ def _write_weights(path: Path, config: TinyConfig, model_config: dict[str, Any])
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     # save_file would leave the file readable by its owner only.
-    path.write_bytes(save(tensors, metadata={"format": "pt"}))
+    path.write_bytes(save(tensors, metadata={"format": "pt", **RANDOM_WEIGHTS}))
 
 
 def _released_name(name: str) -> str:

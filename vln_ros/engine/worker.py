@@ -183,6 +183,8 @@ class EngineWorker(Generic[Raw]):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
+        elif raw is not None:
+            self._loop.work_ahead()
 
     def _hear(self) -> None:
         """Hand on the reports that have come, oldest first."""

@@ -57,8 +57,23 @@ def run_info(config: EvalConfig, episodes: Sequence[Episode], path: Path, comman
         max_questions=limits.questions,
         early_end_is_stop=limits.as_stop,
         measures=config.measures,
+        generation=_generation(config),
     )
     return RunInfo(tuple(command), protocol, config.seed, to_flat(config))
+
+
+def _generation(config: EvalConfig) -> str:
+    """How tokens are chosen under these options, profile and checkpoint; read from their files."""
+    navigator = config.navigator
+    if navigator.engine != "qwen" or not navigator.qwen.checkpoint:
+        return ""
+    from vln_ros.engine.model import checkpoint_generation
+    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.qwen import sampling_of
+
+    qwen = navigator.qwen
+    spec = load_profile(qwen.profile).generation
+    return str(sampling_of(qwen.temperature, qwen.sampling, spec, checkpoint_generation(qwen.checkpoint)))
 
 
 def make_jobs(episodes: Sequence[Episode], config: EvalConfig) -> list[Job]:
@@ -232,7 +247,8 @@ class Driver:
                 raise ConfigError(event.reason)
             case Refused():
                 schedule.done(worker, event.episode_id)
-                self._folder.skip(Skip(event.episode_id, event.scene_id, event.reason))
+                skip = Skip(event.episode_id, event.scene_id, event.reason, event.engine_failure)
+                self._folder.skip(skip)
             case Interrupted():
                 self._under_way[worker] -= 1
                 given_up = schedule.failed(worker, event.episode_id)

@@ -155,6 +155,7 @@ class EpisodeRun:
         self._still = 0
         self._decisions = 0
         self._load_s = time.monotonic() - self._begun_s
+        self._engine_cpu_s: float | None = None
         self._render_s = self._observe_s = self._waited_s = self._last_observe_s = 0.0
         # The pictures of a robot that stands still are the same, and rendering is what costs here.
         self._rendered: tuple[Pose, npt.NDArray[np.uint8], npt.NDArray[np.float32]] | None = None
@@ -199,16 +200,25 @@ class EpisodeRun:
         self._observe_s += duration_s
         self._last_observe_s = duration_s
 
+    def worked_ahead(self, duration_s: float) -> None:
+        """Note how long the engine worked ahead of being asked. A robot would not have waited for it."""
+        self._observe_s += duration_s
+
+    def computed(self, cpu_s: float) -> None:
+        """Note processor time that the engine took."""
+        self._engine_cpu_s = (self._engine_cpu_s or 0.0) + cpu_s
+
     def look_again(self) -> None:
         """Something in the world has changed: the next picture is a new one, wherever the robot is."""
         self._rendered = None
 
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
-        """Note a queue that the robot was given. A hold is no decision."""
+        """Note a queue that the robot was given. A hold is no decision; its reason is written down."""
         self._waited_s += self._last_observe_s + latency_ms / 1e3
         if chunk.actions:
             self._decisions += 1
             self._chunk = chunk
+        if chunk.actions or chunk.held is not None:
             self._recorder.decision(chunk, latency_ms)
 
     def execute(self, chunk: ActionChunk) -> Iterator[Observation]:
@@ -290,7 +300,7 @@ class EpisodeRun:
         now_s = time.monotonic()
         cost = EpisodeCost(
             self._load_s, self._render_s, now_s - begun_s, self._observe_s, self._waited_s, forwards, tokens,
-            prepared, figures,
+            prepared, figures, self._engine_cpu_s,
         )  # fmt: skip
         return self._recorder.finish(
             self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse, given_up

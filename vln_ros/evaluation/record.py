@@ -118,6 +118,8 @@ class EpisodeCost:
         forwards, tokens: calls of the decoder, and tokens computed by them; None where the engine has none.
         prepared: scenes that had to be loaded for it.
         figures: what else the engine counted, by name with unit; None where it does not.
+        engine_cpu_s: processor time of the whole process, all threads, while the engine worked; None where
+            nobody measured it.
     """
 
     load_s: float
@@ -129,6 +131,7 @@ class EpisodeCost:
     tokens: int | None
     prepared: int
     figures: dict[str, float] | None = None
+    engine_cpu_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -234,6 +234,7 @@ def write_report(result: RunResult, folder: Path) -> Path:
         decides=_decides(result.info),
         ends=Counter(e.ended for e in result.episodes).most_common(),
         remarks=summary_remarks(result.summary),
+        failures=sum(s.engine_failure for s in result.skipped),
     )
     path = folder / "report.html"
     write_atomically(path, page)
@@ -321,7 +322,7 @@ shown less than its profile says, until the episode's end; their results count.
 {% endif %}
 {% if result.skipped %}
 <div class="warn"><b>{{ result.skipped | length }} of {{ count + result.skipped | length }} episodes could not be
-run</b> and are in no number below.<details><summary>Which, and why</summary><table><tbody>
+run</b>{% if failures %} ({{ failures }} for a failure of the engine){% endif %} and are in no number below.<details><summary>Which, and why</summary><table><tbody>
 {% for s in result.skipped[:200] %}
 <tr><td>{{ s.scene_id }} #{{ s.episode_id }}</td><td>{{ s.reason }}</td></tr>
 {% endfor %}
@@ -381,7 +382,9 @@ equal, tell nothing. Success: STOP called strictly within the goal radius.
 <p class="sub">Time of the workers. The world waited {{ (k.waited_s / k.episodes) | num(".2f") }} s per episode for the
 model: a robot would have stood still for it. {{ result.latency_ms.count }} decisions
 {%- if k.forwards is not none %}, {{ k.forwards }} forwards of the decoder, {{ k.tokens }} tokens{% endif %};
-scenes were made ready {{ k.prepared }} times.</p>
+scenes were made ready {{ k.prepared }} times.
+{% if k.engine_cpu_s is not none %}The engine took {{ k.engine_cpu_s | num(".1f") }} s of processor time.{% endif %}
+{% if result.answers.line() %}Over all answers {{ result.answers.line() }}.{% endif %}</p>
 {% endif %}
 
 {% for title, cards in sections if cards %}
@@ -455,6 +458,7 @@ scenes were made ready {{ k.prepared }} times.</p>
 {{ p.max_questions ~ " decisions" if p.max_questions is not none else "any number of decisions" }}; they
 {{ "count" if p.early_end_is_stop else "do not count" }} as a stop</td></tr>
 <tr><th>Measures</th><td>{{ p.measures }}</td></tr>
+{% if p.generation %}<tr><th>Tokens are chosen</th><td>{{ p.generation }}</td></tr>{% endif %}
 <tr><th>No number</th><td>{{ p.not_a_number }}</td></tr>
 <tr><th>Engine</th><td>{{ decides.engine or "–" }}</td></tr>
 <tr><th>Profile</th><td>{{ decides.profile or "–" }}</td></tr>

@@ -25,6 +25,7 @@ from typing import Any
 
 import vln_ros
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
 from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
 from vln_ros.reuse.accounting import ReuseStats
@@ -86,6 +87,7 @@ class Protocol:
             :class:`vln_ros.evaluation.episode_run.EpisodeLimits`.
         measures: ``all`` or ``basic``.
         not_a_number: how what is no number enters the means.
+        generation: how the model's tokens are chosen; empty for an engine without a model.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Protocol:
     early_end_is_stop: bool = False
     measures: str = "all"
     not_a_number: str = NOT_A_NUMBER
+    generation: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,7 @@ class EpisodeResult:
         latencies_ms: of each of them, milliseconds, to 0.01.
         video_frames: 0: there is no video.
         metrics: None without a goal.
+        answers: None where the engine has no model.
         standing_s, cost, reuse, given_up: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
     """
 
@@ -165,6 +169,7 @@ class EpisodeResult:
     cost: EpisodeCost | None = None
     reuse: ReuseStats | None = None
     given_up: tuple[str, ...] = ()
+    answers: Answers | None = None
 
     def to_json(self) -> str:
         """One line without its end."""
@@ -174,6 +179,7 @@ class EpisodeResult:
         line["metrics"] = None if self.metrics is None else vars(self.metrics)
         line["cost"] = None if self.cost is None else {k: _short(v) for k, v in vars(self.cost).items()}
         line["reuse"] = None if self.reuse is None else {k: _short(v) for k, v in vars(self.reuse).items()}
+        line["answers"] = None if self.answers is None else vars(self.answers)
         return json.dumps(finite_tree(line), allow_nan=False)
 
     @staticmethod
@@ -197,6 +203,11 @@ class EpisodeResult:
             if fields.get("reuse") is not None:
                 fields["reuse"] = ReuseStats(**fields["reuse"])
             fields["given_up"] = tuple(fields.get("given_up", ()))
+            if fields.get("answers") is not None:
+                answers: dict[str, Any] = {
+                    k: math.nan if v is None else v for k, v in fields["answers"].items()
+                }
+                fields["answers"] = Answers(**answers)
             return EpisodeResult(**fields)
         except (TypeError, KeyError, AttributeError) as e:
             raise ValueError(f"not an episode result: {e}") from e
@@ -208,18 +219,21 @@ def _short(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Skip:
-    """An episode that could not be run, and why."""
+    """An episode that could not be run, and why; ``engine_failure``: it had begun, and the engine failed."""
 
     episode_id: str
     scene_id: str
     reason: str
+    engine_failure: bool = False
 
 
 def skips_line(skips: Sequence[Skip], measured: int) -> str:
     """How many could not be run, and the first few reasons; for the terminal."""
     shown = [f"  {s.scene_id} #{s.episode_id}: {s.reason}" for s in skips[:5]]
     more = [f"  and {len(skips) - 5} more: see result.json"] if len(skips) > 5 else []
-    head = f"{len(skips)} of {len(skips) + measured} episodes could not be run and are in no number:"
+    failures = sum(s.engine_failure for s in skips)
+    why = f" ({failures} for a failure of the engine)" if failures else ""
+    head = f"{len(skips)} of {len(skips) + measured} episodes could not be run{why} and are in no number:"
     return "\n".join([head, *shown, *more])
 
 
@@ -241,12 +255,15 @@ class Costs:
     forwards: int | None
     tokens: int | None
     prepared: int
+    engine_cpu_s: float | None = None
+    """None where it was not measured in every episode."""
 
     @staticmethod
     def of(episodes: Sequence[EpisodeResult]) -> Costs:
         counted = [(e, e.cost) for e in episodes if e.cost is not None]
         forwards = [c.forwards for _, c in counted if c.forwards is not None]
         tokens = [c.tokens for _, c in counted if c.tokens is not None]
+        cpu_s = [c.engine_cpu_s for _, c in counted if c.engine_cpu_s is not None]
         return Costs(
             len(counted),
             sum(e.wall_s for e, _ in counted),
@@ -259,7 +276,63 @@ class Costs:
             sum(forwards) if forwards else None,
             sum(tokens) if tokens else None,
             sum(c.prepared for _, c in counted),
+            sum(cpu_s) if counted and len(cpu_s) == len(counted) else None,
         )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model wanted to say against what the action vocabulary let it, over counted answers.
+
+    Attributes:
+        count: answers under a grammar.
+        least_allowed, mean_allowed: share of its probability that the grammar left it; see
+            :class:`vln_ros.datatypes.ActionChunk`. NaN where there was no grammar.
+        left: answers at which it would rather have said something else, free text included.
+        held: answers that the robot therefore did not act on.
+    """
+
+    count: int
+    least_allowed: float
+    mean_allowed: float
+    left: int
+    held: int
+
+    @staticmethod
+    def of(chunks: Sequence[ActionChunk]) -> Answers:
+        shares = [c.allowed for c in chunks if c.allowed is not None]
+        return Answers(
+            len(shares),
+            min(shares, default=math.nan),
+            sum(shares) / len(shares) if shares else math.nan,
+            sum(c.wanted is not None for c in chunks),
+            sum(c.held is not None for c in chunks),
+        )
+
+    @staticmethod
+    def together(parts: Sequence[Answers]) -> Answers:
+        """Of several episodes."""
+        counted = [p for p in parts if p.count]
+        count = sum(p.count for p in counted)
+        return Answers(
+            count,
+            min((p.least_allowed for p in counted), default=math.nan),
+            sum(p.mean_allowed * p.count for p in counted) / count if count else math.nan,
+            sum(p.left for p in parts),
+            sum(p.held for p in parts),
+        )
+
+    def line(self) -> str:
+        """For the terminal and the page; empty where there is nothing to say."""
+        if not self.count and not self.held:
+            return ""
+        allowed = (
+            f"the vocabulary allowed {self.mean_allowed:.1%} of what the model wanted to say (least "
+            f"{self.least_allowed:.1%}); "
+            if self.count
+            else ""
+        )
+        return f"{allowed}{self.left} answers left it, {self.held} were held"
 
 
 @dataclass(frozen=True)
@@ -281,6 +354,11 @@ class RunResult:
     def costs(self) -> Costs:
         return Costs.of(self.episodes)
 
+    @cached_property
+    def answers(self) -> Answers:
+        """Over all episodes."""
+        return Answers.together([e.answers for e in self.episodes if e.answers is not None])
+
     @property
     def standing_s(self) -> float | None:
         """Mean per episode; None where it was not measured."""
@@ -300,6 +378,8 @@ class RunResult:
             "standing_s": self.standing_s,
             "costs": dataclasses.asdict(self.costs),
             "out_of_memory": {e.episode_id: list(e.given_up) for e in self.episodes if e.given_up},
+            "answers": dataclasses.asdict(self.answers),
+            "engine_failures": sum(s.engine_failure for s in self.skipped),
             "skipped": [dataclasses.asdict(s) for s in self.skipped],
         }
         head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")
@@ -348,6 +428,17 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def cost_line(result: RunResult) -> str:
+    """What a decision cost, for the terminal; empty where nobody counted."""
+    count, costs = result.latency_ms.count, result.costs
+    if not count or costs.forwards is None or costs.tokens is None:
+        return ""
+    cpu = (
+        "" if costs.engine_cpu_s is None else f", {1e3 * costs.engine_cpu_s / count:.1f} ms of processor time"
+    )
+    return f"per decision: {costs.forwards / count:.2f} forwards, {costs.tokens / count:.1f} tokens{cpu}"
 
 
 def read_episodes(path: Path, *, repair: bool) -> list[EpisodeResult]:
@@ -402,7 +493,7 @@ def read_trajectory(path: Path) -> tuple[Step, ...]:
 
 def decision_lines(record: EpisodeRecord) -> str:
     """One JSON object per decision: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
-    [[forward_m, turn_rad, stop]], probabilities, wanted``."""
+    [[forward_m, turn_rad, stop]], probabilities, wanted, allowed, held``."""
     lines = []
     for d in record.decisions:
         line = {
@@ -414,6 +505,8 @@ def decision_lines(record: EpisodeRecord) -> str:
             "actions": [[a.forward_m, a.turn_rad, a.stop] for a in d.chunk.actions],
             "probabilities": list(d.chunk.probabilities),
             "wanted": d.chunk.wanted,
+            "allowed": d.chunk.allowed,
+            "held": d.chunk.held,
         }
         lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
     return "".join(lines)

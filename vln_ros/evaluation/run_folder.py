@@ -35,6 +35,7 @@ from vln_ros.evaluation.metrics import summarise
 from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.report import write_report
 from vln_ros.evaluation.results import (
+    Answers,
     EpisodeResult,
     FrameCounts,
     LatencyStats,
@@ -80,6 +81,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
     if video is not None:
         files["video.mp4"] = video.read_bytes()
     info = record.info
+    answers = Answers.of([d.chunk for d in record.decisions])
     result = EpisodeResult(
         episode_id=info.episode_id,
         scene_id=info.scene_id,
@@ -95,6 +97,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         cost=record.cost,
         reuse=record.reuse,
         given_up=record.given_up,
+        answers=None if record.cost is None or record.cost.forwards is None else answers,
     )
     return EpisodeOutcome(result, files)
 

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +28,17 @@ from vln_ros.evaluation.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import CountsWork, Engine, GivesUp, HasFigures, PreparesScenes, World, WorldLostError
+from vln_ros.protocols import (
+    CountsWork,
+    Engine,
+    EngineError,
+    GivesUp,
+    HasFigures,
+    PreparesScenes,
+    WorksAhead,
+    World,
+    WorldLostError,
+)
 from vln_ros.reuse.accounting import Reusing
 
 VIDEO_FPS = 4.0
@@ -49,11 +59,12 @@ class Ready:
 
 @dataclass(frozen=True)
 class Refused:
-    """An episode that cannot be run here: no such scene, a start in a wall."""
+    """An episode that cannot be run: no such scene, a start in a wall; or one at which the engine failed."""
 
     episode_id: str
     scene_id: str
     reason: str
+    engine_failure: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,10 @@ class Workbench:
             e = order.job.episode
             try:
                 self._begin(seat, order)
+            except EngineError as error:
+                events.append(self._failed(seat, error))
             except ValueError as error:  # of this episode: scene or start are not as they should be
+                seat.job = None
                 events.append(Refused(e.episode_id, e.scene_id, str(error)))
             except WorldLostError as error:
                 if seat.job is not None:
@@ -221,11 +235,11 @@ class Workbench:
             seat.world.prepare(order.next_scene)
         engine = seat.engine
         seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
+        seat.job = job
         with span(INSTRUCTION, job.number):
             seat.engine.start(Instruction(job.number, job.episode.instruction))
         seat.queue = 1  # as in the graph, where the hold that begins a run is number one
         seat.steps = lockstep(seat.run)
-        seat.job = job
         seat.advance(None)
 
     def _round(self) -> list[Event]:
@@ -236,6 +250,8 @@ class Workbench:
             events += self._observe(showing)
             for seat in showing:
                 events += self._advance(seat, None)
+            # Who wants to see more: nobody asks about the frame that it has just seen.
+            events += self._work_ahead([s for s in showing if s.job is not None and s.wants is not None])
             seats = [s for s in seats if s.job is not None]
         if events:
             return events  # the rest decides together with those who come in
@@ -263,62 +279,89 @@ class Workbench:
             seat.video.unlink(missing_ok=True)
         return Interrupted(episode.episode_id, episode.scene_id, str(error))
 
-    def _observe(self, seats: Sequence[_Seat]) -> list[Event]:
-        begun_s = time.monotonic()
-        frames = [s.wants for s in seats if s.wants is not None]
-        for seat in seats:
-            tell_executed(seat.engine, seat.run)
-        if self._together:
-            from vln_ros.engine.batch import observe_together
+    def _failed(self, seat: _Seat, error: EngineError) -> Refused:
+        """Its episode is no result: nothing of it is kept."""
+        assert seat.job is not None, "an episode was under way"
+        episode, seat.job = seat.job.episode, None
+        seat.run.discard()
+        if seat.video is not None:
+            seat.video.unlink(missing_ok=True)
+        return Refused(episode.episode_id, episode.scene_id, f"engine failure: {error}", engine_failure=True)
 
-            with span("frames of all robots"):
-                errors = observe_together([s.engine for s in seats], frames)  # type: ignore[misc]
-            for error in errors:
-                if error is not None:
-                    raise error
-            for seat in seats:
-                seat.run.observed((time.monotonic() - begun_s) / len(seats))
+    def _ended(self, seat: _Seat, error: Exception | None) -> list[Event]:
+        """What an error of a seat's engine or world means for its episode; any other is raised."""
+        if error is None:
             return []
+        if isinstance(error, EngineError):
+            return [self._failed(seat, error)]
+        if isinstance(error, WorldLostError):  # of an expert, which has one of its own
+            return [self._interrupt(seat, error)]
+        raise error
+
+    def _observe(self, seats: Sequence[_Seat]) -> list[Event]:
         events: list[Event] = []
-        for seat, frame in zip(seats, frames, strict=True):
-            begun_s = time.monotonic()
+        for seat in seats:
+            assert seat.wants is not None, "only who is to be shown a frame"
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
-                with span(FRAME, frame.index):
-                    seat.engine.observe(frame)
-            except WorldLostError as error:  # of an expert, which has one of its own
-                events.append(self._interrupt(seat, error))
+                tell_executed(seat.engine, seat.run)
+                with span(FRAME, seat.wants.index):
+                    seat.engine.observe(seat.wants)
+            except (EngineError, WorldLostError) as error:
+                events += self._ended(seat, error)
                 continue
             seat.run.observed(time.monotonic() - begun_s)
+            seat.run.computed(time.process_time() - cpu_s)
         return events
+
+    def _work_ahead(self, seats: Sequence[_Seat]) -> list[Event]:
+        """What can be done for the next decision of these."""
+        able = [s for s in seats if isinstance(s.engine, WorksAhead)]
+        if not able:
+            return []
+        begun_s, cpu_s = time.monotonic(), time.process_time()
+        if self._together:
+            from vln_ros.engine.batch import work_ahead_together
+
+            with span("frames of all robots"):
+                errors = work_ahead_together([s.engine for s in able])  # type: ignore[misc]
+        else:
+            errors = [_failure_of(s.engine.work_ahead) for s in able]  # type: ignore[attr-defined]
+        for seat in able:
+            seat.run.worked_ahead((time.monotonic() - begun_s) / len(able))
+            seat.run.computed((time.process_time() - cpu_s) / len(able))
+        return [e for seat, error in zip(able, errors, strict=True) for e in self._ended(seat, error)]
 
     def _decide(self, seats: Sequence[_Seat]) -> tuple[list[ActionChunk], list[Event]]:
         """A queue for each seat that keeps its job, and what became of the others."""
         for seat in seats:
             seat.queue += 1
         chunks: list[ActionChunk] = []
-        begun_s = time.monotonic()
+        events: list[Event] = []
+        begun_s, cpu_s = time.monotonic(), time.process_time()
         if self._together:
             from vln_ros.engine.batch import decide_together
 
             with span("decisions of all robots"):
-                answers = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
-            for answer in answers:
+                found = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
+            for seat, answer in zip(seats, found, strict=True):
+                seat.run.computed((time.process_time() - cpu_s) / len(seats))
                 if isinstance(answer, Exception):
-                    raise answer
+                    events += self._ended(seat, answer)
+                    continue
                 chunks.append(answer)
-            for seat, chunk in zip(seats, chunks, strict=True):
-                seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
-            return chunks, []
-        events: list[Event] = []
+                seat.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
+            return chunks, events
         for seat in seats:
-            begun_s = time.monotonic()
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
                 with span(DECISION, seat.queue):
                     chunks.append(seat.engine.decide(seat.queue))
-            except WorldLostError as error:
-                events.append(self._interrupt(seat, error))
+            except (EngineError, WorldLostError) as error:
+                events += self._ended(seat, error)
                 continue
             seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
+            seat.run.computed(time.process_time() - cpu_s)
         return chunks, events
 
     def _finish(self, seat: _Seat) -> EpisodeOutcome:
@@ -342,6 +385,15 @@ class Workbench:
         if seat.video is not None:
             seat.video.unlink()
         return outcome
+
+
+def _failure_of(work: Callable[[], object]) -> EngineError | None:
+    """What the engine failed of in ``work``, if it did."""
+    try:
+        work()
+    except EngineError as error:
+        return error
+    return None
 
 
 def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.datatypes import ActionChunk
@@ -50,11 +50,13 @@ class Lockstep:
         self._bridge = bridge
         self._progress_pub = bridge.create_publisher(JointTrajectory, "queue_progress", qos.commands())
         bridge.create_subscription(Header, "frame_processed", self._on_processed, qos.commands())
+        bridge.create_subscription(String, "decision_held", self._on_held, qos.events())
         self._run: EpisodeRun | None = None
         self._shown: Observation | None = None
         self._processed = False
         self._steps: Iterator[Observation] = iter(())
         self._queue: ActionChunk | None = None
+        self._held = False
         self._executing: ActionChunk | None = None
         self._since_s = self._repeated_s = time.monotonic()
 
@@ -67,6 +69,7 @@ class Lockstep:
         """Begin the episode; repeat what was lost; give up when nobody answers."""
         if run is not self._run:
             self._run, self._queue, self._executing, self._steps = run, None, None, iter(())
+            self._held = False
             self._show(run.observe())
             return
         now_s = time.monotonic()
@@ -87,6 +90,12 @@ class Lockstep:
             self._processed = True
             self._bridge.guard(self._advance)
 
+    def _on_held(self, _: String) -> None:
+        """The model was asked and wants no queue: the world would wait for ever."""
+        if self._run is not None and self._run is self._bridge.run:
+            self._held = True
+            self._bridge.guard(self._advance)
+
     def _advance(self, run: EpisodeRun) -> None:
         """The next observation of the queue in execution, or the next queue, if it is time."""
         if not self._processed or run.ended is not None:
@@ -99,6 +108,8 @@ class Lockstep:
             observation = next(self._steps, None)
         if observation is not None:
             self._show(observation)
+        elif self._held:
+            run.end("hold")
 
     def _show(self, observation: Observation) -> None:
         self._shown, self._processed = observation, False

@@ -43,10 +43,10 @@ class BridgeResults:
         if self._folder is not None:
             self._folder.add(record, plan_of(world))
 
-    def skip(self, episode: Episode, why: str) -> None:
-        """Note that it cannot be run."""
+    def skip(self, episode: Episode, why: str, *, engine_failure: bool) -> None:
+        """Note that it cannot be run, or that the engine failed while it was."""
         if self._folder is not None:
-            self._folder.skip(Skip(episode.episode_id, episode.scene_id, why))
+            self._folder.skip(Skip(episode.episode_id, episode.scene_id, why, engine_failure))
 
     def print_summary(self) -> None:
         """The table of measures, to the terminal."""

@@ -18,7 +18,7 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.nodes.managed import ManagedNode
-from vln_ros.nodes.navigator_report import NavigatorFigures, health, reuse_images
+from vln_ros.nodes.navigator_report import AnswerTopics, NavigatorFigures, health, reuse_images
 from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
@@ -55,6 +55,7 @@ class Navigator(ManagedNode):
         self._path_pub = self.create_publisher(Path, "predicted_path", qos.diagnostics())
         self._reuse_pub = self.create_publisher(Image, "~/reuse_image", qos.diagnostics())
         self._processed_pub = self.create_publisher(Header, "frame_processed", qos.events())
+        self._answers = AnswerTopics(self)
         self._heartbeat_pub = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
@@ -110,7 +111,7 @@ class Navigator(ManagedNode):
             self._sensors.refuse(error)
             return
         self._instructions += 1
-        self._figures.failure = None
+        self._figures.failure = self._figures.held = None
         self.get_logger().info(f"instruction {self._instructions}: {text}")
         self._active.command(Start(Instruction(self._instructions, text)))
 
@@ -165,6 +166,7 @@ class Navigator(ManagedNode):
         )
         self._kinds_pub.publish(convert.kinds_from_chunk(chunk))
         if frame is not None:
+            self._answers.decided(chunk, self._figures)
             self._figures.decisions += 1
             self._figures.decide_ms.append(decide_ms)
             self._figures.ask(self._engine)
@@ -183,8 +185,7 @@ class Navigator(ManagedNode):
         self._sensors.refuse(bad)
 
     def on_failure(self, error: BaseException) -> None:
-        self._figures.failure = f"{type(error).__name__}: {error}"
-        self.get_logger().error(f"the engine failed, the robot holds; a new instruction retries: {error!r}")
+        self._answers.failed(error, self._figures)
 
     def _diagnose(self) -> None:
         is_now = health(self._figures, self._sensors, self._active, self.get_clock().now().nanoseconds)

@@ -7,14 +7,16 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from rclpy.node import Node
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
-from vln_ros.datatypes import Frame
+from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.worker import EngineWorker
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.protocols import Engine, GivesUp, ShowsReuse, TellsVitals
 from vln_ros.reuse.picture import paint
-from vln_ros.ros import convert
+from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level
 
 _LATENCIES_KEPT = 512
@@ -30,6 +32,7 @@ class NavigatorFigures:
 
     Attributes:
         failure: of the engine, until the next instruction.
+        held: why the last answer was no queue; None where it was one.
         decisions: queues that answer a frame.
         latest_beat_ms: by how much a heartbeat was ever late.
         vitals: what the engine said of itself after its last decision.
@@ -37,6 +40,7 @@ class NavigatorFigures:
     """
 
     failure: str | None = None
+    held: str | None = None
     decisions: int = 0
     decide_ms: deque[float] = field(default_factory=_latencies)
     observe_ms: deque[float] = field(default_factory=_latencies)
@@ -52,6 +56,32 @@ class NavigatorFigures:
             self.vitals = engine.vitals()
         if isinstance(engine, GivesUp):
             self.given_up = engine.given_up()
+
+
+class AnswerTopics:
+    """Says why there is no queue: ``decision_held`` if the model wants none, ``engine_failure`` if it fails.
+
+    On ``action_queue`` both are holds like any other; who judges a run must tell them apart.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._held_pub = node.create_publisher(String, "decision_held", qos.events())
+        self._failure_pub = node.create_publisher(String, "engine_failure", qos.events())
+        self._logger = node.get_logger()
+
+    def decided(self, chunk: ActionChunk, figures: NavigatorFigures) -> None:
+        """The engine answered a frame."""
+        news, figures.held = chunk.held != figures.held, chunk.held
+        if not chunk.actions:
+            self._held_pub.publish(String(data=chunk.held or "the engine holds"))
+        if chunk.held is not None and news:
+            self._logger.warning(f"the robot holds: {chunk.held}")
+
+    def failed(self, error: BaseException, figures: NavigatorFigures) -> None:
+        """The engine cannot go on; the run is over."""
+        figures.failure = f"{type(error).__name__}: {error}"
+        self._failure_pub.publish(String(data=figures.failure))
+        self._logger.error(f"the engine failed, the robot holds; a new instruction retries: {error!r}")
 
 
 def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]:
@@ -72,6 +102,8 @@ def health(
         level = Level.WARN
     if figures.given_up:
         level, summary = Level.WARN, f"{summary}, with less: memory ran out {len(figures.given_up)} times"
+    if figures.held is not None and worker.running:
+        level, summary = Level.WARN, f"holding: {figures.held}"
     if figures.failure is not None:
         level, summary = Level.ERROR, figures.failure
     values: list[tuple[str, str | int | float | bool]] = [

@@ -53,6 +53,7 @@ class SimBridge(ProcessNode):
         self._episode_pub = self.create_publisher(String, "~/episode", qos.latched())
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
+        self.create_subscription(String, "engine_failure", self._on_failure, qos.events())
         self._mode = make_mode(self)
         EpisodeServices(self)
         period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
@@ -64,6 +65,7 @@ class SimBridge(ProcessNode):
         self._asked_s, self._asked_again = time.monotonic(), 1
         self.run: EpisodeRun | None = None
         self.lost: str | None = None
+        self._engine_failed = False
         self.answered = False
 
     @property
@@ -109,7 +111,7 @@ class SimBridge(ProcessNode):
 
     def abandon(self) -> Episode | None:
         """End the episode under way without a result; which it was. The next tick may begin another."""
-        run, self.run, self.lost, self.wanted = self.run, None, None, True
+        run, self.run, self.lost, self.wanted, self._engine_failed = self.run, None, None, True, False
         if run is None:
             return None
         self._stamp_ns = run.stamp_ns + RESET_PAUSE_NS
@@ -118,7 +120,7 @@ class SimBridge(ProcessNode):
 
     def _skip(self, episode: Episode, why: str) -> None:
         self.get_logger().error(f"episode {episode.episode_id} is skipped: {why}")
-        self._results.skip(episode, why)
+        self._results.skip(episode, why, engine_failure=self._engine_failed)
         self._progress.update()
 
     def _end(self, run: EpisodeRun) -> None:
@@ -149,6 +151,11 @@ class SimBridge(ProcessNode):
             self._instruction = max(self._instruction, chunk.instruction)
         if self.answered and chunk.instruction == self._instruction and chunk.actions:
             self.guard(lambda run: self._mode.on_queue(run, chunk))
+
+    def _on_failure(self, msg: String) -> None:
+        """What the robot did is no result, and what it does not do any more is none either."""
+        if self.run is not None:
+            self.lost, self._engine_failed = f"engine failure: {msg.data}", True
 
     def tick(self) -> None:
         """What is due next of the episode, if anything is."""

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from vln_ros.config import ConfigError, TrainConfig, to_flat
+from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
 from vln_ros.datatypes import ActionKind, Float64Array
 from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
@@ -355,7 +355,8 @@ class Trainer:
 
     def engine(self) -> QwenEngine:
         """The engine around the weights as they are now."""
-        return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed)
+        unheld = StreamConfig(min_allowed=0.0)  # what it is learning is not yet what it wants
+        return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed, stream=unheld)
 
     def _validate(self, supply: Supply) -> None:
         done = self.progress
