@@ -22,6 +22,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
@@ -299,6 +300,26 @@ def test_a_new_instruction_stops_it_before_the_navigator_has_heard(base: Base) -
     base.stands()
     base.offer(FAR, instruction=16)
     base.moves()
+
+
+@pytest.mark.parametrize("durability", list(DurabilityPolicy)[1:3], ids=lambda d: d.name)
+@pytest.mark.parametrize("reliability", list(ReliabilityPolicy)[1:3], ids=lambda r: r.name)
+def test_an_instruction_stops_it_however_it_is_published(
+    base: Base, reliability: ReliabilityPolicy, durability: DurabilityPolicy
+) -> None:
+    voice = base.create_publisher(
+        String, "instruction", QoSProfile(depth=10, reliability=reliability, durability=durability)
+    )
+    base.offer(FAR, instruction=16)
+    base.moves()
+
+    def told() -> bool:  # a listener that is known may not know the speaker yet
+        voice.publish(convert.string_from_instruction("go back"))
+        return base.summary == "idle"
+
+    base.wait(told, "it goes on")
+    base.stands()
+    base.destroy_publisher(voice)
 
 
 def test_a_restarted_navigator_is_listened_to(base: Base) -> None:

@@ -15,6 +15,7 @@ from vln_ros.config import ExecutorConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.ros import convert, qos
 from vln_ros.ros.mounting import make_mounting
 
@@ -53,7 +54,7 @@ class ExecutorInput:
         node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
         node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         # Not the latched one of the run that is already going on.
-        node.create_subscription(String, "instruction", self._on_instruction, qos.commands())
+        hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
         node.create_subscription(Header, "navigator_heartbeat", self._on_heartbeat, sensor)
         if safety.obstacles in ("depth", "both"):
             self._mounting = make_mounting(node, config)
@@ -86,7 +87,7 @@ class ExecutorInput:
         if acceptance in (Acceptance.ACCEPTED, Acceptance.CONTRADICTED):
             self._accepted()
 
-    def _on_instruction(self, msg: String) -> None:
+    def _on_instruction(self, msg: String, _: Info) -> None:
         try:
             convert.instruction_from_string(msg)
         except convert.MessageError as error:

@@ -17,6 +17,7 @@ from vln_ros.config import ExecutorConfig, NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.managed import ManagedNode
 from vln_ros.nodes.navigator_report import NavigatorFigures, health, reuse_images
 from vln_ros.nodes.node_profiling import NodeProfiling
@@ -27,6 +28,8 @@ from vln_ros.protocols import Engine, ShowsReuse, TellsVitals
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
+ENDING_WAIT_S = 0.2
+"""How long the end of the process waits for the call of the engine that is in progress."""
 NOMINAL = ExecutorConfig()
 """Speeds from which the queue's nominal times are computed."""
 
@@ -44,6 +47,7 @@ class Navigator(ManagedNode):
         self._profiling = NodeProfiling(self, self.config.profiling)
         self._epoch = time.time_ns() // 1_000_000
         self._instructions = 0
+        self._heard = InstructionFilter()
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
@@ -66,7 +70,8 @@ class Navigator(ManagedNode):
         self._sensors = SensorInput(self, c, self._on_observation)
         self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
         self._worker.start()
-        self.create_subscription(String, "instruction", self._on_instruction, qos.latched())
+        self._heard.forget()
+        hear_instructions(self, self._on_instruction, self._heard)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -90,6 +95,11 @@ class Navigator(ManagedNode):
             free_memory(self.config)
 
     def close(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.command(Cancel())
+            if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
+                self.computing, self._engine = True, None
         super().close()
         self._profiling.close()
 
@@ -103,7 +113,7 @@ class Navigator(ManagedNode):
     def _on_observation(self, raw: RawFrame) -> None:
         self._active.put_frame(raw)
 
-    def _on_instruction(self, msg: String) -> None:
+    def _on_instruction(self, msg: String, _: Info) -> None:
         try:
             text = convert.instruction_from_string(msg)
         except convert.MessageError as error:

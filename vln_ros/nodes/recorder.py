@@ -21,6 +21,8 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import RecorderConfig
+from vln_ros.nodes.instruction_input import TOPIC as INSTRUCTION
+from vln_ros.nodes.instruction_input import InstructionFilter, hear_instructions
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import qos
 from vln_ros.ros.bag_writer import BagWriter
@@ -47,7 +49,10 @@ class Recorder(ProcessNode):
         self._record(depth[0], f"{c.depth_topic}{depth[1]}", SENSOR)
         self._record(CameraInfo, c.camera_info_topic, SENSOR)
         self._record(Odometry, "odom", qos.sensor("best_effort", 200))
-        self._record(String, "instruction", qos.latched())
+        add = self._writer.topic(self.resolve_topic_name(INSTRUCTION), String, qos.latched())
+        hear_instructions(
+            self, lambda data, info: add(info["received_timestamp"], data), InstructionFilter(), raw=True
+        )
         for topic in ("action_queue", "queue_progress"):
             self._record(JointTrajectory, topic, qos.events())
         for topic in ("frame_processed", "stopped"):
