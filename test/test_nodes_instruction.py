@@ -25,6 +25,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import Scalar
 from vln_ros.datatypes import ActionChunk, Pose
 from vln_ros.nodes.instruction_input import InstructionFilter
 from vln_ros.ros import convert, qos
@@ -79,9 +80,9 @@ def test_what_is_kept_is_bounded() -> None:
 class Person:
     """Tells in every way, and hears the navigator's answers."""
 
-    def __init__(self, context: Context, graph: Graph) -> None:
+    def __init__(self, context: Context, graph: Graph, namespace: str) -> None:
         self.graph = graph
-        self.node = rclpy.create_node("person", context=context)
+        self.node = rclpy.create_node("person", context=context, namespace=namespace)
         self.voices = {
             way: self.node.create_publisher(String, "instruction", profile) for way, profile in WAYS.items()
         }
@@ -131,24 +132,28 @@ class Person:
 
 
 @contextmanager
-def person(folder: Path) -> Iterator[Person]:
+def person(folder: Path, namespace: str = "") -> Iterator[Person]:
     context = Context()
     context.init()
     with Graph(folder / "logs", graph_environment()) as graph:
-        it = Person(context, graph)
+        it = Person(context, graph, namespace)
         yield it
         it.node.destroy_node()
     context.shutdown()
 
 
-def navigator(autostart: bool = True) -> NodeSpec:
-    return NodeSpec("navigator", {"engine": "paced", "extrinsics": "parameters", "autostart": autostart})
+def navigator(autostart: bool = True, namespace: str = "") -> NodeSpec:
+    parameters: dict[str, Scalar] = {
+        "engine": "paced", "extrinsics": "parameters", "autostart": autostart,
+    }  # fmt: skip
+    return NodeSpec("navigator", parameters, namespace=namespace)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-    with person(tmp_path_factory.mktemp("told")) as it:
-        it.graph.start(navigator())
+    # In a namespace of its own: the other tests have navigators, too.
+    with person(tmp_path_factory.mktemp("told"), "/told") as it:
+        it.graph.start(navigator(namespace="/told"))
         it.heard_by(1)
         # A listener that is known may not know the speaker yet.
         for way in WAYS:

@@ -21,6 +21,8 @@ class Fault(Enum):
     NO_FRAMES = "no frames at the navigator"
     NO_DEPTH = "no depth"
     NO_SCAN = "no scan"
+    TWO_NAVIGATORS = "two navigators"
+    TWO_EXECUTORS = "two executors"
     NO_CLOCK = "the control clock stands"
     BAD_QUEUE = "queue not usable"
     OBSTACLE = "obstacle"

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
@@ -28,7 +28,8 @@ class RealTime:
 
     def __init__(self, bridge: SimBridge) -> None:
         self._bridge = bridge
-        bridge.create_subscription(Twist, "cmd_vel", self._on_command, qos.commands())
+        command = TwistStamped if bridge.config.stamped_cmd_vel else Twist
+        bridge.create_subscription(command, "cmd_vel", self._on_command, qos.commands())
         bridge.create_subscription(Header, "stopped", self._on_stopped, qos.commands())
         bridge.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         c = bridge.config
@@ -45,6 +46,9 @@ class RealTime:
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """For the record only: here the executor moves the robot."""
         run.decided(chunk, (time.monotonic() - self._asked_s) * 1e3)
+
+    def another_navigator(self, chunk: ActionChunk) -> None:
+        """The next image comes by itself."""
 
     def tick(self, run: EpisodeRun) -> None:
         """One odometry period."""
@@ -81,9 +85,10 @@ class RealTime:
             with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(figures) + "\n")
 
-    def _on_command(self, msg: Twist) -> None:
+    def _on_command(self, msg: Twist | TwistStamped) -> None:
         try:
-            self._velocity = convert.velocity_from_twist(msg)
+            twist = msg.twist if isinstance(msg, TwistStamped) else msg
+            self._velocity = convert.velocity_from_twist(twist)
         except convert.MessageError as error:
             self._velocity = Velocity()
             self._bridge.get_logger().error(str(error))

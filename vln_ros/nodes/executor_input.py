@@ -15,6 +15,7 @@ from vln_ros.config import ExecutorConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
+from vln_ros.nodes.heartbeat import commands_heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.ros import convert, qos
 from vln_ros.ros.mounting import make_mounting
@@ -56,6 +57,9 @@ class ExecutorInput:
         # Not the latched one of the run that is already going on.
         hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
         node.create_subscription(Header, "navigator_heartbeat", self._on_heartbeat, sensor)
+        node.create_subscription(
+            Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
+        )
         if safety.obstacles in ("depth", "both"):
             self._mounting = make_mounting(node, config)
             node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
@@ -98,9 +102,18 @@ class ExecutorInput:
 
     def _on_heartbeat(self, msg: Header) -> None:
         try:
-            self._core.heartbeat(convert.stamp_ns_from_time(msg.stamp), self._now_s())
+            self._core.heartbeat(convert.stamp_ns_from_time(msg.stamp), self._now_s(), msg.frame_id)
         except convert.MessageError as error:
             self._refuse(error)
+        self._stand_beside_a_double()
+
+    def _on_own_kind(self, msg: Header) -> None:
+        self._core.doubles.executor(msg.frame_id, self._now_s())
+        self._stand_beside_a_double()
+
+    def _stand_beside_a_double(self) -> None:
+        if self._core.doubles.found(self._now_s()).keys() - self._core.reasons.keys():
+            self._check()
 
     def _on_depth(self, msg: Image) -> None:
         try:

@@ -12,6 +12,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
@@ -67,8 +69,9 @@ class Recorder(ProcessNode):
         self._navigator = AsyncParameterClient(self, "navigator")
         self._asked: Future | None = None
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
-        self.create_timer(1.0, self._diagnose)
-        self._asking = self.create_timer(0.2, self._ask)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated clock may stand still
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        self._asking = self.create_timer(0.2, self._ask, clock=steady)
         self.get_logger().info(f"recording to {self.folder}")
 
     def _record(self, type_: Any, topic: str, profile: QoSProfile) -> None:
