@@ -17,7 +17,7 @@ LOADED_MACHINE_S = 1.0
 a quiet machine."""
 SOME = ("no odometry", "no heartbeat", "odometry of a camera", "depth of zeros", "depth stands still",
         "scan NaN", "clock stands", "odometry NaN", "obstacle in depth", "cancel",
-        "new instruction", "navigator killed")  # fmt: skip
+        "new instruction", "navigator killed", "second navigator", "second executor")  # fmt: skip
 
 
 def test_every_kind_of_fault_stops_the_robot_and_it_goes_on_afterwards(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import time
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+from geometry_msgs.msg import TransformStamped, Twist, TwistStamped
 from habitat_fakes import fake_python
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
@@ -22,15 +25,19 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, String
 from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
 
+from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, Scalar
-from vln_ros.datatypes import ActionKind, Pose
+from vln_ros.datatypes import ActionChunk, ActionKind, Pose, Velocity
 from vln_ros.nodes.bridge_manual import STEP_SERVICES
 from vln_ros.nodes.bridge_realtime import RealTime
 from vln_ros.nodes.bridge_setup import EpisodeOrder
+from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded import Scene
 from vln_ros.sim.episodes import Episode, write_episodes
@@ -294,3 +301,72 @@ def test_periods_that_a_picture_took_are_made_up_for(
         mode.tick(run)
         counts.append(mode.count - before)
     assert counts == passed
+
+
+@pytest.mark.parametrize("stamped", [False, True], ids=["Twist", "TwistStamped"])
+def test_in_real_time_the_base_takes_what_the_parameter_says_and_publishes_its_frames(
+    tmp_path: Path, made: tuple[Episode, ...], stamped: bool
+) -> None:
+    """The frames only where TF's messages are there; where they are not it says so."""
+    options: dict[str, Scalar] = {
+        "episodes": str(write_episodes(tmp_path, "val_unseen", made)),
+        "mode": "realtime",
+        "camera.width": 64,
+        "camera.height": 48,
+        "camera.height_m": 0.9,
+        "camera.pitch_down_deg": 20.0,
+        "stamped_cmd_vel": stamped,
+    }
+    context = Context()
+    context.init()
+    person = Person(context)
+    queues = person.create_publisher(JointTrajectory, "action_queue", qos.commands())
+    velocities = person.create_publisher(TwistStamped if stamped else Twist, "cmd_vel", qos.commands())
+    velocity, hold = Velocity(angular_rad_s=0.5), ActionChunk(1, 1, 0, (), epoch=1)
+    for image, topic in ((Image, COLOR_TOPIC), (Image, DEPTH_TOPIC), (CameraInfo, INFO_TOPIC)):
+        person.create_subscription(image, topic, lambda _: None, qos.sensor("best_effort", 1))
+    tf = importlib.util.find_spec("tf2_msgs") is not None
+    moved: dict[str, TransformStamped] = {}
+    if tf:
+        from tf2_msgs.msg import TFMessage
+
+        def note(msg: TFMessage) -> None:
+            moved.update({t.child_frame_id: t for t in msg.transforms})
+
+        person.create_subscription(TFMessage, "/tf", note, qos.frames())
+        person.create_subscription(TFMessage, "/tf_static", note, qos.static_frames())
+
+    def turns() -> bool:
+        queues.publish(convert.trajectory_from_chunk(hold, "base_link", 0.5, 1.0))  # the episode may begin
+        if stamped:
+            velocities.publish(convert.stamped_from_velocity(velocity, 1, "base_link"))
+        else:
+            velocities.publish(convert.twist_from_velocity(velocity))
+        poses = [person.poses[stamp] for stamp in sorted(person.poses)]
+        return len(poses) > 1 and abs(poses[-1].yaw_rad - poses[0].yaw_rad) > 0.3
+
+    try:
+        with Graph(tmp_path / "logs", graph_environment()) as graph:
+            graph.start(NodeSpec("sim_bridge", options))
+            person.wait(turns, "it does not turn")
+            assert graph.log_path("sim_bridge").read_text("utf-8").count("tf2_msgs") == (0 if tf else 1)
+            if tf:
+                person.wait(lambda: len(moved) == 2, "no frames")
+                mounted = moved["camera_color_optical_frame"]
+                assert mounted.header.frame_id == "base_link"
+                mount = base_from_optical(0.0, 0.0, 0.9, pitch_down_rad=math.radians(20.0))
+                assert np.allclose(
+                    convert.pose_from_transform(mounted.transform).matrix, mount.matrix, atol=1e-9
+                )
+                assert moved["base_link"].header.frame_id == "odom"
+                stamp_ns = convert.stamp_ns_from_time(moved["base_link"].header.stamp)
+                person.wait(lambda: stamp_ns in person.poses, "frame and odometry have different stamps")
+                assert np.allclose(
+                    convert.pose_from_transform(moved["base_link"].transform).matrix,
+                    person.poses[stamp_ns].matrix,
+                    atol=1e-9,
+                )
+    finally:
+        person.executor_.shutdown()
+        person.destroy_node()
+        context.shutdown()

@@ -22,6 +22,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
@@ -53,8 +54,8 @@ PARAMETERS: dict[str, Scalar] = {
 class Base(Node):
     """A base that notes what it is told and says that it stands where it is; and all that belongs to it."""
 
-    def __init__(self, context: Context) -> None:
-        super().__init__("base", context=context)
+    def __init__(self, context: Context, namespace: str) -> None:
+        super().__init__("base", context=context, namespace=namespace)
         self.odom = self.create_publisher(Odometry, "odom", qos.sensor("reliable", 10))
         self.scan = self.create_publisher(LaserScan, "scan", qos.sensor("reliable", 10))
         self.heartbeat = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
@@ -92,7 +93,8 @@ class Base(Node):
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         (status,) = msg.status
-        self.values, self.summary = {v.key: v.value for v in status.values}, status.message
+        if status.hardware_id == self.get_namespace():
+            self.values, self.summary = {v.key: v.value for v in status.values}, status.message
 
     @property
     def now_ns(self) -> int:
@@ -146,12 +148,12 @@ class Base(Node):
 
 
 @contextmanager
-def executor(folder: Path) -> Iterator[tuple[Base, Graph]]:
+def executor(folder: Path, namespace: str) -> Iterator[tuple[Base, Graph]]:
     context = Context()
     context.init()
-    node = Base(context)
+    node = Base(context, namespace)
     with Graph(folder, graph_environment()) as graph:
-        graph.start(NodeSpec("executor", PARAMETERS))
+        graph.start(NodeSpec("executor", PARAMETERS, namespace=namespace))
 
         def connected() -> bool:
             graph.check()
@@ -172,7 +174,7 @@ def executor(folder: Path) -> Iterator[tuple[Base, Graph]]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
-    with executor(tmp_path_factory.mktemp("executor")) as (node, graph):
+    with executor(tmp_path_factory.mktemp("executor"), "/shared") as (node, graph):
         yield node
         graph.check()
 
@@ -302,6 +304,26 @@ def test_a_new_instruction_stops_it_before_the_navigator_has_heard(base: Base) -
     base.moves()
 
 
+@pytest.mark.parametrize("durability", list(DurabilityPolicy)[1:3], ids=lambda d: d.name)
+@pytest.mark.parametrize("reliability", list(ReliabilityPolicy)[1:3], ids=lambda r: r.name)
+def test_an_instruction_stops_it_however_it_is_published(
+    base: Base, reliability: ReliabilityPolicy, durability: DurabilityPolicy
+) -> None:
+    voice = base.create_publisher(
+        String, "instruction", QoSProfile(depth=10, reliability=reliability, durability=durability)
+    )
+    base.offer(FAR, instruction=16)
+    base.moves()
+
+    def told() -> bool:  # a listener that is known may not know the speaker yet
+        voice.publish(convert.string_from_instruction("go back"))
+        return base.summary == "idle"
+
+    base.wait(told, "it goes on")
+    base.stands()
+    base.destroy_publisher(voice)
+
+
 def test_a_restarted_navigator_is_listened_to(base: Base) -> None:
     base.offer(FAR, instruction=16)
     base.moves()
@@ -332,9 +354,10 @@ def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_last_thing_the_base_hears_is_zero(tmp_path: Path, number: signal.Signals) -> None:
-    with executor(tmp_path) as (base, graph):
+    # In a namespace of its own: beside the one that the other tests share it would stand.
+    with executor(tmp_path, f"/{number.name}") as (base, graph):
         base.offer(FAR)
         base.moves()
-        os.kill(graph.pid("executor"), number)
+        os.kill(graph.pid(f"{number.name}.executor"), number)
         base.wait(lambda: base.commands[-1] == ZERO, "the base was left moving")
-        assert graph.wait("executor") == 0
+        assert graph.wait(f"{number.name}.executor") == 0

@@ -757,3 +757,11 @@ def test_stamped_velocity() -> None:
     msg = convert.stamped_from_velocity(Velocity(0.1, 0.2, 0.3), STAMP_NS, "base_link")
     assert convert.velocity_from_twist(msg.twist) == Velocity(0.1, 0.2, 0.3)
     assert (convert.stamp_ns_from_time(msg.header.stamp), msg.header.frame_id) == (STAMP_NS, "base_link")
+
+
+def test_a_transform_carries_stamp_frames_and_pose() -> None:
+    pose = Pose.planar(1.0, -2.0, 0.7, 0.3)
+    msg = convert.stamped_from_transform(pose, 1_500_000_001, "odom", "base_link")
+    assert (msg.header.frame_id, msg.child_frame_id) == ("odom", "base_link")
+    assert convert.stamp_ns_from_time(msg.header.stamp) == 1_500_000_001
+    assert np.allclose(convert.pose_from_transform(msg.transform).matrix, pose.matrix, atol=1e-12)

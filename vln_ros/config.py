@@ -1109,6 +1109,7 @@ class BridgeConfig(WorldConfig):
     odometry_hz: float = option(
         50.0, "Odometry and /clock rate in real time", unit="Hz", minimum=5.0, maximum=500.0
     )
+    stamped_cmd_vel: bool = option(False, "cmd_vel is TwistStamped instead of Twist, as at the executor")
     command_timeout_s: float = option(
         0.5, "The base stops when cmd_vel is older than this", unit="s", minimum=0.05, maximum=10.0
     )

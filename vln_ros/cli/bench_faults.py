@@ -189,6 +189,27 @@ class Rig:
     def start(self, name: str) -> None:
         self.graph.start(self._specs[name])
 
+    def start_double(self, name: str) -> float:
+        """A second node of this kind; when it was first heard of (monotonic)."""
+        before = set(self.relay.senders)
+        self.graph.start(self._double(name))
+
+        def new_s() -> list[float]:
+            return [at_s for who, at_s in self.relay.senders.items() if who not in before]
+
+        if not self.relay.wait(lambda: bool(new_s()), WAIT_S):
+            raise RuntimeError(f"the second {name} does not come up")
+        return new_s()[0]
+
+    def end_double(self, name: str) -> None:
+        """The one that came later."""
+        key = self._double(name).key
+        os.kill(self.graph.pid(key), signal.SIGTERM)
+        self.graph.wait(key)
+
+    def _double(self, name: str) -> NodeSpec:
+        return replace(self._specs[name], key_suffix="_double")
+
     def call(self, service: str, type_: Any, request: Any) -> float:
         """Ask, and go on: the answer may come long after the effect. Returns when."""
         client = self._clients.get(service) or self.relay.create_client(type_, service)
@@ -351,6 +372,9 @@ def make_faults() -> dict[str, Fault]:
 
         return Fault(inject, lambda rig: rig.relay.changed.clear(), reason, s.obstacle_timeout_s)
 
+    def double(name: str) -> Fault:
+        return Fault(lambda rig: rig.start_double(name), lambda rig: rig.end_double(name), f"two {name}s")
+
     return {
         "no odometry": silence("odom", s.odometry_timeout_s, "no odometry"),
         "no colour": silence("color", s.frame_timeout_s, "no frames"),
@@ -403,6 +427,8 @@ def make_faults() -> dict[str, Fault]:
             "no navigator heartbeat",
             s.heartbeat_timeout_s,
         ),
+        "second navigator": double("navigator"),
+        "second executor": double("executor"),
     }
 
 

@@ -58,6 +58,7 @@ class NodeSpec:
         quiet: log to a file; otherwise it shares the terminal.
         namespace: of the node and its topics.
         remaps: from the names of topics and services that the node knows to others.
+        key_suffix: tells a second node of this name from the first.
     """
 
     name: str
@@ -65,11 +66,12 @@ class NodeSpec:
     quiet: bool = True
     namespace: str = ""
     remaps: Mapping[str, str] = field(default_factory=dict)
+    key_suffix: str = ""
 
     @property
     def key(self) -> str:
         """By which :class:`Graph` knows it: ``navigator``, or ``left.navigator`` in the namespace /left."""
-        return ".".join([*self.namespace.split("/"), self.name]).lstrip(".")
+        return ".".join([*self.namespace.split("/"), self.name]).lstrip(".") + self.key_suffix
 
 
 def add_join(parser: argparse.ArgumentParser) -> None:

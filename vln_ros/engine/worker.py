@@ -101,12 +101,18 @@ class EngineWorker(Generic[Raw]):
     def start(self) -> None:
         self._thread.start()
 
-    def close(self) -> None:
-        """End the thread after the call in progress. The engine is left to whoever made it."""
+    def close(self, timeout_s: float | None = None) -> bool:
+        """End the thread after the call in progress. The engine is left to whoever made it.
+
+        Returns:
+            Whether it has ended, in ``timeout_s`` if that is given. If not, nothing is told any more, but the
+            engine is still in use.
+        """
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def put_frame(self, raw: Raw) -> None:
         with self._lock:
@@ -151,6 +157,8 @@ class EngineWorker(Generic[Raw]):
             try:
                 self._turn()
             except Exception as error:
+                if self._closing:
+                    return
                 hold = self._loop.cancel()
                 if hold is not None:
                     with self._lock:
@@ -179,7 +187,7 @@ class EngineWorker(Generic[Raw]):
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
             with self._lock:
-                if not self._overtaking:
+                if not (self._overtaking or self._closing):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
@@ -220,6 +228,8 @@ class EngineWorker(Generic[Raw]):
             self._events.on_bad_frame(error)
             return
         self._loop.observe(frame)
+        if self._closing:
+            return
         self._frames += 1
         self.frames_processed += 1
         self._frame = frame

@@ -26,6 +26,7 @@ from vln_ros.datatypes import (
 from vln_ros.motion.action_queue import Acceptance, ActionQueue
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
+from vln_ros.motion.presence import Doubles
 from vln_ros.motion.safety import DEPTH_CONTENT, LATCHED, SCAN_CONTENT, STANDING, Fault, Watch, jumped
 from vln_ros.motion.sensor_content import (
     BLIND_WITHIN_M,
@@ -100,12 +101,15 @@ class Executor:
         """The free way ahead of the robot's edge, at the last period in which it drove."""
         self.delay = DelayMeter(1.0 / config.rate_hz)
         self.watch = Watch(config)
+        self.doubles = Doubles(config)
         self.obstacles = ObstacleMemory(config.safety.min_height_m, config.safety.max_height_m)
         self.depth_judge = DepthJudge()
         self._still = {Fault.DEPTH_STILL: Stillness(), Fault.SCAN_STILL: Stillness()}
         self._held: set[Fault] = set()
         self._odometry_good = True
         self._faults: tuple[Fault, ...] = ()
+        self.reasons: dict[Fault, str] = {}
+        """Whom or what a fault is about, where its name does not say it all."""
         self._report = False
         self._updated_s: float | None = None
         self._pose: Pose | None = None
@@ -126,7 +130,7 @@ class Executor:
     def config(self, config: ExecutorConfig) -> None:
         """Only live options may have changed. What was seen of obstacles is kept."""
         s = config.safety
-        self._config = self.watch.config = config
+        self._config = self.watch.config = self.doubles.config = config
         self.obstacles.heights_m = s.min_height_m, s.max_height_m
 
     # ------------------------------------------------------------------ what comes in
@@ -136,6 +140,8 @@ class Executor:
         fault that waits for one."""
         before = self.queue.state
         in_progress = self._goal is not None
+        if chunk.actions and self._updated_s is not None:
+            self.doubles.queue(chunk.epoch, self._updated_s)
         acceptance = self.queue.offer(chunk)
         if acceptance is Acceptance.STALE:
             return acceptance
@@ -212,9 +218,11 @@ class Executor:
         """A queue that cannot be read: who sends it cannot be trusted with the queue before it."""
         self._held.add(Fault.BAD_QUEUE)
 
-    def heartbeat(self, frame_stamp_ns: int, now_s: float) -> None:
-        """The navigator lives; ``frame_stamp_ns`` is the stamp of its newest complete frame, 0 before."""
+    def heartbeat(self, frame_stamp_ns: int, now_s: float, sender: str = "") -> None:
+        """The navigator that calls itself ``sender`` lives; ``frame_stamp_ns`` is the stamp of its newest
+        complete frame, 0 before."""
         self.watch.beat(now_s)
+        self.doubles.navigator(sender, now_s)
         if frame_stamp_ns:
             self.watch.came(Fault.NO_FRAMES, frame_stamp_ns, now_s)
 
@@ -321,7 +329,8 @@ class Executor:
         """Which faults there are now. A new one flushes; when the last has gone, the navigator must know."""
         missing = self.watch.missing(now_s)
         missing += self._standing_still(now_s, missing)
-        faults = tuple(f for f in Fault if f in self._held or f in missing)
+        self.reasons = self.doubles.found(now_s)
+        faults = tuple(f for f in Fault if f in self._held or f in missing or f in self.reasons)
         for fault in faults:
             self.stops[fault] += fault not in self._faults
         if faults and (self.queue.current is not None or set(faults) - set(self._faults)):

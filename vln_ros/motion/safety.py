@@ -33,6 +33,8 @@ class Fault(Enum):
     SCAN_BLIND = "scan says nothing"
     SCAN_ASIDE = "scan does not cover the way"
     SCAN_STILL = "scan stands still"
+    TWO_NAVIGATORS = "two navigators"
+    TWO_EXECUTORS = "two executors"
     NO_CLOCK = "the control clock stands"
     BAD_QUEUE = "queue not usable"
     OBSTACLE = "obstacle"

@@ -42,6 +42,9 @@ class Manual:
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """A navigator may listen and answer; it does not move this robot."""
 
+    def another_navigator(self, chunk: ActionChunk) -> None:
+        """Nothing waits for it."""
+
     def tick(self, run: EpisodeRun) -> None:
         """Show the start."""
         if run is not self._run:
@@ -59,6 +62,9 @@ class Manual:
     def _on_step(self, kind: ActionKind, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         run = self._bridge.run
         response.success = False
+        if error := self._bridge.others.error:
+            response.message = error
+            return response
         if run is None or run.ended is not None:
             response.message = "no episode is under way: call ~/reset, or set the parameter episode"
             return response

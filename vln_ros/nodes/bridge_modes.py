@@ -31,6 +31,9 @@ class Mode(Protocol):
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """The navigator's newest queue for this episode."""
 
+    def another_navigator(self, chunk: ActionChunk) -> None:
+        """The first word of one that was started, or goes on, in the middle of an episode."""
+
     def tick(self, run: EpisodeRun) -> None:
         """A timer's period has passed; the first one begins the episode."""
 
@@ -65,6 +68,11 @@ class Lockstep:
         self._queue = chunk
         self._advance(run)
 
+    def another_navigator(self, chunk: ActionChunk) -> None:
+        """Show it again what the one before has taken, unless it answers just that."""
+        if self._shown is not None:
+            self._processed = bool(chunk.actions) and chunk.frame_stamp_ns == self._shown.stamp_ns
+
     def tick(self, run: EpisodeRun) -> None:
         """Begin the episode; repeat what was lost; give up when nobody answers."""
         if run is not self._run:
@@ -73,6 +81,7 @@ class Lockstep:
             self._show(run.observe())
             return
         now_s = time.monotonic()
+        self._advance(run)  # what has come while the robot had to stand
         if now_s - self._since_s > self._bridge.config.answer_timeout_s:
             self._bridge.give_up("the navigator did not answer a frame")
         elif now_s - self._repeated_s > REPEAT_S and self._shown is not None and not self._processed:
@@ -98,7 +107,7 @@ class Lockstep:
 
     def _advance(self, run: EpisodeRun) -> None:
         """The next observation of the queue in execution, or the next queue, if it is time."""
-        if not self._processed or run.ended is not None:
+        if not self._processed or run.ended is not None or self._bridge.others.error:
             return
         observation = next(self._steps, None)
         if observation is None and run.ended is None and self._queue is not None:

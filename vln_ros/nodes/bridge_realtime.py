@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
@@ -34,7 +34,8 @@ class RealTime:
 
     def __init__(self, bridge: SimBridge) -> None:
         self._bridge = bridge
-        bridge.create_subscription(Twist, "cmd_vel", self._on_command, qos.commands())
+        command = TwistStamped if bridge.config.stamped_cmd_vel else Twist
+        bridge.create_subscription(command, "cmd_vel", self._on_command, qos.commands())
         bridge.create_subscription(Header, "stopped", self._on_stopped, qos.commands())
         bridge.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         c = bridge.config
@@ -57,6 +58,9 @@ class RealTime:
         self._instruction = chunk.instruction
         self._log.sent(chunk)
         run.decided(chunk, (time.monotonic() - self._asked_s) * 1e3)
+
+    def another_navigator(self, chunk: ActionChunk) -> None:
+        """The next image comes by itself."""
 
     def tick(self, run: EpisodeRun) -> None:
         """The odometry periods that are due."""
@@ -105,9 +109,10 @@ class RealTime:
             with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(figures) + "\n")
 
-    def _on_command(self, msg: Twist) -> None:
+    def _on_command(self, msg: Twist | TwistStamped) -> None:
         try:
-            self._velocity = convert.velocity_from_twist(msg)
+            twist = msg.twist if isinstance(msg, TwistStamped) else msg
+            self._velocity = convert.velocity_from_twist(twist)
         except convert.MessageError as error:
             self._velocity = Velocity()
             self._bridge.get_logger().error(str(error))

@@ -17,7 +17,8 @@ from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.nodes.executor_input import ExecutorInput
-from vln_ros.nodes.executor_report import ControlTimes, ExecutorReport, described, health
+from vln_ros.nodes.executor_report import ControlTimes, ExecutorReport, described, health, is_error
+from vln_ros.nodes.heartbeat import Rivals, commands_heartbeat, identity_of
 from vln_ros.nodes.managed import ManagedNode
 from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
@@ -44,7 +45,9 @@ class ExecutorNode(ManagedNode):
         command = TwistStamped if self.config.stamped_cmd_vel else Twist
         self._command_pub = self.create_publisher(command, "cmd_vel", qos.commands())
         self._progress_pub = self.create_publisher(JointTrajectory, "queue_progress", qos.commands())
+        self._heartbeat_pub = self.create_publisher(Header, commands_heartbeat(self), qos.commands())
         self._stopped_pub = self.create_publisher(Header, "stopped", qos.commands())
+        self._identity = identity_of(self)
         self._report = ExecutorReport(self, self.config.base_frame)
 
     def activate(self) -> None:
@@ -52,6 +55,7 @@ class ExecutorNode(ManagedNode):
         c = self.config
         self._core = Executor(c)
         self._times = ControlTimes(1.0 / c.rate_hz)
+        self._rivals = Rivals(self, TwistStamped if c.stamped_cmd_vel else Twist, c.rate_hz)
         self._state: tuple[ExecutorState, tuple[Fault, ...]] = (ExecutorState.IDLE, ())
         self._input = ExecutorInput(self, c, self._core, self._now_s, self._check, self._report_progress)
         # Control goes with simulated time where there is one; nothing else may depend on a clock that
@@ -60,7 +64,7 @@ class ExecutorNode(ManagedNode):
         self.create_timer(
             1.0 / c.rate_hz, self._control, clock=self.get_clock() if simulated else self._steady
         )
-        self.create_timer(1.0 / c.rate_hz, self._check, clock=self._steady)
+        self.create_timer(1.0 / c.rate_hz, self._watch, clock=self._steady)
         self.create_timer(1.0 / c.diagnostics_hz, self._remind, clock=self._steady)
         self.create_service(SetBool, "~/pause", self._on_pause)
 
@@ -105,6 +109,11 @@ class ExecutorNode(ManagedNode):
             output = self._active.update(self._now_s())
         self._apply(output)
 
+    def _watch(self) -> None:
+        stamp = convert.time_from_stamp_ns(self._active.odometry_stamp_ns)
+        self._heartbeat_pub.publish(Header(stamp=stamp, frame_id=self._identity))
+        self._check()
+
     def _check(self) -> None:
         output = self._active.check(self._now_s())
         if output is not None:
@@ -115,16 +124,21 @@ class ExecutorNode(ManagedNode):
         self._send(output.velocity)
         if (output.state, output.faults) != self._state:
             self._state = output.state, output.faults
-            self.get_logger().info(described(*self._state))
+            text = described(*self._state, self._active.reasons)
+            if is_error(output.faults):
+                self.get_logger().error(text)
+            else:
+                self.get_logger().info(text)
             self._diagnose()
         if output.report:
             self._report_progress()
         if any(action.stop for action in output.completed):
             stamp = convert.time_from_stamp_ns(self._active.odometry_stamp_ns)
             self._stopped_pub.publish(Header(stamp=stamp, frame_id=self.config.base_frame))
-        self._report.publish(output, self._active.odometry_stamp_ns)
+        self._report.publish(output, self._active.reasons, self._active.odometry_stamp_ns)
 
     def _send(self, velocity: Velocity) -> None:
+        self._rivals.sent(velocity)
         if self.config.stamped_cmd_vel:
             now_ns = self.get_clock().now().nanoseconds
             stamped = convert.stamped_from_velocity(velocity, now_ns, self.config.base_frame)
@@ -150,7 +164,8 @@ class ExecutorNode(ManagedNode):
 
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()
-        is_now = health(self._active, *self._state, last, self._times, self._input.refused, now_s)
+        refused, warning = self._input.refused, self._rivals.warning
+        is_now = health(self._active, *self._state, last, self._times, refused, warning, now_s)
         self.say(replace(is_now, values=(*is_now.values, *self._input.values(), *self._profiling.values())))
 
 

@@ -16,6 +16,8 @@ from vln_ros.datatypes import Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
+from vln_ros.nodes.heartbeat import commands_heartbeat
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
 from vln_ros.ros.mounting import Mounting, Mountings
@@ -63,8 +65,11 @@ class ExecutorInput:
         node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
         node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         # Not the latched one of the run that is already going on.
-        node.create_subscription(String, "instruction", self._on_instruction, qos.commands())
+        hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
         node.create_subscription(Header, "navigator_heartbeat", self._on_heartbeat, sensor)
+        node.create_subscription(
+            Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
+        )
         if safety.obstacles in ("depth", "both"):
             self._camera_mounting = mountings.camera()
             node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
@@ -98,7 +103,7 @@ class ExecutorInput:
         if acceptance in (Acceptance.ACCEPTED, Acceptance.CONTRADICTED):
             self._accepted()
 
-    def _on_instruction(self, msg: String) -> None:
+    def _on_instruction(self, msg: String, _: Info) -> None:
         try:
             convert.instruction_from_string(msg)
         except convert.MessageError as error:
@@ -109,9 +114,18 @@ class ExecutorInput:
 
     def _on_heartbeat(self, msg: Header) -> None:
         try:
-            self._core.heartbeat(convert.stamp_ns_from_time(msg.stamp), self._now_s())
+            self._core.heartbeat(convert.stamp_ns_from_time(msg.stamp), self._now_s(), msg.frame_id)
         except convert.MessageError as error:
             self._refuse(error)
+        self._stand_beside_a_double()
+
+    def _on_own_kind(self, msg: Header) -> None:
+        self._core.doubles.executor(msg.frame_id, self._now_s())
+        self._stand_beside_a_double()
+
+    def _stand_beside_a_double(self) -> None:
+        if self._core.doubles.found(self._now_s()).keys() - self._core.reasons.keys():
+            self._check()
 
     def _on_depth(self, msg: Image) -> None:
         try:

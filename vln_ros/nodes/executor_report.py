@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from geometry_msgs.msg import TwistStamped, Vector3, Vector3Stamped
 from rclpy.node import Node
@@ -64,9 +65,9 @@ class ExecutorReport:
         self._velocity_pub = node.create_publisher(TwistStamped, "velocity_sent", qos.diagnostics())
         self._error_pub = node.create_publisher(Vector3Stamped, "remaining_error", qos.diagnostics())
 
-    def publish(self, output: Output, stamp_ns: int) -> None:
+    def publish(self, output: Output, reasons: Mapping[Fault, str], stamp_ns: int) -> None:
         self.last = output
-        state = described(output.state, output.faults)
+        state = described(output.state, output.faults, reasons)
         if output.action is not None:
             state += f": {output.action}"
         if state != self._said:
@@ -84,9 +85,15 @@ class ExecutorReport:
             )
 
 
-def described(state: ExecutorState, faults: tuple[Fault, ...]) -> str:
-    """``moving``, or ``stopped: no odometry, paused``."""
-    return f"{state.value}: {', '.join(f.value for f in faults)}" if faults else state.value
+def described(state: ExecutorState, faults: tuple[Fault, ...], reasons: Mapping[Fault, str]) -> str:
+    """``moving``, or ``stopped: no odometry, paused``; in brackets whom or what a fault is about."""
+    said = [f"{f.value} ({reasons[f]})" if f in reasons else f.value for f in faults]
+    return f"{state.value}: {', '.join(said)}" if said else state.value
+
+
+def is_error(faults: tuple[Fault, ...]) -> bool:
+    """A pause is none: somebody wants it."""
+    return bool(set(faults) - {Fault.PAUSED})
 
 
 def health(
@@ -96,13 +103,17 @@ def health(
     last: Output | None,
     times: ControlTimes,
     refused: int,
+    warning: str,
     now_s: float,
 ) -> Health:
-    """For /diagnostics."""
+    """For /diagnostics. ``warning``: what is no fault, but should be known; empty: nothing."""
     queue = executor.queue
     level = Level.OK
     if faults:
-        level = Level.WARN if faults == (Fault.PAUSED,) else Level.ERROR
+        level = Level.ERROR if is_error(faults) else Level.WARN
+    summary = described(state, faults, executor.reasons)
+    if warning:
+        level, summary = max(level, Level.WARN), f"{summary}; {warning}"
     values: list[tuple[str, str | int | float | bool]] = [
         ("instruction", queue.state.instruction),
         ("queue", queue.state.queue),
@@ -136,4 +147,4 @@ def health(
         for f, age_s in executor.watch.ages_s(now_s).items()
     ]
     values += [(f"stopped by {f.value}", n) for f, n in executor.stops.items() if n]
-    return Health(level, described(state, faults), tuple(values))
+    return Health(level, summary, tuple(values))

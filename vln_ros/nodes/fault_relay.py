@@ -59,6 +59,7 @@ class FaultRelay(Node):
         cut: streams that do not pass.
         changed: by stream, what is done to its serialized messages.
         scan_m: range of every ray of the scan that it publishes itself, but for a scanner's noise.
+        senders: when each node was first heard that has sent a heartbeat, by what it calls itself.
         forwarded_s: when the last message of each stream passed (monotonic).
         commands, poses, said, queues: what was heard, with the time it came.
     """
@@ -69,6 +70,7 @@ class FaultRelay(Node):
         self.changed: dict[str, Callable[[bytes], bytes]] = {}
         self.scan_m = FREE_M
         self._scans = 0
+        self.senders: dict[str, float] = {}
         self.forwarded_s: dict[str, float] = {}
         self.commands: list[tuple[float, Velocity]] = []
         self.poses: list[tuple[float, Pose]] = []
@@ -90,6 +92,7 @@ class FaultRelay(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self.create_subscription(String, source("instruction"), self._on_instruction, qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 20))
+        self.create_subscription(Header, "cmd_vel/heartbeat", self._on_heartbeat, heard)
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
         self._thread = threading.Thread(target=self._spinner.spin, name="relay", daemon=True)
@@ -105,12 +108,19 @@ class FaultRelay(Node):
             if name == "odom":
                 pose = convert.pose_from_odometry(deserialize_message(data, Odometry))
                 self.note(self.poses, (time.monotonic(), pose))
+            if name == "heartbeat":
+                self._on_heartbeat(deserialize_message(data, Header))
             if name not in self.cut:
                 change = self.changed.get(name)
                 publish(data if change is None else change(data))
                 self.forwarded_s[name] = time.monotonic()
 
         return pass_on
+
+    def _on_heartbeat(self, msg: Header) -> None:
+        with self.news:
+            self.senders.setdefault(msg.frame_id, time.monotonic())
+            self.news.notify_all()
 
     def scan(self) -> None:
         if "scan" in self.cut:

@@ -19,6 +19,7 @@ from vln_ros.config import InspectorConfig
 from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.video import Overlay, annotate
 from vln_ros.nodes.inspecting import DiagnosticPlots, ExecutorZones, OnDemand
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import convert, markers, qos
 from vln_ros.ros.parameters import declare_config
@@ -48,7 +49,7 @@ class Inspector(ProcessNode):
             OnDemand(create(MarkerArray, "~/markers", qos.diagnostics()), list, self._show_markers),
             OnDemand(create(Path, "~/trail", qos.diagnostics()), list, self._show_trail),
         ]
-        self.create_subscription(String, "instruction", self._on_instruction, qos.latched())
+        hear_instructions(self, self._on_instruction, InstructionFilter())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_subscription(Path, "predicted_path", self._on_path, qos.diagnostics())
@@ -76,7 +77,7 @@ class Inspector(ProcessNode):
     def _on_depth(self, msg: Image | CompressedImage) -> None:
         self._depth = msg
 
-    def _on_instruction(self, msg: String) -> None:
+    def _on_instruction(self, msg: String, _: Info) -> None:
         self._text, self._begun_s, self._decisions = msg.data, time.monotonic(), 0
         self._trail.clear()
 

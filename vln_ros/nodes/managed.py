@@ -28,13 +28,15 @@ class ManagedNode(LifecycleNode):
     behind, and the transition fails.
 
     Attributes:
-        done: as of :class:`vln_ros.nodes.running.ProcessNode`.
+        done, computing: as of :class:`vln_ros.nodes.running.ProcessNode`.
+        configuring: a configuration is under way.
         failure: why the last transition failed.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.done = Future()
+        self.computing = self.configuring = False
         self.failure: Exception | None = None
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
         self._unconfigured: set[object] = set()
@@ -58,9 +60,8 @@ class ManagedNode(LifecycleNode):
         return self.trigger_configure() is success and self.trigger_activate() is success
 
     def close(self) -> None:
-        """Come to rest and free everything, in whatever state it is."""
-        self._rest()
-        self._free()
+        """The process ends: come to rest and free everything, in whatever state it is."""
+        self._finish()
 
     def say(self, health: Health) -> None:
         """On /diagnostics."""
@@ -70,6 +71,7 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         self._unconfigured = self._entities()
+        self.configuring = True
         with self._still("configuring"):
             return self._transition("configure", self.configure, self._free, "inactive")
 
@@ -84,7 +86,7 @@ class ManagedNode(LifecycleNode):
         return self._transition("clean up", self._free, self._free, "unconfigured")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition("shut down", self.close, self.close, "finalized")
+        return self._transition("shut down", self._finish, self._finish, "finalized")
 
     def _transition(
         self, what: str, step: Callable[[], None], undo: Callable[[], None], state: str
@@ -104,6 +106,10 @@ class ManagedNode(LifecycleNode):
         self.get_logger().info(state)
         self.say(Health(Level.OK if state == "active" else Level.STALE, state))
         return TransitionCallbackReturn.SUCCESS
+
+    def _finish(self) -> None:
+        self._rest()
+        self._free()
 
     def _rest(self) -> None:
         self.deactivate()
@@ -145,5 +151,6 @@ class ManagedNode(LifecycleNode):
         try:
             yield
         finally:
+            self.configuring = False
             over.set()
             thread.join()

@@ -5,30 +5,34 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from nav_msgs.msg import Path
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header, Int32MultiArray, String
+from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vln_ros.config import ExecutorConfig, NavigatorConfig
+from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
+from vln_ros.nodes.heartbeat import Heartbeat
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.managed import ManagedNode
-from vln_ros.nodes.navigator_report import AnswerTopics, NavigatorFigures, health, reuse_images
+from vln_ros.nodes.navigator_output import NavigatorOutput
+from vln_ros.nodes.navigator_report import AnswerTopics, NavigatorFigures, health
 from vln_ros.nodes.node_profiling import NodeProfiling
 from vln_ros.nodes.running import run_node
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.pipeline import build_engine, build_loop, free_memory
-from vln_ros.protocols import Engine, ShowsReuse
+from vln_ros.protocols import Engine
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
-NOMINAL = ExecutorConfig()
-"""Speeds from which the queue's nominal times are computed."""
+ENDING_WAIT_S = 0.2
+"""How long the end of the process waits for the call of the engine that is in progress."""
+DOUBLE_TIMEOUT_S = 2.0
+"""A second navigator that is silent for so long is gone. Longer than any garbage collection of this one
+takes."""
 
 
 class Navigator(ManagedNode):
@@ -44,19 +48,15 @@ class Navigator(ManagedNode):
         self._profiling = NodeProfiling(self, self.config.profiling)
         self._epoch = time.time_ns() // 1_000_000
         self._instructions = 0
+        self._heard = InstructionFilter()
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
 
     def configure(self) -> None:
         c = self.config
-        self._queue_pub = self.create_publisher(JointTrajectory, "action_queue", qos.events())
-        self._kinds_pub = self.create_publisher(Int32MultiArray, "action_ids", qos.commands())
-        self._path_pub = self.create_publisher(Path, "predicted_path", qos.diagnostics())
-        self._reuse_pub = self.create_publisher(Image, "~/reuse_image", qos.diagnostics())
-        self._processed_pub = self.create_publisher(Header, "frame_processed", qos.events())
+        self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
-        self._heartbeat_pub = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
 
@@ -67,10 +67,15 @@ class Navigator(ManagedNode):
         self._sensors = SensorInput(self, c, self._on_observation)
         self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
         self._worker.start()
-        self.create_subscription(String, "instruction", self._on_instruction, qos.latched())
+        self._heard.forget()
+        hear_instructions(self, self._on_instruction, self._heard)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
+        self._paused = False
+        self._heartbeat = Heartbeat(
+            self, "navigator_heartbeat", "navigators", DOUBLE_TIMEOUT_S, self._hold_or_go_on
+        )
         # A simulated clock may stand still; that is no reason to seem dead.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._beat_s = time.monotonic()
@@ -91,6 +96,11 @@ class Navigator(ManagedNode):
             free_memory(self.config)
 
     def close(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.command(Cancel())
+            if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
+                self.computing, self._engine = True, None
         super().close()
         self._profiling.close()
 
@@ -104,7 +114,7 @@ class Navigator(ManagedNode):
     def _on_observation(self, raw: RawFrame) -> None:
         self._active.put_frame(raw)
 
-    def _on_instruction(self, msg: String) -> None:
+    def _on_instruction(self, msg: String, _: Info) -> None:
         try:
             text = convert.instruction_from_string(msg)
         except convert.MessageError as error:
@@ -132,9 +142,14 @@ class Navigator(ManagedNode):
         return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._active.command(Pause(request.data))
+        self._paused = request.data
+        self._hold_or_go_on()
         response.success, response.message = True, "paused" if request.data else "going on"
         return response
+
+    def _hold_or_go_on(self) -> None:
+        """Beside a second navigator this one plans nothing: the robot would follow the two in turns."""
+        self._active.command(Pause(self._paused or bool(self._heartbeat.doubles)))
 
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
@@ -147,48 +162,35 @@ class Navigator(ManagedNode):
         late_ms = (now_s - self._beat_s - 1.0 / self.config.heartbeat_hz) * 1e3
         self._beat_s = now_s
         self._figures.latest_beat_ms = max(self._figures.latest_beat_ms, late_ms)
-        newest = convert.time_from_stamp_ns(self._sensors.newest_ns)
-        self._heartbeat_pub.publish(Header(stamp=newest, frame_id=self.config.base_frame))
+        self._heartbeat.beat(self._sensors.newest_ns)
 
     # ------------------------------------------------------------------ events, in the worker's thread
 
     def on_frame(self, frame: Frame, observe_ms: float) -> None:
         self._figures.observe_ms.append(observe_ms)
-        stamp = convert.time_from_stamp_ns(frame.stamp_ns)
-        self._processed_pub.publish(Header(stamp=stamp, frame_id=self.config.base_frame))
+        self._output.processed(frame)
 
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
-        self._queue_pub.publish(
-            convert.trajectory_from_chunk(
-                chunk, self.config.base_frame, NOMINAL.max_linear_m_s, NOMINAL.max_angular_rad_s
-            )
-        )
-        self._kinds_pub.publish(convert.kinds_from_chunk(chunk))
+        self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
             self._figures.decisions += 1
             self._figures.decide_ms.append(decide_ms)
             self._figures.ask(self._engine)
-            odom_frame = self.config.sync.odom_frame or "odom"
-            self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
-            if self._reuse_pub.get_subscription_count() and isinstance(self._engine, ShowsReuse):
-                for image in reuse_images(self._engine, frame, self.config.base_frame):
-                    self._reuse_pub.publish(image)
+            self._output.answer(chunk, frame, self._engine)
 
     def on_bad_frame(self, error: ValueError) -> None:
-        bad = (
-            error
-            if isinstance(error, convert.MessageError)
-            else convert.MessageError("bad_frame", str(error))
-        )
-        self._sensors.refuse(bad)
+        if not isinstance(error, convert.MessageError):
+            error = convert.MessageError("bad_frame", str(error))
+        self._sensors.refuse(error)
 
     def on_failure(self, error: BaseException) -> None:
         self._answers.failed(error, self._figures)
 
     def _diagnose(self) -> None:
-        is_now = health(self._figures, self._sensors, self._active, self.get_clock().now().nanoseconds)
+        now_ns = self.get_clock().now().nanoseconds
+        is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
         self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
 
 

@@ -93,9 +93,10 @@ def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]
 
 
 def health(
-    figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame], now_ns: int
+    figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame], error: str, now_ns: int
 ) -> Health:
-    """``now_ns`` is the node's clock: frames are as old as their stamps say."""
+    """``now_ns`` is the node's clock: frames are as old as their stamps say. ``error``: why nothing is
+    planned besides a failure of the engine; empty: nothing of that kind."""
     counts, mail, refused = sensors.counts, worker.mailbox.counts, sensors.refused
     level, summary = Level.OK, "following" if worker.running else "waiting for an instruction"
     if refused or counts.dropped_color:
@@ -106,6 +107,8 @@ def health(
         level, summary = Level.WARN, f"holding: {figures.held}"
     if figures.failure is not None:
         level, summary = Level.ERROR, figures.failure
+    if error:
+        level, summary = Level.ERROR, error
     values: list[tuple[str, str | int | float | bool]] = [
         ("frames received", counts.received_color),
         ("frames aligned", counts.aligned),

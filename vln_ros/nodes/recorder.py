@@ -12,6 +12,8 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist, TwistStamped
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import GetParameters, ListParameters
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.parameter import parameter_value_to_python
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import QoSProfile
@@ -21,6 +23,8 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import RecorderConfig
+from vln_ros.nodes.instruction_input import TOPIC as INSTRUCTION
+from vln_ros.nodes.instruction_input import InstructionFilter, hear_instructions
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import qos
 from vln_ros.ros.bag_writer import BagWriter
@@ -47,7 +51,10 @@ class Recorder(ProcessNode):
         self._record(depth[0], f"{c.depth_topic}{depth[1]}", SENSOR)
         self._record(CameraInfo, c.camera_info_topic, SENSOR)
         self._record(Odometry, "odom", qos.sensor("best_effort", 200))
-        self._record(String, "instruction", qos.latched())
+        add = self._writer.topic(self.resolve_topic_name(INSTRUCTION), String, qos.latched())
+        hear_instructions(
+            self, lambda data, info: add(info["received_timestamp"], data), InstructionFilter(), raw=True
+        )
         for topic in ("action_queue", "queue_progress"):
             self._record(JointTrajectory, topic, qos.events())
         for topic in ("frame_processed", "stopped"):
@@ -62,8 +69,9 @@ class Recorder(ProcessNode):
         self._navigator = AsyncParameterClient(self, "navigator")
         self._asked: Future | None = None
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
-        self.create_timer(1.0, self._diagnose)
-        self._asking = self.create_timer(0.2, self._ask)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated clock may stand still
+        self.create_timer(1.0, self._diagnose, clock=steady)
+        self._asking = self.create_timer(0.2, self._ask, clock=steady)
         self.get_logger().info(f"recording to {self.folder}")
 
     def _record(self, type_: Any, topic: str, profile: QoSProfile) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import BridgeConfig
-from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.datatypes import Pose
 from vln_ros.evaluation.episode_run import Observation
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.static_frames import RobotFrames
+from vln_ros.protocols import World
 from vln_ros.ros import convert, qos
 
 ASK_AGAIN_S = 10.0
@@ -19,11 +23,19 @@ whoever waits for it could hear it."""
 
 
 class RobotTopics:
-    """Publishes camera, odometry and clock of a robot in a world."""
+    """Publishes camera, odometry, frames and clock of a robot in a world.
 
-    def __init__(self, node: Node, config: BridgeConfig, camera: CameraModel) -> None:
+    Args:
+        published: called with each stamp of clock or odometry before that is published.
+    """
+
+    def __init__(
+        self, node: Node, config: BridgeConfig, world: World, published: Callable[[int], None]
+    ) -> None:
         self._config = config
-        self._camera = camera
+        self._camera = world.camera
+        self._published = published
+        self._frames = RobotFrames(node, config, world.base_from_optical)
         sensor = qos.sensor(config.reliability, 5)
         if config.transport == "compressed":
             color, depth = f"{COLOR_TOPIC}/compressed", f"{DEPTH_TOPIC}/compressedDepth"
@@ -43,11 +55,14 @@ class RobotTopics:
         return all(p.get_subscription_count() >= self._config.listeners for p in publishers)
 
     def clock(self, stamp_ns: int) -> None:
+        self._published(stamp_ns)
         self._clock_pub.publish(Clock(clock=convert.time_from_stamp_ns(stamp_ns)))
 
     def odometry(self, stamp_ns: int, pose: Pose, linear_m_s: float, angular_rad_s: float) -> None:
         """``pose`` is odom_from_base."""
         c = self._config
+        self._published(stamp_ns)
+        self._frames.moved(pose, stamp_ns)
         self._odom_pub.publish(
             convert.odometry_from_pose(pose, stamp_ns, c.odom_frame, c.base_frame, linear_m_s, angular_rad_s)
         )

@@ -14,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import BridgeConfig, with_protocol
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun
+from vln_ros.nodes.bridge_doubles import OtherSources
 from vln_ros.nodes.bridge_measures import MeasureTopics
 from vln_ros.nodes.bridge_results import BridgeResults
 from vln_ros.nodes.bridge_services import EpisodeServices
@@ -43,8 +44,10 @@ class SimBridge(ProcessNode):
         self.config = c = with_protocol(declare_config(self, BridgeConfig))
         self._limits = EpisodeLimits.of(c.max_steps, c.limits, None)
         episodes = load_episodes(c)
+        self.others = OtherSources(self, clock_matters=c.mode == "realtime")
         self.world = open_world(c)
-        self.topics = RobotTopics(self, c, self.world.camera)
+        self.others.refuse(otherwise=self.world.close)
+        self.topics = RobotTopics(self, c, self.world, self.others.published)
         self._results = BridgeResults(c, episodes, self._limits)
         self.order = EpisodeOrder(episodes, self._results.is_done)
         if c.episode:
@@ -57,6 +60,7 @@ class SimBridge(ProcessNode):
         self._mode = make_mode(self)
         EpisodeServices(self)
         period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
+        self.others.begin()
         self.create_timer(period_s, self.tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._progress = tqdm(total=len(self.order), unit="episode", file=sys.stderr, disable=None)
         self.wanted = True
@@ -145,6 +149,7 @@ class SimBridge(ProcessNode):
             return
         if chunk.epoch != self._epoch:  # another life of the navigator: its numbers begin anew
             self._epoch, self._instruction, self.answered = chunk.epoch, chunk.instruction, True
+            self._mode.another_navigator(chunk)
         elif not self.answered:
             # Any queue under a new number will do: the hold itself may have been overwritten.
             self.answered = chunk.instruction > self._instruction
@@ -159,7 +164,7 @@ class SimBridge(ProcessNode):
 
     def tick(self) -> None:
         """What is due next of the episode, if anything is."""
-        if self.done.done() or self.idle:
+        if self.done.done() or self.idle or self.others.error:
             return
         if self.run is None:
             if self.wanted:

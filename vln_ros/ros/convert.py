@@ -23,7 +23,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Transform, Twist, TwistStamped, Vector3
+from geometry_msgs.msg import (
+    Point,
+    PoseStamped,
+    Quaternion,
+    Transform,
+    TransformStamped,
+    Twist,
+    TwistStamped,
+    Vector3,
+)
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
@@ -528,6 +537,12 @@ def transform_from_pose(pose: Pose) -> Transform:
     message = pose_to_pose(pose)
     p = message.position
     return Transform(translation=Vector3(x=p.x, y=p.y, z=p.z), rotation=message.orientation)
+
+
+def stamped_from_transform(pose: Pose, stamp_ns: int, parent: str, child: str) -> TransformStamped:
+    """``pose`` is parent_from_child."""
+    header = _header(stamp_ns, parent)
+    return TransformStamped(header=header, child_frame_id=child, transform=transform_from_pose(pose))
 
 
 def pose_from_stamped(msg: PoseStamped) -> Pose:

@@ -5,6 +5,7 @@
 | `sensor`      | by option   | volatile        | given | images, camera_info, odometry            |
 | `latched`     | reliable    | transient local | 1     | instruction, status: late joiners get it |
 | `static_frames` | reliable  | transient local | 100   | /tf_static: every broadcaster's          |
+| `frames`      | reliable    | volatile        | 100   | /tf, as tf2's own broadcaster            |
 | `commands`    | reliable    | volatile        | 1     | action queue, cmd_vel: the newest counts |
 | `events`      | reliable    | volatile        | 50    | the same for who must miss none: recorders |
 | `diagnostics` | reliable    | volatile        | 10    | /diagnostics, paths for rviz             |
@@ -48,6 +49,10 @@ def latched() -> QoSProfile:
 
 def static_frames() -> QoSProfile:
     return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.TRANSIENT_LOCAL, 100)
+
+
+def frames() -> QoSProfile:
+    return _profile(ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE, 100)
 
 
 def commands() -> QoSProfile:
