@@ -175,9 +175,7 @@ class Navigator(ManagedNode):
         self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
-            self._figures.decisions += 1
-            self._figures.decide_ms.append(decide_ms)
-            self._figures.ask(self._engine)
+            self._figures.decided(self._engine, decide_ms)
             self._output.answer(chunk, frame, self._engine)
 
     def on_bad_frame(self, error: ValueError) -> None:

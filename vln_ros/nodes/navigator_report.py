@@ -50,8 +50,10 @@ class NavigatorFigures:
     frames_before: tuple[float, int] | None = None
     """Steady time and number of frames at the last :func:`health`."""
 
-    def ask(self, engine: Engine | None) -> None:
+    def decided(self, engine: Engine | None, decide_ms: float) -> None:
         """From the engine's thread, after a decision."""
+        self.decisions += 1
+        self.decide_ms.append(decide_ms)
         if isinstance(engine, TellsVitals):
             self.vitals = engine.vitals()
         if isinstance(engine, GivesUp):

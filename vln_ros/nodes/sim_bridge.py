@@ -59,8 +59,8 @@ class SimBridge(ProcessNode):
         self.create_subscription(String, "engine_failure", self._on_failure, qos.events())
         self._mode = make_mode(self)
         EpisodeServices(self)
-        period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
         self.others.begin()
+        period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
         self.create_timer(period_s, self.tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._progress = tqdm(total=len(self.order), unit="episode", file=sys.stderr, disable=None)
         self.wanted = True
@@ -69,8 +69,7 @@ class SimBridge(ProcessNode):
         self._asked_s, self._asked_again = time.monotonic(), 1
         self.run: EpisodeRun | None = None
         self.lost: str | None = None
-        self._engine_failed = False
-        self.answered = False
+        self._engine_failed = self.answered = False
 
     @property
     def idle(self) -> bool:
@@ -81,8 +80,8 @@ class SimBridge(ProcessNode):
         self._progress.close()
         if self.run is not None:
             self.run.discard()
-        all_run = self._mode.alone and self.run is None and not len(self.order)
-        self._results.close(complete=self.done.result() == 0 or all_run)
+        all_run = self.done.result() == 0 or (self._mode.alone and self.run is None and not len(self.order))
+        self._results.close(complete=all_run)
         self.world.close()
 
     # ------------------------------------------------------------------ episodes
@@ -96,14 +95,11 @@ class SimBridge(ProcessNode):
             return
         recorder = self._results.recorder(episode)
         try:
+            period_ns = round(self.config.step_period_s * 1e9)
             self.run = EpisodeRun(
-                self.world,
-                episode,
-                start_ns=self._stamp_ns,
-                step_period_ns=round(self.config.step_period_s * 1e9),
-                limits=self._limits,
+                self.world, episode, start_ns=self._stamp_ns, step_period_ns=period_ns, limits=self._limits,
                 recorder=recorder,
-            )
+            )  # fmt: skip
         except (ValueError, WorldLostError) as error:  # scene or start are not as they should be
             recorder.discard()
             self._skip(episode, str(error))
@@ -158,7 +154,6 @@ class SimBridge(ProcessNode):
             self.guard(lambda run: self._mode.on_queue(run, chunk))
 
     def _on_failure(self, msg: String) -> None:
-        """What the robot did is no result, and what it does not do any more is none either."""
         if self.run is not None:
             self.lost, self._engine_failed = f"engine failure: {msg.data}", True
 
