@@ -184,7 +184,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         device=torch_device,
         dtype=DTYPES[dtype],
         fingerprint=_fingerprint(folder, weights),
-        random_weights=all(_is_random(path) for path in weights),
+        random_weights=adapter is None and all(_is_random(path) for path in weights),
     )
 
 
