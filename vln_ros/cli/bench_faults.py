@@ -241,13 +241,16 @@ class Rig:
             sum(i.resumed for i in done),
         )
 
-    def _inject(self, fault: Fault) -> _Injection:
+    def begin_anew(self) -> None:
+        """What drives only knows the map: after a stop it may aim at a corner, and there it must stand."""
         from std_srvs.srv import Trigger
 
+        self.call("sim_bridge/reset", Trigger, Trigger.Request())
+
+    def _inject(self, fault: Fault) -> _Injection:
         relay = self.relay
         if not relay.wait(self.moving, SET_OFF_S):
-            # What drives only knows the map: after a stop it may aim at a corner, and there it must stand.
-            self.call("sim_bridge/reset", Trigger, Trigger.Request())
+            self.begin_anew()
         if not relay.wait(self.moving, WAIT_S):
             self.graph.check()
             said = relay.said[-1].summary if relay.said else "nothing"
@@ -352,6 +355,8 @@ def make_faults() -> dict[str, Fault]:
             def fast() -> bool:
                 return rig.relay.commands[-1][1].linear_m_s > 0.95 * CONTROL.max_linear_m_s
 
+            if not rig.relay.wait(fast, SET_OFF_S):
+                rig.begin_anew()
             if not rig.relay.wait(fast, WAIT_S):
                 raise RuntimeError("the robot does not drive at full speed")
             return fault.inject(rig)
