@@ -7,7 +7,7 @@ import pytest
 import torch
 from training_models import SMALL
 
-from vln_ros.config import ConfigError, TrainConfig, from_flat
+from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
 from vln_ros.engine.model import LoadedModel, load_model
 from vln_ros.engine.profile import load_profile
@@ -50,7 +50,8 @@ def test_computing_everything_anew_changes_nothing_but_the_cost(model: LoadedMod
     profile = load_profile("tiny")
     profile = replace(profile, context=replace(profile.context, unasked_frames=unasked))
     world = EmbeddedWorld(*robot_camera(64, 48))
-    inner = [QwenEngine(model, profile, temperature=0.0, seed=0) for _ in range(2)]
+    unheld = StreamConfig(min_allowed=0.0)
+    inner = [QwenEngine(model, profile, temperature=0.0, seed=0, stream=unheld) for _ in range(2)]
     words = ActionWords(Script(model, profile), profile, model.tokens.im_end)
     stream, anew = Listener(TimedEngine(inner[0])), Listener(RecomputeEngine(inner[1], words))
     for number, episode in enumerate(make_episodes("val_seen", 3, "room")):

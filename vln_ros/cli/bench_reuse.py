@@ -384,7 +384,7 @@ def _run_both(
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
     reuse = ReuseConfig(enabled=True, window=0, min_similarity=options.min_similarity)
-    stream = StreamConfig()
+    stream = StreamConfig(min_allowed=0.0)  # what a network of random weights answers is not meant
     robots = [
         QwenEngine(model, profile, temperature=0.0, seed=0, stream=stream, reuse=config)
         for config in (ReuseConfig(), reuse)

@@ -14,7 +14,7 @@ from vln_ros.ros.interpreter import find_executable, installed_interpreter
 
 def look_at_nodes() -> list[Finding]:
     """Whether each node that `ros2 run` and `ros2 launch` would start has what it needs: not this process."""
-    name = "nodes"
+    name = "installed nodes"
     prepare_environment()
     try:
         executables = [find_executable(vln_ros.__name__, node) for node in NODES]

@@ -109,13 +109,13 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
     out = run_folder(args.out, "eval", resume=args.resume)
+    if args.join and config.via != "graph":
+        raise ConfigError("--join: only with --via graph does an evaluation talk over ROS")
     if config.navigator.engine == "qwen":
         check_model(config.navigator.qwen.checkpoint, config.navigator.qwen.profile)
     command = ["vln_ros", *sys.argv[1:]]
     if config.via == "graph":
         return _via_graph(config, farm, out, resume=args.resume, command=command, join=args.join)
-    if args.join:
-        raise ConfigError("--join: only with --via graph does an evaluation talk over ROS")
     folder = run_folder_of(out, farm)
     farm = from_flat(FarmConfig, to_flat(farm) | node_parameters(args, folder))
     try:

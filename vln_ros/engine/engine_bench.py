@@ -171,9 +171,13 @@ def walk(count: int, size: tuple[int, int], *, robot: int = 0) -> Iterator[Frame
         yield Frame(i, (i + 1) * 10**8, make_frame(texture, *size), None, camera, pose, pose @ mount)
 
 
+UNHELD = StreamConfig(min_allowed=0.0)
+"""What a network of random weights answers is measured, not meant."""
+
+
 def measure_flat(model: LoadedModel, profile: Profile, frames: int, token_budget: int) -> Flat:
     """One robot for ``frames`` frames, each decided on, within ``token_budget``."""
-    config = StreamConfig(token_budget=token_budget)
+    config = StreamConfig(token_budget=token_budget, min_allowed=0.0)
     part = min(_HUNDRED, frames // 3)
 
     def new_engine() -> QwenEngine:
@@ -254,7 +258,7 @@ def measure_decoding(
         way: ``tree``, ``forced``, ``tokens`` or ``free``.
         free_tokens: length of free text.
     """
-    config = StreamConfig(decode=way, free_tokens=free_tokens)
+    config = StreamConfig(decode=way, free_tokens=free_tokens, min_allowed=0.0)
     # Where frames that nobody asks about are dropped, not even their vision is done ahead.
     profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
     engine = QwenEngine(model, profile, temperature=temperature, seed=0, stream=config)
@@ -292,7 +296,7 @@ def measure_context(
     first = f"Instruction: {{instruction}}\n{past}{{image}}"
     later = first if strategy == "history" else "{image}"  # each of its questions is a chat of its own
     profile = replace(profile, context=spec, first_turn=first, next_turn=later)
-    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=UNHELD)
     observe_s: list[float] = []
     decide_s: list[float] = []
     cached = 0
@@ -341,7 +345,7 @@ def _counted_patches(model: LoadedModel) -> Iterator[list[int]]:
 
 
 def _robot(model: LoadedModel, profile: Profile, number: int) -> QwenEngine:
-    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=UNHELD)
     engine.start(Instruction(number + 1, f"{INSTRUCTION} You are robot {number}."))
     return engine
 

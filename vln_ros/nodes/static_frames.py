@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
@@ -11,7 +12,9 @@ from rclpy.publisher import Publisher
 from vln_ros.config import BridgeConfig
 from vln_ros.datatypes import Pose
 from vln_ros.ros import convert, qos
-from vln_ros.ros.bag import Bag
+
+if TYPE_CHECKING:
+    from vln_ros.ros.bag import Bag  # at run time only the player of recordings has it
 
 
 def publish_static_frames(node: Node, bag: Bag) -> Publisher | None:
