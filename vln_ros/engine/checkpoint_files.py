@@ -125,14 +125,13 @@ def read_config(folder: Path) -> Qwen2_5_VLConfig:
     if architectures and ARCHITECTURE not in architectures:
         raise CheckpointError(
             f"{path}: architectures names {', '.join(architectures)}, whose computation may differ; this "
-            f"engine "
-            f"runs {ARCHITECTURE}. Write that name there if the checkpoint is an unchanged Qwen2.5-VL"
+            f"engine runs {ARCHITECTURE}. Write that name there if the checkpoint is an unchanged "
+            "Qwen2.5-VL"
         )
     if raw.get("auto_map"):
         raise CheckpointError(
             f"{path}: auto_map brings code of its own, which this engine does not run; save the checkpoint "
-            f"as "
-            f"{ARCHITECTURE} if its computation is the released one"
+            f"as {ARCHITECTURE} if its computation is the released one"
         )
     quantisation_method(path, raw)
     try:
@@ -179,10 +178,9 @@ def find_weights(folder: Path) -> list[Path]:
     if others:
         raise CheckpointError(
             f"{folder} holds a whole model and {', '.join(others)} beside it, and nothing tells whether "
-            f"the one is "
-            "merged into the other. Remove those files if it is; an adapter that is not belongs into a "
-            "folder of its "
-            f"own, whose {ADAPTER_CONFIG} names the model in base_model_name_or_path"
+            "the one is merged into the other. Remove those files if it is; an adapter that is not "
+            f"belongs into a folder of its own, whose {ADAPTER_CONFIG} names the model in "
+            "base_model_name_or_path"
         )
     if single.exists() and index.exists():
         raise CheckpointError(

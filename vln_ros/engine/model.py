@@ -204,8 +204,7 @@ def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5
         if method is not None:  # each quantisation library fails in its own types
             raise CheckpointError(
                 f"{folder} is quantised ({method}) and cannot be loaded here: {reason}. Install what it "
-                f"names, or "
-                "give the checkpoint in bfloat16 and choose a quantisation that this machine has"
+                "names, or give the checkpoint in bfloat16 and choose a quantisation that this machine has"
             ) from e
         if isinstance(e, (OSError, SafetensorError)):
             raise CheckpointError(
@@ -221,8 +220,7 @@ def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5
     if adapted := [name for name in more if "lora_" in name or ".base_layer." in name]:
         raise CheckpointError(
             f"{folder}: the weights hold an adapter that is not merged, e.g. {adapted[0]}; save the model "
-            f"after "
-            "peft's merge_and_unload"
+            "after peft's merge_and_unload"
         )
     if missing:
         raise CheckpointError(
@@ -232,10 +230,9 @@ def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5
     if more:
         raise CheckpointError(
             f"{folder}: {len(more)} weights are of something that Qwen2.5-VL as config.json describes it "
-            f"does not "
-            f"have, e.g. {more[0]}; without them it would be another model than was trained. Is it a model "
-            f"with more "
-            "towers, heads or layers? Save it without them if they are not needed to act"
+            f"does not have, e.g. {more[0]}; without them it would be another model than was trained. Is "
+            "it a model with more towers, heads or layers? Save it without them if they are not needed to "
+            "act"
         )
     embedding = network.model.language_model.embed_tokens
     if (
@@ -244,9 +241,8 @@ def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5
     ):
         raise CheckpointError(
             f"{folder}: config.json ties the head to the embedding (tie_word_embeddings), but the weights "
-            f"hold a "
-            "lm_head of their own with other values; set it to false if the head was trained, or remove "
-            "lm_head.weight"
+            "hold a lm_head of their own with other values; set it to false if the head was trained, or "
+            "remove lm_head.weight"
         )
     return network
 
