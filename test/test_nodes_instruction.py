@@ -135,11 +135,15 @@ class Person:
 def person(folder: Path, namespace: str = "") -> Iterator[Person]:
     context = Context()
     context.init()
-    with Graph(folder / "logs", graph_environment()) as graph:
-        it = Person(context, graph, namespace)
-        yield it
-        it.node.destroy_node()
-    context.shutdown()
+    try:
+        with Graph(folder / "logs", graph_environment()) as graph:
+            it = Person(context, graph, namespace)
+            try:
+                yield it
+            finally:
+                it.node.destroy_node()
+    finally:
+        context.shutdown()
 
 
 def navigator(autostart: bool = True, namespace: str = "") -> NodeSpec:
