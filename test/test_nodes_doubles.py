@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
@@ -128,10 +130,8 @@ def robot(folder: Path) -> Iterator[tuple[Robot, Graph]]:
     context = Context()
     context.init()
     it = Robot(context)
-    with Graph(folder / "logs", graph_environment()) as graph:
+    with gone_afterwards(context, it), Graph(folder / "logs", graph_environment()) as graph:
         yield it, graph
-    it.destroy_node()
-    context.shutdown()
 
 
 @contextmanager
@@ -147,6 +147,11 @@ def driving(folder: Path) -> Iterator[tuple[Robot, Graph]]:
 
 def second(name: str) -> NodeSpec:
     return NodeSpec(name, SPECS[name].parameters, key_suffix=" again")
+
+
+def says_in_its_log(graph: Graph, key: str, words: str) -> bool:
+    lines = graph.log_path(key).read_text("utf-8").splitlines()
+    return any(words in line and "[ERROR]" in line for line in lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
@@ -166,9 +171,8 @@ def test_two_alive_stop_the_robot_until_one_of_them_ends(
         stood_m = it.driven_m
         it.listen(2.0)
         assert it.driven_m == stood_m
-        for key in (name, double.key):  # each of them has written it down
-            text = graph.log_path(key).read_text("utf-8")
-            assert any(f"two {name}s" in line and "[ERROR]" in line for line in text.splitlines()), text
+        for key in (name, double.key):  # each of them writes it down, as soon as it has heard the other
+            it.wait(partial(says_in_its_log, graph, key, f"two {name}s"), f"{key} has not written it down")
         if name == "navigator":
             assert it.says("navigator", "two navigators", *pids)
         victim = name if which == "the first" else double.key
@@ -268,10 +272,8 @@ def ears(folder: Path) -> Iterator[tuple[Ears, Graph]]:
     context = Context()
     context.init()
     it = Ears(context)
-    with Graph(folder / "logs", graph_environment()) as graph:
+    with gone_afterwards(context, it), Graph(folder / "logs", graph_environment()) as graph:
         yield it, graph
-    it.destroy_node()
-    context.shutdown()
 
 
 def refused(graph: Graph, spec: NodeSpec) -> str:

@@ -25,8 +25,8 @@ from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
+from ros_endings import gone_afterwards
 from rosbags.highlevel import AnyReader
-from std_msgs.msg import Header
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar, TinyConfig
@@ -67,8 +67,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Observer:
     """Sees from outside what a node is doing."""
 
-    def __init__(self, context: Context, graph: Graph) -> None:
+    def __init__(self, context: Context, graph: Graph, logs: Path) -> None:
         self.graph = graph
+        self._logs = logs
         self.node = rclpy.create_node("observer", context=context)
         # A client that is made anew may be answered before it is known.
         self._clients: dict[str, Client] = {}
@@ -79,8 +80,11 @@ class Observer:
         deadline_s = time.monotonic() + DEADLINE_S
         while not condition():
             self.graph.check()
-            assert time.monotonic() < deadline_s, what
+            assert time.monotonic() < deadline_s, f"{what}; the nodes said {self.said()}"
             self._spinner.spin_once(0.05)
+
+    def said(self) -> str:
+        return "\n".join(f"{p.name}:\n{p.read_text('utf-8')}" for p in sorted(self._logs.glob("*.log")))
 
     def present(self, name: str) -> None:
         self.wait(lambda: name in self.node.get_node_names(), f"{name} is not there")
@@ -100,10 +104,9 @@ def observed(folder: Path) -> Iterator[Observer]:
     context = Context()
     context.init()
     with Graph(folder / "logs", graph_environment()) as graph:
-        observer = Observer(context, graph)
-        yield observer
-        observer.node.destroy_node()
-    context.shutdown()
+        observer = Observer(context, graph, folder / "logs")
+        with gone_afterwards(context, observer.node):
+            yield observer
 
 
 def ends(observer: Observer, name: str, number: signal.Signals) -> None:
@@ -255,8 +258,18 @@ def test_in_the_middle_of_an_episode_and_of_a_decision(
             "episodes": str(episodes), "camera.width": 64, "camera.height": 48,
             "run_folder": str(tmp_path / "run"),
         }  # fmt: skip
-        processed: list[Header] = []
-        observer.node.create_subscription(Header, "frame_processed", processed.append, qos.events())
+        processed: list[str] = []
+
+        def hear(msg: DiagnosticArray) -> None:
+            """Said again and again: frame_processed is said once, maybe before the observer is known."""
+            processed.extend(
+                v.value
+                for s in msg.status
+                for v in s.values
+                if v.key == "frames processed" and v.value != "0"
+            )
+
+        observer.node.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
         observer.graph.start(NodeSpec("navigator", navigator))
         observer.graph.start(NodeSpec("sim_bridge", bridge))
         observer.wait(lambda: bool(processed), "no frame was taken in")

@@ -23,6 +23,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from ros_endings import gone_afterwards
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
@@ -152,7 +153,7 @@ def executor(folder: Path, namespace: str) -> Iterator[tuple[Base, Graph]]:
     context = Context()
     context.init()
     node = Base(context, namespace)
-    with Graph(folder, graph_environment()) as graph:
+    with gone_afterwards(context, node), Graph(folder, graph_environment()) as graph:
         graph.start(NodeSpec("executor", PARAMETERS, namespace=namespace))
 
         def connected() -> bool:
@@ -168,8 +169,6 @@ def executor(folder: Path, namespace: str) -> Iterator[tuple[Base, Graph]]:
         # A publisher that knows its listener may not be known to it yet: until then what it sends is lost.
         node.wait(heard, "the executor hears no queue")
         yield node, graph
-    node.destroy_node()
-    context.shutdown()
 
 
 @pytest.fixture(scope="module")

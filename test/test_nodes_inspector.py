@@ -16,6 +16,7 @@ from nav_msgs.msg import Odometry, Path
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
@@ -84,7 +85,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     # Under the executor's name, so that the inspector asks it for the zones.
     context.init(args=["--ros-args", "-r", "__node:=executor"])
     node = Robot(context)
-    with Graph(folder, graph_environment()) as graph:
+    with gone_afterwards(context, node), Graph(folder, graph_environment()) as graph:
         graph.start(NodeSpec("inspector", {"rate_hz": 20.0}))
         node.text.publish(String(data="go to the door"))
 
@@ -95,8 +96,6 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
         node.until(up, "the inspector did not come up")
         yield node
         graph.check()
-    node.destroy_node()
-    context.shutdown()
 
 
 def test_images_are_taken_only_while_somebody_looks(robot: Robot) -> None:

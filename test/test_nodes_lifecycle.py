@@ -17,6 +17,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from ros_endings import gone_afterwards
 from std_msgs.msg import Header
 
 from vln_ros.cli.bench_soak import resident_mb
@@ -80,9 +81,8 @@ def operator(folder: Path, parameters: dict[str, Scalar]) -> Iterator[Operator]:
         common: dict[str, Scalar] = {"autostart": False, "extrinsics": "parameters", "diagnostics_hz": 10.0}
         graph.start(NodeSpec("navigator", {**common, **parameters}))
         it = Operator(context, graph)
-        yield it
-        it.node.destroy_node()
-    context.shutdown()
+        with gone_afterwards(context, it.node):
+            yield it
 
 
 def test_cleanup_gives_the_weights_back_and_it_can_be_configured_again(tmp_path: Path) -> None:

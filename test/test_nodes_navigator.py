@@ -18,6 +18,7 @@ from nav_msgs.msg import Odometry
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -147,7 +148,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
             "diagnostics_hz": 10.0,
         },
     )
-    with Graph(folder, graph_environment()) as graph:
+    with gone_afterwards(context, node), Graph(folder, graph_environment()) as graph:
         graph.start(spec)
 
         def connected() -> bool:
@@ -158,8 +159,6 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
         node.wait(connected, "the navigator did not come up")
         yield node
         graph.check()  # it has survived everything
-    node.destroy_node()
-    context.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
@@ -68,7 +69,7 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
             assert time.monotonic() < deadline_s, what
             executor.spin_once(0.05)
 
-    with Graph(tmp_path / "logs", graph_environment()) as graph:
+    with gone_afterwards(context, observer), Graph(tmp_path / "logs", graph_environment()) as graph:
         graph.start(NodeSpec("navigator", parameters))
         instruction.publish(String(data="go to the red chair"))
         wait(client.service_is_ready, "no service")
@@ -79,7 +80,6 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
         assert "thread engine: busy" in answer.result().message
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             assert 'vln_ros_span_total{process="navigator",thread="engine"' in page.read().decode()
-    observer.destroy_node()
     (timings,) = read_recordings(tmp_path / "profiling")
     assert timings.process == "navigator"
     assert timings.count("instruction") == 1

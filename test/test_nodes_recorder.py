@@ -17,6 +17,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from ros_endings import gone_afterwards
 from rosbags.highlevel import AnyReader
 
 from vln_ros.cli import main
@@ -57,10 +58,9 @@ def wait_for_diagnostics() -> None:
         nonlocal times
         times += sum({v.key for v in status.values} >= set(SAID) for status in msg.status)
 
-    listener.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
-    wait_for(lambda: spinner.spin_once(0.05) or times >= 2, f"that the navigator says {SAID}")
-    listener.destroy_node()
-    context.shutdown()
+    with gone_afterwards(context, listener):
+        listener.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
+        wait_for(lambda: spinner.spin_once(0.05) or times >= 2, f"that the navigator says {SAID}")
 
 
 @pytest.fixture(scope="module")

@@ -353,7 +353,13 @@ def _write_weights(path: Path, config: TinyConfig, model_config: dict[str, Any])
 
 def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
     # save_file would leave the file readable by its owner only.
-    path.write_bytes(save(tensors, metadata={"format": "pt", **RANDOM_WEIGHTS}))
+    content = save(tensors, metadata={"format": "pt", **RANDOM_WEIGHTS})
+    # safetensors writes the metadata in an order that changes from call to call.
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    sorted_header = json.dumps(header, separators=(",", ":")).encode().ljust(size)
+    path.write_bytes(content[:8] + sorted_header + content[8 + size :])
 
 
 def _released_name(name: str) -> str:
