@@ -171,6 +171,61 @@ def test_nothing_half_written_is_left(
     assert status == 2 and os.strerror(error) in said and str(path) in said and path.read_text() == "old"
 
 
+INTERRUPTING = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+"""As sitecustomize: ^C in the moment in which Python looks for a module."""
+HERE = "from vln_ros.__main__ import main; main()"
+"""As the installed command does."""
+
+
+def interrupted_at(folder: Path, module: str, *command: str) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(INTERRUPTING)
+    path = os.pathsep.join([str(folder), *sys.path[1:]])
+    environment = {**os.environ, "PYTHONPATH": path, "INTERRUPT_AT": module}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("vln_ros.cli", ["plan"]),
+        ("argparse", ["demo"]),
+        ("vln_ros.cli.bench_record", ["replay", "bag"]),
+        ("vln_ros.config", ["bench", "graph"]),
+        ("numpy", ["bench", "stream"]),
+        ("numpy.linalg", ["compare", "a", "b"]),
+        ("vln_ros.cli.doctor", ["doctor"]),
+        ("vln_ros.cli.bench_faults", ["bench", "faults"]),
+        ("vln_ros.cli.profile", ["profile", "show", "."]),
+        ("vln_ros.cli.train", ["report", "."]),
+        ("vln_ros.cli.node", ["node", "executor"]),
+        ("torch", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+        ("transformers", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+        ("scipy.optimize", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+    ],
+)
+@pytest.mark.parametrize("start", [["-m", "vln_ros"], ["-c", HERE]], ids=["module", "command"])
+def test_interrupted_while_python_imports(
+    tmp_path: Path, start: list[str], module: str, arguments: list[str]
+) -> None:
+    done = interrupted_at(tmp_path, module, *start, *arguments)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
+
+
+def test_who_ignores_interrupts_is_not_interrupted(tmp_path: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + HERE
+    done = interrupted_at(tmp_path, "vln_ros.config", "-c", ignoring, "--version")
+    assert done.returncode == 0 and done.stderr == "" and done.stdout
+
+
 @pytest.mark.parametrize("wait_s", [0.7, 2.5])
 def test_interrupted_at_any_moment(tmp_path: Path, wait_s: float) -> None:
     command = [sys.executable, "-m", "vln_ros", "scenes", "--count", "40", "--out", str(tmp_path / "out")]

@@ -125,10 +125,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
             stream.reconfigure(errors="backslashreplace")
-    # So that what a command has started is ended with it.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(ending, signal.default_int_handler)
     given = sys.argv[1:] if arguments is None else arguments
     try:
         from vln_ros.config import ConfigError
@@ -145,6 +141,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     try:
         options = parser.parse_args(given)
+        # So that what a command has started is ended with it.
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(ending, signal.default_int_handler)
         status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
