@@ -220,6 +220,14 @@ def test_interrupted_while_python_imports(
     assert (done.returncode, done.stderr, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["params"], ["evl"]])
+def test_interrupted_while_python_exits(tmp_path: Path, arguments: list[str]) -> None:
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT); " + HERE
+    done = interrupted_at(tmp_path, "none", "-c", late, *arguments)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("vln_ros: interrupted\n")
+
+
 def test_who_ignores_interrupts_is_not_interrupted(tmp_path: Path) -> None:
     ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + HERE
     done = interrupted_at(tmp_path, "vln_ros.config", "-c", ignoring, "--version")

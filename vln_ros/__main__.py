@@ -9,11 +9,27 @@ def _leave(*_: object) -> None:
     os._exit(128 + signal.SIGINT)
 
 
-# Until a command runs, nothing is there to be ended, and an exception amidst an import would be a traceback.
-if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, _leave)
+def _at_once() -> None:
+    """^C ends the process where nothing is running that must be ended first: while Python imports, or exits.
 
-from vln_ros.cli import main as main  # noqa: E402
+    An exception there would be a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave)
+
+
+_at_once()
+
+from vln_ros import cli  # noqa: E402
+
+
+def main() -> None:
+    """Run the command of ``sys.argv`` and exit with its status."""
+    try:
+        cli.main()
+    finally:
+        _at_once()
+
 
 if __name__ == "__main__":
     main()
