@@ -220,6 +220,32 @@ def test_interrupted_while_python_imports(
     assert (done.returncode, done.stderr, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
 
 
+@pytest.mark.parametrize("module", ["networkx", "rtree", "shapely", "lxml", "trimesh", "trimesh.visual"])
+def test_interrupted_where_a_library_swallows_it(tmp_path: Path, module: str) -> None:
+    out = tmp_path / "out"
+    done = interrupted_at(tmp_path, module, "-m", "vln_ros", "scenes", "--count", "1", "--out", str(out))
+    assert (done.returncode, done.stderr) == (130, "vln_ros: interrupted\n")
+    assert not list(out.rglob("*.glb")) and not list(out.rglob("*.part"))
+
+
+def test_a_pool_is_not_ended_by_its_own_processes(tmp_path: Path) -> None:
+    """They import what the command imports, and leave SIGINT as it is."""
+    (tmp_path / "pool.py").write_text(
+        "import multiprocessing, signal\n"
+        "import vln_ros.__main__\n"
+        "def handler(_): return getattr(signal.getsignal(signal.SIGINT), '__name__', '?')\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(handler(0), *pool.map(handler, [0]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "pool.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["_leave", "default_int_handler"], done.stderr
+
+
 @pytest.mark.parametrize("arguments", [["--version"], ["params"], ["evl"]])
 def test_interrupted_while_python_exits(tmp_path: Path, arguments: list[str]) -> None:
     late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT); " + HERE

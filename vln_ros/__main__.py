@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 
 def _leave(*_: object) -> None:
@@ -14,7 +15,8 @@ def _at_once() -> None:
 
     An exception there would be a traceback.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    # A process of a pool imports this, too; whoever has started it ends it.
+    if "multiprocessing.spawn" not in sys.modules and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import errno
@@ -10,8 +11,10 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import vln_ros
@@ -62,6 +65,10 @@ _THE_PLACE_IS_AT_FAULT = (
 """Of an OSError: not the program."""
 
 
+_IMPORT_LOOK_S = 0.02
+"""How often one looks whether an import is over."""
+
+
 def _discard_output() -> None:
     """What is still waiting for the terminal goes nowhere, or the interpreter would complain at its end."""
     if sys.stdout is not None:
@@ -70,6 +77,18 @@ def _discard_output() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, output)
             os.close(nowhere)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt, but amidst an import only behind it: libraries that try imports swallow it there."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            again = threading.Timer(_IMPORT_LOOK_S, _thread.interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) -> Any:
@@ -144,7 +163,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         # So that what a command has started is ended with it.
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(ending, signal.default_int_handler)
+                signal.signal(ending, _interrupt)
         status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()
