@@ -126,6 +126,23 @@ def test_a_typing_mistake_leaves_nothing(
     assert status == 2 and not Path(out).exists()
 
 
+@pytest.mark.parametrize("action", ["selftest", "bench", "compare"])
+@pytest.mark.parametrize("python", ["", "/nowhere/python", "no-such-python", "not-executable"])
+def test_no_scene_is_made_for_a_habitat_that_is_not_there(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    python: str,
+) -> None:
+    (tmp_path / "not-executable").touch(0o644)
+    monkeypatch.chdir(tmp_path)
+    given = "./" + python if python == "not-executable" else python
+    status, said = ends(capsys, "habitat", action, "--python", given, "--keep", str(tmp_path / "kept"))
+    assert status == 2 and f"--python {given}" in said and "no such program" in said
+    assert not (tmp_path / "kept").exists()
+
+
 def test_models_that_may_be(tmp_path: Path) -> None:
     check_model("shipped:tiny", "tiny")
     check_model("Qwen/Qwen2.5-VL-3B-Instruct", "tiny")  # whether the hub has it, the download says
