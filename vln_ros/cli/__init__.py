@@ -65,6 +65,8 @@ _THE_PLACE_IS_AT_FAULT = (
 """Of an OSError: not the program."""
 
 
+_SWALLOWING = "trimesh"
+"""While it is imported it takes any exception for the absence of what it could use."""
 _IMPORT_LOOK_S = 0.02
 """How often one looks whether an import is over."""
 
@@ -80,9 +82,9 @@ def _discard_output() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """KeyboardInterrupt, but amidst an import only behind it: libraries that try imports swallow it there."""
+    """KeyboardInterrupt; while a library is imported that would swallow it, behind that import."""
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].startswith(_SWALLOWING):
             again = threading.Timer(_IMPORT_LOOK_S, _thread.interrupt_main, (number,))
             again.daemon = True
             again.start()
