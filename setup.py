@@ -38,5 +38,5 @@ setup(
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},  # tells `colcon test` to run pytest
     zip_safe=False,
-    entry_points={"console_scripts": ["vln_ros = vln_ros.cli:main"]},
+    entry_points={"console_scripts": ["vln_ros = vln_ros.__main__:main"]},
 )

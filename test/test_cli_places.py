@@ -126,6 +126,23 @@ def test_a_typing_mistake_leaves_nothing(
     assert status == 2 and not Path(out).exists()
 
 
+@pytest.mark.parametrize("action", ["selftest", "bench", "compare"])
+@pytest.mark.parametrize("python", ["", "/nowhere/python", "no-such-python", "not-executable"])
+def test_no_scene_is_made_for_a_habitat_that_is_not_there(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    action: str,
+    python: str,
+) -> None:
+    (tmp_path / "not-executable").touch(0o644)
+    monkeypatch.chdir(tmp_path)
+    given = "./" + python if python == "not-executable" else python
+    status, said = ends(capsys, "habitat", action, "--python", given, "--keep", str(tmp_path / "kept"))
+    assert status == 2 and f"--python {given}" in said and "no such program" in said
+    assert not (tmp_path / "kept").exists()
+
+
 def test_models_that_may_be(tmp_path: Path) -> None:
     check_model("shipped:tiny", "tiny")
     check_model("Qwen/Qwen2.5-VL-3B-Instruct", "tiny")  # whether the hub has it, the download says
@@ -169,6 +186,95 @@ def test_nothing_half_written_is_left(
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     status, said = ends(capsys, "plan", "--checkpoint", "7B", "--device", "orin", "--json", str(path))
     assert status == 2 and os.strerror(error) in said and str(path) in said and path.read_text() == "old"
+
+
+INTERRUPTING = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == os.environ["INTERRUPT_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+"""As sitecustomize: ^C in the moment in which Python looks for a module."""
+HERE = "from vln_ros.__main__ import main; main()"
+"""As the installed command does."""
+
+
+def interrupted_at(folder: Path, module: str, *command: str) -> subprocess.CompletedProcess[str]:
+    (folder / "sitecustomize.py").write_text(INTERRUPTING)
+    path = os.pathsep.join([str(folder), *sys.path[1:]])
+    environment = {**os.environ, "PYTHONPATH": path, "INTERRUPT_AT": module}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        ("vln_ros.cli", ["plan"]),
+        ("argparse", ["demo"]),
+        ("vln_ros.cli.bench_record", ["replay", "bag"]),
+        ("vln_ros.config", ["bench", "graph"]),
+        ("numpy", ["bench", "stream"]),
+        ("numpy.linalg", ["compare", "a", "b"]),
+        ("vln_ros.cli.doctor", ["doctor"]),
+        ("vln_ros.cli.bench_faults", ["bench", "faults"]),
+        ("vln_ros.cli.profile", ["profile", "show", "."]),
+        ("vln_ros.cli.train", ["report", "."]),
+        ("vln_ros.cli.node", ["node", "executor"]),
+        ("torch", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+        ("transformers", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+        ("scipy.optimize", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+    ],
+)
+@pytest.mark.parametrize("start", [["-m", "vln_ros"], ["-c", HERE]], ids=["module", "command"])
+def test_interrupted_while_python_imports(
+    tmp_path: Path, start: list[str], module: str, arguments: list[str]
+) -> None:
+    done = interrupted_at(tmp_path, module, *start, *arguments)
+    assert (done.returncode, done.stderr, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
+
+
+@pytest.mark.parametrize("module", ["networkx", "rtree", "shapely", "lxml", "trimesh", "trimesh.visual"])
+def test_interrupted_where_a_library_swallows_it(tmp_path: Path, module: str) -> None:
+    out = tmp_path / "out"
+    done = interrupted_at(tmp_path, module, "-m", "vln_ros", "scenes", "--count", "1", "--out", str(out))
+    assert (done.returncode, done.stderr) == (130, "vln_ros: interrupted\n")
+    assert not list(out.rglob("*.glb")) and not list(out.rglob("*.part"))
+
+
+def test_a_pool_is_not_ended_by_its_own_processes(tmp_path: Path) -> None:
+    """They import what the command imports, and leave SIGINT as it is."""
+    (tmp_path / "pool.py").write_text(
+        "import multiprocessing, signal\n"
+        "import vln_ros.__main__\n"
+        "def handler(_): return getattr(signal.getsignal(signal.SIGINT), '__name__', '?')\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(handler(0), *pool.map(handler, [0]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "pool.py")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path[1:])},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.split() == ["_leave", "default_int_handler"], done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["params"], ["evl"]])
+def test_interrupted_while_python_exits(tmp_path: Path, arguments: list[str]) -> None:
+    late = "import atexit, os, signal; atexit.register(os.kill, os.getpid(), signal.SIGINT); " + HERE
+    done = interrupted_at(tmp_path, "none", "-c", late, *arguments)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert done.stderr.endswith("vln_ros: interrupted\n")
+
+
+def test_who_ignores_interrupts_is_not_interrupted(tmp_path: Path) -> None:
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + HERE
+    done = interrupted_at(tmp_path, "vln_ros.config", "-c", ignoring, "--version")
+    assert done.returncode == 0 and done.stderr == "" and done.stdout
 
 
 @pytest.mark.parametrize("wait_s", [0.7, 2.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import errno
@@ -10,8 +11,10 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import vln_ros
@@ -62,6 +65,12 @@ _THE_PLACE_IS_AT_FAULT = (
 """Of an OSError: not the program."""
 
 
+_SWALLOWING = "trimesh"
+"""While it is imported it takes any exception for the absence of what it could use."""
+_IMPORT_LOOK_S = 0.02
+"""How often one looks whether an import is over."""
+
+
 def _discard_output() -> None:
     """What is still waiting for the terminal goes nowhere, or the interpreter would complain at its end."""
     if sys.stdout is not None:
@@ -70,6 +79,18 @@ def _discard_output() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, output)
             os.close(nowhere)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """KeyboardInterrupt; while a library is imported that would swallow it, behind that import."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].startswith(_SWALLOWING):
+            again = threading.Timer(_IMPORT_LOOK_S, _thread.interrupt_main, (number,))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) -> Any:
@@ -125,10 +146,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the terminal cannot write is written in another way
             stream.reconfigure(errors="backslashreplace")
-    # So that what a command has started is ended with it.
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(ending, signal.default_int_handler)
     given = sys.argv[1:] if arguments is None else arguments
     try:
         from vln_ros.config import ConfigError
@@ -145,6 +162,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 2
     try:
         options = parser.parse_args(given)
+        # So that what a command has started is ended with it.
+        for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(ending, _interrupt)
         status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -48,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if shutil.which(options.python) is None:  # before any scene is made
+        raise ConfigError(
+            f"--python {options.python}: there is no such program; name the interpreter of the environment "
+            "that has habitat_sim"
+        )
     match options.action:
         case "bench":
             return _bench(options)

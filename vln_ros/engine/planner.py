@@ -167,12 +167,16 @@ class Workload:
 
     Attributes:
         grid_h, grid_w: patches of a frame as the vision tower sees it; ``frame_tokens``: of them.
-        frames_per_s: of the camera; ``decisions_per_s``: how often the model is asked.
+        frames_per_s: of the camera; ``decisions_per_s``: how often the model is asked, each time about
+            another frame, so no more often than frames come.
         text_tokens: with each frame; ``question_tokens``: before each answer.
         context_tokens: in the cache when asked, at most.
+        unasked: what becomes of a frame that nobody asks about: ``unseen`` (nothing is computed), ``seen``
+            (by the vision tower), or ``prefilled`` at once, too.
         asked_pictures: prefilled anew at each question, the newest included (a history); 0 where every
-            frame is prefilled once, when it arrives (a stream).
-        asked_vision: of those, how many go through the vision tower only then, and not when they arrive.
+            frame is prefilled once (a stream).
+        asked_vision: of those, how many go through the vision tower only then, before the forward of the
+            question; 0: the newest alone.
         restart_pictures: prefilled anew each time the stream is dropped; 0 where it never is.
         tree_nodes: of all possible queues, in the forward of the question; 0: token by token.
         answer_tokens: of a queue.
@@ -188,9 +192,23 @@ class Workload:
     context_tokens: int
     tree_nodes: int
     answer_tokens: int
+    unasked: str = "prefilled"
     asked_pictures: int = 0
     asked_vision: int = 0
     restart_pictures: int = 0
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What the engine runs for a frame.
+
+    Attributes:
+        vision: pictures through the vision tower.
+        forwards: of the decoder.
+    """
+
+    vision: int
+    forwards: int
 
 
 @dataclass(frozen=True)
@@ -198,8 +216,9 @@ class Plan:
     """What to expect.
 
     Attributes:
-        frame_s: to take a frame in; ``decision_s``: from the question to the queue, the frame being
-            taken in; ``least_s``: roofline of both.
+        frame_s: for a frame that nobody asks about; ``decision_s``: from a frame that the model is asked
+            about to the queue; ``least_s``: roofline of the latter.
+        frame, decision: what the engine runs in them.
         restart_s: what a frame costs more when the stream is dropped and begun anew before it.
         busy: share of the device's time for one robot; above 1 frames are left out.
         weights_bytes, robot_bytes: ``robot_bytes`` when the context is full.
@@ -211,6 +230,8 @@ class Plan:
     frame_s: float
     decision_s: float
     least_s: float
+    frame: Passes
+    decision: Passes
     restart_s: float
     busy: float
     weights_bytes: float
@@ -223,7 +244,7 @@ class Plan:
     @property
     def frames_per_s(self) -> float:
         """Most frames a second, each decided on."""
-        return 1 / (self.frame_s + self.decision_s)
+        return 1 / self.decision_s
 
     def memory_bytes(self, seconds: float) -> float:
         """Weights and one robot's cache after so long a run."""
@@ -255,39 +276,50 @@ def plan(
         return Cost(cost.flops, cost.bytes - saved)
 
     picture_tokens = load.frame_tokens + load.text_tokens
-    history_tokens = load.asked_pictures * picture_tokens
+    shown_tokens = max(load.asked_pictures, 1) * picture_tokens
+    question_tokens = load.question_tokens + load.tree_nodes
+    # The engine runs a frame, its question and all queues in one forward; a video has one of its own.
+    pushes = [shown_tokens, question_tokens] if load.asked_vision else [shown_tokens + question_tokens]
+    looks = max(load.asked_vision, 1)
     steps = 0 if load.tree_nodes else max(0, load.answer_tokens - 1)
-    none = (0.0, 0.0)
     look = roofline.vision(load.grid_h, load.grid_w)
     parts = {
-        "vision": none if load.asked_vision else stage("vision", [look]),
-        "prefill of the frame": none if load.asked_pictures else stage("prefill", [decoder(picture_tokens)]),
-        "vision of what is shown": stage("vision", [look] * load.asked_vision),
-        "pictures, question, queues" if load.asked_pictures else "question and queues": stage(
-            "prefill", [decoder(history_tokens + load.question_tokens + load.tree_nodes)]
+        "vision": stage("vision", [look] * looks),
+        "pictures, question, queues" if load.asked_pictures else "frame, question, queues": stage(
+            "prefill", [decoder(tokens) for tokens in pushes]
         ),
         "decode": stage("decode", [decoder(1)] * steps),
         "head": stage("head", [roofline.head(1 + load.tree_nodes), *[roofline.head(1)] * steps]),
     }
     seconds = {name: both[0] for name, both in parts.items()}
-    frame_s = calibration.host_s + seconds["vision"] + seconds["prefill of the frame"]
-    decision_s = sum(seconds.values()) - seconds["vision"] - seconds["prefill of the frame"]
+    decision_s = calibration.host_s + sum(seconds.values())
+    frame_looks = [] if load.unasked == "unseen" else [look]
+    frame_pushes = [decoder(picture_tokens)] if load.unasked == "prefilled" else []
+    frame_s = (
+        (calibration.host_s if frame_looks else 0.0)
+        + stage("vision", frame_looks)[0]
+        + stage("prefill", frame_pushes)[0]
+    )
     restart_s = (
         stage("prefill", [decoder(load.restart_pictures * picture_tokens)])[0]
         if load.restart_pictures
         else 0.0
     )
-    busy = frame_s * load.frames_per_s + decision_s * load.decisions_per_s
+    asked_per_s = min(load.decisions_per_s, load.frames_per_s)
+    busy = frame_s * (load.frames_per_s - asked_per_s) + decision_s * asked_per_s
     weights = parameters(roofline) * weight_bytes
     robot = float(context * roofline.token_bytes)
     room = SAFE_SHARE * device.memory_bytes - weights
     by_memory = max(0, math.floor(room / robot))
     by_time = math.floor(1 / busy)
-    tokens_per_s = load.frames_per_s * picture_tokens
+    kept_per_s = load.frames_per_s if load.unasked == "prefilled" else asked_per_s
+    tokens_per_s = kept_per_s * picture_tokens
     return Plan(
         frame_s,
         decision_s,
         sum(both[1] for both in parts.values()),
+        Passes(len(frame_looks), len(frame_pushes)),
+        Passes(looks, len(pushes) + steps),
         restart_s,
         busy,
         weights,
