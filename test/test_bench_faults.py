@@ -23,7 +23,7 @@ SOME = ("no odometry", "no heartbeat", "odometry of a camera", "depth of zeros",
 def test_every_kind_of_fault_stops_the_robot_and_it_goes_on_afterwards(tmp_path: Path) -> None:
     faults = make_faults()
     with Rig(tmp_path, 3, LOADED_MACHINE_S) as rig:
-        figures = {name: rig.measure(faults[name], 1) for name in SOME}
+        figures = {name: rig.measure(name, faults[name], 1) for name in SOME}
     for name, f in figures.items():
         assert (f.reason, f.flushed, f.still, f.resumed) == (1, 1, 1, 1), (name, f)
         assert f.max_ms < 3e3 * LOADED_MACHINE_S, (name, f)
