@@ -15,7 +15,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 LOADED_MACHINE_S = 1.0
 """For the robot to be told to stand, and again for its base to hear it. The bench holds the real limits, on
 a quiet machine."""
-SOME = ("no odometry", "no heartbeat", "odometry of a camera", "depth of zeros", "depth stands still",
+SOME = ("no odometry", "no heartbeat", "odometry of a camera", "depth of zeros",
+        "depth NaN near a wall", "depth stands still",
         "scan NaN", "clock stands", "odometry NaN", "obstacle in depth", "cancel",
         "new instruction", "navigator killed", "second navigator", "second executor")  # fmt: skip
 
