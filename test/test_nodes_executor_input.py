@@ -252,6 +252,22 @@ def test_the_other_camera_of_a_pair_is_refused(node: Node) -> None:
     assert heard.period() == ()
 
 
+@pytest.mark.parametrize("changes", [{"k": [0.0] * 9, "p": [0.0] * 12}, {"k": [math.nan] * 9}])
+def test_a_calibration_that_is_none_stops_it_before_the_next_image(
+    node: Node, changes: dict[str, list[float]]
+) -> None:
+    heard = Heard(node)
+    for _ in range(3):
+        heard.period()
+    heard.sent.clear()
+    heard.input._on_camera_info(heard.info(**changes))
+    assert heard.sent == [Velocity()]
+    assert heard.core.stops[Fault.NO_CALIBRATION] == 1
+    assert heard.period(info=heard.info(**changes)) == (Fault.NO_CALIBRATION,)
+    assert heard.core.stops[Fault.NO_CALIBRATION] == 1
+    assert heard.period() == ()
+
+
 def test_without_camera_info_it_says_so(node: Node) -> None:
     heard = Heard(node)
     heard.now_s += PERIOD_S
