@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,7 +215,7 @@ def test_records_of_some_faults_are_put_together(tmp_path: Path, capsys: pytest.
         ({"reason": None, "flushed": None}, True),
     ],
 )
-def test_a_fault_passes_only_whole(changed: dict[str, float | None], passed: bool) -> None:
+def test_a_fault_passes_only_whole(changed: dict[str, Any], passed: bool) -> None:
     figures = FaultFigures(20, 500.0, 41.0, 66.0, 20, 20, 20, 20)
     assert replace(figures, **changed).passed is passed
 
