@@ -6,8 +6,10 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from vln_ros.cli.bench_record import (
     read_record,
     run_bench,
     write_record,
+    write_unfinished,
 )
 from vln_ros.cli.bench_soak import SoakFigures
 from vln_ros.cli.bench_tracking import TrackingFigures
@@ -130,6 +133,93 @@ def test_what_misses_its_goal_or_is_broken_off_is_a_record_that_says_so(tmp_path
     assert (record.note, record.figures) == (BROKEN_OFF, {"a": 2})
 
 
+def test_what_a_long_bench_has_so_far_is_a_record_whatever_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "faults.json"
+    monkeypatch.setattr(sys, "argv", ["vln_ros", "bench", "faults", "--json", str(path)])
+    options = build_parser().parse_args(["bench", "faults", "--json", str(path)])
+    figures = {"no odometry": asdict(FAULT)}
+
+    class Killed(BaseException):
+        """Nothing of the command runs any more."""
+
+    def bench(end: BaseException | None) -> Callable[[argparse.Namespace], int]:
+        def run(given: argparse.Namespace) -> int:
+            write_unfinished("faults", figures, given.json)
+            if end is not None:
+                raise end
+            return 0
+
+        return run
+
+    for end in (Killed(), RuntimeError("the robot does not drive")):
+        path.unlink(missing_ok=True)
+        with pytest.raises(type(end)):
+            run_bench("faults", bench(end), options)
+        record = read_record(path)
+        assert (record.bench, record.note, record.wall_s) == ("faults", BROKEN_OFF, None)
+        assert (record.command, record.figures) == ("vln_ros bench faults", figures)
+    assert BROKEN_OFF in make_page(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_bench("faults", bench(KeyboardInterrupt()), options)
+    record = read_record(path)
+    assert (record.note, record.figures) == (BROKEN_OFF, figures)
+    assert record.wall_s is not None
+    assert run_bench("faults", bench(None), options) == 0
+    record = read_record(path)
+    assert (record.note, record.figures) == ("", figures)
+
+
+def test_records_of_some_faults_are_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def record(name: str, **figures: FaultFigures) -> str:
+        plain = {fault.replace("_", " "): asdict(f) for fault, f in figures.items()}
+        path = tmp_path / f"{name}.json"
+        write_record(replace(RECORD, bench="faults", figures=plain, note=BROKEN_OFF), path)
+        return str(path)
+
+    good = replace(FAULT, still=20)
+    first = record("first", pause=good, no_scan=good)
+    second = record("second", no_odometry=good, pause=FAULT)
+    out = tmp_path / "faults.json"
+
+    def status(*arguments: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(["bench", "faults", "--join", *arguments])
+        return ended.value.code
+
+    assert status(first, second, "--json", str(out)) == 0
+    joined = read_record(out)
+    assert list(joined.figures) == ["no odometry", "no scan", "pause"]
+    assert joined.figures["pause"] == asdict(good)  # the first
+    assert status(second) == 1  # one did not stand still
+    capsys.readouterr()
+    gone = record("gone", a_fault_of_old=good)
+    other = tmp_path / "world.json"
+    write_record(RECORD, other)
+    for path, said in ((gone, "no fault is called a fault of old"), (str(other), "record of bench world")):
+        assert status(path) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "passed"),
+    [
+        ({}, True),
+        ({"placed_anew": 3, "stood": 4}, True),
+        ({"max_ms": 151.0}, False),
+        ({"still": 19}, False),
+        ({"resumed": 19}, False),
+        ({"reason": 19}, False),
+        ({"flushed": 19}, False),
+        ({"reason": None, "flushed": None}, True),
+    ],
+)
+def test_a_fault_passes_only_whole(changed: dict[str, Any], passed: bool) -> None:
+    figures = FaultFigures(20, 500.0, 41.0, 66.0, 20, 20, 20, 20)
+    assert replace(figures, **changed).passed is passed
+
+
 def test_plots_need_no_json(tmp_path: Path) -> None:
     options = build_parser().parse_args(["bench", "world", "--plots", str(tmp_path)])
 
@@ -162,6 +252,8 @@ SOAK = SoakFigures(
     [
         ("faults", {"no odometry": asdict(FAULT)},
          ["| no odometry | 500 ms | 41 ms | 66 ms | 20/20 | - | 19/20 | 20/20 |", "longest was 66 ms"]),
+        ("faults", {"pause": asdict(replace(FAULT, placed_anew=2, stood=3))},
+         ["19/20 | 20/20, 2 elsewhere |", "when the fault came (3 more met one that stood already)"]),
         ("tracking", {"ideal base": {"plain": asdict(TRACKING)}},
          ["3 random queues (9 actions", "| plain | 1.1 / 2.0 / 3.1 | 0.4 / 0.9 / 1.2 | 1.0 / 1.2 |"]),
         ("collisions", {"depth": asdict(COLLISIONS)},

@@ -415,18 +415,24 @@ def test_right_before_a_wall_a_camera_may_be_blind_and_the_robot_turns_away() ->
         assert robot.period(filled(0.0)).velocity.linear_m_s == 0.0
 
 
-def test_a_camera_that_loses_the_wall_when_it_comes_near_still_stops_before_it() -> None:
-    """It measures from 0.4 m on: the rest of the way is driven by memory."""
+def test_a_camera_that_loses_the_wall_when_it_comes_near_stops_at_once_and_turns_away() -> None:
+    """It measures from 0.4 m on: what has come between since, nobody sees."""
     robot = Driven()
     robot.sets_off()
     for _ in range(400):
         distance_m = WALL_M - 0.1 - robot.x_m
         output = robot.period(filled(distance_m if distance_m > 0.4 else 0.0))
-        if output.state is not ExecutorState.MOVING:
+        if distance_m <= 0.4 or output.state is not ExecutorState.MOVING:
             break
-    assert output.faults == (Fault.OBSTACLE,)
-    left_m = WALL_M - robot.x_m - SAFETY.robot_radius_m
-    assert left_m == pytest.approx(SAFETY.stop_distance_m, abs=0.03)
+    assert (output.velocity, output.faults) == (Velocity(), (Fault.DEPTH_BLIND,))
+    assert 0.37 < distance_m <= 0.4
+    stood_m = robot.x_m
+    for _ in range(3):
+        robot.offer(AHEAD)
+        for _ in range(5):
+            assert robot.period(filled(0.0)).velocity == Velocity()
+    assert robot.x_m == stood_m
+    robot.period(filled(0.0))  # it stands now
     robot.offer(Action(turn_rad=0.3))
     assert robot.period(filled(0.0)).velocity.angular_rad_s > 0.0
 
@@ -457,3 +463,193 @@ def test_what_cannot_be_read_stops_it_until_a_good_one_comes() -> None:
     assert output is not None
     assert output.faults == (Fault.BAD_SCAN,)
     assert scanned.period().state is ExecutorState.IDLE
+
+
+# ------------------------------------------------------------------- every content in every situation
+
+BEHIND = Action(turn_rad=1.5)
+HALF = np.where(np.arange(CAMERA.width) < CAMERA.width // 2, np.float32(0.0), np.float32(2.0))
+CONTENTS: dict[str, tuple[np.ndarray | RangeScan | Fault, Fault]] = {
+    "no reading": (filled(0.0), Fault.DEPTH_BLIND),
+    "NaN": (filled(NAN), Fault.DEPTH_BLIND),
+    "few readings": (scattered(0.03), Fault.DEPTH_BLIND),
+    "one half": (np.tile(HALF, (CAMERA.height, 1)), Fault.DEPTH_BLIND),
+    "one reading": (np.pad(filled(2.0)[:1, :1], ((60, 59), (80, 79))), Fault.DEPTH_BLIND),
+    "covered": (filled(0.1), Fault.DEPTH_COVERED),
+    "nearer than any": (filled(0.149), Fault.DEPTH_COVERED),
+    "millimetres": (filled(2500.0), Fault.DEPTH_UNIT),
+    "metres": (filled(0.0025), Fault.DEPTH_UNIT),
+    "unreadable": (Fault.BAD_DEPTH, Fault.BAD_DEPTH),
+    "no calibration": (Fault.NO_CALIBRATION, Fault.NO_CALIBRATION),
+    "scan NaN": (around(NAN), Fault.SCAN_BLIND),
+    "scan of nothing": (around(1.0, rays=0), Fault.SCAN_BLIND),
+    "scan NaN ahead": (in_front(NAN, 2.0), Fault.SCAN_BLIND),
+    "scan of the left": (RangeScan(np.linspace(0.3, 3.0, 90), np.full(90, 2.0)), Fault.SCAN_ASIDE),
+    "scan unreadable": (Fault.BAD_SCAN, Fault.BAD_SCAN),
+}
+MAY_TURN = {Fault.DEPTH_BLIND, Fault.DEPTH_COVERED}
+"""Where something is remembered right ahead."""
+FREE = around(INF)
+ENDS = {Fault.BAD_DEPTH: Fault.NO_DEPTH, Fault.NO_CALIBRATION: Fault.NO_DEPTH, Fault.BAD_SCAN: Fault.NO_SCAN}
+"""What cannot be read has not come, after a while."""
+
+
+class Watched(Driven):
+    """Sees with both, and is checked whenever something has come, as by the node."""
+
+    def __init__(self, near: bool) -> None:
+        super().__init__("both")
+        self.near = near
+
+    def sees(self, content: np.ndarray | RangeScan | Fault | None = None) -> Output | None:
+        """What it hears in this period, and what it is told at once."""
+        self.now_s += 1.0 / self.config.rate_hz
+        stamp_ns, core = round(self.now_s * 1e9), self.executor
+        core.odometry(stamp_ns, Pose.planar(self.x_m, 0.0, self.turned_rad), self.now_s)
+        core.heartbeat(stamp_ns, self.now_s)
+        if not isinstance(content, RangeScan) and content is not Fault.BAD_SCAN:
+            wall_m = 0.45 + 0.001 * (round(self.now_s * self.config.rate_hz) % 7)
+            core.scan(stamp_ns, in_front(wall_m, INF) if self.near else FREE, Pose.identity(), self.now_s)
+        if content is Fault.BAD_SCAN:
+            core.bad_scan()
+        elif isinstance(content, Fault):
+            core.bad_depth(content)
+        elif isinstance(content, RangeScan):
+            core.scan(stamp_ns, content, Pose.identity(), self.now_s)
+        if content is None or isinstance(content, RangeScan) or content is Fault.BAD_SCAN:
+            noise_m = np.float32(0.001 * (round(self.now_s * self.config.rate_hz) % 7))
+            core.depth(stamp_ns, filled(3.0) + noise_m, CAMERA, MOUNT, self.now_s)
+        elif not isinstance(content, Fault):
+            core.depth(stamp_ns, content, CAMERA, MOUNT, self.now_s)
+        return core.check(self.now_s)
+
+    def drives(self) -> Output:
+        output = self.executor.update(self.now_s)
+        self.x_m += output.velocity.linear_m_s / self.config.rate_hz
+        self.turned_rad += output.velocity.angular_rad_s / self.config.rate_hz
+        return output
+
+
+SITUATIONS: dict[str, tuple[tuple[Action, ...], int]] = {
+    "standing": ((), 3),
+    "setting off": ((AHEAD,), 1),
+    "driving": ((AHEAD,), 12),
+    "turning": ((BEHIND,), 8),
+    "setting out to turn": ((BEHIND,), 1),
+    "driving, then turning": ((Action(forward_m=0.04), BEHIND), 4),
+    "its queue just over": ((Action(forward_m=0.04),), 12),
+}
+
+
+@pytest.mark.parametrize("near", [False, True], ids=["in the open", "near a wall"])
+@pytest.mark.parametrize("situation", SITUATIONS)
+@pytest.mark.parametrize("content", CONTENTS)
+def test_whatever_cannot_be_judged_stops_it_wherever_it_is(content: str, situation: str, near: bool) -> None:
+    shown, fault = CONTENTS[content]
+    actions, periods = SITUATIONS[situation]
+    robot = Watched(near)
+    robot.sees()
+    robot.drives()
+    if actions:
+        robot.offer(*actions)
+    for _ in range(periods):
+        robot.sees()
+        before = robot.drives().velocity
+    drove = before.linear_m_s != 0.0
+    turns = near and not drove and fault in MAY_TURN
+    at_once = robot.sees(shown)
+    if not turns:
+        assert at_once is not None
+        assert (at_once.velocity, at_once.faults) == (Velocity(), (fault,))
+    x_m, yaw_rad = robot.x_m, robot.turned_rad
+    for i in range(16):  # it does not go on, whatever queue comes
+        if i % 5 == 3:
+            robot.offer(AHEAD)
+        output = robot.drives()
+        assert output.velocity.linear_m_s == output.velocity.lateral_m_s == 0.0
+        assert set(output.faults) <= {fault, ENDS.get(fault)}
+        robot.sees(shown)
+    assert robot.x_m == x_m
+    if not turns:
+        assert robot.turned_rad == yaw_rad
+    assert robot.executor.stops[fault] > 0  # by name, at the latest when it would have driven
+    robot.near = False  # a good one comes, and the way is free
+    robot.sees()
+    robot.drives()
+    robot.offer(AHEAD)
+    for _ in range(3):
+        robot.sees()
+        output = robot.drives()
+    assert output.velocity.linear_m_s > 0.0
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([None, None, *CONTENTS]), st.sampled_from([None, AHEAD, BEHIND]), st.booleans()
+        ),
+        min_size=10,
+        max_size=40,
+    )
+)
+def test_it_never_drives_on_content_that_cannot_be_judged(
+    steps: list[tuple[str | None, Action | None, bool]],
+) -> None:
+    robot = Watched(near=False)
+    for content, action, near in steps:
+        robot.near = near
+        shown, fault = CONTENTS[content] if content else (None, None)
+        robot.sees(shown)
+        if action is not None:
+            robot.offer(action)
+        velocity = robot.drives().velocity
+        if fault is not None:
+            assert velocity.linear_m_s == velocity.lateral_m_s == 0.0
+            assert velocity == Velocity() or fault in MAY_TURN
+
+
+def test_a_blind_camera_lets_it_turn_only_while_something_is_remembered_ahead() -> None:
+    robot = Driven()
+    robot.sets_off()
+    while robot.period().state is ExecutorState.MOVING:
+        pass
+    robot.offer(Action(turn_rad=3.0))
+    for _ in range(200):
+        output = robot.period(filled(0.0))
+        if output.faults:
+            break
+    assert output.faults == (Fault.DEPTH_BLIND,)
+    assert 0.3 < robot.turned_rad < 2.0
+
+
+def test_a_covered_camera_that_turns_remembers_nothing_of_the_cover_and_is_not_one_that_stands_still() -> (
+    None
+):
+    robot = Watched(near=True)
+    for _ in range(3):
+        robot.sees()
+        robot.drives()
+    robot.offer(BEHIND)
+    for _ in range(40):
+        robot.sees(filled(0.1))
+        output = robot.drives()
+        assert output.faults == ()
+    assert robot.turned_rad > 1.0
+    before = robot.executor.obstacles.around(Pose.planar(robot.x_m, 0.0, robot.turned_rad))
+    assert np.hypot(*before.T).min() > 0.4  # the wall of the scan, and no hand at the lens
+
+
+def test_a_camera_that_says_nothing_is_not_one_that_stands_still() -> None:
+    for content, fault in ((filled(0.0), Fault.DEPTH_BLIND), (around(NAN), Fault.SCAN_BLIND)):
+        robot = Watched(near=False)
+        robot.sees()
+        robot.drives()
+        robot.offer(AHEAD)
+        for _ in range(12):
+            robot.sees()
+            robot.drives()
+        robot.x_m += 0.2  # it coasts
+        for _ in range(40):
+            robot.sees(content)
+            assert robot.drives().faults == (fault,)

@@ -23,7 +23,7 @@ from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from test_ros_mounting import Buffer, tf2_ros
 
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar, from_flat
-from vln_ros.datatypes import CameraModel, Pose, Velocity
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState
 from vln_ros.motion.safety import Fault
 from vln_ros.nodes.executor_input import ExecutorInput
@@ -56,6 +56,7 @@ class Heard:
         self.now_s = 0.0
         self.core = Executor(config)
         self.sent: list[Velocity] = []
+        self.velocity = Velocity()
         self.input = ExecutorInput(node, config, self.core, lambda: self.now_s, self._check, lambda: None)
         self.scans = config.safety.obstacles in ("scan", "both")
         self.depths = config.safety.obstacles in ("depth", "both")
@@ -94,6 +95,15 @@ class Heard:
 
     def period(self, *, odometry: Odometry | None = None, **messages: Any) -> tuple[Fault, ...]:
         """One control period in which everything comes; what is named is what comes instead."""
+        self.hear(odometry=odometry, **messages)
+        output = self.core.update(self.now_s)
+        self.velocity = output.velocity
+        if output.faults:
+            assert output.velocity == Velocity()
+            assert output.state is ExecutorState.STOPPED
+        return output.faults
+
+    def hear(self, *, odometry: Odometry | None = None, **messages: Any) -> None:
         self.now_s += PERIOD_S
         self.input._on_odometry(odometry or self.odometry())
         self.core.heartbeat(self.stamp_ns, self.now_s)
@@ -102,11 +112,6 @@ class Heard:
             self.input._on_depth(messages.get("depth") or self.depth())
         if self.scans:
             self.input._on_scan(messages.get("scan") or self.scan())
-        output = self.core.update(self.now_s)
-        if output.faults:
-            assert output.velocity == Velocity()
-            assert output.state is ExecutorState.STOPPED
-        return output.faults
 
 
 def with_inf(msg: Image, value: float) -> Image:
@@ -211,12 +216,55 @@ def test_what_comes_and_says_nothing_stops_it_by_name_until_a_good_one_comes(nod
     assert heard.period() == ()  # a good one came
 
 
+@pytest.mark.parametrize("name", [name for name in BAD if not name.startswith("scan")])
+def test_it_stops_a_driving_robot_at_once_before_a_wall_too(node: Node, name: str) -> None:
+    """Where the scanner has something right ahead, a camera may be blind; nobody knows what came between."""
+    make, fault, _ = BAD[name]
+    heard = Heard(node, safety__obstacles="both")
+
+    def drives(action: Action, queue: int) -> Velocity:
+        heard.core.offer(ActionChunk(queue, 1, heard.stamp_ns, (action,)))
+        for _ in range(5):
+            assert heard.period(scan=heard.scan(0.45)) == ()
+        return heard.velocity
+
+    heard.period(scan=heard.scan(0.45))
+    assert drives(Action(forward_m=1.0), 1).linear_m_s > 0.0
+    heard.now_s += 0.001
+    heard.sent.clear()
+    heard.hear(**{"scan": heard.scan(0.45), **make(heard)})
+    assert heard.sent[-1] == Velocity()  # before the next period
+    assert heard.core.stops[fault] == 1
+    heard.core.offer(ActionChunk(2, 1, heard.stamp_ns, (Action(forward_m=1.0),)))
+    for _ in range(8):
+        heard.period(**{"scan": heard.scan(0.45), **make(heard)})
+        assert heard.velocity.linear_m_s == 0.0
+    assert heard.period(scan=heard.scan(0.45)) == ()
+    assert drives(Action(forward_m=1.0), 3).linear_m_s > 0.0
+
+
 def test_the_other_camera_of_a_pair_is_refused(node: Node) -> None:
     heard = Heard(node, calibration="rectified")
     heard.period()
     p = [50.0, 0.0, 31.5, -3.0, 0.0, 50.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
     assert heard.period(info=heard.info(p=p)) == (Fault.NO_CALIBRATION,)
     assert heard.input.refusals["right_camera"]
+    assert heard.period() == ()
+
+
+@pytest.mark.parametrize("changes", [{"k": [0.0] * 9, "p": [0.0] * 12}, {"k": [math.nan] * 9}])
+def test_a_calibration_that_is_none_stops_it_before_the_next_image(
+    node: Node, changes: dict[str, list[float]]
+) -> None:
+    heard = Heard(node)
+    for _ in range(3):
+        heard.period()
+    heard.sent.clear()
+    heard.input._on_camera_info(heard.info(**changes))
+    assert heard.sent == [Velocity()]
+    assert heard.core.stops[Fault.NO_CALIBRATION] == 1
+    assert heard.period(info=heard.info(**changes)) == (Fault.NO_CALIBRATION,)
+    assert heard.core.stops[Fault.NO_CALIBRATION] == 1
     assert heard.period() == ()
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench_record import read_record, write_unfinished
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.cli.places import output_file
@@ -40,13 +41,23 @@ DIAGNOSED_S = 10.0
 WATCHED_S = 0.5
 LATEST_S = 5.0
 """A robot that is still driven this long after the fault was not stopped by it."""
+OPEN_M, NEAR_M = 0.7, 0.3
+"""Free way: in the open there is more, near a wall less."""
+NEAR_SCAN_M = 0.42
+"""Range at which it is near a wall, and still drives."""
+PASSING = ("idle", "obstacle", "queue not usable")
+"""What does not keep the executor from taking the next queue."""
+DROVE_S = 0.12
+"""Who was told to drive so short a time before the fault still drives: a second executor says zero, too."""
+STOOD_AT_MOST = 2
+"""So many injections for each that counts may have met a robot that stood."""
 CONTROL = ExecutorConfig()
 LIMIT_MS = 2e3 / CONTROL.rate_hz + 50.0
 
 
 @dataclass(frozen=True)
 class FaultFigures:
-    """All injections of one fault.
+    """All injections of one fault. Only those count that met a robot that drove.
 
     Attributes:
         injections: how many.
@@ -57,6 +68,9 @@ class FaultFigures:
             only those of a newer instruction; None likewise.
         still: how often nothing moved afterwards.
         resumed: how often the robot drove again after the way on that docs/executor.md defines.
+        placed_anew: how often it then stood before something, or was at its goal, without this fault, and
+            drove again where it was placed anew.
+        stood: how many more injections met a robot that stood already, and are counted nowhere else.
     """
 
     injections: int
@@ -67,17 +81,30 @@ class FaultFigures:
     flushed: int | None
     still: int
     resumed: int
+    placed_anew: int = 0
+    stood: int = 0
+
+    @property
+    def passed(self) -> bool:
+        counts = [self.reason, self.flushed, self.still, self.resumed]
+        return self.max_ms <= LIMIT_MS and all(n in (None, self.injections) for n in counts)
 
 
 @dataclass(frozen=True)
 class _Injection:
-    """One of :class:`FaultFigures`."""
+    """One of :class:`FaultFigures`.
+
+    Attributes:
+        drove: the robot was told to drive when the fault came, or afterwards.
+    """
 
     took_ms: float
     told_why: bool
     flushed: bool
     still: bool
     resumed: bool
+    placed_anew: bool
+    drove: bool
 
 
 @dataclass(frozen=True)
@@ -108,30 +135,73 @@ class Fault:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--injections", type=int, default=20, help="of each fault (default: 20)")
-    parser.add_argument("--only", nargs="+", default=None, help="only faults with these names")
+    parser.add_argument(
+        "--only", nargs="+", metavar="FAULT", default=None, help="only faults with these names"
+    )
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        type=Path,
+        metavar="RECORD",
+        default=None,
+        help="measure nothing: put the faults of these records together; of one that comes again, the first",
+    )
     parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
 
 
 def run(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     faults = make_faults()
     unknown = set(options.only or ()) - set(faults)
     if unknown:
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: choose from {', '.join(faults)}")
+    if options.join is not None:
+        figures = join(options.join)
+        print("\n".join([_header(), *(_line(name, f) for name, f in figures.items())]))
+    else:
+        figures = _measure(options, faults)
+    if options.json is not None:
+        write_atomically(options.json, json.dumps(_plain(figures), indent=2) + "\n")
+    return 0 if all(f.passed for f in figures.values()) else 1
+
+
+def _measure(options: argparse.Namespace, faults: dict[str, Fault]) -> dict[str, FaultFigures]:
+    from tqdm import tqdm
+
     names = options.only or list(faults)
     figures: dict[str, FaultFigures] = {}
     print(_header())
     episodes = options.injections * len(names)  # an episode sees several
     with tempfile.TemporaryDirectory() as name, Rig(Path(name), episodes) as rig:
         for fault in tqdm(names, unit="fault", disable=None):
-            figures[fault] = rig.measure(faults[fault], options.injections)
+            figures[fault] = rig.measure(fault, faults[fault], options.injections)
             tqdm.write(_line(fault, figures[fault]))
-    if options.json is not None:
-        write_atomically(
-            options.json, json.dumps({n: asdict(f) for n, f in figures.items()}, indent=2) + "\n"
-        )
-    return 0 if all(f.max_ms <= LIMIT_MS and f.still == f.injections for f in figures.values()) else 1
+            if options.json is not None:
+                write_unfinished("faults", _plain(figures), options.json)
+    return figures
+
+
+def join(paths: Sequence[Path]) -> dict[str, FaultFigures]:
+    """The faults of several records, in the order of :func:`make_faults`.
+
+    Raises:
+        ConfigError: a file is no record of this bench, or of another version of it.
+    """
+    found: dict[str, FaultFigures] = {}
+    for path in paths:
+        record = read_record(path)
+        if record.bench != "faults":
+            raise ConfigError(f"{path} is a record of bench {record.bench}: only those of faults are joined")
+        for name, figures in record.figures.items():
+            found.setdefault(name, FaultFigures(**figures))
+    order = list(make_faults())
+    unknown = sorted(set(found) - set(order))
+    if unknown:
+        raise ConfigError(f"no fault is called {', '.join(unknown)}: measure with this version")
+    return {name: found[name] for name in order if name in found}
+
+
+def _plain(figures: dict[str, FaultFigures]) -> dict[str, Any]:
+    return {name: asdict(f) for name, f in figures.items()}
 
 
 class Rig:
@@ -226,8 +296,17 @@ class Rig:
         fast = [v for t, v in recent if v.linear_m_s > 0.2 and time.monotonic() - t < 0.5]
         return len(fast) == 4 and bool(self.relay.said) and self.relay.said[-1].summary == "moving"
 
-    def measure(self, fault: Fault, injections: int) -> FaultFigures:
-        done = [self._inject(fault) for _ in range(injections)]
+    def measure(self, name: str, fault: Fault, injections: int) -> FaultFigures:
+        done: list[_Injection] = []
+        stood = 0
+        while len(done) < injections:
+            injection = self._inject(fault)
+            if injection.drove:
+                done.append(injection)
+                continue
+            stood += 1
+            if stood > STOOD_AT_MOST * injections:
+                raise RuntimeError(f"{name}: the robot stood already at {stood} injections")
         took_ms = [i.took_ms for i in done]
         speaks = fault.reason is not None
         return FaultFigures(
@@ -239,7 +318,24 @@ class Rig:
             sum(i.flushed for i in done) if speaks else None,
             sum(i.still for i in done),
             sum(i.resumed for i in done),
+            sum(i.placed_anew for i in done),
+            stood,
         )
+
+    def drives(self, condition: Callable[[], bool] = lambda: True) -> None:
+        """Waits until the robot drives and the condition holds, elsewhere if it does not here."""
+        relay = self.relay
+
+        def well() -> bool:
+            return self.moving() and condition()
+
+        if not relay.wait(well, SET_OFF_S):
+            self.begin_anew()
+        if not relay.wait(well, WAIT_S):
+            self.graph.check()
+            said = relay.said[-1].summary if relay.said else "nothing"
+            log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
+            raise RuntimeError(f"the robot does not drive; the executor says: {said}; the navigator: {log}")
 
     def begin_anew(self) -> None:
         """What drives only knows the map: after a stop it may aim at a corner, and there it must stand."""
@@ -249,19 +345,16 @@ class Rig:
 
     def _inject(self, fault: Fault) -> _Injection:
         relay = self.relay
-        if not relay.wait(self.moving, SET_OFF_S):
-            self.begin_anew()
-        if not relay.wait(self.moving, WAIT_S):
-            self.graph.check()
-            said = relay.said[-1].summary if relay.said else "nothing"
-            log = self.graph.log_path("navigator").read_text("utf-8")[-800:]
-            raise RuntimeError(f"the robot does not drive; the executor says: {said}; the navigator: {log}")
-        told, spoken = len(relay.commands), len(relay.said)
+        self.drives()
+        told, spoken, placed = len(relay.commands), len(relay.said), len(relay.poses)
         instruction = relay.said[-1].instruction
         fault_s = fault.inject(self)
 
         def zero_s() -> float | None:
             return next((t for t, v in relay.commands[told:] if fault.allows(v) and t > fault_s), None)
+
+        def last_s() -> float:
+            return max((t for t, v in relay.commands[told:] if not fault.allows(v)), default=fault_s)
 
         if not relay.wait(lambda: zero_s() is not None, WAIT_S):
             raise RuntimeError("the robot was never told to stand")
@@ -282,20 +375,32 @@ class Rig:
         if not fault.moves_on:
             # A queue may have ended just before: only the zero that nothing follows is the fault's.
             quiet_s = self._base_reaction_s + WATCHED_S
-
-            def last_s() -> float:
-                return max((t for t, v in relay.commands[told:] if not fault.allows(v)), default=fault_s)
-
             while time.monotonic() < last_s() + quiet_s < fault_s + LATEST_S:
                 time.sleep(0.02)
             zero = next((t for t, _ in relay.commands[told:] if t > max(last_s(), fault_s)), math.inf)
-            after = [p for t, p in relay.poses if t > zero + self._base_reaction_s]
+            after = [p for t, p in relay.poses[placed:] if t > zero + self._base_reaction_s]
             moved = max((float(np.linalg.norm(p.position - after[0].position)) for p in after), default=0.0)
             turned = max((abs(p.yaw_rad - after[0].yaw_rad) for p in after), default=0.0)
             still = moved < 1e-4 and (turned < 1e-4 or fault.ahead) and time.monotonic() > last_s() + quiet_s
+        before = [(t, not fault.allows(v)) for t, v in relay.commands[told - 1 :] if t <= fault_s]
+        drove = before[-1][1] or any(driven for t, driven in before if t > fault_s - DROVE_S)
+        drove = drove or not still or (not fault.moves_on and last_s() > fault_s)
         fault.recover(self)
+        resumed, placed_anew = self._resumes(fault)
+        return _Injection((zero - fault_s) * 1e3, told_why, flushed, still, resumed, placed_anew, drove)
+
+    def _resumes(self, fault: Fault) -> tuple[bool, bool]:
+        """Whether it drives again, and whether it had to be placed anew for it: only without the fault."""
+        relay = self.relay
+        if relay.wait(self.moving, SET_OFF_S):
+            return True, False
+        said = relay.said[-1]
+        lasts = fault.reason is not None and fault.reason not in PASSING and fault.reason in said.summary
+        if lasts or time.monotonic() - said.at_s > SET_OFF_S:
+            return relay.wait(self.moving, WAIT_S), False
+        self.begin_anew()
         resumed = relay.wait(self.moving, WAIT_S)
-        return _Injection((zero - fault_s) * 1e3, told_why, flushed, still, resumed)
+        return resumed, resumed
 
 
 def make_faults() -> dict[str, Fault]:
@@ -349,19 +454,27 @@ def make_faults() -> dict[str, Fault]:
         return Fault(inject, recover)
 
     def in_the_open(fault: Fault) -> Fault:
-        """Right before a wall a camera may be blind: not while something slows the robot down."""
+        """Right before a wall a camera may be blind: a robot that sees none there may still turn away."""
 
         def inject(rig: Rig) -> float:
-            def fast() -> bool:
-                return rig.relay.commands[-1][1].linear_m_s > 0.95 * CONTROL.max_linear_m_s
-
-            if not rig.relay.wait(fast, SET_OFF_S):
-                rig.begin_anew()
-            if not rig.relay.wait(fast, WAIT_S):
-                raise RuntimeError("the robot does not drive at full speed")
+            rig.drives(lambda: rig.relay.said[-1].free_m > OPEN_M)
             return fault.inject(rig)
 
         return replace(fault, inject=inject)
+
+    def near_a_wall(fault: Fault) -> Fault:
+        """What the scanner sees all the time, so close that a camera may be blind: it may only turn."""
+
+        def inject(rig: Rig) -> float:
+            rig.relay.scan_m = NEAR_SCAN_M
+            rig.drives(lambda: rig.relay.said[-1].free_m < NEAR_M)
+            return fault.inject(rig)
+
+        def recover(rig: Rig) -> None:
+            no_scan(rig)
+            fault.recover(rig)
+
+        return replace(fault, inject=inject, recover=recover, ahead=True)
 
     def stands_still(stream: str, reason: str) -> Fault:
         def inject(rig: Rig) -> float:
@@ -397,6 +510,9 @@ def make_faults() -> dict[str, Fault]:
             corrupt("depth", partial(_depth, lambda d: 0.0 * d), "depth says nothing")
         ),
         "depth NaN": in_the_open(
+            corrupt("depth", partial(_depth, lambda d: math.nan * d), "depth says nothing")
+        ),
+        "depth NaN near a wall": near_a_wall(
             corrupt("depth", partial(_depth, lambda d: math.nan * d), "depth says nothing")
         ),
         "depth in mm": corrupt("depth", partial(_depth, lambda d: 1e3 * d), "depth in a wrong unit"),
@@ -655,7 +771,7 @@ def _kill_navigator(rig: Rig) -> float:
 
 def _header() -> str:
     columns = f"{'n':>4}{'time-out':>10}{'p50 ms':>9}{'max ms':>9}"
-    columns += f"{'reason':>9}{'flushed':>9}{'still':>8}{'resumed':>9}"
+    columns += f"{'reason':>9}{'flushed':>9}{'still':>8}{'resumed':>9}{'anew':>6}{'stood':>7}"
     return f"from the fault (after its time-out) to zero; allowed: {LIMIT_MS:.0f} ms\n{'fault':<23}{columns}"
 
 
@@ -664,7 +780,8 @@ def _line(name: str, f: FaultFigures) -> str:
         return "-" if count is None else f"{count}/{f.injections}"
 
     times = f"{f.injections:>4}{f.due_ms:>10.0f}{f.p50_ms:>9.0f}{f.max_ms:>9.0f}"
-    return f"{name:<23}{times}{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"
+    counts = f"{of(f.reason):>9}{of(f.flushed):>9}{of(f.still):>8}{of(f.resumed):>9}"
+    return f"{name:<23}{times}{counts}{f.placed_anew:>6}{f.stood:>7}"
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
@@ -681,7 +798,8 @@ def section(figures: dict[str, Any]) -> str:
 
         due = f"{f.due_ms:.0f} ms" if f.due_ms else "-"
         times = (f"{f.p50_ms:.0f} ms", f"{f.max_ms:.0f} ms")
-        return name, due, *times, of(f.reason), of(f.flushed), of(f.still), of(f.resumed)
+        anew = f", {f.placed_anew} elsewhere" if f.placed_anew else ""
+        return name, due, *times, of(f.reason), of(f.flushed), of(f.still), of(f.resumed) + anew
 
     rows = [row(name, FaultFigures(**f)) for name, f in figures.items()]
     columns = ("fault", "time-out", "zero after, median", "longest", "reason said", "queue empty",
@@ -690,5 +808,13 @@ def section(figures: dict[str, Any]) -> str:
     return table(columns, rows) + (
         "\nFrom the fault, or the end of its time-out, until the base hears zero; two control periods and "
         f"50 ms are allowed: {LIMIT_MS:.0f} ms. The longest was {figures[worst]['max_ms']:.0f} ms ({worst}). "
-        "Real processes and topics, the embedded world in real time, a relay between robot and graph.\n"
+        "Real processes and topics, the embedded world in real time, a relay between robot and graph. An "
+        "injection counts only if the robot drove when the fault came"
+        f"{_stood(figures)}. *Elsewhere*: the fault was over, but the robot stood before something else or "
+        "at its goal, and drove again where it was placed anew.\n"
     )
+
+
+def _stood(figures: dict[str, Any]) -> str:
+    stood = sum(f.get("stood", 0) for f in figures.values())
+    return f" ({stood} more met one that stood already)" if stood else ""

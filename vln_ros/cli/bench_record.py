@@ -164,15 +164,28 @@ def run_bench(
         print(f"{wall_s:.0f} s; cores that other programs used: {machine.others}")
         if _written_ns(path) != before_ns:
             note = BROKEN_OFF if interrupted else NOT_MET if status else ""
-            command = shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
-            day = time.strftime("%Y-%m-%d")
             figures = json.loads(path.read_text("utf-8"))
-            write_record(Record(name, command, day, round(wall_s, 1), machine, figures, note), path)
+            if isinstance(figures, dict) and {"format", "bench", "figures"} <= figures.keys():
+                figures = figures["figures"]  # of an unfinished record
+            write_record(Record(name, _command(), _day(), round(wall_s, 1), machine, figures, note), path)
             if plot is not None and options.plots is not None:
                 plot(figures, options.plots)
         if interrupted:
             raise interrupted
     return status
+
+
+def write_unfinished(bench: str, figures: Any, path: Path) -> None:
+    """What a long bench has measured so far, as a record that says so; it is there whatever ends the run."""
+    write_record(Record(bench, _command(), _day(), None, this_machine(), figures, BROKEN_OFF), path)
+
+
+def _command() -> str:
+    return shlex.join(["vln_ros", *_without_outputs(sys.argv[1:])])
+
+
+def _day() -> str:
+    return time.strftime("%Y-%m-%d")
 
 
 def _written_ns(path: Path) -> int:

@@ -27,7 +27,16 @@ from vln_ros.motion.action_queue import Acceptance, ActionQueue
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
 from vln_ros.motion.presence import Doubles
-from vln_ros.motion.safety import DEPTH_CONTENT, LATCHED, SCAN_CONTENT, STANDING, Fault, Watch, jumped
+from vln_ros.motion.safety import (
+    BLIND_WHEN_NEAR,
+    DEPTH_CONTENT,
+    LATCHED,
+    SCAN_CONTENT,
+    STANDING,
+    Fault,
+    Watch,
+    jumped,
+)
 from vln_ros.motion.sensor_content import (
     BLIND_WITHIN_M,
     DepthJudge,
@@ -44,6 +53,11 @@ _KEPT_ANCHOR_M = 0.1
 _KEPT_ANCHOR_RAD = math.radians(10.0)
 _KEPT_SENT_S = 1.0
 """The longest delay that can be predicted."""
+
+
+def _drives(velocity: Velocity) -> bool:
+    """Not only in place."""
+    return velocity.linear_m_s != 0.0 or velocity.lateral_m_s != 0.0
 
 
 class ExecutorState(Enum):
@@ -106,6 +120,7 @@ class Executor:
         self.depth_judge = DepthJudge()
         self._still = {Fault.DEPTH_STILL: Stillness(), Fault.SCAN_STILL: Stillness()}
         self._held: set[Fault] = set()
+        self._blind: Fault | None = None
         self._odometry_good = True
         self._faults: tuple[Fault, ...] = ()
         self.reasons: dict[Fault, str] = {}
@@ -234,15 +249,22 @@ class Executor:
         base_from_optical: Pose,
         now_s: float,
     ) -> None:
-        """A depth image ``[H, W]`` in metres, 0: no reading. One that says nothing of the way is a fault."""
+        """A depth image ``[H, W]`` in metres, 0: no reading. One that says nothing of the way is a fault.
+
+        Right before what is remembered it is one only for a robot that drives: nobody knows what has come
+        between, but in place it may turn away.
+        """
         self.watch.came(Fault.NO_DEPTH, stamp_ns, now_s)
         safety = self.config.safety
         fault = self.depth_judge.judge(depth_m, camera, base_from_optical, safety)
-        if fault in (Fault.DEPTH_BLIND, Fault.DEPTH_COVERED) and self._too_near(base_from_optical):
-            fault = None  # no wonder: what is known to be there is remembered, and stops it
+        self._blind = fault
+        if fault in BLIND_WHEN_NEAR and not _drives(self._sent[-1]) and self._too_near(base_from_optical):
+            fault = None
         self._held = self._held - DEPTH_CONTENT | ({fault} if fault else set())
-        if self._pose is None or fault:
-            return
+        if self._blind:
+            self._still[Fault.DEPTH_STILL].clear()  # it has changed, if to nothing
+        if self._pose is None or self._blind:
+            return  # what it saw shall not take the place of what is remembered
         content, must_change = depth_content(depth_m, camera, base_from_optical, safety)
         self._still[Fault.DEPTH_STILL].came(content, must_change, self._pose, now_s)
         self.obstacles.see(depth_m, camera, self._pose @ base_from_optical, self._pose)
@@ -252,6 +274,8 @@ class Executor:
         self.watch.came(Fault.NO_SCAN, stamp_ns, now_s)
         fault = judge_scan(scan, base_from_scanner, self.config.safety)
         self._held = self._held - SCAN_CONTENT | ({fault} if fault else set())
+        if fault:
+            self._still[Fault.SCAN_STILL].clear()
         if self._pose is None or fault:
             return
         self._still[Fault.SCAN_STILL].came(*scan_content(scan), self._pose, now_s)
@@ -299,7 +323,9 @@ class Executor:
             return self._output(Velocity(), ())
         completed: list[Action] = []
         velocity = self._step(completed)
-        if self._held & STANDING:
+        if self._blind and _drives(velocity):
+            self._held.add(self._blind)
+        if self._held:
             self._judge(now_s)
             velocity = Velocity()
         return self._output(velocity, tuple(completed))
@@ -426,7 +452,7 @@ class Executor:
         c, s = self.config, self.config.safety
         sent = self._sent[-1]
         velocity = track(c, action, self._error, further, sent, c.max_linear_m_s)
-        if s.obstacles == "none" or (velocity.linear_m_s == 0.0 and velocity.lateral_m_s == 0.0):
+        if s.obstacles == "none" or not _drives(velocity):
             return velocity
         self.clearance_m = free = clearance_m(self.obstacles.around(pose), velocity, s.robot_radius_m)
         speed = math.hypot(sent.linear_m_s, sent.lateral_m_s)

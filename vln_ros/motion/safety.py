@@ -55,6 +55,8 @@ DEPTH_CONTENT = frozenset(
     }
 )
 """Last until a depth image comes that says something."""
+BLIND_WHEN_NEAR = frozenset({Fault.DEPTH_BLIND, Fault.DEPTH_COVERED})
+"""What a sound depth camera says, too, where something is nearer than it can measure."""
 SCAN_CONTENT = frozenset({Fault.BAD_SCAN, Fault.SCAN_BLIND, Fault.SCAN_ASIDE})
 """The same of scans."""
 LATCHED = frozenset({Fault.ODOMETRY_JUMP})

@@ -149,6 +149,8 @@ class ExecutorInput:
                 self._refuse(suspicion)
         except convert.MessageError as error:
             self._refuse(error)
+            self._core.bad_depth(Fault.NO_CALIBRATION)  # so will be every image that comes
+            self._check()
 
     def _on_scan(self, msg: LaserScan) -> None:
         try:

@@ -42,13 +42,14 @@ def source(topic: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """A diagnostics message of the executor: its summary, and how many actions of which instruction are
-    left. None where there is no queue to tell of."""
+    """A diagnostics message of the executor: its summary, how many actions of which instruction are left
+    (None where there is no queue to tell of), and how far the way was free when it last drove."""
 
     at_s: float
     summary: str
     instruction: int | None
     actions_left: int | None
+    free_m: float
 
 
 class FaultRelay(Node):
@@ -155,11 +156,12 @@ class FaultRelay(Node):
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         for status in msg.status:
             if status.name == "vln_ros: executor":
-                values = {
-                    v.key: int(v.value) for v in status.values if v.key in ("instruction", "actions left")
-                }
-                instruction, left = values.get("instruction"), values.get("actions left")
-                self.note(self.said, Said(time.monotonic(), status.message, instruction, left))
+                values = {v.key: v.value for v in status.values}
+                instruction, left = (
+                    int(values[key]) if key in values else None for key in ("instruction", "actions left")
+                )
+                free_m = float(values.get("free way ahead [m]", "nan"))
+                self.note(self.said, Said(time.monotonic(), status.message, instruction, left, free_m))
 
     def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Until the condition holds; False after the time-out."""
