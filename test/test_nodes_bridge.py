@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,14 +27,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Float64, String
+from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, Scalar
-from vln_ros.datatypes import ActionChunk, ActionKind, Pose, Velocity
+from vln_ros.datatypes import Action, ActionChunk, ActionKind, Pose, Velocity
 from vln_ros.nodes.bridge_manual import STEP_SERVICES
 from vln_ros.nodes.bridge_realtime import RealTime
 from vln_ros.nodes.bridge_setup import EpisodeOrder
@@ -256,6 +257,54 @@ def test_a_reset_amid_a_run_changes_no_number(tmp_path: Path, made: tuple[Episod
     measured = results(disturbed)
     assert measured == results(undisturbed)
     assert next(iter(measured)) == made[2].episode_id  # the one that was asked for came first
+
+
+def test_a_queue_for_the_frame_that_is_shown_goes_on_whoever_spoke_before(
+    tmp_path: Path, made: tuple[Episode, ...]
+) -> None:
+    """Two navigators hold in any order, and then one of them answers what both have seen long since."""
+    episodes = write_episodes(tmp_path, "val_unseen", made[:1])
+    options: dict[str, Scalar] = {"episodes": str(episodes), "camera.width": 64, "camera.height": 48}
+    context = Context()
+    context.init()
+    person = Person(context)
+    queues = person.create_publisher(JointTrajectory, "action_queue", qos.events())
+    processed = person.create_publisher(Header, "frame_processed", qos.events())
+    for image, topic in ((Image, COLOR_TOPIC), (Image, DEPTH_TOPIC), (CameraInfo, INFO_TOPIC)):
+        person.create_subscription(image, topic, lambda _: None, qos.sensor("best_effort", 1))
+
+    def say(navigator: str, number: int, *actions: Action) -> None:
+        chunk = ActionChunk(number, 1, max(person.poses, default=0), actions, epoch=ord(navigator))
+        queues.publish(convert.trajectory_from_chunk(chunk, "base_link", 0.5, 1.0))
+
+    try:
+        with Graph(tmp_path / "logs", graph_environment()) as graph:
+            graph.start(NodeSpec("sim_bridge", options))
+
+            def begun() -> bool:
+                say("A", 1)
+                return bool(person.poses)
+
+            person.wait(begun, "no episode begins")
+            number = 1
+            for holds in ("", "A", "B", "AB", "BA", "ABA", "BAB", "BB", "BBA"):
+                for answers in "AB":
+                    shown = max(person.poses)
+                    stamp = convert.time_from_stamp_ns(shown)
+                    processed.publish(Header(stamp=stamp, frame_id="base_link"))
+                    for navigator in holds:
+                        number += 1
+                        say(navigator, number)
+                    number += 1
+                    say(answers, number, Action(turn_rad=math.radians(15.0)))
+                    person.wait(
+                        partial(lambda before: max(person.poses) > before, shown),
+                        f"after the holds {holds!r}, the answer of {answers} is not executed",
+                    )
+    finally:
+        person.executor_.shutdown()
+        person.destroy_node()
+        context.shutdown()
 
 
 def test_the_order_of_episodes(made: tuple[Episode, ...]) -> None:

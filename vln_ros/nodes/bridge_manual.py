@@ -42,7 +42,7 @@ class Manual:
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """A navigator may listen and answer; it does not move this robot."""
 
-    def another_navigator(self, chunk: ActionChunk) -> None:
+    def another_navigator(self) -> None:
         """Nothing waits for it."""
 
     def tick(self, run: EpisodeRun) -> None:

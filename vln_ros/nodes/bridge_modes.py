@@ -31,7 +31,7 @@ class Mode(Protocol):
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """The navigator's newest queue for this episode."""
 
-    def another_navigator(self, chunk: ActionChunk) -> None:
+    def another_navigator(self) -> None:
         """The first word of one that was started, or goes on, in the middle of an episode."""
 
     def tick(self, run: EpisodeRun) -> None:
@@ -66,12 +66,13 @@ class Lockstep:
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """A queue has come; it is executed once the frames of the one before are processed."""
         self._queue = chunk
+        if self._shown is not None and chunk.frame_stamp_ns == self._shown.stamp_ns:
+            self._processed = True  # who answers a frame has it
         self._advance(run)
 
-    def another_navigator(self, chunk: ActionChunk) -> None:
-        """Show it again what the one before has taken, unless it answers just that."""
-        if self._shown is not None:
-            self._processed = bool(chunk.actions) and chunk.frame_stamp_ns == self._shown.stamp_ns
+    def another_navigator(self) -> None:
+        """Show it again what the one before has taken."""
+        self._processed = False
 
     def tick(self, run: EpisodeRun) -> None:
         """Begin the episode; repeat what was lost; give up when nobody answers."""

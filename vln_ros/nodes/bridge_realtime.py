@@ -59,7 +59,7 @@ class RealTime:
         self._log.sent(chunk)
         run.decided(chunk, (time.monotonic() - self._asked_s) * 1e3)
 
-    def another_navigator(self, chunk: ActionChunk) -> None:
+    def another_navigator(self) -> None:
         """The next image comes by itself."""
 
     def tick(self, run: EpisodeRun) -> None:

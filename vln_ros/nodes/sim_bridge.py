@@ -145,7 +145,7 @@ class SimBridge(ProcessNode):
             return
         if chunk.epoch != self._epoch:  # another life of the navigator: its numbers begin anew
             self._epoch, self._instruction, self.answered = chunk.epoch, chunk.instruction, True
-            self._mode.another_navigator(chunk)
+            self._mode.another_navigator()
         elif not self.answered:
             # Any queue under a new number will do: the hold itself may have been overwritten.
             self.answered = chunk.instruction > self._instruction
