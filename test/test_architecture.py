@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vln_ros"
 
 BASE = {"datatypes", "axes", "protocols", "config"}
-CORE = {"sync", "engine", "reuse", "memory", "motion", "sim", "profiling"}
+CORE = {"geometry", "sync", "engine", "reuse", "memory", "motion", "sim", "profiling"}
 LAYERS = {
     **dict.fromkeys(BASE, 0),
     **dict.fromkeys(CORE | {"ros"}, 1),

@@ -17,7 +17,7 @@ from vln_ros.engine.model import load_model
 from vln_ros.engine.preprocess import patchify
 from vln_ros.engine.reuse_bench import measure_behind, measure_drift, measure_gaps, measure_prefill
 from vln_ros.engine.reuse_features import compare_windows, measure_features, time_tower, untouched_share
-from vln_ros.reuse.geometry import TokenGrid, jumped
+from vln_ros.geometry.correspondence import TokenGrid, jumped
 
 
 @pytest.fixture(scope="module")

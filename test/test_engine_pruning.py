@@ -22,9 +22,9 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
 from vln_ros.engine.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.memory.voxels import Shown, lay_out
-from vln_ros.reuse.geometry import TokenGrid
-from vln_ros.reuse.refusal import Refusal
 
 SIZE = (140, 112)
 GRID = TokenGrid(4, 5)

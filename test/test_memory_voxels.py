@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import CameraModel, Frame, Pose
+from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.memory.voxels import UNKNOWN, Shown, Surface, latest_tokens, lay_out, new_tokens
-from vln_ros.reuse.geometry import TokenGrid
 from vln_ros.sim.embedded import Scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
 

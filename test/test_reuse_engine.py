@@ -23,10 +23,10 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.session import Session
 from vln_ros.engine.sparse import ReusingSession, push_sparse
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.accounting import Reusing
-from vln_ros.reuse.picture import COLOURS, paint
-from vln_ros.reuse.planner import FramePlan, Label
-from vln_ros.reuse.refusal import Refusal
+from vln_ros.reuse.frame_plan import FramePlan, Label
+from vln_ros.reuse.overlay import COLOURS, paint
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.flat import scene_id
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.accounting import ForwardTimes, NetMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
-from vln_ros.reuse.geometry import Anchors, Correspondence, TokenGrid
-from vln_ros.reuse.refusal import Refusal
 from vln_ros.reuse.similarity import refine, unit
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from vln_ros.axes import base_from_optical
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import CameraModel, Float64Array, Frame, Pose
-from vln_ros.reuse.geometry import Correspondence, Fate
+from vln_ros.geometry.correspondence import Correspondence, Fate
 from vln_ros.sim.embedded import Scene
 from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
 

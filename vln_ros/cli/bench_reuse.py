@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
     from vln_ros.engine.model import LoadedModel
     from vln_ros.engine.profile import Profile
-    from vln_ros.reuse.planner import FramePlan
+    from vln_ros.reuse.frame_plan import FramePlan
 
 TITLE = "Reuse"
 HELP = "What taking over keys and values of what was seen before saves, and where it does not"
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     from vln_ros.engine.model import load_model
     from vln_ros.engine.reuse_bench import measure_behind, measure_drift
-    from vln_ros.reuse.geometry import TokenGrid
+    from vln_ros.geometry.correspondence import TokenGrid
 
     torch.set_num_threads(1)  # then processor time is time, whatever else runs
     work: dict[str, Callable[[], Any]] = {}
@@ -228,7 +228,7 @@ def _geometry(pairs: int) -> list[dict[str, Any]]:
 
     from vln_ros.cli.bench_frames import hold_against_rays, random_views
     from vln_ros.datatypes import CameraModel
-    from vln_ros.reuse.geometry import TokenGrid, correspond
+    from vln_ros.geometry.correspondence import TokenGrid, correspond
 
     camera, grid = CameraModel.from_hfov(640, 480, math.radians(79.0)), TokenGrid(*GRIDS[391])
     figures = []
@@ -323,7 +323,7 @@ def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[st
 def _prefill(repeats: int) -> list[dict[str, Any]]:
     from vln_ros.cli.bench_frames import motion_frames
     from vln_ros.engine.reuse_bench import measure_prefill
-    from vln_ros.reuse.geometry import TokenGrid
+    from vln_ros.geometry.correspondence import TokenGrid
 
     first, last = motion_frames("pan", 2)
     network = _network()
@@ -424,8 +424,8 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     from PIL import Image as Picture
     from PIL import ImageDraw
 
-    from vln_ros.reuse.picture import COLOURS, paint
-    from vln_ros.reuse.planner import Label
+    from vln_ros.reuse.frame_plan import Label
+    from vln_ros.reuse.overlay import COLOURS, paint
 
     path.parent.mkdir(parents=True, exist_ok=True)
     new = frames[-1]

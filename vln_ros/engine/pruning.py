@@ -27,11 +27,11 @@ from vln_ros.engine.forward import Chunk
 from vln_ros.engine.pieces import Image, Piece
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import AutoOff, ForwardTimes
-from vln_ros.reuse.geometry import Fate, TokenGrid, correspond, jumped, refusal
-from vln_ros.reuse.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 

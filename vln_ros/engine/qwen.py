@@ -35,10 +35,10 @@ from vln_ros.engine.session import Session
 from vln_ros.engine.sparse import ReusingSession
 from vln_ros.engine.travelled import TravelledWay
 from vln_ros.engine.vision import Eyes
+from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
-from vln_ros.reuse.geometry import TokenGrid
-from vln_ros.reuse.planner import ReusePlanner
+from vln_ros.reuse.frame_plan import ReusePlanner
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7

@@ -21,7 +21,7 @@ from vln_ros.engine.pieces import Image, Text
 from vln_ros.engine.preprocess import ImagePatches, patchify
 from vln_ros.engine.session import Session
 from vln_ros.engine.vision import encode_images
-from vln_ros.reuse.geometry import TokenGrid, correspond
+from vln_ros.geometry.correspondence import TokenGrid, correspond
 from vln_ros.reuse.similarity import refine, unit
 
 _BEFORE = 20

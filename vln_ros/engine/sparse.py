@@ -19,12 +19,12 @@ from vln_ros.engine.pieces import Piece
 from vln_ros.engine.session import Session
 from vln_ros.engine.timeline import Segment, SegmentKind
 from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.geometry.correspondence import IntArray
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import NetMeter, ReuseStats
+from vln_ros.reuse.frame_plan import FramePlan, ReusePlanner
 from vln_ros.reuse.gate import entropy
-from vln_ros.reuse.geometry import IntArray
-from vln_ros.reuse.planner import FramePlan, ReusePlanner
-from vln_ros.reuse.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 

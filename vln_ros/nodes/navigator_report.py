@@ -15,7 +15,7 @@ from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.worker import EngineWorker
 from vln_ros.nodes.sensor_input import RawFrame, SensorInput
 from vln_ros.protocols import Engine, GivesUp, ShowsReuse, TellsVitals
-from vln_ros.reuse.picture import paint
+from vln_ros.reuse.overlay import paint
 from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import CameraModel, Float64Array, Frame, Pose
-from vln_ros.reuse.refusal import Refusal
+from vln_ros.geometry.fallback_reason import Refusal
 
 IntArray = npt.NDArray[np.int64]
 

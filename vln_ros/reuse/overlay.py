@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 COLOURS = {"new": (220, 60, 60), "refreshed": (240, 170, 40), "reused": (60, 200, 90)}
-"""In the order of the numbers of :class:`vln_ros.reuse.planner.Label`."""
+"""In the order of the numbers of :class:`vln_ros.reuse.frame_plan.Label`."""
 _SHARE = 0.35
 _EDGE_SHARE = 0.8
 

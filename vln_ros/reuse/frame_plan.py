@@ -13,9 +13,9 @@ from torch import Tensor
 
 from vln_ros.config import ReuseConfig
 from vln_ros.datatypes import Float64Array, Frame
+from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond, jumped, refusal
+from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.gate import computed_layers, layer_budgets, must_refresh
-from vln_ros.reuse.geometry import IntArray, TokenGrid, correspond, jumped, refusal
-from vln_ros.reuse.refusal import Refusal
 from vln_ros.reuse.similarity import refine, unit
 
 _REMEMBERED = 64
