@@ -11,8 +11,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vln_ros.capacity.roofline import Cost, Peak, Roofline
 from vln_ros.cli import bench_engine
 from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
 from vln_ros.engine.engine_bench import (
     DECODE_MODES,
     STRATEGIES,
@@ -24,15 +27,12 @@ from vln_ros.engine.engine_bench import (
     measure_flat,
     walk,
 )
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Text
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.profile import ImageSpec, load_profile
-from vln_ros.engine.roofline import Cost, Peak, Roofline
-from vln_ros.engine.session import Session
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.stage_bench import measure_stages, published_config, random_model
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.vision import encode_images
 
 PEAK = Peak(1e9, 1e9, "test")
 

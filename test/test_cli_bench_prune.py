@@ -9,8 +9,8 @@ import torch
 from vln_ros.cli import bench_prune
 from vln_ros.cli.bench_prune import FULL, VARIANTS, Tally, Walk, measure, section, walks
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import ImageSpec, load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 

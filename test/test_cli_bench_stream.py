@@ -12,7 +12,7 @@ import pytest
 
 from vln_ros.cli import bench_stream
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.model import load_model
+from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.stream_bench import Request, measure_features, measure_native, measure_streaming
 from vln_ros.engine.tiny import build_tiny
 

@@ -13,17 +13,17 @@ from test_engine_decode import grammar, options
 from vln_ros.config import StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together, push_batch, run_batch
-from vln_ros.engine.decode import DecodeMode, Push, decode_free, decode_queue, run
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Image, Text
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.decode.decode import DecodeMode, Push, decode_free, decode_queue, run
+from vln_ros.engine.decode.scores import GREEDY
+from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels
-from vln_ros.engine.scores import GREEDY
-from vln_ros.engine.session import Session
+from vln_ros.engine.stream.segments import Image, Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.tree import NO_TREE, TokenTree
-from vln_ros.engine.vision import encode_images
 
 TREE = TokenTree.build([20, 21, 22, 23], [-1, 0, 0, -1])
 

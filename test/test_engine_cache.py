@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from vln_ros.engine.kv_cache import SlotCache
-from vln_ros.engine.positions import image_positions, text_positions
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.positions import image_positions, text_positions
 
 
 def new_cache(block_tokens=8, keep_original_keys=False):

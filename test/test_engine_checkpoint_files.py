@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import TinyConfig
-from vln_ros.engine.model import CheckpointError, LoadedModel, checkpoint_fingerprint, load_model
+from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, checkpoint_fingerprint, load_model
 from vln_ros.engine.tiny import build_tiny
 
 SMALL = TinyConfig(

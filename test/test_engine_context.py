@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 
 from vln_ros.config import StreamConfig, TinyConfig
 from vln_ros.datatypes import STOP, CameraModel, Frame, Instruction, Pose
-from vln_ros.engine import prompt
-from vln_ros.engine.context import FrameBank
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Image
-from vln_ros.engine.preprocess import patchify, stack_video
-from vln_ros.engine.profile import ContextSpec, load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
+from vln_ros.engine.context.base import FrameBank
+from vln_ros.engine.inputs import prompt
+from vln_ros.engine.inputs.preprocess import patchify, stack_video
+from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
+from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.vision import Eyes
 from vln_ros.memory.star import scene_change, select_frames
 
 
@@ -231,7 +231,7 @@ def test_history_is_shown_anew_with_every_question(model, name):
 
 
 def test_history_encodes_each_frame_once(model, monkeypatch):
-    from vln_ros.engine import vision
+    from vln_ros.engine.inputs import vision
 
     calls = []
     encode = vision.encode_images

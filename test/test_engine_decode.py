@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
-from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue, run
-from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
-from vln_ros.engine.pieces import Text
+from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, decode_free, decode_queue, run
+from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.decode.scores import GREEDY, Sampling
+from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.scores import GREEDY, Sampling
-from vln_ros.engine.session import Session
-from vln_ros.engine.vision import encode_images
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
 
 FORWARD, LEFT, RIGHT = Action(forward_m=0.25), Action(turn_rad=math.pi / 12), Action(turn_rad=-math.pi / 12)
 

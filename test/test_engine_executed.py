@@ -13,17 +13,17 @@ from test_engine_context import assert_stream_is, conversation, frame, profile, 
 
 from vln_ros.config import StreamConfig, TinyConfig
 from vln_ros.datatypes import STOP, Action, Executed, Frame, Instruction, Pose
-from vln_ros.engine import prompt
-from vln_ros.engine.context import PrimitiveBank
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import list_profiles, load_profile
+from vln_ros.engine.context.base import PrimitiveBank
+from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.engine.decode.reply import spoken
 from vln_ros.engine.execution_log import ExecutionLog
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Image
-from vln_ros.engine.profile import list_profiles, load_profile
+from vln_ros.engine.inputs import prompt
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.reply import spoken
+from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.travelled import TravelledWay
 from vln_ros.motion.action_queue import Acceptance, ActionQueue
 
 TICK_NS = 100_000_000

@@ -15,11 +15,11 @@ import vln_ros
 from vln_ros.config import LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
+from vln_ros.engine.checkpoint.model import CheckpointError, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.finite import NotFiniteError, not_finite, weights_not_finite
-from vln_ros.engine.model import CheckpointError, load_model
-from vln_ros.engine.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.timeline import SegmentKind
+from vln_ros.engine.stream.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.protocols import EngineError
 

@@ -10,8 +10,8 @@ from engine_models import eager
 
 from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.record import EpisodeCost

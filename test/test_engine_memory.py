@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from vln_ros.config import StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
-from vln_ros.engine.bound import thin_images
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Text
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.context.budget import thin_images
+from vln_ros.engine.inputs.vision import encode_images, encode_video
+from vln_ros.engine.oom_fallback import ReliefLadder, is_out_of_memory
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.relief import ReliefLadder, is_out_of_memory
-from vln_ros.engine.session import Session
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.vision import encode_images, encode_video
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.model import CheckpointError, LoadedModel, SpecialTokens, load_model
-from vln_ros.engine.preprocess import patchify
+from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, SpecialTokens, load_model
+from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.tiny import build_tiny
 
 SMALL = TinyConfig(

@@ -8,8 +8,8 @@ from test_engine_memory import Masked, engine, frame, model  # noqa: F401
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vln_ros.datatypes import Instruction, Pose
-from vln_ros.engine.kv_cache import TornStreamError
-from vln_ros.engine.relief import ReliefLadder, is_out_of_memory
+from vln_ros.engine.oom_fallback import ReliefLadder, is_out_of_memory
+from vln_ros.engine.stream.kv_cache import TornStreamError
 
 
 class FailAt(TorchDispatchMode):

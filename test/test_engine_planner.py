@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 
 import vln_ros
-from vln_ros.cli import build_parser
-from vln_ros.cli.bench_record import Machine, Record, write_record
-from vln_ros.config import ConfigError
-from vln_ros.engine.model import PixelSpec
-from vln_ros.engine.planner import (
+from vln_ros.capacity.estimate import (
     ASSUMED,
     DEVICES,
     STAGES,
@@ -30,9 +26,13 @@ from vln_ros.engine.planner import (
     parameters,
     plan,
 )
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.profile import load_profile
-from vln_ros.engine.roofline import Roofline
+from vln_ros.capacity.roofline import Roofline
+from vln_ros.cli import build_parser
+from vln_ros.cli.bench_record import Machine, Record, write_record
+from vln_ros.config import ConfigError
+from vln_ros.engine.checkpoint.model import PixelSpec
+from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.stage_bench import published_config
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")

@@ -5,8 +5,8 @@ from engine_models import IMAGE_PAD, tiny_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.engine.positions import image_positions, text_positions, video_positions
 from vln_ros.engine.reference import Pixels, trained_positions
+from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
-from vln_ros.engine.profile import ContextSpec, Limits, list_profiles, load_profile, parse_profile
+from vln_ros.engine.checkpoint.profile import ContextSpec, Limits, list_profiles, load_profile, parse_profile
 
 NAMES = ("activevln-r2r", "activevln-rxr", "internvla-n1-s2", "navida", "qwen-zero-shot", "tiny")
 

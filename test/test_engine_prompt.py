@@ -6,8 +6,17 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from vln_ros.config import TinyConfig
-from vln_ros.engine.profile import Profile, list_profiles, load_profile
-from vln_ros.engine.prompt import ImageMark, Turn, as_text, clean_instruction, opening, render, reply, turn
+from vln_ros.engine.checkpoint.profile import Profile, list_profiles, load_profile
+from vln_ros.engine.inputs.prompt import (
+    ImageMark,
+    Turn,
+    as_text,
+    clean_instruction,
+    opening,
+    render,
+    reply,
+    turn,
+)
 from vln_ros.engine.tiny import build_tiny
 
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
-from vln_ros.engine import prompt
 from vln_ros.engine.batch import decide_together, observe_together
-from vln_ros.engine.model import load_model
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.profile import ContextSpec, load_profile
-from vln_ros.engine.pruning import shown_by
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
+from vln_ros.engine.context.pruning import shown_by
+from vln_ros.engine.inputs import prompt
+from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.timeline import SegmentKind
+from vln_ros.engine.stream.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.geometry.fallback_reason import Refusal

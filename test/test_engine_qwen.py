@@ -9,12 +9,12 @@ from engine_models import eager
 
 from vln_ros.config import ConfigError, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
-from vln_ros.engine.decode import DecodeMode
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import list_profiles, load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import list_profiles, load_profile
+from vln_ros.engine.decode.decode import DecodeMode
+from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.vision import Eyes
 from vln_ros.protocols import Engine
 
 

@@ -24,17 +24,17 @@ from transformers import (
 import vln_ros
 from vln_ros.config import SamplingConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import STOP, Action, CameraModel, Frame, Instruction, Pose
-from vln_ros.engine.decode import DecodeMode, DecodeOptions, decode_free, decode_queue, run
-from vln_ros.engine.grammar import Grammar, QueueRules
-from vln_ros.engine.model import CheckpointError, checkpoint_generation, load_model
-from vln_ros.engine.pieces import Text
-from vln_ros.engine.profile import Phrase, load_profile
+from vln_ros.engine.checkpoint.model import CheckpointError, checkpoint_generation, load_model
+from vln_ros.engine.checkpoint.profile import Phrase, load_profile
+from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, decode_free, decode_queue, run
+from vln_ros.engine.decode.grammar import Grammar, QueueRules
+from vln_ros.engine.decode.scores import Sampling
+from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.scores import Sampling
-from vln_ros.engine.session import Session
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.engine.vision import encode_images
 
 FORWARD, LEFT, RIGHT = Action(forward_m=0.25), Action(turn_rad=math.pi / 12), Action(turn_rad=-math.pi / 12)
 PHRASES = (

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
-from vln_ros.engine.pieces import Image, Text
+from vln_ros.engine.inputs.vision import encode_images, encode_video
 from vln_ros.engine.reference import Pixels, greedy, one_shot
-from vln_ros.engine.session import Session
-from vln_ros.engine.sparse import push_sparse
-from vln_ros.engine.vision import encode_images, encode_video
+from vln_ros.engine.stream.segments import Image, Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.sparse import push_sparse
 
 TOLERANCE = 1e-4
 

@@ -13,7 +13,7 @@ import torch
 
 from vln_ros.cli import tiny as command
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.model import load_model
+from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.tiny import SPECIAL_TOKENS, build_tiny
 
 SMALL = TinyConfig(hidden=32, heads=2, kv_heads=1, layers=2, vision_hidden=32, vision_depth=2)

@@ -10,7 +10,7 @@ import torch
 
 from vln_ros.config import EvalConfig, LimitsConfig, Scalar, TinyConfig, from_flat
 from vln_ros.datatypes import STOP, Action, ActionChunk
-from vln_ros.engine.profile import Limits
+from vln_ros.engine.checkpoint.profile import Limits
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.engine.context import FrameBank
-from vln_ros.engine.pieces import Image
-from vln_ros.engine.profile import ContextSpec
+from vln_ros.engine.checkpoint.profile import ContextSpec
+from vln_ros.engine.context.base import FrameBank
+from vln_ros.engine.stream.segments import Image
 from vln_ros.memory.landmarks import (
     LandmarkRule,
     choose_landmark_evictions,

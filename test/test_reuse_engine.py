@@ -16,12 +16,12 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import ConfigError, LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
-from vln_ros.engine.model import load_model
-from vln_ros.engine.pieces import Image, Text
-from vln_ros.engine.profile import ContextSpec, load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.session import Session
-from vln_ros.engine.sparse import ReusingSession, push_sparse
+from vln_ros.engine.stream.segments import Image, Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.sparse import ReusingSession, push_sparse
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.accounting import Reusing

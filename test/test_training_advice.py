@@ -11,8 +11,8 @@ from training_models import SMALL
 
 from vln_ros.config import TrainConfig, from_flat
 from vln_ros.datatypes import ActionKind, Pose, wrap_angle
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded import move
 from vln_ros.sim.expert import Expert

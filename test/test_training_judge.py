@@ -10,8 +10,8 @@ from training_models import SMALL
 
 from vln_ros.config import NavigatorConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info

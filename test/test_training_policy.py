@@ -18,8 +18,8 @@ from training_models import SMALL
 
 from vln_ros.config import ConfigError, TrainConfig, from_flat
 from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.profile import Profile, load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded import Scene

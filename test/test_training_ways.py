@@ -9,10 +9,10 @@ from training_models import SMALL
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.script import Script
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes

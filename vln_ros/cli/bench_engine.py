@@ -18,7 +18,7 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
-    from vln_ros.engine.model import LoadedModel
+    from vln_ros.engine.checkpoint.model import LoadedModel
     from vln_ros.engine.stage_bench import StagedDecision
 
 TITLE = "The engine"
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
     for name, least in (("frames", 6), ("token_budget", 64)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name.replace('_', '-')} = {getattr(args, name)}: must be at least {least}")
-    from vln_ros.engine.model import load_model
+    from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.tiny import build_tiny
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -175,8 +175,8 @@ DRAWN_FRAMES = 200
 
 
 def _flat(setup: Setup) -> dict[str, Any]:
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.engine_bench import measure_flat
-    from vln_ros.engine.profile import load_profile
 
     frames = setup.options.frames
     flat = measure_flat(setup.model, load_profile("tiny"), frames, setup.options.token_budget)
@@ -237,8 +237,8 @@ def _plot_flat(figures: Any, path: Path) -> None:
 
 
 def _batch(setup: Setup) -> dict[str, Any]:
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.engine_bench import measure_batch
-    from vln_ros.engine.profile import load_profile
 
     sizes = setup.sizes
     batch = measure_batch(setup.model, load_profile("tiny"), sizes.robots, sizes.rounds, sizes.repeats)
@@ -278,8 +278,8 @@ def _plot_batch(figures: Any, path: Path) -> None:
 
 
 def _forwards(setup: Setup) -> dict[str, Any]:
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.engine_bench import DECODE_MODES, measure_decoding
-    from vln_ros.engine.profile import load_profile
 
     sizes, profile = setup.sizes, load_profile("tiny")
     measure_decoding(setup.model, profile, "tree", 2, 0.0, QUEUE_TOKENS)  # warm up
@@ -361,8 +361,8 @@ ASKED = (4, 1)
 
 
 def _contexts(setup: Setup) -> dict[str, Any]:
+    from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
     from vln_ros.engine.engine_bench import STRATEGIES, ContextCost, measure_context, walk
-    from vln_ros.engine.profile import ImageSpec, load_profile
 
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     frames = list(walk(setup.sizes.context_stream, (224, 224)))
@@ -437,7 +437,7 @@ def _plot_contexts(figures: Any, path: Path) -> None:
 def _stages(setup: Setup) -> dict[str, Any]:
     import torch
 
-    from vln_ros.engine.model import load_model
+    from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.stage_bench import published_config, random_model
     from vln_ros.engine.tiny import build_tiny
 
@@ -463,8 +463,8 @@ def _stages(setup: Setup) -> dict[str, Any]:
 
 
 def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> dict[str, Any]:
+    from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
     from vln_ros.engine.engine_bench import walk
-    from vln_ros.engine.profile import ImageSpec, load_profile
     from vln_ros.engine.stage_bench import measure_generate, measure_peak, measure_stages
 
     sizes = setup.sizes

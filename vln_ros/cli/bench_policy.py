@@ -62,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
             write_atomically(options.json, json.dumps(joined, indent=2) + "\n")
         print(section(joined), end="")
         return 0
-    from vln_ros.engine.model import load_model
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.results import finite_tree
     from vln_ros.training.judge import judge
     from vln_ros.training.ways import REFERENCE, compare

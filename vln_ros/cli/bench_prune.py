@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
         width, height = (int(side) for side in args.size.split("x"))
     except ValueError:
         raise ConfigError(f"--size = {args.size}: must be WIDTHxHEIGHT in pixels, such as 336x252") from None
-    from vln_ros.engine.model import load_model
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import QwenEngine
     from vln_ros.engine.tiny import build_tiny
 
@@ -197,7 +197,7 @@ def measure(walk: Walk, number: int, engines: dict[str, QwenEngine], tallies: di
 
 
 def _pictures(engine: QwenEngine) -> int:
-    from vln_ros.engine.timeline import SegmentKind
+    from vln_ros.engine.stream.timeline import SegmentKind
 
     return sum(s.count for s in engine.session.timeline.segments if s.kind is SegmentKind.IMAGE)
 

@@ -18,8 +18,8 @@ from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Frame
-    from vln_ros.engine.model import LoadedModel
-    from vln_ros.engine.profile import Profile
+    from vln_ros.engine.checkpoint.model import LoadedModel
+    from vln_ros.engine.checkpoint.profile import Profile
     from vln_ros.reuse.frame_plan import FramePlan
 
 TITLE = "Reuse"
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from vln_ros.engine.model import load_model
+    from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.reuse_bench import measure_behind, measure_drift
     from vln_ros.geometry.correspondence import TokenGrid
 
@@ -304,7 +304,7 @@ def _motions(
 def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The contexts among the ways of `bench policy` under which frames are pictures."""
     from vln_ros.cli.bench_frames import motion_frames
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.training.ways import ways
 
     contexts: dict[str, Profile] = {}
@@ -377,9 +377,9 @@ def _run_both(
     import time
 
     from vln_ros.datatypes import Instruction
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.sparse import ReusingSession
+    from vln_ros.engine.stream.sparse import ReusingSession
 
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))

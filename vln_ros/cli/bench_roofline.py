@@ -19,9 +19,9 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
-    from vln_ros.engine.model import LoadedModel
-    from vln_ros.engine.planner import Measured
-    from vln_ros.engine.roofline import Peak
+    from vln_ros.capacity.estimate import Measured
+    from vln_ros.capacity.roofline import Peak
+    from vln_ros.engine.checkpoint.model import LoadedModel
 
 TITLE = "Roofline and planner"
 HELP = "Stages of decisions of several networks against the roofline; error of the planner for each"
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("--decisions must be at least 2 and --context-frames at least 1")
     import torch
 
-    from vln_ros.engine.planner import leave_one_out
+    from vln_ros.capacity.estimate import leave_one_out
     from vln_ros.engine.stage_bench import measure_peak
 
     device = torch.device(options.device)
@@ -81,7 +81,7 @@ Run = tuple["Measured", tuple[float, float]]
 def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Run]:
     import torch
 
-    from vln_ros.engine.model import load_model
+    from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.stage_bench import published_config, random_model
     from vln_ros.engine.tiny import build_tiny
 
@@ -112,9 +112,9 @@ def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Run]:
 def _measure(
     title: str, model: LoadedModel, size: tuple[int, int], options: argparse.Namespace, peak: Peak
 ) -> Iterator[Run]:
+    from vln_ros.capacity.estimate import STAGES, Measured, StageTime, stage_layers
+    from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
     from vln_ros.engine.engine_bench import walk
-    from vln_ros.engine.planner import STAGES, Measured, StageTime, stage_layers
-    from vln_ros.engine.profile import ImageSpec, load_profile
     from vln_ros.engine.stage_bench import measure_stages
     from vln_ros.profiling.timings import median_interval
 
@@ -150,9 +150,9 @@ def _clock(options: argparse.Namespace) -> Callable[[], float]:
 
 def read_measured(path: Path) -> tuple[list[Measured], Peak]:
     """What a record of this bench holds. Raises ConfigError."""
+    from vln_ros.capacity.estimate import Measured, StageTime
+    from vln_ros.capacity.roofline import Peak
     from vln_ros.cli.bench_record import read_record
-    from vln_ros.engine.planner import Measured, StageTime
-    from vln_ros.engine.roofline import Peak
 
     record = read_record(path)
     if record.bench != "roofline":

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     write_split(out / "dataset", options.split, options.episodes, options.kind)
     fingerprint = ""
     if options.engine == "qwen":
-        from vln_ros.engine.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
 
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 
 def named_model(profile: str, checkpoint: str) -> dict[str, Scalar]:
     """The navigator's parameters for a profile, and a checkpoint if not the profile's own."""
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.profile import load_profile
 
     return {"qwen.profile": profile, "qwen.checkpoint": checkpoint or load_profile(profile).checkpoint}
 

@@ -138,8 +138,8 @@ def _torch() -> list[Finding]:
 def _checkpoint(name: str, profile_name: str) -> Finding:
     """Load it, and let it decide once on a picture of the size that its profile asks for."""
     from vln_ros.config import ConfigError, QwenConfig
-    from vln_ros.engine.model import load_model
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import QwenEngine
 
     defaults = QwenConfig()
@@ -183,7 +183,7 @@ def _checkpoint(name: str, profile_name: str) -> Finding:
 
 def _profile_made_for(checkpoint: str) -> str:
     from vln_ros.config import QwenConfig
-    from vln_ros.engine.profile import list_profiles, load_profile
+    from vln_ros.engine.checkpoint.profile import list_profiles, load_profile
 
     made = (name for name in list_profiles() if load_profile(name).checkpoint == checkpoint)
     return next(made, QwenConfig().profile)

@@ -49,7 +49,7 @@ def check_model(checkpoint: str, profile: str) -> None:
     Raises:
         ConfigError: the message names what is wrong.
     """
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.profile import load_profile
 
     load_profile(profile)
     if not checkpoint:

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.engine.model import load_model  # torch: only when the command runs
+    from vln_ros.engine.checkpoint.model import load_model  # torch: only when the command runs
     from vln_ros.engine.tiny import build_tiny
 
     config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})

@@ -24,10 +24,10 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
-from vln_ros.engine.context_replay import DelayedBatchContext
-from vln_ros.engine.decode import DecodeMode
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.profile import ContextSpec, Profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
+from vln_ros.engine.context.replay import DelayedBatchContext
+from vln_ros.engine.decode.decode import DecodeMode
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream_bench import make_frame
 

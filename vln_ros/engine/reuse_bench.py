@@ -12,12 +12,12 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Image, Piece, Text
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.session import Session
-from vln_ros.engine.sparse import push_sparse
-from vln_ros.engine.vision import encode_images
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.stream.segments import Image, Piece, Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.sparse import push_sparse
 from vln_ros.geometry.correspondence import TokenGrid, correspond
 from vln_ros.reuse.similarity import refine, unit
 

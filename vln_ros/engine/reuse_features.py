@@ -15,12 +15,12 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
-from vln_ros.engine.kv_cache import SlotCache
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Image, Text
-from vln_ros.engine.preprocess import ImagePatches, patchify
-from vln_ros.engine.session import Session
-from vln_ros.engine.vision import encode_images
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.inputs.preprocess import ImagePatches, patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.segments import Image, Text
+from vln_ros.engine.stream.session import Session
 from vln_ros.geometry.correspondence import TokenGrid, correspond
 from vln_ros.reuse.similarity import refine, unit
 

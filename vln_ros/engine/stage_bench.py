@@ -16,13 +16,13 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.capacity.roofline import PUBLISHED, Cost, Peak, Roofline
 from vln_ros.config import StreamConfig
 from vln_ros.datatypes import Frame, Instruction
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.profile import Profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.roofline import PUBLISHED, Cost, Peak, Roofline
 from vln_ros.engine.stream_bench import Request, measure_native
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -28,12 +28,12 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.pieces import Piece, Text
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.relief import is_out_of_memory
-from vln_ros.engine.session import Session, Work
-from vln_ros.engine.vision import encode_images
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.oom_fallback import is_out_of_memory
+from vln_ros.engine.stream.segments import Piece, Text
+from vln_ros.engine.stream.session import Session, Work
 
 WAYS = ("streaming", "features", "native")
 OUT_OF_MEMORY = 3

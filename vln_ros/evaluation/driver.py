@@ -67,8 +67,8 @@ def _generation(config: EvalConfig) -> str:
     navigator = config.navigator
     if navigator.engine != "qwen" or not navigator.qwen.checkpoint:
         return ""
-    from vln_ros.engine.model import checkpoint_generation
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.model import checkpoint_generation
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import sampling_of
 
     qwen = navigator.qwen

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vln_ros.config import LimitsConfig
 from vln_ros.datatypes import Action, ActionChunk, Executed, Pose
-from vln_ros.engine.profile import Limits
+from vln_ros.engine.checkpoint.profile import Limits
 from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode, path_length_m
 from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World

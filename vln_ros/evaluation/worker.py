@@ -97,7 +97,7 @@ def episode_limits(config: EvalConfig) -> EpisodeLimits:
     """What holds under these options, the profile's own limits included."""
     declared = None
     if config.navigator.engine == "qwen":
-        from vln_ros.engine.profile import load_profile
+        from vln_ros.engine.checkpoint.profile import load_profile
 
         declared = load_profile(config.navigator.qwen.profile).limits
     return EpisodeLimits.of(config.max_steps, config.limits, declared)
@@ -145,7 +145,7 @@ class Workbench:
         self._limits = episode_limits(config)
         qwen = replace(config.navigator.qwen, seed=config.seed)
         if config.navigator.engine == "qwen":
-            from vln_ros.engine.model import deal_device
+            from vln_ros.engine.checkpoint.model import deal_device
 
             qwen = replace(qwen, device=deal_device(qwen.device, worker))
         navigator = replace(config.navigator, qwen=qwen)

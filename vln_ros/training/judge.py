@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.profile import Profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.metrics import EpisodeMetrics, Summary, summarise

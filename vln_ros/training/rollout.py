@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.sim.embedded import EmbeddedWorld

@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
 from vln_ros.datatypes import ActionKind, Float64Array
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.crew import interrupts_held_back

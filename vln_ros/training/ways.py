@@ -14,10 +14,10 @@ import numpy as np
 
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.profile import ContextSpec, Profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
+from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.script import Script
 from vln_ros.evaluation.intervals import Estimate, mean, share_of
 from vln_ros.evaluation.record import EpisodeRecord
 from vln_ros.reuse.accounting import ReuseStats

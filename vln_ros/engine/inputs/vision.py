@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Image, Video
-from vln_ros.engine.preprocess import patchify, stack_video
-from vln_ros.engine.profile import ImageSpec
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import ImageSpec
+from vln_ros.engine.inputs.preprocess import patchify, stack_video
+from vln_ros.engine.stream.segments import Image, Video
 from vln_ros.profiling.spans import span
 
 

@@ -12,15 +12,15 @@ from typing import Protocol
 import numpy as np
 
 from vln_ros.datatypes import Float64Array, Frame
-from vln_ros.engine.bound import StreamBound
-from vln_ros.engine.pieces import Image, Piece
-from vln_ros.engine.profile import ContextSpec
-from vln_ros.engine.pruning import KeepAll, shown_by
-from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Snapshot
-from vln_ros.engine.travelled import TravelledWay
-from vln_ros.engine.vision import Eyes
+from vln_ros.engine.checkpoint.profile import ContextSpec
+from vln_ros.engine.context.budget import StreamBound
+from vln_ros.engine.context.pruning import KeepAll, shown_by
+from vln_ros.engine.context.travelled import TravelledWay
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.stream.segments import Image, Piece
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Snapshot
 from vln_ros.memory.landmarks import LandmarkRule, choose_shown, rank_frames
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerFast
 
-from vln_ros.engine import prompt
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Image, Piece, Text, Video
-from vln_ros.engine.profile import Profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.inputs import prompt
+from vln_ros.engine.stream.segments import Image, Piece, Text, Video
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.session import Session
-from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from vln_ros.engine.roofline import PUBLISHED, Cost, Peak, Roofline
+from vln_ros.capacity.roofline import PUBLISHED, Cost, Peak, Roofline
 
 STAGES = ("vision", "prefill", "decode", "head")
 SAFE_SHARE = 0.9

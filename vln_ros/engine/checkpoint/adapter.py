@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.checkpoint_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CheckpointError
+from vln_ros.engine.checkpoint.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CheckpointError
 
 _PREFIX = "base_model.model."
 # Until transformers 4.51 the network's parts had other names, and adapters trained with it keep those.

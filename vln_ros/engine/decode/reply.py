@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vln_ros.datatypes import Action
-from vln_ros.engine.grammar import Phrase
+from vln_ros.engine.decode.grammar import Phrase
 
 _LEFT_OUT, _ROUNDED = 2.0, 1.0
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 
 from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
-from vln_ros.engine.bound import BoundOptions, StreamBound
-from vln_ros.engine.context import AppendContext, Context, PrimitiveBank, WindowResetContext
-from vln_ros.engine.context_replay import DelayedBatchContext, HistoryContext
-from vln_ros.engine.profile import Profile
-from vln_ros.engine.pruning import KeepAll
-from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session
-from vln_ros.engine.travelled import TravelledWay
-from vln_ros.engine.vision import Eyes
+from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.context.base import AppendContext, Context, PrimitiveBank, WindowResetContext
+from vln_ros.engine.context.budget import BoundOptions, StreamBound
+from vln_ros.engine.context.pruning import KeepAll
+from vln_ros.engine.context.replay import DelayedBatchContext, HistoryContext
+from vln_ros.engine.context.travelled import TravelledWay
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.stream.session import Session
 from vln_ros.memory.landmarks import LandmarkRule
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from vln_ros.config import ConfigError, LandmarkConfig
-from vln_ros.engine.forward import Work, takes_mask
-from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import SegmentKind, Timeline
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.stream.forward import Work, takes_mask
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import SegmentKind, Timeline
 from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanRefusal, PlanSource, Said
 from vln_ros.profiling.spans import span
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.forward import Chunk, run_decoder, tree_visibility
-from vln_ros.engine.forward import Work as Work
-from vln_ros.engine.kv_cache import SlotCache
-from vln_ros.engine.pieces import Piece, Text, append_piece, join_text
-from vln_ros.engine.timeline import Snapshot, Timeline
-from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.engine.stream.forward import Chunk, run_decoder, tree_visibility
+from vln_ros.engine.stream.forward import Work as Work
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.segments import Piece, Text, append_piece, join_text
+from vln_ros.engine.stream.timeline import Snapshot, Timeline
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 
 
 class Session:

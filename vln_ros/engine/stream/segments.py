@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vln_ros.engine.positions import image_positions, text_positions, video_positions
-from vln_ros.engine.timeline import Segment, SegmentKind, Timeline
+from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
+from vln_ros.engine.stream.timeline import Segment, SegmentKind, Timeline
 from vln_ros.memory.voxels import Surface
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vln_ros.engine.profile import Profile
+from vln_ros.engine.checkpoint.profile import Profile
 
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
 REPLY_END = "<|im_end|>\n"

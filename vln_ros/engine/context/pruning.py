@@ -23,10 +23,10 @@ import torch
 
 from vln_ros.config import PruneConfig
 from vln_ros.datatypes import Frame
-from vln_ros.engine.forward import Chunk
-from vln_ros.engine.pieces import Image, Piece
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Segment, SegmentKind
+from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.segments import Image, Piece
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Segment, SegmentKind
 from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Frame
-from vln_ros.engine.context import PrimitiveBank
-from vln_ros.engine.pieces import Piece, Video
-from vln_ros.engine.profile import ContextSpec
-from vln_ros.engine.pruning import KeepAll
-from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Snapshot
-from vln_ros.engine.vision import Eyes
+from vln_ros.engine.checkpoint.profile import ContextSpec
+from vln_ros.engine.context.base import PrimitiveBank
+from vln_ros.engine.context.pruning import KeepAll
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.stream.segments import Piece, Video
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Snapshot
 from vln_ros.memory.star import Selection, scene_change, select_frames
 
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Action, ActionKind
-from vln_ros.engine.tree import TokenTree
+from vln_ros.engine.stream.tree import TokenTree
 
 MAX_QUEUES = 50_000
 """A vocabulary with more queues than this is refused: its trie would take seconds and gigabytes."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-from vln_ros.engine.kv_cache import TornStreamError
+from vln_ros.engine.stream.kv_cache import TornStreamError
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.adapter import merge_adapter
-from vln_ros.engine.checkpoint_files import (
+from vln_ros.engine.checkpoint.adapter import merge_adapter
+from vln_ros.engine.checkpoint.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CheckpointError,

@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.cache_utils import Cache
 
-from vln_ros.engine.timeline import Snapshot
-from vln_ros.engine.tree import TokenTree
+from vln_ros.engine.stream.timeline import Snapshot
+from vln_ros.engine.stream.tree import TokenTree
 
 
 @dataclass(frozen=True)

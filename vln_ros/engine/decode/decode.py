@@ -15,13 +15,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vln_ros.engine.forward import Work
-from vln_ros.engine.grammar import ROOT, Grammar
-from vln_ros.engine.pieces import Piece, Text
-from vln_ros.engine.scores import Sampling, Scores, next_free
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Snapshot
-from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.engine.decode.grammar import ROOT, Grammar
+from vln_ros.engine.decode.scores import Sampling, Scores, next_free
+from vln_ros.engine.stream.forward import Work
+from vln_ros.engine.stream.segments import Piece, Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Snapshot
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 from vln_ros.profiling.spans import span
 
 _HELD_TOKENS = 16

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.forward import Chunk, attention_mask, run_decoder
-from vln_ros.engine.pieces import Piece
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Segment, SegmentKind
-from vln_ros.engine.tree import NO_TREE, TokenTree
+from vln_ros.engine.stream.forward import Chunk, attention_mask, run_decoder
+from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Segment, SegmentKind
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 from vln_ros.geometry.correspondence import IntArray
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.profiling.spans import span

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 
 from vln_ros.datatypes import Frame, Pose
-from vln_ros.engine.pieces import Image
-from vln_ros.engine.session import Session
-from vln_ros.engine.timeline import Segment, SegmentKind
+from vln_ros.engine.stream.segments import Image
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.timeline import Segment, SegmentKind
 from vln_ros.memory.landmarks import LandmarkRule, choose_landmark_evictions
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
 from vln_ros.profiling.spans import span
