@@ -182,7 +182,7 @@ def test_habitat_has_one_door() -> None:
     doors = {
         i.module for i in every_import() if i.target.split(".")[0] in {"habitat_sim", "habitat", "magnum"}
     }
-    assert doors == {"vln_ros.sim.habitat_worker"}
+    assert doors == {"vln_ros.sim.habitat.worker"}
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ from vln_ros.evaluation.worlds import build_worlds, chosen_episodes, dataset_fil
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
 from vln_ros.profiling.files import read_recordings
-from vln_ros.sim.episodes import Episode, read_episodes, write_episodes
+from vln_ros.sim.episodes.episode import Episode, read_episodes, write_episodes
 from vln_ros.sim.splits import make_episodes
 
 SMALL: dict[str, Scalar] = {

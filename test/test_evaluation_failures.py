@@ -20,7 +20,7 @@ from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.evaluation.worlds import chosen_episodes, dataset_file
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.protocols import EngineError
-from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.embedded.world import EmbeddedWorld
 
 SHIPPED = Path(vln_ros.__file__).parent / "checkpoints" / "tiny"
 

@@ -11,10 +11,10 @@ from habitat_fakes import fake_python
 from vln_ros.config import EvalConfig, FarmConfig, Scalar, from_flat
 from vln_ros.evaluation.driver import evaluate
 from vln_ros.evaluation.results import RunResult, skips_line
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import Episode, write_episodes
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import Episode, write_episodes
 from vln_ros.sim.splits import make_scene_episodes
 
 SEEDS = (900_003, 900_004, 900_005)

@@ -24,8 +24,8 @@ from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_in
 from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.results import decision_lines, trajectory_lines
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import read_episodes, write_episodes
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.episodes.episode import read_episodes, write_episodes
 from vln_ros.sim.splits import first_seeds, make_episodes, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

@@ -10,10 +10,10 @@ from habitat_fakes import fake_python
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import write_episodes
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import make_scene_episodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.ros]

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
-from vln_ros.sim.episodes import write_episodes
+from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

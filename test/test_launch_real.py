@@ -26,10 +26,10 @@ from test_nodes_replay import write_bag
 
 from launch import LaunchDescriptionEntity
 from vln_ros.cli.graph import graph_environment
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import write_episodes
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

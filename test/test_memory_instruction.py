@@ -17,8 +17,8 @@ from vln_ros.memory.instruction import (
     plan_question,
     split_stages,
 )
-from vln_ros.sim.flat import generate_flat, scene_id
-from vln_ros.sim.instructions import Clause, ClauseKind, Side, tell
+from vln_ros.sim.embedded.flat import generate_flat, scene_id
+from vln_ros.sim.episodes.instructions import Clause, ClauseKind, Side, tell
 
 
 @settings(max_examples=40, deadline=None)

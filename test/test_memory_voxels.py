@@ -11,8 +11,8 @@ from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.memory.voxels import UNKNOWN, Shown, Surface, latest_tokens, lay_out, new_tokens
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.world import Scene
 
 GRID = TokenGrid(6, 8)
 

@@ -17,8 +17,8 @@ from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, RangeScan,
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead, scan_obstacles
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.flat import scene_id
+from vln_ros.sim.embedded.flat import scene_id
+from vln_ros.sim.embedded.world import EmbeddedWorld
 
 SAFETY = SafetyConfig()
 CAMERA = CameraModel.from_hfov(160, 120, math.radians(79.0))

@@ -39,10 +39,10 @@ from vln_ros.nodes.bridge_realtime import RealTime
 from vln_ros.nodes.bridge_setup import EpisodeOrder
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import Episode, write_episodes
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import Episode, write_episodes
 from vln_ros.sim.splits import make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

@@ -31,7 +31,7 @@ from vln_ros.config import Scalar
 from vln_ros.datatypes import CameraModel, Pose, Velocity
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
-from vln_ros.sim.episodes import write_episodes
+from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]

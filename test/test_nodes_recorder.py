@@ -24,7 +24,7 @@ from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar, TinyConfig
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.ros import qos
-from vln_ros.sim.episodes import write_episodes
+from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

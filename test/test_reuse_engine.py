@@ -27,8 +27,8 @@ from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.reuse.frame_plan import FramePlan, Label
 from vln_ros.reuse.overlay import COLOURS, paint
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.flat import scene_id
+from vln_ros.sim.embedded.flat import scene_id
+from vln_ros.sim.embedded.world import EmbeddedWorld
 
 ALL = ReuseConfig(
     enabled=True,

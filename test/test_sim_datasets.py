@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
-from vln_ros.sim.episodes import Episode, read_episodes, split_file
+from vln_ros.sim.episodes.episode import Episode, read_episodes, split_file
 
 
 def record(number: int, **changes: object) -> dict[str, object]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import read_episodes, write_episodes
-from vln_ros.sim.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import read_episodes, write_episodes
 from vln_ros.sim.splits import EPISODES_PER_SCENE, make_episodes, make_scene_episodes
 from vln_ros.training.labels import named_items
 

@@ -10,10 +10,10 @@ from tqdm import tqdm
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import ActionKind, CameraModel, Frame, Instruction, Pose, StepSize
 from vln_ros.protocols import Engine
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.expert import Expert, ExpertEngine
-from vln_ros.sim.geodesic import Walkable
-from vln_ros.sim.guide import EpisodeGuide
+from vln_ros.sim.embedded.geodesic import Walkable
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.oracle.expert import Expert, ExpertEngine
+from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 
 CAMERA = CameraModel.from_hfov(16, 12, 1.3)

@@ -9,8 +9,8 @@ import shapely
 from shapely.geometry import Point, box
 from shapely.ops import unary_union
 
-from vln_ros.sim.flat import AGENT_RADIUS_M, KINDS, generate_flat, scene_id
-from vln_ros.sim.furniture import CATEGORIES, COLORS, LIGHT, OWN
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, KINDS, generate_flat, scene_id
+from vln_ros.sim.embedded.furniture import CATEGORIES, COLORS, LIGHT, OWN
 
 SCENES = [scene_id(s) for s in (*range(12), *range(900_000, 900_006))] + [
     scene_id(s, kind) for kind in ("small", "room") for s in range(6)

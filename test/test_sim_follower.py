@@ -16,12 +16,12 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import EvalConfig, FarmConfig, from_flat, with_protocol
 from vln_ros.datatypes import STOP, CameraModel, Frame, Instruction, Pose, StepSize
 from vln_ros.evaluation.driver import evaluate
-from vln_ros.sim.embedded import EmbeddedWorld, Scene
-from vln_ros.sim.episodes import Episode, write_episodes
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M
-from vln_ros.sim.follower import EmbeddedGround, Follower, FollowerEngine
-from vln_ros.sim.geodesic import Walkable
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.geodesic import Walkable
+from vln_ros.sim.embedded.world import EmbeddedWorld, Scene
+from vln_ros.sim.episodes.episode import Episode, write_episodes
+from vln_ros.sim.oracle.follower import EmbeddedGround, Follower, FollowerEngine
 from vln_ros.sim.splits import make_episodes, make_scene_episodes
 
 CAMERA = CameraModel.from_hfov(16, 12, 1.3)

@@ -12,8 +12,8 @@ from scipy.sparse.csgraph import dijkstra
 from shapely.geometry import LineString, box
 from shapely.ops import unary_union
 
-from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
-from vln_ros.sim.geodesic import Walkable
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.geodesic import Walkable
 
 FLATS = [generate_flat(scene_id(s)) for s in (1, 7)]
 WALKABLES = [Walkable(f.obstacles, AGENT_RADIUS_M) for f in FLATS]

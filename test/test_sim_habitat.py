@@ -27,11 +27,11 @@ from vln_ros.config import (
 )
 from vln_ros.datatypes import STOP, Action, CameraModel, Pose
 from vln_ros.protocols import World, WorldLostError
-from vln_ros.sim.embedded import EmbeddedWorld, Scene
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
-from vln_ros.sim.habitat import HabitatWorld, within
-from vln_ros.sim.habitat_process import WORKER, last_words
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.world import EmbeddedWorld, Scene
+from vln_ros.sim.habitat.process import WORKER, last_words
+from vln_ros.sim.habitat.world import HabitatWorld, within
 from vln_ros.sim.worlds import open_world, plan_of
 
 SCENE = scene_id(900_003, "small")

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from vln_ros.sim.flat import Door, Flat, FurnitureItem, Room, generate_flat
-from vln_ros.sim.instructions import ClauseKind, Side, describe_route, tell
+from vln_ros.sim.embedded.flat import Door, Flat, FurnitureItem, Room, generate_flat
+from vln_ros.sim.episodes.instructions import ClauseKind, Side, describe_route, tell
 from vln_ros.sim.splits import make_episodes
 
 # Two rooms side by side (x), a third above the right one (y).

@@ -10,10 +10,10 @@ from vln_ros.axes import base_from_optical
 from vln_ros.cli import doctor
 from vln_ros.config import ConfigError, WorldConfig
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.sim.embedded import EmbeddedWorld, Scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
-from vln_ros.sim.mesh import Part, SceneMesh, build_mesh
-from vln_ros.sim.render import Renderer, mip_levels
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.mesh import Part, SceneMesh, build_mesh
+from vln_ros.sim.embedded.render import Renderer, mip_levels
+from vln_ros.sim.embedded.world import EmbeddedWorld, Scene
 from vln_ros.sim.worlds import open_world
 
 

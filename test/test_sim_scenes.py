@@ -11,11 +11,11 @@ import trimesh
 from vln_ros.axes import habitat_from_ros_points
 from vln_ros.cli import bench_world, scenes
 from vln_ros.config import ConfigError
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.episodes import read_episodes
-from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
-from vln_ros.sim.furniture import COLORS
-from vln_ros.sim.plan import draw_plan
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.furniture import COLORS
+from vln_ros.sim.embedded.plan import draw_plan
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import read_episodes
 
 
 def command(module, *arguments):

@@ -9,9 +9,9 @@ import pytest
 
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.sim.embedded import Box, EmbeddedWorld
+from vln_ros.sim.embedded.dynamic_obstacles import Surprises
+from vln_ros.sim.embedded.world import Box, EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
-from vln_ros.sim.surprises import Surprises
 
 CAMERA = CameraModel.from_hfov(80, 60, math.radians(79.0))
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import STOP, Action, CameraModel, Pose
 from vln_ros.protocols import World
-from vln_ros.sim.embedded import EmbeddedWorld, SceneCache
-from vln_ros.sim.flat import scene_id
+from vln_ros.sim.embedded.flat import scene_id
+from vln_ros.sim.embedded.world import EmbeddedWorld, SceneCache
 
 
 def make_world(seed=3, cached_scenes=2):

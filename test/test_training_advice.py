@@ -14,8 +14,8 @@ from vln_ros.datatypes import ActionKind, Pose, wrap_angle
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.embedded import move
-from vln_ros.sim.expert import Expert
+from vln_ros.sim.embedded.world import move
+from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import GOAL_RADIUS_M, SPLIT_STEP
 from vln_ros.training.advice import Advice, Adviser, after
 from vln_ros.training.batch import IGNORED, Scribe, collate

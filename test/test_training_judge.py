@@ -17,7 +17,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.record import EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
-from vln_ros.sim.guide import EpisodeGuide
+from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.demonstrations import Rules, robot_camera
 from vln_ros.training.judge import (

@@ -22,10 +22,10 @@ from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.expert import Expert
-from vln_ros.sim.flat import generate_flat, scene_id
-from vln_ros.sim.furniture import ROOM_FURNITURE
+from vln_ros.sim.embedded.flat import generate_flat, scene_id
+from vln_ros.sim.embedded.furniture import ROOM_FURNITURE
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import SPLIT_STEP, make_scene_episodes
 from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (

@@ -14,7 +14,7 @@ from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords
 from vln_ros.training.demonstrations import robot_camera

@@ -40,8 +40,8 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             return [PacedEngine(ForwardEngine(config.step.forward_m), delay_s) for _ in range(count)]
         case "expert":
             from vln_ros.engine.paced import PacedEngine
-            from vln_ros.sim.episodes import read_episodes
-            from vln_ros.sim.guide import build_guide
+            from vln_ros.sim.episodes.episode import read_episodes
+            from vln_ros.sim.oracle.policy import build_guide
 
             if not config.expert.episodes:
                 raise ConfigError(

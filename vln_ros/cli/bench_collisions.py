@@ -15,7 +15,7 @@ from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import share
-from vln_ros.sim.flat import ROBOT_RADIUS_M
+from vln_ros.sim.embedded.flat import ROBOT_RADIUS_M
 
 TITLE = "Boxes that appear before the robot"
 KIND = "room"

@@ -171,7 +171,7 @@ def section(figures: dict[str, Any]) -> str:
 
 def _measure_ways(args: argparse.Namespace) -> list[WayFigures]:
     from vln_ros.evaluation.worlds import chosen_episodes, dataset_file
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import EPISODES_PER_SCENE
 
     options: dict[str, Scalar] = {

@@ -14,8 +14,8 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import CameraModel, Float64Array, Frame, Pose
 from vln_ros.geometry.correspondence import Correspondence, Fate
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.world import Scene
 
 _HIDDEN = 0.05
 """Something that much of the way before a place hides it."""

@@ -104,7 +104,7 @@ def _environment(folder: Path, profile: str) -> dict[str, str]:
 
 def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> StreamFigures:
     """640x480 RGB-D at 30 Hz from the bridge to this process."""
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import make_episodes
 
     folder.mkdir()
@@ -203,7 +203,7 @@ def _record(path: Path) -> Path:
     from vln_ros.datatypes import CameraModel
     from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
     from vln_ros.ros import convert
-    from vln_ros.sim.embedded import EmbeddedWorld
+    from vln_ros.sim.embedded.world import EmbeddedWorld
     from vln_ros.sim.splits import make_episodes
 
     episode = make_episodes("val_unseen", 1)[0]

@@ -14,7 +14,7 @@ from vln_ros.cli.demo import ENGINES, EXPERT_CLEARANCE_M, named_model, run_graph
 from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.sim.flat import KINDS
+from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "Standing still for a slow model"
 HELP = "How long the robot stands still for a slow model, with and without deciding ahead"

@@ -19,7 +19,7 @@ from vln_ros.config import ConfigError, QwenConfig
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
 from vln_ros.evaluation.metrics import SHARES
-from vln_ros.sim.flat import KINDS
+from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "The small policy"
 HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"

@@ -151,7 +151,7 @@ def walks(flats: str, count: int) -> Iterator[Walk]:
     """The expert's walks through the first episodes of val_unseen, frame by frame."""
     from tqdm import tqdm
 
-    from vln_ros.sim.guide import EpisodeGuide
+    from vln_ros.sim.oracle.policy import EpisodeGuide
     from vln_ros.sim.splits import SPLIT_STEP, make_episodes
     from vln_ros.training.judge import MAX_ACTIONS, Contestant, run_all
 

@@ -20,7 +20,7 @@ from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.sim.flat import ROBOT_RADIUS_M
+from vln_ros.sim.embedded.flat import ROBOT_RADIUS_M
 
 TITLE = "A long run"
 HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"

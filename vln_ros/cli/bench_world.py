@@ -27,7 +27,7 @@ _STARTS = 5
 _FIRST_FRAME = """
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import CameraModel
-from vln_ros.sim.embedded import EmbeddedWorld
+from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
 episode = make_episodes("val_unseen", 1)[0]
 world = EmbeddedWorld(CameraModel.from_hfov(640, 480, 1.38), base_from_optical(0.0, 0.0, 1.25))
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     from vln_ros.axes import base_from_optical
     from vln_ros.datatypes import CameraModel, Pose
-    from vln_ros.sim.embedded import Scene
-    from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
+    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+    from vln_ros.sim.embedded.world import Scene
     from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
     if args.frames < 1:

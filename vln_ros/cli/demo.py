@@ -17,7 +17,7 @@ from vln_ros.cli.places import check_model, output_file, output_folder, print_re
 from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.sim.flat import KINDS, ROBOT_RADIUS_M
+from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
@@ -176,7 +176,7 @@ def write_split(root: Path, split: str, count: int, kind: str = "flat") -> Path:
 
     from tqdm import tqdm
 
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import make_episodes
 
     progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
@@ -188,7 +188,7 @@ def write_laps(root: Path, count: int) -> Path:
 
     For long runs: the simulator soon has all these flats in its cache, and they are made in seconds.
     """
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
     split = "val_unseen"

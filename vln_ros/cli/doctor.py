@@ -92,7 +92,7 @@ def _python() -> list[Finding]:
 
 def _packages() -> list[Finding]:
     from vln_ros.config import ConfigError
-    from vln_ros.sim.render import check_ray_caster
+    from vln_ros.sim.embedded.render import check_ray_caster
 
     needed = {
         "transformers": "the engine",
@@ -206,7 +206,7 @@ def _decide(engine: Engine, size: tuple[int, int]) -> ActionChunk:
 
 def _habitat(python: str) -> Finding:
     from vln_ros.config import ConfigError, HabitatConfig
-    from vln_ros.sim.habitat_process import HabitatProcess
+    from vln_ros.sim.habitat.process import HabitatProcess
 
     try:
         process = HabitatProcess(python, 1, HabitatConfig().timeout_s)

@@ -90,7 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _selftest(options: argparse.Namespace) -> int:
     from vln_ros.config import from_flat
     from vln_ros.protocols import WorldLostError
-    from vln_ros.sim.habitat_check import check_habitat
+    from vln_ros.sim.habitat.check import check_habitat
 
     begun_s = time.monotonic()
     config = from_flat(HabitatConfig, {"python": options.python, "gpu": options.gpu})

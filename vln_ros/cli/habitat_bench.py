@@ -70,11 +70,11 @@ def measure(
 
     from vln_ros.axes import base_from_optical
     from vln_ros.datatypes import CameraModel
-    from vln_ros.sim.embedded import EmbeddedWorld
-    from vln_ros.sim.export import write_scene
-    from vln_ros.sim.flat import AGENT_RADIUS_M
-    from vln_ros.sim.habitat import HabitatWorld
-    from vln_ros.sim.habitat_check import FORWARD, HEIGHT_M, SCENE, TURN, places
+    from vln_ros.sim.embedded.export import write_scene
+    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+    from vln_ros.sim.embedded.world import EmbeddedWorld
+    from vln_ros.sim.habitat.check import FORWARD, HEIGHT_M, SCENE, TURN, places
+    from vln_ros.sim.habitat.world import HabitatWorld
 
     embedded = EmbeddedWorld(CameraModel.from_hfov(16, 12, 1.3), base_from_optical(0.0, 0.0, HEIGHT_M))
     embedded.load(SCENE)

@@ -23,10 +23,10 @@ def compare_worlds(options: argparse.Namespace, folder: Path) -> int:
     from vln_ros.evaluation.loading import load_run
     from vln_ros.evaluation.metrics import summary_table
     from vln_ros.evaluation.results import skips_line
-    from vln_ros.sim.embedded import SceneCache
-    from vln_ros.sim.episodes import write_episodes
-    from vln_ros.sim.export import write_scene
-    from vln_ros.sim.flat import AGENT_RADIUS_M
+    from vln_ros.sim.embedded.export import write_scene
+    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+    from vln_ros.sim.embedded.world import SceneCache
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import make_episodes
 
     ((width, height),) = parse_sizes([options.size])

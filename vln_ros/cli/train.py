@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vln_ros.cli.places import check_model, output_folder
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
-from vln_ros.sim.flat import KINDS
+from vln_ros.sim.embedded.flat import KINDS
 
 HELP = "train the small policy in the embedded world (behaviour cloning, then DAgger)"
 

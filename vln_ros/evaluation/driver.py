@@ -21,7 +21,7 @@ from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
 from vln_ros.evaluation.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
 from vln_ros.evaluation.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
 from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, expert_of, plan_of
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 
 _LOG = logging.getLogger(__name__)
 _HOPELESS = 3

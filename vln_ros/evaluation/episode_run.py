@@ -16,7 +16,7 @@ from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode, path_len
 from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
 from vln_ros.reuse.accounting import ReuseStats
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 
 ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
     "action limit", "turned in place", "question limit"

@@ -31,7 +31,7 @@ _TICKS = 16  # headings drawn along a path, at most
 
 
 class Plan(Protocol):
-    """A top-down picture of a scene (``vln_ros.sim.plan.PlanImage`` is one)."""
+    """A top-down picture of a scene (``vln_ros.sim.embedded.plan.PlanImage`` is one)."""
 
     @property
     def image(self) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vln_ros.config import ConfigError
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 
 _EPISODE_M = 3.0
 """What an episode costs beside its way (start, first decision), as a length of way."""

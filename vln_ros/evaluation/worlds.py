@@ -13,10 +13,10 @@ from tqdm import tqdm
 from vln_ros.config import ConfigError, EvalConfig, ExpertConfig
 from vln_ros.evaluation.maps import Plan
 from vln_ros.protocols import World
-from vln_ros.sim.embedded import EmbeddedWorld, SceneCache
-from vln_ros.sim.episodes import Episode, read_episodes, split_file, write_episodes
-from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat
-from vln_ros.sim.plan import draw_plan
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat
+from vln_ros.sim.embedded.plan import draw_plan
+from vln_ros.sim.embedded.world import EmbeddedWorld, SceneCache
+from vln_ros.sim.episodes.episode import Episode, read_episodes, split_file, write_episodes
 from vln_ros.sim.splits import SPLITS, make_episodes
 from vln_ros.sim.worlds import camera_and_mount, languages_of, open_world
 

@@ -15,8 +15,8 @@ from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.evaluation.episode_run import EpisodeRun
 from vln_ros.ros import convert, qos
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.surprises import Surprises
+from vln_ros.sim.embedded.dynamic_obstacles import Surprises
+from vln_ros.sim.embedded.world import EmbeddedWorld
 
 if TYPE_CHECKING:
     from vln_ros.nodes.sim_bridge import SimBridge

@@ -13,7 +13,7 @@ from vln_ros.evaluation.results import Skip
 from vln_ros.evaluation.run_folder import RunFolder
 from vln_ros.nodes.bridge_setup import run_info
 from vln_ros.protocols import World
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import plan_of
 
 

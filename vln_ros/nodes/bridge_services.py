@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from vln_ros.config import ConfigError
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 
 if TYPE_CHECKING:
     from vln_ros.nodes.sim_bridge import SimBridge

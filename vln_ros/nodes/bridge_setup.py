@@ -18,7 +18,7 @@ from vln_ros.evaluation.worlds import choose_episodes
 from vln_ros.nodes.bridge_manual import Manual
 from vln_ros.nodes.bridge_modes import Lockstep, Mode
 from vln_ros.nodes.bridge_realtime import RealTime
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import languages_of
 
 if TYPE_CHECKING:

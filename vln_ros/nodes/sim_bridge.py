@@ -24,7 +24,7 @@ from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.protocols import WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import declare_config
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import open_world
 
 RESET_PAUSE_NS = 10_000_000_000

@@ -25,9 +25,9 @@ from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.reuse.accounting import Reusing
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.guide import EpisodeGuide
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.demonstrations import robot_camera
 

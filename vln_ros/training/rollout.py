@@ -14,8 +14,8 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.protocols import Engine, HearsExecuted
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.episodes.episode import Episode
 from vln_ros.training.demonstrations import Rules, Task, shared_scenes, split_episode
 from vln_ros.training.judge import MAX_ACTIONS
 

@@ -1,10 +1,10 @@
-"""Runs Habitat for :mod:`vln_ros.sim.habitat`, under the user's own Python.
+"""Runs Habitat for :mod:`vln_ros.sim.habitat.world`, under the user's own Python.
 
 A program, not a module of the package: it is started by its path, under an interpreter that has
 habitat_sim and numpy and nothing else, from Python 3.8 on, and imports nothing of vln_ros. Everything
 here is in Habitat's axes; quaternions travel with the scalar last, as in episode files.
 
-    python habitat_worker.py SOCKET MEMORY
+    python worker.py SOCKET MEMORY
 
 SOCKET is the descriptor of a stream socket that carries one JSON object per line: a request
 ``{"do": name, ...}``, and its answer ``{"ok": {...}}`` or ``{"error": text}``. The first line is the

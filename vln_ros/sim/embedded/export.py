@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vln_ros.axes import habitat_from_ros_points
-from vln_ros.sim.embedded import Scene
-from vln_ros.sim.mesh import SceneMesh
+from vln_ros.sim.embedded.mesh import SceneMesh
+from vln_ros.sim.embedded.world import Scene
 
 _SHADES = 16
 

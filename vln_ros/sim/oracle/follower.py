@@ -29,8 +29,8 @@ from vln_ros.datatypes import (
     StepSize,
     wrap_angle,
 )
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.geodesic import GoalField, Walkable
+from vln_ros.sim.embedded.geodesic import GoalField, Walkable
+from vln_ros.sim.episodes.episode import Episode
 
 STOP_WITHIN = 0.75
 """Of a forward step: so near to the goal, on foot, it stops, as habitat-sim's own follower does."""

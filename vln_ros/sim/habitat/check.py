@@ -14,12 +14,12 @@ import numpy as np
 from vln_ros.axes import base_from_optical
 from vln_ros.config import HabitatConfig
 from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, StepSize, wrap_angle
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.expert import Expert
-from vln_ros.sim.export import write_scene
-from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
-from vln_ros.sim.habitat import HabitatWorld
-from vln_ros.sim.render import Float32Array
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+from vln_ros.sim.embedded.render import Float32Array
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.habitat.world import HabitatWorld
+from vln_ros.sim.oracle.expert import Expert
 
 SCENE = scene_id(900_003, "small")
 CAMERA = CameraModel.from_hfov(320, 240, math.radians(79.0))

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.sim.flat import DOOR_WIDTH_M, WALL_M, Flat, Rect, Room
-from vln_ros.sim.furniture import COLORS, ROOM_FLOORS
-from vln_ros.sim.textures import Color
+from vln_ros.sim.embedded.flat import DOOR_WIDTH_M, WALL_M, Flat, Rect, Room
+from vln_ros.sim.embedded.furniture import COLORS, ROOM_FLOORS
+from vln_ros.sim.embedded.textures import Color
 
 _MARGIN_M = 0.3
 _INK: Color = (46, 46, 52)

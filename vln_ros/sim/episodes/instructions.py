@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from vln_ros.datatypes import Float64Array, wrap_angle
-from vln_ros.sim.flat import Flat, FurnitureItem
+from vln_ros.sim.embedded.flat import Flat, FurnitureItem
 
 _TURN_RAD = math.radians(40.0)
 _AROUND_RAD = math.radians(135.0)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.sim.flat import (
+from vln_ros.sim.embedded.flat import (
     DOOR_HEIGHT_M,
     DOOR_WIDTH_M,
     WALL_HEIGHT_M,
@@ -18,8 +18,8 @@ from vln_ros.sim.flat import (
     FurnitureItem,
     WallGrid,
 )
-from vln_ros.sim.furniture import CATEGORIES, COLORS, LIGHT, OWN, ROOM_FLOORS, ROOM_WALLS, Solid
-from vln_ros.sim.textures import PATTERNS, TEXTURE_M, Color, Texture
+from vln_ros.sim.embedded.furniture import CATEGORIES, COLORS, LIGHT, OWN, ROOM_FLOORS, ROOM_WALLS, Solid
+from vln_ros.sim.embedded.textures import PATTERNS, TEXTURE_M, Color, Texture
 
 _TRIM: Color = (240, 238, 232)
 _CEILING: Color = (246, 246, 244)

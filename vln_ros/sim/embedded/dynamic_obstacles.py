@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vln_ros.datatypes import Pose
-from vln_ros.sim.embedded import Box, EmbeddedWorld
+from vln_ros.sim.embedded.world import Box, EmbeddedWorld
 
 HALF_M = 0.15
 HEIGHTS_M = (0.5, 1.0, 1.7)

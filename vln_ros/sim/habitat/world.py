@@ -31,9 +31,9 @@ from vln_ros.axes import (
 from vln_ros.config import ConfigError, HabitatConfig
 from vln_ros.datatypes import STOP, Action, ActionKind, CameraModel, Float64Array, Pose
 from vln_ros.protocols import Motion, WorldLostError
-from vln_ros.sim.follower import Tries
-from vln_ros.sim.habitat_process import AgentState, HabitatProcess, Interpreter, RefusedError
-from vln_ros.sim.plan import FreeSpace
+from vln_ros.sim.embedded.plan import FreeSpace
+from vln_ros.sim.habitat.process import AgentState, HabitatProcess, Interpreter, RefusedError
+from vln_ros.sim.oracle.follower import Tries
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -372,7 +372,7 @@ class HabitatWorld:
 
 
 class HabitatGround:
-    """Implements :class:`vln_ros.sim.follower.Ground` for the scene that a world has loaded.
+    """Implements :class:`vln_ros.sim.oracle.follower.Ground` for the scene that a world has loaded.
 
     Args:
         world: its process is asked; its robot stays where it is.

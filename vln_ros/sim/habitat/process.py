@@ -27,7 +27,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
 from vln_ros.protocols import WorldLostError
 
-WORKER = Path(__file__).with_name("habitat_worker.py")
+WORKER = Path(__file__).with_name("worker.py")
 OURS_ALONE = (
     "LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV",
     "__PYVENV_LAUNCHER__",
@@ -54,7 +54,7 @@ _CHATTER = tuple(
 
 
 STATE_BYTES = 128
-"""Of the shared memory, before the pictures; see habitat_worker.py."""
+"""Of the shared memory, before the pictures; see worker.py."""
 
 
 @dataclass(frozen=True, eq=False)

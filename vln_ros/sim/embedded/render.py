@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import CameraModel, Float64Array, Pose
-from vln_ros.sim.mesh import SceneMesh
+from vln_ros.sim.embedded.mesh import SceneMesh
 
 _SMALLEST_MIP_PX = 8
 _LEVELS = 7  # 512 px down to 8 px

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.sim.textures import Color
+from vln_ros.sim.embedded.textures import Color
 
 COLORS: dict[str, Color] = {
     "red": (196, 40, 36),

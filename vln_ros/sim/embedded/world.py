@@ -13,10 +13,10 @@ import numpy as np
 
 from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
 from vln_ros.protocols import Motion
-from vln_ros.sim.flat import AGENT_RADIUS_M, Flat, generate_flat
-from vln_ros.sim.geodesic import Walkable
-from vln_ros.sim.mesh import SceneMesh, build_mesh
-from vln_ros.sim.render import Float32Array, Renderer, UInt8Array, draw_box
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, Flat, generate_flat
+from vln_ros.sim.embedded.geodesic import Walkable
+from vln_ros.sim.embedded.mesh import SceneMesh, build_mesh
+from vln_ros.sim.embedded.render import Float32Array, Renderer, UInt8Array, draw_box
 
 # A curve is driven in straight pieces no longer than this, turning no more than this.
 _PIECE_M = 0.02

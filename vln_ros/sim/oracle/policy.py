@@ -8,12 +8,12 @@ import numpy as np
 
 from vln_ros.config import ExpertConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, StepSize
-from vln_ros.sim.embedded import SceneCache
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.expert import ExpertEngine
-from vln_ros.sim.flat import AGENT_RADIUS_M
-from vln_ros.sim.follower import EmbeddedGround, FollowerEngine
-from vln_ros.sim.habitat import HabitatGround, HabitatWorld
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import SceneCache
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.habitat.world import HabitatGround, HabitatWorld
+from vln_ros.sim.oracle.expert import ExpertEngine
+from vln_ros.sim.oracle.follower import EmbeddedGround, FollowerEngine
 
 _START_TOLERANCE_M = 0.5
 
@@ -55,7 +55,7 @@ class EpisodeGuide:
 
     Args:
         episodes: those that may come.
-        step, actions_per_decision: see :class:`vln_ros.sim.expert.ExpertEngine`.
+        step, actions_per_decision: see :class:`vln_ros.sim.oracle.expert.ExpertEngine`.
         clearance_m: distance to keep from walls where there is room for it, besides the robot's own size.
         follower: finds the way instead, where the scenes are not the embedded world's or nothing slides.
     """

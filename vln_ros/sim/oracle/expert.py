@@ -18,10 +18,10 @@ from vln_ros.datatypes import (
     StepSize,
     wrap_angle,
 )
-from vln_ros.sim.embedded import SceneCache, move
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.flat import AGENT_RADIUS_M
-from vln_ros.sim.geodesic import GoalField, Walkable
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.geodesic import GoalField, Walkable
+from vln_ros.sim.embedded.world import SceneCache, move
+from vln_ros.sim.episodes.episode import Episode
 
 # One turn must gain this much way to be worth it: keeps the expert from wavering between two
 # headings of nearly equal worth.

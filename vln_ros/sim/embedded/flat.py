@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
-from vln_ros.sim.furniture import CATEGORIES, ROOM_FURNITURE
+from vln_ros.sim.embedded.furniture import CATEGORIES, ROOM_FURNITURE
 
 WALL_HEIGHT_M = 2.6
 WALL_M = 0.12
