@@ -14,8 +14,8 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.evaluation.record import EpisodeCost
-from vln_ros.evaluation.results import EpisodeResult
+from vln_ros.evaluation.episode.record import EpisodeCost
+from vln_ros.evaluation.runs.results import EpisodeResult
 from vln_ros.memory.instruction import PlanRefusal, PlanSource, plan_question
 from vln_ros.protocols import HasFigures
 

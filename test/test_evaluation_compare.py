@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from vln_ros.config import ConfigError
-from vln_ros.evaluation.compare import Comparison, compare, comparison_table, write_comparison
-from vln_ros.evaluation.loading import FORMATS, LoadedRun, export_run, load_result, load_run
-from vln_ros.evaluation.metrics import EpisodeMetrics, summarise
-from vln_ros.evaluation.report import write_report
-from vln_ros.evaluation.results import EpisodeResult, Protocol, RunInfo
-from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics, summarise
+from vln_ros.evaluation.runs.compare import Comparison, compare, comparison_table, write_comparison
+from vln_ros.evaluation.runs.loading import FORMATS, LoadedRun, export_run, load_result, load_run
+from vln_ros.evaluation.runs.report import write_report
+from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
+from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, RunFolder
 
 PROTOCOL = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 15.0, 500)
 INFO = RunInfo(("vln_ros", "eval"), PROTOCOL, 7, {"seed": 7}, "abc")

@@ -29,17 +29,17 @@ from vln_ros.config import (
     from_flat,
 )
 from vln_ros.evaluation import driver as driver_module
-from vln_ros.evaluation.crew import Answer, Loss, ProcessCrew, how_it_ended
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.loading import load_result, load_run
-from vln_ros.evaluation.metrics import summary_table
-from vln_ros.evaluation.record import EpisodeRecorder
-from vln_ros.evaluation.results import RunResult, trajectory_lines
-from vln_ros.evaluation.run_folder import RunFolder
-from vln_ros.evaluation.schedule import SceneSchedule
-from vln_ros.evaluation.worker import LastWords
-from vln_ros.evaluation.worlds import build_worlds, chosen_episodes, dataset_file
+from vln_ros.evaluation.episode.metrics import summary_table
+from vln_ros.evaluation.episode.record import EpisodeRecorder
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.runs.loading import load_result, load_run
+from vln_ros.evaluation.runs.results import RunResult, trajectory_lines
+from vln_ros.evaluation.runs.run_folder import RunFolder
+from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessCrew, how_it_ended
+from vln_ros.evaluation.workers.schedule import SceneSchedule
+from vln_ros.evaluation.workers.worker import LastWords
+from vln_ros.evaluation.workers.worlds import build_worlds, chosen_episodes, dataset_file
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
 from vln_ros.profiling.files import read_recordings
@@ -329,7 +329,7 @@ class DeadCrew:
     def give(self, worker: int, orders: Any) -> None: ...
 
     def answers(self) -> list[Answer]:
-        from vln_ros.evaluation.worker import Ready
+        from vln_ros.evaluation.workers.worker import Ready
 
         if self.after_ready and 0 not in self.ready:
             self.ready.add(0)

@@ -10,7 +10,7 @@ from habitat_fakes import fake_python
 
 from vln_ros.config import EvalConfig, FarmConfig, Scalar, from_flat
 from vln_ros.evaluation.driver import evaluate
-from vln_ros.evaluation.results import RunResult, skips_line
+from vln_ros.evaluation.runs.results import RunResult, skips_line
 from vln_ros.sim.embedded.export import write_scene
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
 from vln_ros.sim.embedded.world import Scene

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from vln_ros.datatypes import Pose
-from vln_ros.evaluation import lettering as module
-from vln_ros.evaluation.lettering import in_latin, lettering
-from vln_ros.evaluation.maps import draw_map
-from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.video import Overlay, annotate
+from vln_ros.evaluation.episode import lettering as module
+from vln_ros.evaluation.episode.lettering import in_latin, lettering
+from vln_ros.evaluation.episode.maps import draw_map
+from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
+from vln_ros.evaluation.episode.video import Overlay, annotate
 
 HINDI = "\u0938\u094b\u092b\u093c\u0947 \u0915\u0947 \u092a\u093e\u0938 \u0930\u0941\u0915\u094b\u0964"
 TELUGU = "\u0c38\u0c4b\u0c2b\u0c3e \u0c26\u0c17\u0c4d\u0c17\u0c30 \u0c06\u0c17\u0c02\u0c21\u0c3f"

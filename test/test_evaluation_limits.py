@@ -12,12 +12,12 @@ from vln_ros.config import EvalConfig, LimitsConfig, Scalar, TinyConfig, from_fl
 from vln_ros.datatypes import STOP, Action, ActionChunk
 from vln_ros.engine.checkpoint.profile import Limits
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
-from vln_ros.evaluation.run_folder import EpisodeOutcome
-from vln_ros.evaluation.schedule import Job, Order
-from vln_ros.evaluation.worker import Workbench, episode_limits
-from vln_ros.evaluation.worlds import build_worlds
+from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.runs.run_folder import EpisodeOutcome
+from vln_ros.evaluation.workers.schedule import Job, Order
+from vln_ros.evaluation.workers.worker import Workbench, episode_limits
+from vln_ros.evaluation.workers.worlds import build_worlds
 from vln_ros.sim.splits import make_episodes
 
 LEFT, AHEAD = Action(turn_rad=math.radians(15.0)), Action(forward_m=0.25)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.evaluation.metrics import (
+from vln_ros.evaluation.episode.metrics import (
     EpisodeMetrics,
     dtw,
     measure_episode,

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
-from vln_ros.evaluation import run_folder
-from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode
-from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.results import (
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode
+from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
+from vln_ros.evaluation.runs import run_folder
+from vln_ros.evaluation.runs.results import (
     EpisodeResult,
     FrameCounts,
     LatencyStats,
@@ -28,7 +28,7 @@ from vln_ros.evaluation.results import (
     RunInfo,
     read_episodes,
 )
-from vln_ros.evaluation.run_folder import RunFolder, folder_name
+from vln_ros.evaluation.runs.run_folder import RunFolder, folder_name
 
 PROTOCOL = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 15.0, 500)
 INFO = RunInfo(("vln_ros", "demo", "--instruction", "go & stop"), PROTOCOL, 7, {"camera.width": 64})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Pose
-from vln_ros.evaluation.schedule import Job, SceneSchedule, SliceSchedule, parse_shard, shard
+from vln_ros.evaluation.workers.schedule import Job, SceneSchedule, SliceSchedule, parse_shard, shard
 from vln_ros.sim.episodes.episode import Episode
 
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.datatypes import STOP, Action, Float64Array, Pose
-from vln_ros.evaluation.maps import draw_map
-from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.video import Overlay, VideoWriter, annotate, colourise_depth
+from vln_ros.evaluation.episode.maps import draw_map
+from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
+from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth
 
 QUEUE = (Action(forward_m=0.25), Action(turn_rad=0.26), Action(turn_rad=-0.26), STOP)
 RGB = np.full((48, 64, 3), 128, np.uint8)

@@ -11,7 +11,7 @@ from pathlib import Path
 from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.evaluation.episode.run import EpisodeRun, Observation
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine, HearsExecuted, World
 

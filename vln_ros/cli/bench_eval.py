@@ -21,8 +21,8 @@ from vln_ros.config import EvalConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
-    from vln_ros.evaluation.results import RunResult
-    from vln_ros.evaluation.schedule import Job, Schedule
+    from vln_ros.evaluation.runs.results import RunResult
+    from vln_ros.evaluation.workers.schedule import Job, Schedule
 
 HELP = "Scene loads, model calls and wall time per episode: per-step calls and sliced scenes against ours"
 TITLE = "An evaluation: calls and scene loads"
@@ -170,7 +170,7 @@ def section(figures: dict[str, Any]) -> str:
 
 
 def _measure_ways(args: argparse.Namespace) -> list[WayFigures]:
-    from vln_ros.evaluation.worlds import chosen_episodes, dataset_file
+    from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file
     from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import EPISODES_PER_SCENE
 
@@ -222,11 +222,11 @@ def _run_way(
 ) -> tuple[RunResult, float]:
     import numpy as np
 
-    from vln_ros.evaluation.crew import Answer, ProcessCrew
     from vln_ros.evaluation.driver import Driver, make_jobs, run_info
-    from vln_ros.evaluation.run_folder import RunFolder
-    from vln_ros.evaluation.schedule import Order, SceneSchedule, SliceSchedule
-    from vln_ros.evaluation.worker import Ready
+    from vln_ros.evaluation.runs.run_folder import RunFolder
+    from vln_ros.evaluation.workers.pool import Answer, ProcessCrew
+    from vln_ros.evaluation.workers.schedule import Order, SceneSchedule, SliceSchedule
+    from vln_ros.evaluation.workers.worker import Ready
 
     class TimedCrew(ProcessCrew):
         """Knows when the first worker was ready."""
@@ -268,12 +268,12 @@ def _measure_lines(count: int) -> dict[str, float]:
     """Load, compare and report synthetic results."""
     import numpy as np
 
-    from vln_ros.evaluation.compare import compare, write_comparison
-    from vln_ros.evaluation.loading import load_result, load_run
-    from vln_ros.evaluation.metrics import EpisodeMetrics
-    from vln_ros.evaluation.report import write_report
-    from vln_ros.evaluation.results import EpisodeResult, Protocol, RunInfo
-    from vln_ros.evaluation.run_folder import RunFolder
+    from vln_ros.evaluation.episode.metrics import EpisodeMetrics
+    from vln_ros.evaluation.runs.compare import compare, write_comparison
+    from vln_ros.evaluation.runs.loading import load_result, load_run
+    from vln_ros.evaluation.runs.report import write_report
+    from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
+    from vln_ros.evaluation.runs.run_folder import RunFolder
 
     protocol = Protocol("synthetic", "", "lockstep", 3.0, 0.25, 15.0, 500)
     info = RunInfo(("vln_ros", "bench", "eval"), protocol, 0, {})

@@ -16,9 +16,9 @@ from vln_ros.cli.bench_record import read_record
 from vln_ros.cli.demo import parse_size
 from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, QwenConfig
+from vln_ros.evaluation.episode.metrics import SHARES
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
-from vln_ros.evaluation.metrics import SHARES
 from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "The small policy"
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.evaluation.results import finite_tree
+    from vln_ros.evaluation.runs.results import finite_tree
     from vln_ros.training.judge import judge
     from vln_ros.training.ways import REFERENCE, compare
 
@@ -146,7 +146,7 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.evaluation.metrics import Summary
+    from vln_ros.evaluation.episode.metrics import Summary
     from vln_ros.training import judge, ways
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:

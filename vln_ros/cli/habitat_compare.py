@@ -18,11 +18,11 @@ def compare_worlds(options: argparse.Namespace, folder: Path) -> int:
         folder: scenes and runs are written below it.
     """
     from vln_ros.cli.habitat_bench import parse_sizes
-    from vln_ros.evaluation.compare import compare, comparison_table
     from vln_ros.evaluation.driver import evaluate
-    from vln_ros.evaluation.loading import load_run
-    from vln_ros.evaluation.metrics import summary_table
-    from vln_ros.evaluation.results import skips_line
+    from vln_ros.evaluation.episode.metrics import summary_table
+    from vln_ros.evaluation.runs.compare import compare, comparison_table
+    from vln_ros.evaluation.runs.loading import load_run
+    from vln_ros.evaluation.runs.results import skips_line
     from vln_ros.sim.embedded.export import write_scene
     from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
     from vln_ros.sim.embedded.world import SceneCache

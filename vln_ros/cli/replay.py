@@ -20,7 +20,7 @@ from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Pose
-    from vln_ros.evaluation.results import RunResult
+    from vln_ros.evaluation.runs.results import RunResult
     from vln_ros.ros.bag import Bag
 
 HELP = "Play a recording through the real nodes; leaves a run folder with video and report"
@@ -309,9 +309,9 @@ def _write_run(
     from tqdm import tqdm
 
     from vln_ros.datatypes import Action, ActionChunk, Pose
-    from vln_ros.evaluation.record import EpisodeInfo, Step
-    from vln_ros.evaluation.results import FrameCounts, Protocol, RunInfo
-    from vln_ros.evaluation.run_folder import RunFolder
+    from vln_ros.evaluation.episode.record import EpisodeInfo, Step
+    from vln_ros.evaluation.runs.results import FrameCounts, Protocol, RunInfo
+    from vln_ros.evaluation.runs.run_folder import RunFolder
     from vln_ros.ros import convert
     from vln_ros.ros.bag import Stream
 

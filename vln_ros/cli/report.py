@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from vln_ros.evaluation.episode.metrics import summary_table
     from vln_ros.evaluation.files import write_atomically
-    from vln_ros.evaluation.loading import FORMATS, export_run, load_result
-    from vln_ros.evaluation.metrics import summary_table
-    from vln_ros.evaluation.report import write_report
-    from vln_ros.evaluation.results import skips_line
+    from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
+    from vln_ros.evaluation.runs.report import write_report
+    from vln_ros.evaluation.runs.results import skips_line
 
     if args.export is not None and args.export not in FORMATS:
         near = nearest(args.export, FORMATS)

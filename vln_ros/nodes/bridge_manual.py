@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from std_srvs.srv import Trigger
 
 from vln_ros.datatypes import ActionChunk, ActionKind, StepSize
-from vln_ros.evaluation.episode_run import EpisodeRun
+from vln_ros.evaluation.episode.run import EpisodeRun
 
 if TYPE_CHECKING:
     from vln_ros.nodes.sim_bridge import SimBridge

@@ -9,8 +9,8 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from std_msgs.msg import Float64
 
-from vln_ros.evaluation.episode_run import EpisodeRun
-from vln_ros.evaluation.metrics import EpisodeMetrics
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics
+from vln_ros.evaluation.episode.run import EpisodeRun
 from vln_ros.ros import qos
 
 _DISTANCE = "distance_to_goal_m"

@@ -10,7 +10,7 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.datatypes import ActionChunk
-from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.evaluation.episode.run import EpisodeRun, Observation
 from vln_ros.motion.action_queue import ActionQueue
 from vln_ros.ros import convert, qos
 

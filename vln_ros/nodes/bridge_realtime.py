@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.engine.execution_log import ExecutionLog, Progress
-from vln_ros.evaluation.episode_run import EpisodeRun
+from vln_ros.evaluation.episode.run import EpisodeRun
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded.dynamic_obstacles import Surprises
 from vln_ros.sim.embedded.world import EmbeddedWorld

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vln_ros.config import BridgeConfig
-from vln_ros.evaluation.episode_run import EpisodeLimits, episode_info
-from vln_ros.evaluation.metrics import summary_table
-from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
-from vln_ros.evaluation.results import Skip
-from vln_ros.evaluation.run_folder import RunFolder
+from vln_ros.evaluation.episode.metrics import summary_table
+from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.run import EpisodeLimits, episode_info
+from vln_ros.evaluation.runs.results import Skip
+from vln_ros.evaluation.runs.run_folder import RunFolder
 from vln_ros.nodes.bridge_setup import run_info
 from vln_ros.protocols import World
 from vln_ros.sim.episodes.episode import Episode

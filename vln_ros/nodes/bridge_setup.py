@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vln_ros.config import BridgeConfig, ConfigError, to_flat
-from vln_ros.evaluation.episode_run import EpisodeLimits
-from vln_ros.evaluation.results import Protocol, RunInfo
-from vln_ros.evaluation.worlds import choose_episodes
+from vln_ros.evaluation.episode.run import EpisodeLimits
+from vln_ros.evaluation.runs.results import Protocol, RunInfo
+from vln_ros.evaluation.workers.worlds import choose_episodes
 from vln_ros.nodes.bridge_manual import Manual
 from vln_ros.nodes.bridge_modes import Lockstep, Mode
 from vln_ros.nodes.bridge_realtime import RealTime

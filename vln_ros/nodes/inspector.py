@@ -17,7 +17,7 @@ from visualization_msgs.msg import MarkerArray
 
 from vln_ros.config import InspectorConfig
 from vln_ros.datatypes import ActionChunk
-from vln_ros.evaluation.video import Overlay, annotate
+from vln_ros.evaluation.episode.video import Overlay, annotate
 from vln_ros.nodes.inspecting import DiagnosticPlots, ExecutorZones, OnDemand
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.running import ProcessNode, run_node

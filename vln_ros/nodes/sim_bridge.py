@@ -13,7 +13,7 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import BridgeConfig, with_protocol
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun
 from vln_ros.nodes.bridge_doubles import OtherSources
 from vln_ros.nodes.bridge_measures import MeasureTopics
 from vln_ros.nodes.bridge_results import BridgeResults

@@ -19,9 +19,9 @@ from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.metrics import EpisodeMetrics, Summary, summarise
-from vln_ros.evaluation.record import EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics, Summary, summarise
+from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.reuse.accounting import Reusing

@@ -31,8 +31,8 @@ from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.evaluation.crew import interrupts_held_back
 from vln_ros.evaluation.files import write_atomically
+from vln_ros.evaluation.workers.pool import interrupts_held_back
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (

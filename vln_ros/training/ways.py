@@ -18,8 +18,8 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.evaluation.episode.record import EpisodeRecord
 from vln_ros.evaluation.intervals import Estimate, mean, share_of
-from vln_ros.evaluation.record import EpisodeRecord
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from vln_ros.datatypes import Action, ActionKind
-from vln_ros.evaluation.lettering import lettering
+from vln_ros.evaluation.episode.lettering import lettering
 
 UInt8Array = npt.NDArray[np.uint8]
 

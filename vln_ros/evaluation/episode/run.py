@@ -12,8 +12,8 @@ import numpy.typing as npt
 from vln_ros.config import LimitsConfig
 from vln_ros.datatypes import Action, ActionChunk, Executed, Pose
 from vln_ros.engine.checkpoint.profile import Limits
-from vln_ros.evaluation.metrics import EpisodeMetrics, measure_episode, path_length_m
-from vln_ros.evaluation.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode, path_length_m
+from vln_ros.evaluation.episode.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.episodes.episode import Episode
@@ -292,7 +292,7 @@ class EpisodeRun:
     ) -> EpisodeRecord:
         """Judge it and freeze the record.
 
-        Arguments: see :class:`vln_ros.evaluation.record.EpisodeCost` and ``EpisodeRecord``.
+        Arguments: see :class:`vln_ros.evaluation.episode.record.EpisodeCost` and ``EpisodeRecord``.
         """
         standing_s = None if self._standing_ns is None else self._standing_ns / 1e9
         begun_s = time.monotonic()

@@ -34,9 +34,15 @@ from typing import Any
 import numpy as np
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.episode.metrics import (
+    MEASURES,
+    EpisodeMetrics,
+    metric_columns,
+    summarise,
+    summary_remarks,
+)
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.metrics import MEASURES, EpisodeMetrics, metric_columns, summarise, summary_remarks
-from vln_ros.evaluation.results import (
+from vln_ros.evaluation.runs.results import (
     EpisodeResult,
     LatencyStats,
     Protocol,
@@ -45,7 +51,7 @@ from vln_ros.evaluation.results import (
     Skip,
     read_episodes,
 )
-from vln_ros.evaluation.run_folder import folder_name
+from vln_ros.evaluation.runs.run_folder import folder_name
 
 FORMATS = ("streamvln", "janusvln", "internnav", "navida")
 

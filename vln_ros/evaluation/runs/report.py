@@ -19,10 +19,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from vln_ros.evaluation.episode.metrics import SummaryRow, summary_remarks, summary_rows
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD
-from vln_ros.evaluation.metrics import SummaryRow, summary_remarks, summary_rows
-from vln_ros.evaluation.results import Costs, EpisodeResult, LatencyStats, RunInfo, RunResult
+from vln_ros.evaluation.runs.results import Costs, EpisodeResult, LatencyStats, RunInfo, RunResult
 
 _SHOWN_EACH = 6
 """Episodes with a large map and video among the worst, and among the best."""

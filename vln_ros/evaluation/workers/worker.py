@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
-from vln_ros.evaluation.episode_run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.evaluation.record import EpisodeRecorder
-from vln_ros.evaluation.results import versions
-from vln_ros.evaluation.run_folder import EpisodeOutcome, outcome_of
-from vln_ros.evaluation.schedule import Job, Order
-from vln_ros.evaluation.video import VideoWriter
-from vln_ros.evaluation.worlds import build_worlds
+from vln_ros.evaluation.episode.record import EpisodeRecorder
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.episode.video import VideoWriter
+from vln_ros.evaluation.runs.results import versions
+from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
+from vln_ros.evaluation.workers.schedule import Job, Order
+from vln_ros.evaluation.workers.worlds import build_worlds
 from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span

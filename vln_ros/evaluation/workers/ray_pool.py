@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig
-from vln_ros.evaluation.crew import Answer, Loss
-from vln_ros.evaluation.schedule import Order
-from vln_ros.evaluation.worker import Event, Unable, Workbench
+from vln_ros.evaluation.workers.pool import Answer, Loss
+from vln_ros.evaluation.workers.schedule import Order
+from vln_ros.evaluation.workers.worker import Event, Unable, Workbench
 
 _LOOK_S = 5.0
 """How often to look whether there are nodes at all, while nobody answers."""
@@ -37,7 +37,7 @@ class _Actor:
 
 
 class RayCrew:
-    """Implements :class:`vln_ros.evaluation.crew.Crew`.
+    """Implements :class:`vln_ros.evaluation.workers.pool.Crew`.
 
     Ray places the actors and reserves their share of processors and GPUs. An actor that is lost, with its
     node or alone, is replaced wherever there is room; until there is, the others go on. A cluster that was

@@ -29,12 +29,13 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.episode.maps import Plan, write_map
+from vln_ros.evaluation.episode.metrics import summarise
+from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.maps import Plan, write_map
-from vln_ros.evaluation.metrics import summarise
-from vln_ros.evaluation.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
-from vln_ros.evaluation.report import write_report
-from vln_ros.evaluation.results import (
+from vln_ros.evaluation.runs.report import write_report
+from vln_ros.evaluation.runs.results import (
     Answers,
     EpisodeResult,
     FrameCounts,
@@ -48,7 +49,6 @@ from vln_ros.evaluation.results import (
     trajectory_lines,
     versions,
 )
-from vln_ros.evaluation.video import VideoWriter
 
 
 def folder_name(episode_id: str) -> str:

@@ -16,8 +16,8 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
 from vln_ros.config import ConfigError, EvalConfig
-from vln_ros.evaluation.schedule import Order
-from vln_ros.evaluation.worker import Event, LastWords, Unable, Workbench
+from vln_ros.evaluation.workers.schedule import Order
+from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench
 from vln_ros.profiling.files import recorded
 
 _END_TIMEOUT_S = 10.0
@@ -121,7 +121,7 @@ class ProcessCrew:
         self._last_words: dict[int, str] = {}
 
     def hire(self, worker: int) -> None:
-        from vln_ros.evaluation.worker import run_worker
+        from vln_ros.evaluation.workers.worker import run_worker
 
         ours, theirs = self._context.Pipe()
         process = self._context.Process(

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Action, ActionChunk, Float64Array, Pose
-from vln_ros.evaluation.metrics import EpisodeMetrics
-from vln_ros.evaluation.video import Overlay, VideoWriter, annotate
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics
+from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate
 from vln_ros.reuse.accounting import ReuseStats
 
 

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.episode.metrics import MEASURES, metric_columns
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import CONFIDENCE, Estimate, mean, paired_p_value
-from vln_ros.evaluation.loading import LoadedRun, short_scene
-from vln_ros.evaluation.metrics import MEASURES, metric_columns
-from vln_ros.evaluation.results import EpisodeResult
+from vln_ros.evaluation.runs.loading import LoadedRun, short_scene
+from vln_ros.evaluation.runs.results import EpisodeResult
 
 _LABELS = {
     "success": ("Success [%]", 100.0),

@@ -26,15 +26,15 @@ from typing import Any
 import vln_ros
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import ActionChunk
-from vln_ros.evaluation.metrics import EpisodeMetrics, Summary
-from vln_ros.evaluation.record import EpisodeCost, EpisodeRecord, Step
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics, Summary
+from vln_ros.evaluation.episode.record import EpisodeCost, EpisodeRecord, Step
 from vln_ros.reuse.accounting import ReuseStats
 
 NOT_A_NUMBER = (
     "unreachable end: failure, error not averaged but counted; no shortest path: SPL left out; "
     "no step-level ground truth: nDTW and SDTW left out"
 )
-"""The policy of :mod:`vln_ros.evaluation.metrics`, for results."""
+"""The policy of :mod:`vln_ros.evaluation.episode.metrics`, for results."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Protocol:
         goal_radius_m, forward_m, turn_deg: success radius and step sizes; None where they do not apply.
         max_steps: an episode ends after so many; None: no limit.
         max_actions, max_turns_in_place, max_questions, early_end_is_stop: see
-            :class:`vln_ros.evaluation.episode_run.EpisodeLimits`.
+            :class:`vln_ros.evaluation.episode.run.EpisodeLimits`.
         measures: ``all`` or ``basic``.
         not_a_number: how what is no number enters the means.
         generation: how the model's tokens are chosen; empty for an engine without a model.
@@ -152,7 +152,7 @@ class EpisodeResult:
         video_frames: 0: there is no video.
         metrics: None without a goal.
         answers: None where the engine has no model.
-        standing_s, cost, reuse, given_up: see :class:`vln_ros.evaluation.record.EpisodeRecord`.
+        standing_s, cost, reuse, given_up: see :class:`vln_ros.evaluation.episode.record.EpisodeRecord`.
     """
 
     episode_id: str
@@ -239,7 +239,7 @@ def skips_line(skips: Sequence[Skip], measured: int) -> str:
 
 @dataclass(frozen=True)
 class Costs:
-    """Totals over the episodes that were counted; see :class:`vln_ros.evaluation.record.EpisodeCost`.
+    """Totals over the episodes that were counted; see :class:`vln_ros.evaluation.episode.record.EpisodeCost`.
 
     ``forwards`` and ``tokens`` are None where the engine has none.
     """

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from vln_ros.datatypes import Float64Array
+from vln_ros.evaluation.episode.lettering import lettering
+from vln_ros.evaluation.episode.record import EpisodeRecord
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.lettering import lettering
-from vln_ros.evaluation.record import EpisodeRecord
 
 _INK = "#1c2430"
 _MUTED = "#66707f"
