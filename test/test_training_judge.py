@@ -19,8 +19,7 @@ from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_in
 from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
-from vln_ros.training.demonstrations import Rules, robot_camera
-from vln_ros.training.judge import (
+from vln_ros.training.baselines import (
     BlindEngine,
     Contestant,
     RandomEngine,
@@ -31,6 +30,7 @@ from vln_ros.training.judge import (
     summarise,
     table,
 )
+from vln_ros.training.demonstrations import Rules, robot_camera
 from vln_ros.training.rollout import follow, training_world
 
 

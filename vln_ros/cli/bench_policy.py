@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.runs.results import finite_tree
-    from vln_ros.training.judge import judge
+    from vln_ros.training.baselines import judge
     from vln_ros.training.ways import REFERENCE, compare
 
     profile = load_profile(options.profile)
@@ -147,7 +147,8 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
 
 def section(figures: dict[str, Any]) -> str:
     from vln_ros.evaluation.episode.metrics import Summary
-    from vln_ros.training import judge, ways
+    from vln_ros.training import baselines as judge
+    from vln_ros.training import ways
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:
         return {k: _estimate(k, v) if isinstance(v, dict) else v for k, v in row.items()}

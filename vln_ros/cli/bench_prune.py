@@ -153,7 +153,7 @@ def walks(flats: str, count: int) -> Iterator[Walk]:
 
     from vln_ros.sim.oracle.policy import EpisodeGuide
     from vln_ros.sim.splits import SPLIT_STEP, make_episodes
-    from vln_ros.training.judge import MAX_ACTIONS, Contestant, run_all
+    from vln_ros.training.baselines import MAX_ACTIONS, Contestant, run_all
 
     for episode in tqdm(make_episodes("val_unseen", count, flats), desc="walks", disable=None):
         engine = _Recording(EpisodeGuide([episode], SPLIT_STEP, _QUEUE))

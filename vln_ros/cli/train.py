@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.training.judge import judge, table, write_table
+    from vln_ros.training.baselines import judge, table, write_table
 
     checkpoint = folder / "best" if (folder / "best").is_dir() else folder
     model = load_model(

@@ -34,6 +34,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.workers.pool import interrupts_held_back
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
+from vln_ros.training.baselines import MAX_ACTIONS
 from vln_ros.training.batch import Conversation, Scribe, collate
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -43,7 +44,6 @@ from vln_ros.training.demonstrations import (
     robot_camera,
     split_episode,
 )
-from vln_ros.training.judge import MAX_ACTIONS
 from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, run_alone, score, training_world
 

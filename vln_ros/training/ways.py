@@ -22,8 +22,8 @@ from vln_ros.evaluation.episode.record import EpisodeRecord
 from vln_ros.evaluation.intervals import Estimate, mean, share_of
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
+from vln_ros.training.baselines import JUDGE_CAMERA, MAX_ACTIONS, Contestant, metrics_of, run_all
 from vln_ros.training.batch import ActionWords
-from vln_ros.training.judge import JUDGE_CAMERA, MAX_ACTIONS, Contestant, metrics_of, run_all
 
 REFERENCE = "full recompute"
 
