@@ -34,7 +34,7 @@ from vln_ros.datatypes import ActionChunk, CameraModel, Pose
 from vln_ros.nodes import bag_player
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
-from vln_ros.ros.bag import COMPRESSED, IMAGE, Bag, BagTopics, Stream
+from vln_ros.ros.bag.reader import COMPRESSED, IMAGE, Bag, BagTopics, Stream
 
 pytestmark = pytest.mark.ros
 

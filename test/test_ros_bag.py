@@ -26,9 +26,10 @@ from std_msgs.msg import String
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.ros import bag_writer, convert, qos
-from vln_ros.ros.bag import IMAGE, Bag, BagTopics, Stream
-from vln_ros.ros.bag_writer import BagWriter
+from vln_ros.ros import convert, qos
+from vln_ros.ros.bag import writer as bag_writer
+from vln_ros.ros.bag.reader import IMAGE, Bag, BagTopics, Stream
+from vln_ros.ros.bag.writer import BagWriter
 
 pytestmark = pytest.mark.ros
 

@@ -27,7 +27,7 @@ from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
 from vln_ros.ros import convert, qos
-from vln_ros.ros.mounting import FixedMounting, TfMounting, make_mounting
+from vln_ros.ros.extrinsics import FixedMounting, TfMounting, make_mounting
 
 pytestmark = pytest.mark.ros
 

@@ -17,7 +17,7 @@ from vln_ros.config import NavigatorConfig, Scalar, SyncConfig, from_flat
 from vln_ros.datatypes import Pose
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
-from vln_ros.ros.mounting import turned
+from vln_ros.ros.extrinsics import turned
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
@@ -30,7 +30,7 @@ TURN = Pose.planar(0.0, 0.0, math.pi / 2.0)
 
 
 class Tf:
-    """What :class:`vln_ros.ros.mounting.TfMounting` answers."""
+    """What :class:`vln_ros.ros.extrinsics.TfMounting` answers."""
 
     frames: Mapping[str, Pose] = {"zed_camera_link": CAMERA, "camera_pose_optical_frame": OPTICAL}
 

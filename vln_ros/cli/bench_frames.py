@@ -66,7 +66,7 @@ def motion_frames(motion: str, count: int) -> list[Frame]:
 
 def bag_frames(path: Path) -> list[Frame]:
     """The frames of a recording that have colour, depth and pose of one stamp."""
-    from vln_ros.ros.bag import Bag, BagTopics, Stream
+    from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 
     try:
         from nav_msgs.msg import Odometry

@@ -21,7 +21,7 @@ from vln_ros.evaluation.files import write_atomically
 if TYPE_CHECKING:
     from vln_ros.datatypes import Pose
     from vln_ros.evaluation.runs.results import RunResult
-    from vln_ros.ros.bag import Bag
+    from vln_ros.ros.bag.reader import Bag
 
 HELP = "Play a recording through the real nodes; leaves a run folder with video and report"
 BASE_FRAME = "base_link"
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
         return run_exact(options)
     if not options.instruction:
         raise ConfigError("--instruction is missing: what is the robot told?")
-    from vln_ros.ros.bag import Bag, BagTopics, Stream
+    from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 
     environment = graph_environment(join=options.join)
     out = run_folder(options.out, "replay")
@@ -313,7 +313,7 @@ def _write_run(
     from vln_ros.evaluation.runs.results import FrameCounts, Protocol, RunInfo
     from vln_ros.evaluation.runs.run_folder import RunFolder
     from vln_ros.ros import convert
-    from vln_ros.ros.bag import Stream
+    from vln_ros.ros.bag.reader import Stream
 
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image

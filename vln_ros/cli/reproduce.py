@@ -27,8 +27,8 @@ from vln_ros.nodes.sensor_input import ImageMsg, RawFrame, frame_of
 from vln_ros.pipeline import build_engine
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
-from vln_ros.ros.bag import Bag, BagTopics, Stream
-from vln_ros.ros.mounting import mount_of
+from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
+from vln_ros.ros.extrinsics import mount_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 

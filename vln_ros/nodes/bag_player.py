@@ -25,7 +25,7 @@ from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import publish_static_frames
 from vln_ros.ros import convert, qos
-from vln_ros.ros.bag import Bag, BagTopics, Stream
+from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 from vln_ros.ros.parameters import declare_config
 
 

@@ -20,7 +20,7 @@ from vln_ros.nodes.heartbeat import commands_heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
-from vln_ros.ros.mounting import Mounting, Mountings
+from vln_ros.ros.extrinsics import Mounting, Mountings
 from vln_ros.ros.odometry import BaseOdometry
 
 NO_TRANSFORM = "no_transform"

@@ -27,7 +27,7 @@ from vln_ros.nodes.instruction_input import TOPIC as INSTRUCTION
 from vln_ros.nodes.instruction_input import InstructionFilter, hear_instructions
 from vln_ros.nodes.running import ProcessNode, run_node
 from vln_ros.ros import qos
-from vln_ros.ros.bag_writer import BagWriter
+from vln_ros.ros.bag.writer import BagWriter
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import declare_config
 

@@ -17,7 +17,7 @@ from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CameraCalibration
-from vln_ros.ros.mounting import Mountings
+from vln_ros.ros.extrinsics import Mountings
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 

@@ -13,7 +13,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Pose
-from vln_ros.ros.bag_storage import BagFiles, Topic
+from vln_ros.ros.bag.storage import BagFiles, Topic
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
