@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import vln_ros
+from vln_ros.config import NODES
+from vln_ros.nodes import MODULES
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vln_ros"
@@ -221,11 +223,10 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
-def test_nodes_are_thin() -> None:
-    lines = {p.name: len(p.read_text("utf-8").splitlines()) for p in (PACKAGE / "nodes").glob("*.py")}
-    assert "navigator.py" in lines
-    long = {name: n for name, n in lines.items() if n > 200}
-    assert not long
+def test_every_node_has_its_module() -> None:
+    assert set(MODULES) == set(NODES)
+    for name, module in MODULES.items():
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), name
 
 
 def test_no_module_for_whatever() -> None:

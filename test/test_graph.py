@@ -177,7 +177,7 @@ REFUSALS = {
 def test_what_cannot_be_configured_ends_with_two_and_says_why() -> None:
     started = {}
     for name, (parameters, _) in REFUSALS.items():
-        command = [sys.executable, "-m", "vln_ros.nodes.navigator", "--ros-args"]
+        command = [sys.executable, "-m", "vln_ros.nodes.navigator.node", "--ros-args"]
         for parameter in parameters:
             command += ["-p", parameter]
         started[name] = subprocess.Popen(command, env=graph_environment(), stderr=subprocess.PIPE, text=True)

@@ -13,6 +13,7 @@ import yaml
 
 from vln_ros.cli.replay import REMAPS
 from vln_ros.config import NODES, from_flat, walk_options
+from vln_ros.nodes import MODULES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -226,7 +227,7 @@ def test_executables_exist(name: str) -> None:
         script = ROOT / "scripts" / executable
         assert script.stat().st_mode & 0o111
         assert f"\nnode={executable}\n" in script.read_text("utf-8")
-        assert (ROOT / "vln_ros/nodes" / f"{executable}.py").is_file()
+        assert (ROOT / (MODULES[executable].replace(".", "/") + ".py")).is_file()
 
 
 def test_executables_differ_by_their_node_only() -> None:

@@ -34,10 +34,10 @@ from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, Scalar
 from vln_ros.datatypes import ActionChunk, ActionKind, Pose, Velocity
-from vln_ros.nodes.bridge_manual import STEP_SERVICES
-from vln_ros.nodes.bridge_realtime import RealTime
-from vln_ros.nodes.bridge_setup import EpisodeOrder
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder
+from vln_ros.nodes.sim_bridge.manual import STEP_SERVICES
+from vln_ros.nodes.sim_bridge.realtime import RealTime
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded.export import write_scene
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
@@ -293,7 +293,7 @@ def test_periods_that_a_picture_took_are_made_up_for(
             self.count += 1
 
     now_s = 100.0
-    monkeypatch.setattr("vln_ros.nodes.bridge_realtime.time", SimpleNamespace(monotonic=lambda: now_s))
+    monkeypatch.setattr("vln_ros.nodes.sim_bridge.realtime.time", SimpleNamespace(monotonic=lambda: now_s))
     bridge = SimpleNamespace(config=BridgeConfig(), create_subscription=lambda *_: None)
     mode, run, counts = Counting(bridge), SimpleNamespace(ended=None), []
     for at_s in called_at_s:

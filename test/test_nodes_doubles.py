@@ -29,7 +29,7 @@ from std_msgs.msg import String
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 from vln_ros.datatypes import CameraModel, Pose, Velocity
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes

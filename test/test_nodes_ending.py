@@ -32,7 +32,7 @@ from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar, TinyConfig
 from vln_ros.datatypes import CameraModel, Pose, Velocity
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.writer import BagWriter
 from vln_ros.ros.environment import PARENT
@@ -265,7 +265,7 @@ def test_in_the_middle_of_an_episode_and_of_a_decision(
 
 PARENT_OF_NODE = """
 import os, subprocess, sys, time
-command = [sys.executable, "-m", "vln_ros.nodes.executor", "--ros-args", "-p", "extrinsics:=parameters"]
+command = [sys.executable, "-m", "vln_ros.nodes.executor.node", "--ros-args", "-p", "extrinsics:=parameters"]
 if sys.argv[1] == "prefix":
     command = ["sh", "-c", '"$@"; true', "sh", *command]
 environment = dict(os.environ)
@@ -285,7 +285,10 @@ def node_processes(domain: str) -> list[int]:
             environment = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"vln_ros.nodes.executor" in arguments[1:4] and f"ROS_DOMAIN_ID={domain}".encode() in environment:
+        if (
+            b"vln_ros.nodes.executor.node" in arguments[1:4]
+            and f"ROS_DOMAIN_ID={domain}".encode() in environment
+        ):
             found.append(int(folder.name))
     return found
 

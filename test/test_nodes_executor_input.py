@@ -26,7 +26,7 @@ from vln_ros.config import ConfigError, ExecutorConfig, Scalar, from_flat
 from vln_ros.datatypes import CameraModel, Pose, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState
 from vln_ros.motion.safety import Fault
-from vln_ros.nodes.executor_input import ExecutorInput
+from vln_ros.nodes.executor.inputs import ExecutorInput
 from vln_ros.ros import convert
 
 pytestmark = pytest.mark.ros

@@ -27,8 +27,8 @@ from vln_ros.config import ExecutorConfig, NavigatorConfig, from_flat
 from vln_ros.datatypes import Action, ActionChunk, Pose, Velocity
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
-from vln_ros.nodes.executor_input import ExecutorInput
-from vln_ros.nodes.sensor_input import SensorInput
+from vln_ros.nodes.executor.inputs import ExecutorInput
+from vln_ros.nodes.navigator.sensors import SensorInput
 from vln_ros.ros import convert
 
 pytestmark = pytest.mark.ros

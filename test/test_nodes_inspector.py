@@ -23,8 +23,8 @@ from visualization_msgs.msg import MarkerArray
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
-from vln_ros.nodes.inspecting import topic_name
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC
+from vln_ros.nodes.tools.inspecting import topic_name
 from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 

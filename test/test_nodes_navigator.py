@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.datatypes import ActionChunk, CameraModel, Pose
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

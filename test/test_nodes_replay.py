@@ -31,8 +31,8 @@ from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import graph_environment
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionChunk, CameraModel, Pose
-from vln_ros.nodes import bag_player
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.tools import bag_player
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.reader import COMPRESSED, IMAGE, Bag, BagTopics, Stream
 

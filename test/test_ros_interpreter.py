@@ -14,6 +14,7 @@ import pytest
 
 from vln_ros.cli.doctor_nodes import look_at_nodes
 from vln_ros.config import NODES, ConfigError
+from vln_ros.nodes import MODULES
 from vln_ros.ros.interpreter import (
     CHECK,
     NEEDS,
@@ -60,7 +61,7 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_node_needs_what_it_imports(node: str) -> None:
     pytest.importorskip("rclpy", reason="needs ROS")
     code = (
-        f"import sys, json; import vln_ros.nodes.{node}; "
+        f"import sys, json; import {MODULES[node]}; "
         "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -25,7 +25,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
 from vln_ros.ros import convert, qos
 from vln_ros.ros.extrinsics import FixedMounting, TfMounting, make_mounting
 

@@ -143,7 +143,7 @@ def probe(reliability: str, seconds: float) -> None:
     import rclpy
     from sensor_msgs.msg import Image
 
-    from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC
+    from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC
     from vln_ros.ros import convert, qos
 
     rclpy.init()
@@ -201,7 +201,7 @@ def _record(path: Path) -> Path:
 
     from vln_ros.axes import base_from_optical
     from vln_ros.datatypes import CameraModel
-    from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+    from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
     from vln_ros.ros import convert
     from vln_ros.sim.embedded.world import EmbeddedWorld
     from vln_ros.sim.splits import make_episodes

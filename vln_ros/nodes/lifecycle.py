@@ -28,7 +28,7 @@ class ManagedNode(LifecycleNode):
     behind, and the transition fails.
 
     Attributes:
-        done, computing: as of :class:`vln_ros.nodes.running.ProcessNode`.
+        done, computing: as of :class:`vln_ros.nodes.process.ProcessNode`.
         configuring: a configuration is under way.
         failure: why the last transition failed.
     """

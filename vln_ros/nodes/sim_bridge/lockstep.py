@@ -15,7 +15,7 @@ from vln_ros.motion.action_queue import ActionQueue
 from vln_ros.ros import convert, qos
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge import SimBridge
+    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 REPEAT_S = 1.0
 """An observation that nobody took is published again after this time; who has it drops the double."""

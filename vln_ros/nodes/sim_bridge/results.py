@@ -11,7 +11,7 @@ from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, episode_info
 from vln_ros.evaluation.runs.results import Skip
 from vln_ros.evaluation.runs.run_folder import RunFolder
-from vln_ros.nodes.bridge_setup import run_info
+from vln_ros.nodes.sim_bridge.episodes import run_info
 from vln_ros.protocols import World
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import plan_of

@@ -14,13 +14,13 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import BridgeConfig, with_protocol
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun
-from vln_ros.nodes.bridge_doubles import OtherSources
-from vln_ros.nodes.bridge_measures import MeasureTopics
-from vln_ros.nodes.bridge_results import BridgeResults
-from vln_ros.nodes.bridge_services import EpisodeServices
-from vln_ros.nodes.bridge_setup import EpisodeOrder, load_episodes, make_mode
+from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import ASK_AGAIN_S, RobotTopics
-from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.nodes.sim_bridge.doubles import OtherSources
+from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder, load_episodes, make_mode
+from vln_ros.nodes.sim_bridge.measures import MeasureTopics
+from vln_ros.nodes.sim_bridge.results import BridgeResults
+from vln_ros.nodes.sim_bridge.services import EpisodeServices
 from vln_ros.protocols import WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import declare_config

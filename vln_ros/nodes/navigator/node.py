@@ -17,12 +17,12 @@ from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
-from vln_ros.nodes.managed import ManagedNode
-from vln_ros.nodes.navigator_output import NavigatorOutput
-from vln_ros.nodes.navigator_report import AnswerTopics, NavigatorFigures, health
-from vln_ros.nodes.node_profiling import NodeProfiling
-from vln_ros.nodes.running import run_node
-from vln_ros.nodes.sensor_input import RawFrame, SensorInput
+from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.output import NavigatorOutput
+from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
+from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.process import run_node
+from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.pipeline import build_engine, build_loop, free_memory
 from vln_ros.protocols import Engine
 from vln_ros.ros import convert, qos

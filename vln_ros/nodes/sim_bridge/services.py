@@ -13,7 +13,7 @@ from vln_ros.config import ConfigError
 from vln_ros.sim.episodes.episode import Episode
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge import SimBridge
+    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 EPISODE_PARAMETER = "episode"
 

@@ -16,12 +16,12 @@ from vln_ros.config import ExecutorConfig
 from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
-from vln_ros.nodes.executor_input import ExecutorInput
-from vln_ros.nodes.executor_report import ControlTimes, ExecutorReport, described, health, is_error
+from vln_ros.nodes.executor.inputs import ExecutorInput
+from vln_ros.nodes.executor.report import ControlTimes, ExecutorReport, described, health, is_error
 from vln_ros.nodes.heartbeat import Rivals, commands_heartbeat, identity_of
-from vln_ros.nodes.managed import ManagedNode
-from vln_ros.nodes.node_profiling import NodeProfiling
-from vln_ros.nodes.running import run_node
+from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.process import run_node
+from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.profiling.spans import span
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config

@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import RecorderConfig
 from vln_ros.nodes.instruction_input import TOPIC as INSTRUCTION
 from vln_ros.nodes.instruction_input import InstructionFilter, hear_instructions
-from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.ros import qos
 from vln_ros.ros.bag.writer import BagWriter
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health

@@ -10,7 +10,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig, NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame
-from vln_ros.nodes.navigator_report import reuse_images
+from vln_ros.nodes.navigator.report import reuse_images
 from vln_ros.protocols import Engine, ShowsReuse
 from vln_ros.ros import convert, qos
 

@@ -15,14 +15,14 @@ from vln_ros.config import BridgeConfig, ConfigError, to_flat
 from vln_ros.evaluation.episode.run import EpisodeLimits
 from vln_ros.evaluation.runs.results import Protocol, RunInfo
 from vln_ros.evaluation.workers.worlds import choose_episodes
-from vln_ros.nodes.bridge_manual import Manual
-from vln_ros.nodes.bridge_modes import Lockstep, Mode
-from vln_ros.nodes.bridge_realtime import RealTime
+from vln_ros.nodes.sim_bridge.lockstep import Lockstep, Mode
+from vln_ros.nodes.sim_bridge.manual import Manual
+from vln_ros.nodes.sim_bridge.realtime import RealTime
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import languages_of
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge import SimBridge
+    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 
 def make_mode(bridge: SimBridge) -> Mode:

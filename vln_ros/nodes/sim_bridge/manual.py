@@ -13,7 +13,7 @@ from vln_ros.datatypes import ActionChunk, ActionKind, StepSize
 from vln_ros.evaluation.episode.run import EpisodeRun
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge import SimBridge
+    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 STEP_SERVICES = {
     "move_forward": ActionKind.FORWARD,

@@ -18,9 +18,9 @@ from visualization_msgs.msg import MarkerArray
 from vln_ros.config import InspectorConfig
 from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.episode.video import Overlay, annotate
-from vln_ros.nodes.inspecting import DiagnosticPlots, ExecutorZones, OnDemand
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
-from vln_ros.nodes.running import ProcessNode, run_node
+from vln_ros.nodes.process import ProcessNode, run_node
+from vln_ros.nodes.tools.inspecting import DiagnosticPlots, ExecutorZones, OnDemand
 from vln_ros.ros import convert, markers, qos
 from vln_ros.ros.parameters import declare_config
 

@@ -19,7 +19,7 @@ from vln_ros.sim.embedded.dynamic_obstacles import Surprises
 from vln_ros.sim.embedded.world import EmbeddedWorld
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge import SimBridge
+    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 
 CATCH_UP = 4

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, PlayerConfig
-from vln_ros.nodes.play_report import PlayedDecision, PlayReport
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import ASK_AGAIN_S
-from vln_ros.nodes.running import ProcessNode, run_node
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import publish_static_frames
+from vln_ros.nodes.tools.play_report import PlayedDecision, PlayReport
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 from vln_ros.ros.parameters import declare_config

@@ -19,7 +19,7 @@ from std_msgs.msg import Header
 
 from vln_ros.config import ConfigError
 from vln_ros.nodes.heartbeat import Heartbeat
-from vln_ros.nodes.running import ProcessNode
+from vln_ros.nodes.process import ProcessNode
 from vln_ros.ros import qos
 from vln_ros.ros.convert import stamp_ns_from_time
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
