@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from vln_ros.cli import doctor, doctor_places, doctor_ros, main
-from vln_ros.cli.doctor_probe import Heard, HeardTopic, heard_from_output
-from vln_ros.cli.findings import Finding
+from vln_ros.cli import main
+from vln_ros.cli.doctor import command as doctor
+from vln_ros.cli.doctor import places as doctor_places
+from vln_ros.cli.doctor import ros as doctor_ros
+from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.probe import Heard, HeardTopic, heard_from_output
 from vln_ros.cli.graph import last_words, why_no_node
 
 ROOT = Path(__file__).parents[1]
@@ -298,7 +301,7 @@ def test_nodes_that_are_deaf_get_the_remedy_that_fits(monkeypatch: pytest.Monkey
 @pytest.mark.skipif(not can_unshare, reason="needs a network of its own (unshare)")
 @pytest.mark.parametrize(("before", "arrives"), [("true", False), (UP, True)])
 def test_whether_multicast_arrives_is_tried(before: str, arrives: bool) -> None:
-    code = "from vln_ros.cli.doctor_ros import multicast_arrives as m; print(m())"
+    code = "from vln_ros.cli.doctor.ros import multicast_arrives as m; print(m())"
     shell = f"{before} && exec {sys.executable} -c '{code}'"
     command = ["unshare", "--mount", "--net", "--map-root-user", "bash", "-c", shell]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from habitat_fakes import fake_python
 
-from vln_ros.cli import build_parser, doctor
+from vln_ros.cli import build_parser
+from vln_ros.cli.doctor import command as doctor
 from vln_ros.config import ConfigError
 
 

@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from vln_ros.cli import COMMANDS, main
-from vln_ros.cli.places import check_model, holds_a_run, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.places import (
+    check_model,
+    holds_a_run,
+    output_file,
+    output_folder,
+    print_report,
+    run_folder,
+)
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vln_ros.cli.replay import REMAPS
+from vln_ros.cli.replay.command import REMAPS
 from vln_ros.config import NODES, from_flat, walk_options
 from vln_ros.nodes import MODULES
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vln_ros.cli.doctor_nodes import look_at_nodes
+from vln_ros.cli.doctor.nodes import look_at_nodes
 from vln_ros.config import NODES, ConfigError
 from vln_ros.nodes import MODULES
 from vln_ros.ros.interpreter import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vln_ros.axes import base_from_optical
-from vln_ros.cli import doctor
+from vln_ros.cli.doctor import command as doctor
 from vln_ros.config import ConfigError, WorldConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id

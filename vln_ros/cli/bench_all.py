@@ -6,7 +6,7 @@ import argparse
 import subprocess
 import sys
 
-from vln_ros.cli.places import output_folder, run_folder
+from vln_ros.cli.arguments.places import output_folder, run_folder
 from vln_ros.config import ConfigError
 
 ALL = ("engine", "graph", "nodes", "overlap", "profiling", "prune", "reuse", "roofline", "setup", "stream",

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.datatypes import Action, ActionChunk, Pose, Velocity, wrap_angle
 from vln_ros.evaluation.files import write_atomically

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.places import output_file
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig, Scalar, from_flat
 from vln_ros.evaluation.files import write_atomically
 

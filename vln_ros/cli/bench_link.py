@@ -18,10 +18,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.ros.environment import FAST_DDS_PROFILE

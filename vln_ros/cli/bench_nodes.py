@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.cli.places import output_file
 from vln_ros.config import Scalar
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.ros.environment import FAST_DDS_LOCALHOST_PROFILE, SOCKET_BUFFER_BYTES

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_all import ALL
 from vln_ros.cli.bench_record import Record, read_record
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
 from vln_ros.cli.bench_record import read_record
 from vln_ros.cli.demo import parse_size
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, QwenConfig
 from vln_ros.evaluation.episode.metrics import SHARES
 from vln_ros.evaluation.files import write_atomically

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, ProfilingConfig, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 

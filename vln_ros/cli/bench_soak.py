@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
-from vln_ros.cli.places import output_file
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.datatypes import Float64Array
 from vln_ros.evaluation.files import write_atomically

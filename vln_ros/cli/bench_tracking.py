@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.places import output_file
 from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose, apply_action, wrap_angle
 from vln_ros.evaluation.files import write_atomically

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.places import output_file
 from vln_ros.config import CameraConfig, ConfigError
 from vln_ros.evaluation.files import write_atomically
 

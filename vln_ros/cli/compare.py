@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from vln_ros.cli.places import output_file, output_folder
+from vln_ros.cli.arguments.places import output_file, output_folder
 from vln_ros.evaluation.files import write_atomically
 
 HELP = "Compare two runs episode by episode, ours or those of StreamVLN, JanusVLN, InternNav and NaVIDA"

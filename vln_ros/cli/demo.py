@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.cli.places import check_model, output_file, output_folder, print_report, run_folder
-from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import add_join, graph_environment
-from vln_ros.cli.places import check_model, output_folder, print_report, run_folder
-from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import (
     ConfigError,
     EvalConfig,

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.places import output_file
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.evaluation.files import write_atomically
 

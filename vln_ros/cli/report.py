@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vln_ros.cli.parsing import nearest
-from vln_ros.cli.places import output_folder, print_report
+from vln_ros.cli.arguments.parsing import nearest
+from vln_ros.cli.arguments.places import output_folder, print_report
 from vln_ros.config import ConfigError
 
 HELP = "Write the report of a run folder anew, or one report of all its shards; export to other formats"

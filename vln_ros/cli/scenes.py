@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.places import output_folder
+from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import CameraConfig, ConfigError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vln_ros.cli.places import output_folder
+from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
 
 HELP = "write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"

@@ -6,7 +6,7 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
-from vln_ros.cli.places import check_model, output_folder
+from vln_ros.cli.arguments.places import check_model, output_folder
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
 from vln_ros.sim.embedded.flat import KINDS
 

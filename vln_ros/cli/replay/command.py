@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.cli.places import check_model, output_file, output_folder, print_report, run_folder
-from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if options.exact:
         if options.join:
             raise ConfigError("--join: with --exact nothing talks over ROS; leave one of them out")
-        from vln_ros.cli.reproduce import run_exact
+        from vln_ros.cli.replay.reproduce import run_exact
 
         return run_exact(options)
     if not options.instruction:
@@ -220,7 +220,7 @@ def _static_mount(bag: Bag, base: str, camera: str) -> Pose | None:
 
 def _recorded_mount(bag: Bag) -> dict[str, Scalar] | None:
     """The mounting parameters that the recorded navigator ran with; None if it took the mounting from TF."""
-    from vln_ros.cli.reproduce import recorded_config
+    from vln_ros.cli.replay.reproduce import recorded_config
     from vln_ros.config import MountConfig, walk_options
 
     try:

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from vln_ros.cli.findings import Finding
+from vln_ros.cli.doctor.findings import Finding
 from vln_ros.ros.settings import SHARED_MEMORY, why_not_writable
 
 LEAST_SHARED_MEMORY_MB = 64

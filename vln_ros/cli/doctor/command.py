@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.findings import Finding
+from vln_ros.cli.doctor.findings import Finding
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import ActionChunk
@@ -43,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from vln_ros.cli.doctor_nodes import look_at_nodes
-    from vln_ros.cli.doctor_places import look_at_places
-    from vln_ros.cli.doctor_ros import look_at_ros
+    from vln_ros.cli.doctor.nodes import look_at_nodes
+    from vln_ros.cli.doctor.places import look_at_places
+    from vln_ros.cli.doctor.ros import look_at_ros
 
     checks: dict[str, Callable[[], list[Finding]]] = {
         "python": _python,

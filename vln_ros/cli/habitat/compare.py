@@ -17,7 +17,7 @@ def compare_worlds(options: argparse.Namespace, folder: Path) -> int:
         options: see ``vln_ros habitat --help``.
         folder: scenes and runs are written below it.
     """
-    from vln_ros.cli.habitat_bench import parse_sizes
+    from vln_ros.cli.habitat.bench import parse_sizes
     from vln_ros.evaluation.driver import evaluate
     from vln_ros.evaluation.episode.metrics import summary_table
     from vln_ros.evaluation.runs.compare import compare, comparison_table

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vln_ros.cli.doctor_probe import CLOCK, HEARD_IN_S, SENSORS, Heard, heard_from_output
-from vln_ros.cli.findings import Finding
+from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.probe import CLOCK, HEARD_IN_S, SENSORS, Heard, heard_from_output
 from vln_ros.cli.graph import START_TIMEOUT_S, last_words
 from vln_ros.ros.environment import (
     DOMAIN,
@@ -37,7 +37,7 @@ NODES = "nodes"
 DDS_GROUP = "239.255.0.1"
 """Where DDS participants announce themselves."""
 MULTICAST_IN_S = 1.0
-_PROBE = "vln_ros.cli.doctor_probe"
+_PROBE = "vln_ros.cli.doctor.probe"
 
 
 def look_at_ros(listen_s: float) -> list[Finding]:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vln_ros.cli.places import output_file, output_folder
+from vln_ros.cli.arguments.places import output_file, output_folder
 from vln_ros.config import ConfigError, HabitatConfig
 
 HELP = (
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from vln_ros.cli.habitat_bench import line, measure, parse_sizes, write_json
+    from vln_ros.cli.habitat.bench import line, measure, parse_sizes, write_json
     from vln_ros.config import from_flat
     from vln_ros.protocols import WorldLostError
 
@@ -81,7 +81,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from vln_ros.cli.habitat_compare import compare_worlds
+    from vln_ros.cli.habitat.compare import compare_worlds
 
     with tempfile.TemporaryDirectory(prefix="vln_ros-habitat-") as temporary:
         return compare_worlds(options, options.keep or Path(temporary))

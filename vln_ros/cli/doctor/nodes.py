@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import vln_ros
-from vln_ros.cli.findings import Finding
+from vln_ros.cli.doctor.findings import Finding
 from vln_ros.config import NODES, ConfigError
 from vln_ros.ros.environment import prepare_environment
 from vln_ros.ros.interpreter import find_executable, installed_interpreter
