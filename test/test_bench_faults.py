@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-from vln_ros.cli.bench_faults import Rig, make_faults
+from benchmarks.suites.faults import Rig, make_faults
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,12 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vln_ros.capacity.roofline import Cost, Peak, Roofline
-from vln_ros.cli import bench_engine
-from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.checkpoint.model import load_model
-from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
-from vln_ros.engine.engine_bench import (
+from benchmarks.measure.engine import (
     DECODE_MODES,
     STRATEGIES,
     Flat,
@@ -25,11 +20,16 @@ from vln_ros.engine.engine_bench import (
     measure_context,
     measure_decoding,
     measure_flat,
-    walk,
 )
+from benchmarks.suites import engine as bench_engine
+from vln_ros.capacity.roofline import Cost, Peak, Roofline
+from vln_ros.capacity.stages import measure_stages, published_config, random_model
+from vln_ros.capacity.walk import walk
+from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.inputs.vision import encode_images
-from vln_ros.engine.stage_bench import measure_stages, published_config, random_model
 from vln_ros.engine.stream.segments import Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.tiny import build_tiny

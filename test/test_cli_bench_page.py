@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from dataclasses import asdict, replace
@@ -11,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from vln_ros.cli import BENCHES, bench_world, build_parser, main
-from vln_ros.cli.bench_all import ALL
-from vln_ros.cli.bench_collisions import CollisionFigures
-from vln_ros.cli.bench_faults import FaultFigures
-from vln_ros.cli.bench_page import make_page
-from vln_ros.cli.bench_record import (
+from benchmarks.suites import world as bench_world
+from benchmarks.suites.collisions import CollisionFigures
+from benchmarks.suites.faults import FaultFigures
+from benchmarks.suites.soak import SoakFigures
+from benchmarks.suites.tracking import TrackingFigures
+from vln_ros.cli import BENCHES, build_parser, main
+from vln_ros.cli.bench import bench_module
+from vln_ros.cli.bench.all import ALL
+from vln_ros.cli.bench.page import make_page
+from vln_ros.cli.bench.record import (
     BROKEN_OFF,
     NOT_MET,
     Machine,
@@ -25,8 +28,6 @@ from vln_ros.cli.bench_record import (
     run_bench,
     write_record,
 )
-from vln_ros.cli.bench_soak import SoakFigures
-from vln_ros.cli.bench_tracking import TrackingFigures
 from vln_ros.config import ConfigError
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -177,7 +178,7 @@ def test_the_robots_benches_have_sections_and_plots(
     page = make_page(tmp_path)
     for text in said:
         assert text in page
-    module = importlib.import_module(f"vln_ros.cli.bench_{bench}")
+    module = bench_module(bench)
     module.plot(json.loads(json.dumps(figures)), tmp_path)
     assert (tmp_path / f"{bench}.png").stat().st_size > 1000
 
@@ -185,7 +186,7 @@ def test_the_robots_benches_have_sections_and_plots(
 @pytest.mark.slow
 def test_committed_records_can_be_drawn(tmp_path: Path) -> None:
     for path in (DOCS / "benchmarks").glob("*.json"):
-        module = importlib.import_module(f"vln_ros.cli.bench_{path.stem}")
+        module = bench_module(path.stem)
         if hasattr(module, "plot"):
             module.plot(read_record(path).figures, tmp_path / path.stem)
             assert list((tmp_path / path.stem).glob("*.png")), path
@@ -193,7 +194,7 @@ def test_committed_records_can_be_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bench", BENCHES)
 def test_every_bench_says_how_the_page_shows_it(bench: str) -> None:
-    module = importlib.import_module(f"vln_ros.cli.bench_{bench}")
+    module = bench_module(bench)
     assert module.TITLE
     assert callable(module.section)
     assert hasattr(build_parser().parse_args(["bench", bench]), "json")

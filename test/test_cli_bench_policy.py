@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from vln_ros.cli import bench_policy
-from vln_ros.cli.bench_record import Record, read_record, this_machine, write_record
+from benchmarks.suites import policy as bench_policy
+from vln_ros.cli.bench.record import Record, read_record, this_machine, write_record
 from vln_ros.config import ConfigError
 
 ESTIMATE = {"mean": 0.5, "low": 0.4, "high": 0.6, "count": 4}

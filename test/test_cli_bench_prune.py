@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vln_ros.cli import bench_prune
-from vln_ros.cli.bench_prune import FULL, VARIANTS, Tally, Walk, measure, section, walks
+from benchmarks.suites import prune as bench_prune
+from benchmarks.suites.prune import FULL, VARIANTS, Tally, Walk, measure, section, walks
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile

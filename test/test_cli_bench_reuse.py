@@ -9,14 +9,14 @@ import pytest
 import torch
 from engine_models import tiny_network
 
-from vln_ros.cli import bench_reuse
-from vln_ros.cli.bench_frames import motion_frames, moves
-from vln_ros.cli.bench_reuse import MOTIONS, section
+from benchmarks.measure.frames import motion_frames, moves
+from benchmarks.measure.reuse import measure_behind, measure_drift, measure_gaps, measure_prefill
+from benchmarks.measure.reuse_features import compare_windows, measure_features, time_tower, untouched_share
+from benchmarks.suites import reuse as bench_reuse
+from benchmarks.suites.reuse import MOTIONS, section
 from vln_ros.config import ConfigError
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.engine.reuse_bench import measure_behind, measure_drift, measure_gaps, measure_prefill
-from vln_ros.engine.reuse_features import compare_windows, measure_features, time_tower, untouched_share
 from vln_ros.geometry.correspondence import TokenGrid, jumped
 
 

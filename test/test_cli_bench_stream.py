@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from vln_ros.cli import bench_stream
+from benchmarks.measure.stream import Request, measure_features, measure_native, measure_streaming
+from benchmarks.suites import stream as bench_stream
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.engine.checkpoint.model import load_model
-from vln_ros.engine.stream_bench import Request, measure_features, measure_native, measure_streaming
 from vln_ros.engine.tiny import build_tiny
 
 
@@ -109,7 +109,7 @@ def memory_of_one_frame_mb(checkpoint: str, folder: Path) -> int:
     """What the limit counts, of a process that has answered about a single frame."""
     (folder / "one.json").write_text(json.dumps(asdict(replace(request_of(1), checkpoint=checkpoint))))
     code = (
-        "import sys; from vln_ros.engine.stream_bench import main; main('native', *sys.argv[1:]);"
+        "import sys; from benchmarks.measure.stream import main; main('native', *sys.argv[1:]);"
         "print(next(x.split()[1] for x in open('/proc/self/status') if x.startswith('VmData:')))"
     )
     command = [sys.executable, "-c", code, str(folder / "one.json"), str(folder / "result.json")]

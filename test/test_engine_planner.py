@@ -27,13 +27,13 @@ from vln_ros.capacity.estimate import (
     plan,
 )
 from vln_ros.capacity.roofline import Roofline
+from vln_ros.capacity.stages import published_config
 from vln_ros.cli import build_parser
-from vln_ros.cli.bench_record import Machine, Record, write_record
+from vln_ros.cli.bench.record import Machine, Record, write_record
 from vln_ros.config import ConfigError
 from vln_ros.engine.checkpoint.model import PixelSpec
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.engine.stage_bench import published_config
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
 RELEASED = PixelSpec(14, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), 3136, 12845056)

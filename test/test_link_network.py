@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-from vln_ros.cli import bench_link
+from vln_ros.cli.bench import link as bench_link
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vln_ros.cli.bench_tracking import DISTURBANCES, PLAIN, calibrated, measure
+from benchmarks.measure.noisy_base import Disturbance, DisturbedBase
+from benchmarks.suites.tracking import DISTURBANCES, PLAIN, calibrated, measure
 from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Pose, Velocity
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.tracking import predict
-from vln_ros.sim.base import Disturbance, DisturbedBase
 
 CONFIG = replace(ExecutorConfig(), safety=replace(SafetyConfig(), obstacles="none"))
 

@@ -19,7 +19,7 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from std_msgs.msg import Header
 
-from vln_ros.cli.bench_soak import resident_mb
+from benchmarks.suites.soak import resident_mb
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar, TinyConfig
 from vln_ros.engine.tiny import build_tiny

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.cli.bench_frames import hold_against_rays, random_views
+from benchmarks.measure.frames import hold_against_rays, random_views
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal, token_anchors
 from vln_ros.geometry.fallback_reason import Refusal

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import trimesh
 
+from benchmarks.suites import world as bench_world
 from vln_ros.axes import habitat_from_ros_points
-from vln_ros.cli import bench_world, scenes
+from vln_ros.cli import scenes
 from vln_ros.config import ConfigError
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.embedded.furniture import COLORS

@@ -7,6 +7,7 @@ import pytest
 import torch
 from training_models import SMALL
 
+from benchmarks.policy.ablations import RecomputeEngine, TimedEngine, Way, compare, table, ways
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
@@ -19,7 +20,6 @@ from vln_ros.sim.splits import make_episodes
 from vln_ros.training.batch import ActionWords
 from vln_ros.training.demonstrations import robot_camera
 from vln_ros.training.rollout import follow
-from vln_ros.training.ways import RecomputeEngine, TimedEngine, Way, compare, table, ways
 
 MODEL = {"model.seed": 13, **SMALL}
 NAMES = [w.name for w in ways(load_profile("tiny"))]

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from vln_ros.capacity.estimate import plan
     from vln_ros.capacity.roofline import Roofline
-    from vln_ros.engine.stage_bench import published_config
+    from vln_ros.capacity.stages import published_config
 
     width, height, rate = _camera(options.camera)
     if not options.decisions_per_s > 0 or options.token_budget < 64:
@@ -93,7 +93,7 @@ def _camera(text: str) -> tuple[int, int, float]:
 def _device(options: argparse.Namespace) -> tuple[Device, Calibration, str]:
     """Device, calibration, and what is known of its error."""
     from vln_ros.capacity.estimate import ASSUMED, DEVICES, Device, calibrate, leave_one_out
-    from vln_ros.cli.bench_roofline import read_measured
+    from vln_ros.cli.bench.roofline import read_measured
 
     if options.calibration is None:
         if options.device == "measured":

@@ -25,10 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from vln_ros.cli import BENCHES, build_parser
+    from vln_ros.cli.bench import bench_module
 
     names = options.only or list(ALL)
     if unknown := sorted(set(names) - set(BENCHES)):
         raise ConfigError(f"--only = {', '.join(unknown)}: no such bench; there are {', '.join(BENCHES)}")
+    for name in names:
+        bench_module(name)  # before the first one begins
     out = run_folder(options.out, "bench")
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []

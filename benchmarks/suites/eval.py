@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import EvalConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
 

@@ -18,8 +18,8 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
+    from vln_ros.capacity.stages import StagedDecision
     from vln_ros.engine.checkpoint.model import LoadedModel
-    from vln_ros.engine.stage_bench import StagedDecision
 
 TITLE = "The engine"
 HELP = "the engine's figures: flat cost, batches, ways to decode, context strategies, stages and roofline"
@@ -150,7 +150,7 @@ def _network(model: LoadedModel, checkpoint: str | None) -> str:
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
-    from vln_ros.engine.engine_bench import Spread
+    from benchmarks.measure.engine import Spread
 
     return asdict(Spread.of(values))
 
@@ -175,8 +175,8 @@ DRAWN_FRAMES = 200
 
 
 def _flat(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.engine import measure_flat
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.engine_bench import measure_flat
 
     frames = setup.options.frames
     flat = measure_flat(setup.model, load_profile("tiny"), frames, setup.options.token_budget)
@@ -200,7 +200,7 @@ def _flat(setup: Setup) -> dict[str, Any]:
 
 
 def _flat_text(figures: Any) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     part = figures["part"]
     named = {FLAT_LISTS[name]: row for name, row in figures["rows"].items()}
@@ -237,8 +237,8 @@ def _plot_flat(figures: Any, path: Path) -> None:
 
 
 def _batch(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.engine import measure_batch
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.engine_bench import measure_batch
 
     sizes = setup.sizes
     batch = measure_batch(setup.model, load_profile("tiny"), sizes.robots, sizes.rounds, sizes.repeats)
@@ -252,7 +252,7 @@ def _rates(figures: Any) -> dict[str, list[float]]:
 
 
 def _batch_text(figures: Any) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = [(way, _cell(_spread(rates), 1.0)) for way, rates in _rates(figures).items()]
     return (
@@ -278,8 +278,8 @@ def _plot_batch(figures: Any, path: Path) -> None:
 
 
 def _forwards(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.engine import DECODE_MODES, measure_decoding
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.engine_bench import DECODE_MODES, measure_decoding
 
     sizes, profile = setup.sizes, load_profile("tiny")
     measure_decoding(setup.model, profile, "tree", 2, 0.0, QUEUE_TOKENS)  # warm up
@@ -321,7 +321,7 @@ def _forwards(setup: Setup) -> dict[str, Any]:
 
 
 def _forwards_text(figures: Any) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = [
         (f"`{r['way']}`", r["decisions"], f"{r['forwards']:.1f}", f"{r['tokens']:.0f}",
@@ -361,8 +361,9 @@ ASKED = (4, 1)
 
 
 def _contexts(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.engine import STRATEGIES, ContextCost, measure_context
+    from vln_ros.capacity.walk import walk
     from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
-    from vln_ros.engine.engine_bench import STRATEGIES, ContextCost, measure_context, walk
 
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     frames = list(walk(setup.sizes.context_stream, (224, 224)))
@@ -384,7 +385,7 @@ def _contexts(setup: Setup) -> dict[str, Any]:
 
 
 def _contexts_text(figures: Any) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     def flops(r: Any) -> float:
         return float(r["flops"]) / len(r["decide_s"])
@@ -437,8 +438,8 @@ def _plot_contexts(figures: Any, path: Path) -> None:
 def _stages(setup: Setup) -> dict[str, Any]:
     import torch
 
+    from vln_ros.capacity.stages import published_config, random_model
     from vln_ros.engine.checkpoint.model import load_model
-    from vln_ros.engine.stage_bench import published_config, random_model
     from vln_ros.engine.tiny import build_tiny
 
     shapes = [_measure_shape(setup, "as loaded", setup.model)]
@@ -463,9 +464,10 @@ def _stages(setup: Setup) -> dict[str, Any]:
 
 
 def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> dict[str, Any]:
+    from benchmarks.measure.engine import measure_generate
+    from vln_ros.capacity.stages import measure_peak, measure_stages
+    from vln_ros.capacity.walk import walk
     from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
-    from vln_ros.engine.engine_bench import walk
-    from vln_ros.engine.stage_bench import measure_generate, measure_peak, measure_stages
 
     sizes = setup.sizes
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
@@ -519,7 +521,7 @@ def _staged(decisions: Sequence[StagedDecision]) -> dict[str, Any]:
 
 
 def _stages_text(figures: Any) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     width, height = figures["size"]
     text = (

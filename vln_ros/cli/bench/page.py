@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_all import ALL
-from vln_ros.cli.bench_record import Record, read_record
+from vln_ros.cli.bench import bench_module
+from vln_ros.cli.bench.all import ALL
+from vln_ros.cli.bench.record import Record, read_record
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -59,7 +59,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _section(record: Record) -> str:
-    bench = importlib.import_module(f"vln_ros.cli.bench_{record.bench}")
+    bench: Any = bench_module(record.bench)
     title = getattr(bench, "TITLE", bench.HELP)
     machine = record.machine
     text = bench.section(record.figures) if hasattr(bench, "section") else _plain(record.figures)

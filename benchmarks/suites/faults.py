@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
@@ -27,7 +27,7 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.motion.sensor_content import MOVED_M, MOVED_RAD
 
 if TYPE_CHECKING:
-    from vln_ros.nodes.fault_relay import FaultRelay, Said
+    from benchmarks.measure.fault_relay import FaultRelay, Said
 
 TITLE = "Everything that can break, broken"
 HELP = "Break everything that can break in a running graph, and time how fast the robot stands still"
@@ -138,13 +138,13 @@ class Rig:
     """A graph in real time, with the relay in its middle. A context: leaving it ends everything."""
 
     def __init__(self, folder: Path, episodes_count: int, base_reaction_s: float = BASE_REACTION_S) -> None:
-        from vln_ros.nodes.fault_relay import STREAMS, source
+        from benchmarks.measure.fault_relay import STREAMS, source
 
         environment = enter_graph(folder / "logs")  # the relay is in this process
         import rclpy
         from rclpy.context import Context
 
-        from vln_ros.nodes.fault_relay import FaultRelay
+        from benchmarks.measure.fault_relay import FaultRelay
 
         episodes = write_laps(folder / "dataset", episodes_count)
         common: dict[str, Scalar] = {"use_sim_time": True}
@@ -332,7 +332,7 @@ def make_faults() -> dict[str, Fault]:
         return begun_s
 
     def no_scan(rig: Rig) -> None:
-        from vln_ros.nodes.fault_relay import FREE_M
+        from benchmarks.measure.fault_relay import FREE_M
 
         rig.relay.scan_m = FREE_M
 
@@ -484,7 +484,7 @@ class _Frozen:
 def _message_type(stream: str) -> type:
     from sensor_msgs.msg import LaserScan
 
-    from vln_ros.nodes.fault_relay import STREAMS
+    from benchmarks.measure.fault_relay import STREAMS
 
     return LaserScan if stream == "scan" else STREAMS[stream][0]
 
@@ -673,7 +673,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     def row(name: str, f: FaultFigures) -> tuple[str, ...]:
         def of(count: int | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.files import write_atomically
@@ -105,7 +105,7 @@ def _spl(figures: dict[str, Any]) -> Estimate:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     def row(name: str, f: dict[str, Any]) -> tuple[str, ...]:
         success, spl = share(f["successes"], f["episodes"]), _spl(f)

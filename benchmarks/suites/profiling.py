@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError, ProfilingConfig, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -124,8 +124,8 @@ def _count(recorder: Any) -> int:
 
 
 def _frame(index: int, size: int) -> Frame:
+    from vln_ros.capacity.walk import make_frame
     from vln_ros.datatypes import CameraModel, Frame, Pose
-    from vln_ros.engine.stream_bench import make_frame
 
     pose = Pose.planar(0.25 * index, 0.0, 0.0)
     camera = CameraModel.from_hfov(size, size, 1.2)
@@ -168,7 +168,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     def spread(values: dict[str, float], digits: int) -> str:
         return f"{values['median']:.{digits}f} ({values['low']:.{digits}f} – {values['high']:.{digits}f})"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.evaluation.files import write_atomically

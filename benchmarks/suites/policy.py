@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
-from vln_ros.cli.bench_record import read_record
+from vln_ros.cli.bench.plot import plot_bars
+from vln_ros.cli.bench.record import read_record
 from vln_ros.cli.demo import parse_size
 from vln_ros.config import ConfigError, QwenConfig
 from vln_ros.evaluation.episode.metrics import SHARES
@@ -62,11 +62,11 @@ def run(options: argparse.Namespace) -> int:
             write_atomically(options.json, json.dumps(joined, indent=2) + "\n")
         print(section(joined), end="")
         return 0
+    from benchmarks.policy.ablations import REFERENCE, compare
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.runs.results import finite_tree
     from vln_ros.training.baselines import judge
-    from vln_ros.training.ways import REFERENCE, compare
 
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
@@ -146,9 +146,9 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
 
 
 def section(figures: dict[str, Any]) -> str:
+    from benchmarks.policy import ablations as ways
     from vln_ros.evaluation.episode.metrics import Summary
     from vln_ros.training import baselines as judge
-    from vln_ros.training import ways
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:
         return {k: _estimate(k, v) if isinstance(v, dict) else v for k, v in row.items()}

@@ -6,7 +6,6 @@ measure depends on the shapes of the network only, not on what its weights say.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -20,23 +19,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from vln_ros.axes import base_from_optical
+from benchmarks.measure.stream import Request, measure_native
+from vln_ros.capacity.walk import walk
 from vln_ros.config import ConfigError, StreamConfig
-from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
 from vln_ros.engine.context.replay import DelayedBatchContext
 from vln_ros.engine.decode.decode import DecodeMode
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream_bench import make_frame
 
 INSTRUCTION = "Walk past the red sofa and stop next to the lamp."
 _HUNDRED = 100
-_SCENE_FRAMES = 16
-_TEXTURE_JUMP = 997
-_CIRCLE_M = 5.0
-_STEP_M = 0.25
 
 STRATEGIES = {
     "append": ContextSpec("append", unasked_frames="keep"),
@@ -157,18 +152,6 @@ class ContextCost:
     patches: int
     cached_tokens: int
     compression: float | None
-
-
-def walk(count: int, size: tuple[int, int], *, robot: int = 0) -> Iterator[Frame]:
-    """Frames of a robot that walks in a circle; its surroundings change every 16 frames."""
-    width, height = size
-    camera = CameraModel.from_hfov(width, height, math.radians(79.0))
-    mount = base_from_optical(0.0, 0.0, 1.25)
-    for i in range(count):
-        angle = i * _STEP_M / _CIRCLE_M
-        pose = Pose.planar(_CIRCLE_M * math.cos(angle), _CIRCLE_M * math.sin(angle), angle + math.pi / 2)
-        texture = i + _TEXTURE_JUMP * (i // _SCENE_FRAMES) + 31 * robot
-        yield Frame(i, (i + 1) * 10**8, make_frame(texture, *size), None, camera, pose, pose @ mount)
 
 
 UNHELD = StreamConfig(min_allowed=0.0)
@@ -366,3 +349,28 @@ def _resident_bytes() -> int:
     except OSError as error:
         raise ConfigError("the flat section reads resident memory from /proc: it needs Linux") from error
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class NativeDecision:
+    """The same by ``generate`` over all frames at once.
+
+    Attributes:
+        new_tokens: as many as four actions in words take.
+    """
+
+    total_s: float
+    context_tokens: int
+    new_tokens: int
+
+
+def measure_generate(
+    model: LoadedModel, *, frames: int, size: tuple[int, int], new_tokens: int, repeats: int
+) -> list[NativeDecision]:
+    """``generate`` on a chat with all frames, preprocessing and vision included."""
+    request = Request("", str(model.device), str(model.dtype), frames, *size, 1, new_tokens)
+    found = []
+    for _ in tqdm(range(repeats), desc="stages, generate", disable=None):
+        result = measure_native(model, request)
+        found.append(NativeDecision(result.total_s, result.context_tokens, new_tokens))
+    return found

@@ -23,7 +23,6 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream_bench import Request, measure_native
 
 SHAPES: dict[str, dict[str, Any]] = {
     "3B": {
@@ -93,19 +92,6 @@ class StagedDecision:
     context_tokens: int
     actions: int
     stages: dict[str, Part]
-
-
-@dataclass(frozen=True)
-class NativeDecision:
-    """The same by ``generate`` over all frames at once.
-
-    Attributes:
-        new_tokens: as many as four actions in words take.
-    """
-
-    total_s: float
-    context_tokens: int
-    new_tokens: int
 
 
 def published_config(shape: str) -> Qwen2_5_VLConfig:
@@ -188,18 +174,6 @@ def measure_stages(
             if i > context_frames:  # the first decision warms up, and closes the turn of the context
                 found.append(decision)
     engine.close()
-    return found
-
-
-def measure_generate(
-    model: LoadedModel, *, frames: int, size: tuple[int, int], new_tokens: int, repeats: int
-) -> list[NativeDecision]:
-    """``generate`` on a chat with all frames, preprocessing and vision included."""
-    request = Request("", str(model.device), str(model.dtype), frames, *size, 1, new_tokens)
-    found = []
-    for _ in tqdm(range(repeats), desc="stages, generate", disable=None):
-        result = measure_native(model, request)
-        found.append(NativeDecision(result.total_s, result.context_tokens, new_tokens))
     return found
 
 

@@ -23,7 +23,7 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
-    from vln_ros.engine.stream_bench import Request, Result
+    from benchmarks.measure.stream import Request, Result
 
 TITLE = "Streaming against one shot"
 HELP = "streaming against native one-shot inference: latency, memory, work, agreement"
@@ -141,7 +141,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.engine.stream_bench import Request
+    from benchmarks.measure.stream import Request
     from vln_ros.engine.tiny import build_tiny
 
     width, height = _size(args.size)
@@ -245,11 +245,11 @@ def _compare(
 
 
 def _measure(way: str, request: Request, folder: Path) -> Result:
-    from vln_ros.engine.stream_bench import OUT_OF_MEMORY, Result
+    from benchmarks.measure.stream import OUT_OF_MEMORY, Result
 
     asked, answered = folder / "request.json", folder / "result.json"
     asked.write_text(json.dumps(asdict(request)), "utf-8")
-    command = [sys.executable, "-m", "vln_ros.engine.stream_bench", way, str(asked), str(answered)]
+    command = [sys.executable, "-m", "benchmarks.measure.stream", way, str(asked), str(answered)]
     # -m finds the package from wherever this one was imported, installed or not.
     path = os.pathsep.join(p for p in (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")) if p)
     done = subprocess.run(
@@ -435,7 +435,7 @@ def _plot(points: list[Point], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     main = figures["points"][0]
     s, k, n, request = main["streaming"], main.get("features"), main["native"], main["request"]

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import CameraConfig, ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -122,7 +122,7 @@ def plot(figures: dict[str, dict[str, float]], folder: Path) -> None:
 
 
 def section(figures: dict[str, dict[str, float]]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = [
         (name, f"{t['median_ms']:.1f} ms", f"{t['p95_ms']:.1f} ms", t["n"]) for name, t in figures.items()

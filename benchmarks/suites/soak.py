@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_lines
+from vln_ros.cli.bench.plot import plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, Scalar
@@ -218,7 +218,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     f = SoakFigures(**figures)
     rows = [

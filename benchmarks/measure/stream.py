@@ -2,7 +2,7 @@
 
 Each way runs in a process of its own, so that its peak memory is its own:
 
-    python -m vln_ros.engine.stream_bench streaming|features|native REQUEST.json RESULT.json
+    python -m benchmarks.measure.stream streaming|features|native REQUEST.json RESULT.json
 
 All see the same conversation, token for token: the system message, one user turn with all
 frames, the question. *Native* gets the frames when it is asked, as every one-shot use of
@@ -28,6 +28,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from vln_ros.capacity.walk import make_frame
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.inputs.vision import encode_images
@@ -116,16 +117,6 @@ class Result:
     def total_s(self) -> float:
         """Median."""
         return float(np.median(self.totals_s))
-
-
-def make_frame(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """``[H, W, 3]``: a smooth texture that moves by a few pixels a frame, the same on every machine."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    x += 9.0 * index
-    planes = [
-        127 + 80 * np.sin(x / (17 + 6 * c)) + 47 * np.cos(y / (11 + 5 * c) + 0.1 * index) for c in range(3)
-    ]
-    return np.stack(planes, -1).clip(0, 255).astype(np.uint8)
 
 
 class _PeakMemory:

@@ -60,14 +60,14 @@ def run(options: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
+    from benchmarks.measure.reuse import measure_behind, measure_drift
     from vln_ros.engine.checkpoint.model import load_model
-    from vln_ros.engine.reuse_bench import measure_behind, measure_drift
     from vln_ros.geometry.correspondence import TokenGrid
 
     torch.set_num_threads(1)  # then processor time is time, whatever else runs
     work: dict[str, Callable[[], Any]] = {}
     if {"features", "windows", "motions", "strategies"} & set(options.only):
-        from vln_ros.cli.bench_frames import bag_frames
+        from benchmarks.measure.frames import bag_frames
 
         model = load_model(
             options.checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none"
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 def section(figures: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     parts: list[str] = []
     rows: list[tuple[str, ...]]
@@ -226,7 +226,7 @@ def _geometry(pairs: int) -> list[dict[str, Any]]:
 
     from tqdm import tqdm
 
-    from vln_ros.cli.bench_frames import hold_against_rays, random_views
+    from benchmarks.measure.frames import hold_against_rays, random_views
     from vln_ros.datatypes import CameraModel
     from vln_ros.geometry.correspondence import TokenGrid, correspond
 
@@ -258,8 +258,8 @@ def _geometry(pairs: int) -> list[dict[str, Any]]:
 
 
 def _features(model: LoadedModel, recorded: Sequence[Frame], pairs: int) -> list[dict[str, Any]]:
-    from vln_ros.cli.bench_frames import moves
-    from vln_ros.engine.reuse_features import measure_features
+    from benchmarks.measure.frames import moves
+    from benchmarks.measure.reuse_features import measure_features
 
     shown = {"flats": moves(pairs)}
     if recorded:
@@ -276,8 +276,8 @@ def _features(model: LoadedModel, recorded: Sequence[Frame], pairs: int) -> list
 
 
 def _windows(model: LoadedModel, recorded: Sequence[Frame], options: argparse.Namespace) -> dict[str, Any]:
-    from vln_ros.cli.bench_frames import motion_frames
-    from vln_ros.engine.reuse_features import compare_windows, time_tower
+    from benchmarks.measure.frames import motion_frames
+    from benchmarks.measure.reuse_features import compare_windows, time_tower
 
     tower = time_tower(TOWER, SIZES[0], options.repeats)
     shown = {motion: motion_frames(motion, options.frames) for motion in MOTIONS}
@@ -293,7 +293,7 @@ def _windows(model: LoadedModel, recorded: Sequence[Frame], options: argparse.Na
 def _motions(
     model: LoadedModel, recorded: Sequence[Frame], options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    from vln_ros.cli.bench_frames import motion_frames
+    from benchmarks.measure.frames import motion_frames
 
     shown = {motion: motion_frames(motion, options.frames) for motion in MOTIONS}
     if recorded:
@@ -303,9 +303,9 @@ def _motions(
 
 def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The contexts among the ways of `bench policy` under which frames are pictures."""
-    from vln_ros.cli.bench_frames import motion_frames
+    from benchmarks.measure.frames import motion_frames
+    from benchmarks.policy.ablations import ways
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.training.ways import ways
 
     contexts: dict[str, Profile] = {}
     for way in ways(load_profile(options.profile)):
@@ -321,8 +321,8 @@ def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[st
 
 
 def _prefill(repeats: int) -> list[dict[str, Any]]:
-    from vln_ros.cli.bench_frames import motion_frames
-    from vln_ros.engine.reuse_bench import measure_prefill
+    from benchmarks.measure.frames import motion_frames
+    from benchmarks.measure.reuse import measure_prefill
     from vln_ros.geometry.correspondence import TokenGrid
 
     first, last = motion_frames("pan", 2)
@@ -359,7 +359,7 @@ def _network() -> Any:
 
 
 def _recording(model: LoadedModel, frames: Sequence[Frame], least: float) -> list[dict[str, Any]]:
-    from vln_ros.engine.reuse_bench import measure_gaps
+    from benchmarks.measure.reuse import measure_gaps
 
     gaps = [g for g in GAPS if g < len(frames)]
     return [asdict(f) for f in measure_gaps(model, frames, gaps, EVERY, least)]

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.measure.noisy_base import Disturbance, DisturbedBase
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose, apply_action, wrap_angle
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.motion.executor import Executor, ExecutorState
-from vln_ros.sim.base import Disturbance, DisturbedBase
 
 TITLE = "Where the robot stands after a queue"
 HELP = "How exactly and how fast random queues are driven, under noise, delay and slip"
@@ -196,7 +196,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = []
     for disturbance, by in figures.items():

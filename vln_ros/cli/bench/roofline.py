@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from vln_ros.capacity.estimate import leave_one_out
-    from vln_ros.engine.stage_bench import measure_peak
+    from vln_ros.capacity.stages import measure_peak
 
     device = torch.device(options.device)
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -81,8 +81,8 @@ Run = tuple["Measured", tuple[float, float]]
 def _configurations(options: argparse.Namespace, peak: Peak) -> Iterator[Run]:
     import torch
 
+    from vln_ros.capacity.stages import published_config, random_model
     from vln_ros.engine.checkpoint.model import load_model
-    from vln_ros.engine.stage_bench import published_config, random_model
     from vln_ros.engine.tiny import build_tiny
 
     with tempfile.TemporaryDirectory() as name:
@@ -113,9 +113,9 @@ def _measure(
     title: str, model: LoadedModel, size: tuple[int, int], options: argparse.Namespace, peak: Peak
 ) -> Iterator[Run]:
     from vln_ros.capacity.estimate import STAGES, Measured, StageTime, stage_layers
+    from vln_ros.capacity.stages import measure_stages
+    from vln_ros.capacity.walk import walk
     from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
-    from vln_ros.engine.engine_bench import walk
-    from vln_ros.engine.stage_bench import measure_stages
     from vln_ros.profiling.timings import median_interval
 
     layers = stage_layers(model.network.config)
@@ -152,7 +152,7 @@ def read_measured(path: Path) -> tuple[list[Measured], Peak]:
     """What a record of this bench holds. Raises ConfigError."""
     from vln_ros.capacity.estimate import Measured, StageTime
     from vln_ros.capacity.roofline import Peak
-    from vln_ros.cli.bench_record import read_record
+    from vln_ros.cli.bench.record import read_record
 
     record = read_record(path)
     if record.bench != "roofline":
@@ -167,7 +167,7 @@ def read_measured(path: Path) -> tuple[list[Measured], Peak]:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     peak, measured = figures["peak"], figures["measured"]
     errors = {e["name"]: e for e in figures["errors"]}

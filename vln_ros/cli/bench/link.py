@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
@@ -203,7 +203,7 @@ class Witness:
     """A process on the robot's side that tells when velocities, states and places change."""
 
     def __init__(self, environment: dict[str, str], namespace: str) -> None:
-        code = "from vln_ros.cli.bench_link import watch; watch()"
+        code = "from vln_ros.cli.bench.link import watch; watch()"
         self._process = subprocess.Popen(
             ["ip", "netns", "exec", namespace, sys.executable, "-c", code],
             env=environment, stdout=subprocess.PIPE, text=True,
@@ -317,7 +317,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = [
         (

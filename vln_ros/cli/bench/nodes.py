@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 from vln_ros.evaluation.files import write_atomically
@@ -129,7 +129,7 @@ def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> Str
         graph.start(NodeSpec("navigator", navigator))
         probe = [  # its own process: the environment of the DDS library is read once
             "-c",
-            f"from vln_ros.cli.bench_nodes import probe; probe({reliability!r}, {seconds})",
+            f"from vln_ros.cli.bench.nodes import probe; probe({reliability!r}, {seconds})",
         ]
         seen = json.loads(graph.output_of(probe))
     return StreamFigures(profile, reliability, **seen)
@@ -308,7 +308,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 
 
 def section(figures: dict[str, Any]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     streams = [
         (

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench_plot import plot_bars
+from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -63,7 +63,7 @@ def plot(figures: dict[str, list[float]], folder: Path) -> None:
 
 
 def section(figures: dict[str, list[float]]) -> str:
-    from vln_ros.cli.bench_page import table
+    from vln_ros.cli.bench.page import table
 
     rows = [
         (name, f"{median(s):.0f}" + (f" ({min(s):.0f} – {max(s):.0f})" if len(s) > 1 else ""), len(s))
