@@ -204,3 +204,26 @@ def test_all_are_benches_and_the_page_says_how_long_they_take(tmp_path: Path) ->
     assert set(ALL) <= set(BENCHES)
     write_record(RECORD, tmp_path / "world.json")
     assert "measures this machine anew (1 min)" in make_page(tmp_path)
+
+
+@pytest.mark.parametrize("given", [["engine"], ["graph", "--episodes", "3"], ["world", "--help"], ["all"]])
+def test_what_lies_in_the_repository_says_so_where_it_is_not(
+    given: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("vln_ros.cli.bench.checkout", lambda: None)  # as where only the package is installed
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", *given])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert "is not part of an installed package" in error
+    assert "a checkout of the repository" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("bench", ["link", "nodes", "roofline"])
+def test_an_installed_package_has_the_benches_of_a_robot(bench: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vln_ros.cli.bench.checkout", lambda: None)
+    assert hasattr(build_parser().parse_args(["bench", bench]), "json")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", bench, "--help"])
+    assert ended.value.code == 0
