@@ -26,7 +26,7 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
-from vln_ros.engine.context.replay import DelayedBatchContext
+from vln_ros.engine.context.delayed_batch import DelayedBatchContext
 from vln_ros.engine.decode.decode import DecodeMode
 from vln_ros.engine.qwen import QwenEngine
 

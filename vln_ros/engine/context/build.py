@@ -6,11 +6,14 @@ import math
 
 from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.context.base import AppendContext, Context, PrimitiveBank, WindowResetContext
+from vln_ros.engine.context.append import AppendContext
+from vln_ros.engine.context.base import Context, PrimitiveBank
 from vln_ros.engine.context.budget import BoundOptions, StreamBound
+from vln_ros.engine.context.delayed_batch import DelayedBatchContext
+from vln_ros.engine.context.history import HistoryContext
 from vln_ros.engine.context.pruning import KeepAll
-from vln_ros.engine.context.replay import DelayedBatchContext, HistoryContext
 from vln_ros.engine.context.travelled import TravelledWay
+from vln_ros.engine.context.window import WindowResetContext
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.stream.session import Session
