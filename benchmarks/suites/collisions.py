@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: float) -> CollisionFigures:
-    from vln_ros.evaluation.runs.results import read_episodes
+    from vln_ros.evaluation.runs.lines import read_episodes
 
     out = folder / obstacles
     bridge: dict[str, Scalar] = {

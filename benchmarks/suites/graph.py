@@ -47,7 +47,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(out: Path, episodes: Path, mode: str, size: tuple[int, int]) -> dict[str, Any]:
     from vln_ros.evaluation.episode.metrics import summarise
-    from vln_ros.evaluation.runs.results import finite_tree, read_episodes
+    from vln_ros.evaluation.runs.lines import read_episodes
+    from vln_ros.evaluation.runs.results import finite_tree
 
     realtime = mode == "realtime"
     navigator: dict[str, Scalar] = {

@@ -108,7 +108,7 @@ Numbers = dict[str, tuple[str, str, int, str]]
 
 def numbers_of(path: Path) -> Numbers:
     """What must be the same of every result. Raises LostError where an episode is there twice."""
-    from vln_ros.evaluation.runs.results import read_episodes
+    from vln_ros.evaluation.runs.lines import read_episodes
 
     try:
         episodes = read_episodes(path / "episodes.jsonl", repair=False)

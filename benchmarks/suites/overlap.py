@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _measure(folder: Path, episodes: Path, ahead: int, engine: dict[str, Scalar]) -> OverlapFigures:
-    from vln_ros.evaluation.runs.results import read_episodes
+    from vln_ros.evaluation.runs.lines import read_episodes
 
     out = folder / f"ahead-{ahead}"
     navigator: dict[str, Scalar] = {

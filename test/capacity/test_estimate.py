@@ -31,8 +31,8 @@ from vln_ros.capacity.stages import published_config
 from vln_ros.cli import build_parser
 from vln_ros.cli.bench.record import Machine, Record, write_record
 from vln_ros.config import ConfigError
-from vln_ros.engine.checkpoint.model import PixelSpec
 from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.inputs.preprocess import patchify
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")

@@ -33,8 +33,9 @@ from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_job
 from vln_ros.evaluation.episode.metrics import summary_table
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
+from vln_ros.evaluation.runs.lines import trajectory_lines
 from vln_ros.evaluation.runs.loading import load_result, load_run
-from vln_ros.evaluation.runs.results import RunResult, trajectory_lines
+from vln_ros.evaluation.runs.results import RunResult
 from vln_ros.evaluation.runs.run_folder import RunFolder
 from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessCrew, how_it_ended
 from vln_ros.evaluation.workers.schedule import SceneSchedule

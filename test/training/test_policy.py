@@ -28,6 +28,7 @@ from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import SPLIT_STEP, make_scene_episodes
 from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
+from vln_ros.training.curves import read_curve
 from vln_ros.training.demonstrations import (
     Decision,
     Rules,
@@ -45,7 +46,7 @@ from vln_ros.training.labels import (
 )
 from vln_ros.training.objective import forward
 from vln_ros.training.rollout import Rollout, follow, to_mend, training_world
-from vln_ros.training.trainer import Trainer, export, read_curve
+from vln_ros.training.trainer import Trainer, export
 from vln_ros.training.vision import encode_frames
 
 F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, ActionKind.STOP
@@ -457,7 +458,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from vln_ros.training.demonstrations import Rules, Task, robot_camera
-from vln_ros.training.trainer import Source, Supply
+from vln_ros.training.loader import Source, Supply
 
 if __name__ == "__main__":
     source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")

@@ -16,8 +16,9 @@ import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Executed, Frame, Instruction
-from vln_ros.engine.checkpoint.model import GenerationSettings, LoadedModel
+from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
+from vln_ros.engine.checkpoint.settings import GenerationSettings
 from vln_ros.engine.context.budget import StreamBound
 from vln_ros.engine.context.build import bound_options, build_context
 from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, SpecialTokens, load_model
+from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, load_model
+from vln_ros.engine.checkpoint.settings import SpecialTokens
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.tiny import build_tiny
 

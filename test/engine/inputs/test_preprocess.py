@@ -12,8 +12,8 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize as released_smart_resize
 
-from vln_ros.engine.checkpoint.model import PixelSpec, read_pixel_spec
 from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.checkpoint.settings import PixelSpec, read_pixel_spec
 from vln_ros.engine.inputs.preprocess import patchify, smart_resize, stack_video
 
 SPEC = PixelSpec(

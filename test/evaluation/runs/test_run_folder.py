@@ -20,14 +20,8 @@ from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
 from vln_ros.evaluation.runs import run_folder
-from vln_ros.evaluation.runs.results import (
-    EpisodeResult,
-    FrameCounts,
-    LatencyStats,
-    Protocol,
-    RunInfo,
-    read_episodes,
-)
+from vln_ros.evaluation.runs.lines import read_episodes
+from vln_ros.evaluation.runs.results import EpisodeResult, FrameCounts, LatencyStats, Protocol, RunInfo
 from vln_ros.evaluation.runs.run_folder import RunFolder, folder_name
 
 PROTOCOL = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 15.0, 500)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from vln_ros.engine.checkpoint.model import PixelSpec
+from vln_ros.engine.checkpoint.settings import PixelSpec
 
 MAX_ASPECT = 200
 """Longer images are refused, as by the released processor."""

@@ -42,15 +42,8 @@ from vln_ros.evaluation.episode.metrics import (
     summary_remarks,
 )
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.runs.results import (
-    EpisodeResult,
-    LatencyStats,
-    Protocol,
-    RunInfo,
-    RunResult,
-    Skip,
-    read_episodes,
-)
+from vln_ros.evaluation.runs.lines import read_episodes
+from vln_ros.evaluation.runs.results import EpisodeResult, LatencyStats, Protocol, RunInfo, RunResult, Skip
 from vln_ros.evaluation.runs.run_folder import folder_name
 
 FORMATS = ("streamvln", "janusvln", "internnav", "navida")

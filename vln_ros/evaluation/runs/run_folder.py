@@ -34,6 +34,7 @@ from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.files import write_atomically
+from vln_ros.evaluation.runs.lines import decision_lines, read_episodes, read_trajectory, trajectory_lines
 from vln_ros.evaluation.runs.report import write_report
 from vln_ros.evaluation.runs.results import (
     Answers,
@@ -43,10 +44,6 @@ from vln_ros.evaluation.runs.results import (
     RunInfo,
     RunResult,
     Skip,
-    decision_lines,
-    read_episodes,
-    read_trajectory,
-    trajectory_lines,
     versions,
 )
 
