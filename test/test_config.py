@@ -31,7 +31,7 @@ class Outer:
 GROUPS = [
     c
     for _, c in inspect.getmembers(config, inspect.isclass)
-    if c.__module__ == config.__name__
+    if c.__module__.startswith(f"{config.__name__}.")
     and dataclasses.is_dataclass(c)
     and c not in (config.Option, config.OptionEntry)
 ]

@@ -63,7 +63,7 @@ def check_installed(site: Path, tmp_path: Path) -> None:
     assert "profiles/tiny.yaml" in package_data(installed)
     assert {"ros/fastdds.xml", "ros/fastdds_localhost.xml"} <= package_data(installed)
     code = (
-        "import vln_ros; from vln_ros.engine.profile import load_profile; "
+        "import vln_ros; from vln_ros.engine.checkpoint.profile import load_profile; "
         "load_profile('tiny'); print(vln_ros.__file__)"
     )
     output = run([sys.executable, "-c", code], tmp_path, PYTHONPATH=str(site))

@@ -11,7 +11,7 @@ from pathlib import Path
 from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.evaluation.episode_run import EpisodeRun, Observation
+from vln_ros.evaluation.episode.run import EpisodeRun, Observation
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine, HearsExecuted, World
 
@@ -40,8 +40,8 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             return [PacedEngine(ForwardEngine(config.step.forward_m), delay_s) for _ in range(count)]
         case "expert":
             from vln_ros.engine.paced import PacedEngine
-            from vln_ros.sim.episodes import read_episodes
-            from vln_ros.sim.guide import build_guide
+            from vln_ros.sim.episodes.episode import read_episodes
+            from vln_ros.sim.oracle.policy import build_guide
 
             if not config.expert.episodes:
                 raise ConfigError(
@@ -54,7 +54,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                 for _ in range(count)
             ]
         case "qwen":
-            from vln_ros.engine.profile import load_profile
+            from vln_ros.engine.checkpoint.profile import load_profile
 
             profile = load_profile(config.qwen.profile)
             if not config.qwen.checkpoint:  # what drives a robot is never chosen for its owner
@@ -62,7 +62,9 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
                     "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint; profile "
                     f"{profile.name} was made for {profile.checkpoint}"
                 )
-            from vln_ros.engine.model import load_model  # torch: only when it is clear that it is needed
+            from vln_ros.engine.checkpoint.model import (
+                load_model,  # torch: only when it is clear that it is needed
+            )
             from vln_ros.engine.qwen import QwenEngine
             from vln_ros.engine.warm_up import warm_up
 
@@ -94,7 +96,7 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 def free_memory(config: NavigatorConfig) -> None:
     """After the engine that the options name was closed and forgotten: give back what it held."""
     if config.engine == "qwen":
-        from vln_ros.engine.model import free_memory as free
+        from vln_ros.engine.checkpoint.model import free_memory as free
 
         free()
 

@@ -91,7 +91,7 @@ class ShowsReuse(Protocol):
 
     def reuse_labels(self) -> npt.NDArray[np.int64] | None:
         """``[rows, columns]``: what became of each visual token of the newest frame, as
-        :class:`vln_ros.reuse.planner.Label`; None where nothing is reused. From the engine's thread.
+        :class:`vln_ros.reuse.frame_plan.Label`; None where nothing is reused. From the engine's thread.
         """
 
 

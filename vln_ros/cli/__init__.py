@@ -35,6 +35,8 @@ COMMANDS = (
     "tiny",
     "train",
 )
+_FOLDERS = ("doctor", "habitat", "replay")
+"""The commands that are more than one file."""
 BENCHES = (
     "collisions",
     "engine",
@@ -93,8 +95,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) -> Any:
-    command = importlib.import_module(f"vln_ros.cli.{module}")
+def _add(subparsers: argparse._SubParsersAction[Any], name: str, command: Any) -> Any:
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)
     parser.set_defaults(run=command.run, command_parser=parser)
@@ -103,21 +104,34 @@ def _add(subparsers: argparse._SubParsersAction[Any], name: str, module: str) ->
 
 def build_parser(only: str = "") -> argparse.ArgumentParser:
     """Every command with its options, or ``only`` one. Commands import what they need when they run."""
-    from vln_ros.cli.bench_record import run_bench
-    from vln_ros.cli.parsing import Parser
-    from vln_ros.cli.places import output_folder
+    from vln_ros.cli.arguments.parsing import Parser
+    from vln_ros.cli.arguments.places import output_folder
+    from vln_ros.cli.bench import bench_module, is_here
+    from vln_ros.cli.bench.record import run_bench
 
     parser = Parser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in [only] if only else COMMANDS:
-        _add(commands, name, name)
+        _add(
+            commands,
+            name,
+            importlib.import_module(f"vln_ros.cli.{name}{'.command' if name in _FOLDERS else ''}"),
+        )
     if only:
         return parser
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
     benches = bench.add_subparsers(required=True, metavar="BENCH")
     for name in BENCHES:
-        module = _add(benches, name, f"bench_{name}")
+        if not is_here(name):
+            # Whatever follows the name is taken, so that it can be said what is missing.
+            absent = benches.add_parser(
+                name, help="only in a checkout of the repository", add_help=False, prefix_chars="\0"
+            )
+            absent.add_argument("arguments", nargs="*")
+            absent.set_defaults(run=partial(_needs_checkout, name))
+            continue
+        module = _add(benches, name, bench_module(name))
         plot = getattr(module, "plot", None)
         if plot is not None:
             benches.choices[name].add_argument(
@@ -125,8 +139,15 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
             )
         benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
     for name in ("all", "page"):
-        _add(benches, name, f"bench_{name}")
+        _add(benches, name, bench_module(name))
     return parser
+
+
+def _needs_checkout(name: str, _: argparse.Namespace) -> int:
+    from vln_ros.cli.bench import bench_module
+
+    bench_module(name)
+    return 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

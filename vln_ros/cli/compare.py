@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from vln_ros.cli.places import output_file, output_folder
+from vln_ros.cli.arguments.places import output_file, output_folder
 from vln_ros.evaluation.files import write_atomically
 
 HELP = "Compare two runs episode by episode, ours or those of StreamVLN, JanusVLN, InternNav and NaVIDA"
@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.evaluation.compare import compare, comparison_table, write_comparison
-    from vln_ros.evaluation.loading import load_run
+    from vln_ros.evaluation.runs.compare import compare, comparison_table, write_comparison
+    from vln_ros.evaluation.runs.loading import load_run
 
     comparison = compare(load_run(args.a), load_run(args.b), args.seed)
     print(comparison_table(comparison))

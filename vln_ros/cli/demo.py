@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.cli.places import check_model, output_file, output_folder, print_report, run_folder
-from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.sim.flat import KINDS, ROBOT_RADIUS_M
+from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     write_split(out / "dataset", options.split, options.episodes, options.kind)
     fingerprint = ""
     if options.engine == "qwen":
-        from vln_ros.engine.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
 
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
@@ -117,7 +117,7 @@ def run(options: argparse.Namespace) -> int:
 
 def named_model(profile: str, checkpoint: str) -> dict[str, Scalar]:
     """The navigator's parameters for a profile, and a checkpoint if not the profile's own."""
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.profile import load_profile
 
     return {"qwen.profile": profile, "qwen.checkpoint": checkpoint or load_profile(profile).checkpoint}
 
@@ -176,7 +176,7 @@ def write_split(root: Path, split: str, count: int, kind: str = "flat") -> Path:
 
     from tqdm import tqdm
 
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import make_episodes
 
     progress = partial(tqdm, desc="making episodes", unit="episode", delay=2.0, leave=False)
@@ -188,7 +188,7 @@ def write_laps(root: Path, count: int) -> Path:
 
     For long runs: the simulator soon has all these flats in its cache, and they are made in seconds.
     """
-    from vln_ros.sim.episodes import write_episodes
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
     split = "val_unseen"

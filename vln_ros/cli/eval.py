@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import add_join, graph_environment
-from vln_ros.cli.places import check_model, output_folder, print_report, run_folder
-from vln_ros.cli.recording import add_switch, node_parameters, print_recordings
 from vln_ros.config import (
     ConfigError,
     EvalConfig,
@@ -102,8 +102,8 @@ def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, obje
 
 def run(args: argparse.Namespace) -> int:
     from vln_ros.evaluation.driver import NoWorkersError, evaluate, run_folder_of
-    from vln_ros.evaluation.metrics import summary_table
-    from vln_ros.evaluation.results import cost_line, skips_line
+    from vln_ros.evaluation.episode.metrics import summary_table
+    from vln_ros.evaluation.runs.results import cost_line, skips_line
 
     config, farm = configs(args)
     if args.resume and args.out is None:
@@ -139,8 +139,8 @@ def _via_graph(
     """The same episodes through bridge and navigator as processes, in lockstep."""
     from vln_ros.cli.demo import run_graph
     from vln_ros.evaluation.driver import run_info
-    from vln_ros.evaluation.worker import episode_limits
-    from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, expert_of
+    from vln_ros.evaluation.workers.worker import episode_limits
+    from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file, expert_of
 
     if farm.workers > 1 or farm.shard or farm.backend != "processes" or config.sessions > 1:
         raise ConfigError("via = 'graph': one robot at a time; leave workers, sessions, shard and backend")
@@ -151,7 +151,7 @@ def _via_graph(
     info = run_info(config, chosen_episodes(config, path), path, command)
     n = config.navigator
     if n.engine == "qwen":
-        from vln_ros.engine.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
 
         info = dataclasses.replace(info, checkpoint=checkpoint_fingerprint(n.qwen.checkpoint))
     out.mkdir(parents=True, exist_ok=True)

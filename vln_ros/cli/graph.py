@@ -24,6 +24,7 @@ from typing import IO
 import yaml
 
 from vln_ros.config import ConfigError, Scalar
+from vln_ros.nodes import MODULES
 from vln_ros.ros.environment import (
     DOMAIN,
     PARENT,
@@ -53,7 +54,7 @@ class NodeSpec:
     """One node to start.
 
     Attributes:
-        name: of the node and of its module in ``vln_ros.nodes``.
+        name: of the node, a key of :data:`vln_ros.nodes.MODULES`.
         parameters: by dotted name, what differs from the defaults.
         quiet: log to a file; otherwise it shares the terminal.
         namespace: of the node and its topics.
@@ -263,7 +264,7 @@ class Graph:
         parameters.write_text(
             yaml.safe_dump({f"/**/{spec.name}": {"ros__parameters": dict(spec.parameters)}})
         )
-        command = [*self._prefix, sys.executable, "-m", f"vln_ros.nodes.{spec.name}"]
+        command = [*self._prefix, sys.executable, "-m", MODULES[spec.name]]
         command += ["--ros-args", "--params-file", str(parameters)]
         if spec.namespace:
             command += ["-r", f"__ns:={spec.namespace}"]

@@ -8,6 +8,7 @@ import signal
 import sys
 
 from vln_ros.config import NODES, ConfigError
+from vln_ros.nodes import MODULES
 from vln_ros.ros.interpreter import CHECK, missing_modules, missing_text
 
 HELP = "Run one node, as `ros2 run vln_ros NODE` does"
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, signal.SIG_DFL)  # nothing moves yet: no traceback from half an import
     try:
-        module = importlib.import_module(f"vln_ros.nodes.{options.node}")
+        module = importlib.import_module(MODULES[options.node])
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("vln_ros"):
             raise

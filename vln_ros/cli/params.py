@@ -72,7 +72,7 @@ def _kind(entry: OptionEntry) -> str:
 INTRODUCTION = """\
 # Parameters
 
-Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config.py`; a test holds the two
+Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config/`; a test holds the two
 equal. `vln_ros params --match WORD` searches here from a terminal.
 
 * Parameters marked *live* may be changed while the node runs (`ros2 param set /executor max_linear_m_s 0.3`);

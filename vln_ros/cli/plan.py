@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.places import output_file
+from vln_ros.cli.arguments.places import output_file
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
-    from vln_ros.engine.planner import Calibration, Device, Plan, Workload
-    from vln_ros.engine.profile import ContextSpec
-    from vln_ros.engine.roofline import Roofline
+    from vln_ros.capacity.estimate import Calibration, Device, Plan, Workload
+    from vln_ros.capacity.roofline import Roofline
+    from vln_ros.engine.checkpoint.profile import ContextSpec
 
 HELP = "Latency, frames per second, memory and robots per device, from the roofline and from measurements"
 SHAPES = ("3B", "7B")
@@ -66,9 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from vln_ros.engine.planner import plan
-    from vln_ros.engine.roofline import Roofline
-    from vln_ros.engine.stage_bench import published_config
+    from vln_ros.capacity.estimate import plan
+    from vln_ros.capacity.roofline import Roofline
+    from vln_ros.capacity.stages import published_config
 
     width, height, rate = _camera(options.camera)
     if not options.decisions_per_s > 0 or options.token_budget < 64:
@@ -98,8 +98,8 @@ def _camera(text: str) -> tuple[int, int, float]:
 
 def _device(options: argparse.Namespace) -> tuple[Device, Calibration, str]:
     """Device, calibration, and what is known of its error."""
-    from vln_ros.cli.bench_roofline import read_measured
-    from vln_ros.engine.planner import ASSUMED, DEVICES, Device, calibrate, leave_one_out
+    from vln_ros.capacity.estimate import ASSUMED, DEVICES, Device, calibrate, leave_one_out
+    from vln_ros.cli.bench.roofline import read_measured
 
     if options.calibration is None:
         if options.device == "measured":
@@ -128,9 +128,9 @@ def _device(options: argparse.Namespace) -> tuple[Device, Calibration, str]:
 
 
 def _workload(options: argparse.Namespace, width: int, height: int, rate: float) -> Workload:
-    from vln_ros.engine.planner import Workload
-    from vln_ros.engine.preprocess import smart_resize
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.capacity.estimate import Workload
+    from vln_ros.engine.checkpoint.profile import load_profile
+    from vln_ros.engine.inputs.preprocess import smart_resize
 
     profile = load_profile(options.profile)
     spec = profile.context

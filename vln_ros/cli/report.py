@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vln_ros.cli.parsing import nearest
-from vln_ros.cli.places import output_folder, print_report
+from vln_ros.cli.arguments.parsing import nearest
+from vln_ros.cli.arguments.places import output_folder, print_report
 from vln_ros.config import ConfigError
 
 HELP = "Write the report of a run folder anew, or one report of all its shards; export to other formats"
@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from vln_ros.evaluation.episode.metrics import summary_table
     from vln_ros.evaluation.files import write_atomically
-    from vln_ros.evaluation.loading import FORMATS, export_run, load_result
-    from vln_ros.evaluation.metrics import summary_table
-    from vln_ros.evaluation.report import write_report
-    from vln_ros.evaluation.results import skips_line
+    from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
+    from vln_ros.evaluation.runs.report import write_report
+    from vln_ros.evaluation.runs.results import skips_line
 
     if args.export is not None and args.export not in FORMATS:
         near = nearest(args.export, FORMATS)

@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.places import output_folder
+from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import CameraConfig, ConfigError
 
 if TYPE_CHECKING:
-    from vln_ros.sim.embedded import Scene
-    from vln_ros.sim.episodes import Episode
-    from vln_ros.sim.render import UInt8Array
+    from vln_ros.sim.embedded.render import UInt8Array
+    from vln_ros.sim.embedded.world import Scene
+    from vln_ros.sim.episodes.episode import Episode
 
 HELP = "Write embedded scenes: GLB, Habitat stage config, names, episodes, plan and views"
 
@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from vln_ros.sim.embedded import SceneCache
-    from vln_ros.sim.episodes import write_episodes
-    from vln_ros.sim.export import write_scene
-    from vln_ros.sim.flat import AGENT_RADIUS_M, scene_id
-    from vln_ros.sim.plan import draw_plan
+    from vln_ros.sim.embedded.export import write_scene
+    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+    from vln_ros.sim.embedded.plan import draw_plan
+    from vln_ros.sim.embedded.world import SceneCache
+    from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
     if args.episodes is not None and args.episodes < 1:

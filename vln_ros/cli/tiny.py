@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vln_ros.cli.places import output_folder
+from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
 
 HELP = "write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.engine.model import load_model  # torch: only when the command runs
+    from vln_ros.engine.checkpoint.model import load_model  # torch: only when the command runs
     from vln_ros.engine.tiny import build_tiny
 
     config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})

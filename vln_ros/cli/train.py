@@ -6,9 +6,9 @@ import argparse
 from importlib.resources import files
 from pathlib import Path
 
-from vln_ros.cli.places import check_model, output_folder
+from vln_ros.cli.arguments.places import check_model, output_folder
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
-from vln_ros.sim.flat import KINDS
+from vln_ros.sim.embedded.flat import KINDS
 
 HELP = "train the small policy in the embedded world (behaviour cloning, then DAgger)"
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
-    from vln_ros.engine.model import load_model
-    from vln_ros.engine.profile import load_profile
-    from vln_ros.training.judge import judge, table, write_table
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
+    from vln_ros.training.baselines import judge, table, write_table
 
     checkpoint = folder / "best" if (folder / "best").is_dir() else folder
     model = load_model(

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from vln_ros.datatypes import ActionChunk, Frame
-from vln_ros.engine.decode import Decoding, Push
-from vln_ros.engine.forward import Chunk, run_decoder
-from vln_ros.engine.kv_cache import SlotLayer
+from vln_ros.engine.decode.decode import Decoding, Push
+from vln_ros.engine.oom_fallback import is_out_of_memory
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.relief import is_out_of_memory
-from vln_ros.engine.session import Session
-from vln_ros.engine.tree import NO_TREE
+from vln_ros.engine.stream.forward import Chunk, run_decoder
+from vln_ros.engine.stream.kv_cache import SlotLayer
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.tree import NO_TREE
 from vln_ros.profiling.spans import span
 
 T = TypeVar("T")

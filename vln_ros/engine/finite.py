@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vln_ros.protocols import EngineError
 
 if TYPE_CHECKING:
-    from vln_ros.engine.session import Session
+    from vln_ros.engine.stream.session import Session
 
 
 class NotFiniteError(EngineError):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.kv_cache import SlotCache
+from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.profiling import spans
 from vln_ros.profiling.report import CACHE_ALLOCATED, CACHE_USED, DEVICE_MEMORY, STREAM_FILL, WEIGHTS
 

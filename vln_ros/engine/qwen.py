@@ -16,29 +16,30 @@ import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, Executed, Frame, Instruction
-from vln_ros.engine.bound import StreamBound
-from vln_ros.engine.context_choice import bound_options, build_context
-from vln_ros.engine.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
-from vln_ros.engine.forward import Work, takes_mask
-from vln_ros.engine.grammar import Grammar, QueueRules, parse_queue
-from vln_ros.engine.landmark_memory import LandmarkMemory, LandmarkReport
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
+from vln_ros.engine.checkpoint.settings import GenerationSettings
+from vln_ros.engine.context.budget import StreamBound
+from vln_ros.engine.context.build import bound_options, build_context
+from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport
+from vln_ros.engine.context.pruning import PruneReport, build_pruning
+from vln_ros.engine.context.travelled import TravelledWay
+from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
+from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.decode.reply import spoken
+from vln_ros.engine.decode.scores import Sampling
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.layer_spans import note_memory
-from vln_ros.engine.model import GenerationSettings, LoadedModel
-from vln_ros.engine.pieces import Piece
-from vln_ros.engine.profile import GenerationSpec, Profile
-from vln_ros.engine.pruning import PruneReport, build_pruning
-from vln_ros.engine.relief import ReliefLadder
-from vln_ros.engine.reply import spoken
-from vln_ros.engine.scores import Sampling
-from vln_ros.engine.script import Script
-from vln_ros.engine.session import Session
-from vln_ros.engine.sparse import ReusingSession
-from vln_ros.engine.travelled import TravelledWay
-from vln_ros.engine.vision import Eyes
+from vln_ros.engine.oom_fallback import ReliefLadder
+from vln_ros.engine.stream.forward import Work, takes_mask
+from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.stream.sparse import ReusingSession
+from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
-from vln_ros.reuse.geometry import TokenGrid
-from vln_ros.reuse.planner import ReusePlanner
+from vln_ros.reuse.frame_plan import ReusePlanner
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7

@@ -20,7 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.model import RANDOM_WEIGHTS
+from vln_ros.engine.checkpoint.model import RANDOM_WEIGHTS
 
 # The published chat template of Qwen2.5-VL.
 CHAT_TEMPLATE = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Text
-from vln_ros.engine.preprocess import patchify
-from vln_ros.engine.session import Session
-from vln_ros.engine.vision import encode_images
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
 
 _SIDE_TOKENS = 2
 

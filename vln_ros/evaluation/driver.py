@@ -13,15 +13,15 @@ import numpy as np
 from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig, to_flat
-from vln_ros.evaluation.crew import Crew, InlineCrew, Loss, ProcessCrew
-from vln_ros.evaluation.episode_run import episode_info
-from vln_ros.evaluation.report import extremes
-from vln_ros.evaluation.results import Protocol, RunInfo, RunResult, Skip
-from vln_ros.evaluation.run_folder import EpisodeOutcome, RunFolder
-from vln_ros.evaluation.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
-from vln_ros.evaluation.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
-from vln_ros.evaluation.worlds import chosen_episodes, dataset_file, expert_of, plan_of
-from vln_ros.sim.episodes import Episode
+from vln_ros.evaluation.episode.run import episode_info
+from vln_ros.evaluation.runs.report import extremes
+from vln_ros.evaluation.runs.results import Protocol, RunInfo, RunResult, Skip
+from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, RunFolder
+from vln_ros.evaluation.workers.pool import Crew, InlineCrew, Loss, ProcessCrew
+from vln_ros.evaluation.workers.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
+from vln_ros.evaluation.workers.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
+from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file, expert_of, plan_of
+from vln_ros.sim.episodes.episode import Episode
 
 _LOG = logging.getLogger(__name__)
 _HOPELESS = 3
@@ -67,8 +67,8 @@ def _generation(config: EvalConfig) -> str:
     navigator = config.navigator
     if navigator.engine != "qwen" or not navigator.qwen.checkpoint:
         return ""
-    from vln_ros.engine.model import checkpoint_generation
-    from vln_ros.engine.profile import load_profile
+    from vln_ros.engine.checkpoint.model import checkpoint_generation
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import sampling_of
 
     qwen = navigator.qwen
@@ -90,7 +90,7 @@ def make_jobs(episodes: Sequence[Episode], config: EvalConfig) -> list[Job]:
 def build_crew(config: EvalConfig, farm: FarmConfig) -> Crew:
     """The workers that the options ask for, none of them started."""
     if farm.backend == "ray":
-        from vln_ros.evaluation.ray_crew import RayCrew
+        from vln_ros.evaluation.workers.ray_pool import RayCrew
 
         return RayCrew(config, farm)
     return ProcessCrew(config) if farm.workers else InlineCrew(config)

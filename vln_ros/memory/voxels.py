@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Float64Array, Frame
-from vln_ros.reuse.geometry import TokenGrid, token_anchors
+from vln_ros.geometry.correspondence import TokenGrid, token_anchors
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

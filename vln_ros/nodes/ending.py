@@ -20,7 +20,7 @@ LIBRARY_GRACE_S = 0.3
 class Ending:
     """SIGINT and SIGTERM, from the first line of the process to its last.
 
-    The first one completes :attr:`vln_ros.nodes.running.ProcessNode.done`, so that the callback in progress
+    The first one completes :attr:`vln_ros.nodes.process.ProcessNode.done`, so that the callback in progress
     ends and the node can still say its last words: with rclpy's own handlers the context would be gone by
     then. What does not end by itself (weights that load, a world that is waited for) is interrupted after
     :data:`CALLBACK_GRACE_S`. Where nothing moves and no file is open yet, a process that is deep in a library

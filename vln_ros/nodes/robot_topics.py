@@ -11,8 +11,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import BridgeConfig
 from vln_ros.datatypes import Pose
-from vln_ros.evaluation.episode_run import Observation
-from vln_ros.nodes.sensor_input import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.evaluation.episode.run import Observation
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import RobotFrames
 from vln_ros.protocols import World
 from vln_ros.ros import convert, qos

@@ -14,7 +14,7 @@ from vln_ros.datatypes import Pose
 from vln_ros.ros import convert, qos
 
 if TYPE_CHECKING:
-    from vln_ros.ros.bag import Bag  # at run time only the player of recordings has it
+    from vln_ros.ros.bag.reader import Bag  # at run time only the player of recordings has it
 
 
 def publish_static_frames(node: Node, bag: Bag) -> Publisher | None:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from vln_ros.reuse.refusal import Refusal
+from vln_ros.geometry.fallback_reason import Refusal
 
 _SAMPLES = 5
 _FORWARDS = 64

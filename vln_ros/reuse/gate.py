@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.reuse.geometry import IntArray
+from vln_ros.geometry.correspondence import IntArray
 
 
 def must_refresh(

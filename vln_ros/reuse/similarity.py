@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.reuse.geometry import Correspondence, IntArray
+from vln_ros.geometry.correspondence import Correspondence, IntArray
 
 _TIE = 1e-5
 

@@ -11,14 +11,14 @@ from vln_ros.config import MountConfig
 from vln_ros.datatypes import OdometryPose, Pose
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
-from vln_ros.ros.mounting import turned
+from vln_ros.ros.extrinsics import turned
 
 UPRIGHT = math.cos(math.radians(60.0))
 """A base that leans farther has fallen over, or its odometry has other axes than REP 103's."""
 
 
 class RigidFrames(Protocol):
-    """Knows where frames sit on the base: :class:`vln_ros.ros.mounting.TfMounting`, or a recording."""
+    """Knows where frames sit on the base: :class:`vln_ros.ros.extrinsics.TfMounting`, or a recording."""
 
     def newest(self, frame_id: str) -> Pose | None:
         """``base_from_frame``; None where it is not known."""

@@ -14,12 +14,12 @@ import numpy as np
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind, Float64Array, Pose, StepSize, wrap_angle
-from vln_ros.sim.embedded import Scene, SceneCache
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.expert import Expert
-from vln_ros.sim.flat import AGENT_RADIUS_M, FurnitureItem, scene_id
-from vln_ros.sim.geodesic import GoalField
-from vln_ros.sim.instructions import describe_route, tell
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, FurnitureItem, scene_id
+from vln_ros.sim.embedded.geodesic import GoalField
+from vln_ros.sim.embedded.world import Scene, SceneCache
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.episodes.instructions import describe_route, tell
+from vln_ros.sim.oracle.expert import Expert
 
 GOAL_RADIUS_M = 1.0
 """Success radius of embedded episodes: a room is a few metres wide, R2R's 3 m would be the whole room."""
@@ -60,7 +60,7 @@ def make_episodes(
     Args:
         split: train, val_seen or val_unseen.
         count: how many.
-        kind: size of the scenes, a key of :data:`vln_ros.sim.flat.KINDS`.
+        kind: size of the scenes, a key of :data:`vln_ros.sim.embedded.flat.KINDS`.
         wrap: passes the episode numbers on: a place to hang a progress bar.
 
     Raises:

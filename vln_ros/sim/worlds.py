@@ -8,10 +8,10 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig, WorldConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.protocols import World
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.habitat import HabitatWorld
-from vln_ros.sim.plan import PlanImage, draw_free_space, draw_plan
-from vln_ros.sim.render import check_ray_caster
+from vln_ros.sim.embedded.plan import PlanImage, draw_free_space, draw_plan
+from vln_ros.sim.embedded.render import check_ray_caster
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.habitat.world import HabitatWorld
 
 _METRES_PER_PIXEL = 0.05
 
@@ -25,7 +25,7 @@ def camera_and_mount(config: CameraConfig) -> tuple[CameraModel, Pose]:
 
 
 def languages_of(config: WorldConfig) -> tuple[str, ...]:
-    """As :func:`vln_ros.sim.episodes.read_episodes` takes them."""
+    """As :func:`vln_ros.sim.episodes.episode.read_episodes` takes them."""
     return tuple(language.strip() for language in config.languages.split(",") if language.strip())
 
 

@@ -14,8 +14,8 @@ from itertools import pairwise
 import numpy as np
 
 from vln_ros.datatypes import ActionKind, Float64Array, Pose, StepSize, wrap_angle
-from vln_ros.sim.embedded import move
-from vln_ros.sim.expert import NEARNESS_COST, Expert
+from vln_ros.sim.embedded.world import move
+from vln_ros.sim.oracle.expert import NEARNESS_COST, Expert
 
 # What a stop costs more than going on, in actions.
 _RIGHT_STOP = -2.0

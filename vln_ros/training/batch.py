@@ -11,12 +11,12 @@ from torch import Tensor
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
-from vln_ros.engine.model import LoadedModel
-from vln_ros.engine.pieces import Image, Piece, Text, append_piece
-from vln_ros.engine.preprocess import patchify, smart_resize
-from vln_ros.engine.profile import Profile
-from vln_ros.engine.script import Script
-from vln_ros.engine.timeline import SegmentKind, Timeline
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.preprocess import patchify, smart_resize
+from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece
+from vln_ros.engine.stream.timeline import SegmentKind, Timeline
 from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
 from vln_ros.training.labels import TokenLabels

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig
 from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
-from vln_ros.sim.embedded import SceneCache, move
-from vln_ros.sim.episodes import Episode
-from vln_ros.sim.expert import Expert
-from vln_ros.sim.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.world import SceneCache, move
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, begin_episode
 from vln_ros.training.advice import Advice, Adviser, after
 from vln_ros.training.labels import TokenLabeller, TokenLabels, doors_ahead, named_items
@@ -39,7 +39,7 @@ class Task:
     """One run to make.
 
     Attributes:
-        kind: size of the flat, a key of :data:`vln_ros.sim.flat.KINDS`.
+        kind: size of the flat, a key of :data:`vln_ros.sim.embedded.flat.KINDS`.
         number: of the episode in the train split.
         noise: probability that an action is a random one instead of the expert's.
         seed: of the noise.

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.datatypes import CameraModel, Float64Array, Pose
-from vln_ros.sim.flat import DOOR_HEIGHT_M, WALL_HEIGHT_M, Flat
-from vln_ros.sim.furniture import CATEGORIES, COLORS, ROOM_FURNITURE
+from vln_ros.sim.embedded.flat import DOOR_HEIGHT_M, WALL_HEIGHT_M, Flat
+from vln_ros.sim.embedded.furniture import CATEGORIES, COLORS, ROOM_FURNITURE
 
 IntArray = npt.NDArray[np.intp]
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction
-from vln_ros.engine.model import load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.protocols import Engine, HearsExecuted
-from vln_ros.sim.embedded import EmbeddedWorld
-from vln_ros.sim.episodes import Episode
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.training.baselines import MAX_ACTIONS
 from vln_ros.training.demonstrations import Rules, Task, shared_scenes, split_episode
-from vln_ros.training.judge import MAX_ACTIONS
 
 _PERIOD_NS = 500_000_000
 _OWN_SHARE = 2 / 3  # of the decisions of a run, at most, before the expert takes over

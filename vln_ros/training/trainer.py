@@ -6,16 +6,13 @@ import csv
 import dataclasses
 import io
 import math
-import os
 import shutil
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +24,25 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
 from vln_ros.datatypes import ActionKind, Float64Array
-from vln_ros.engine.model import LoadedModel, load_model
-from vln_ros.engine.profile import load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.evaluation.crew import interrupts_held_back
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
+from vln_ros.training.baselines import MAX_ACTIONS
 from vln_ros.training.batch import Conversation, Scribe, collate
+from vln_ros.training.curves import LOSSES, draw_curves, forget_after
 from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
     Task,
-    demonstrate,
     robot_camera,
     split_episode,
 )
-from vln_ros.training.judge import MAX_ACTIONS
-from vln_ros.training.objective import Heads, Losses, Weights, forward, losses
-from vln_ros.training.rollout import Score, follow, run_alone, score, training_world
+from vln_ros.training.loader import Lot, Source, Supply
+from vln_ros.training.objective import Heads, Weights, forward, losses
+from vln_ros.training.rollout import Score, follow, score, training_world
 
 _ADAM_BETAS = (0.9, 0.98)
 _CLIP = 1.0
@@ -53,28 +50,12 @@ _FIRST_CERTAINTY = 0.1
 _LAST_RATE = 0.03  # share of the highest learning rate at the end
 _CURVE_EVERY = 20
 _SCENES_PER_SEED = 5000  # half a day's training on two cores takes about as many
-_WORKER_NICENESS = 5  # where cores are few, the steps come first
-_LOSSES = [f.name for f in dataclasses.fields(Losses)]
 
 
 def first_episode(seed: int) -> int:
     """Number of the train episode that a run with this seed begins with: another seed, other scenes."""
     split = SPLITS["train"]
     return seed * _SCENES_PER_SEED % (split.scenes // 2) * EPISODES_PER_SCENE
-
-
-@dataclass(frozen=True)
-class Source:
-    """What demonstrations are made by. ``own``: folder of the weights, one checkpoint per step."""
-
-    rules: Rules
-    own: Path
-    profile: str
-
-    def make(self, task: Task) -> Demonstration:
-        if task.policy is not None and task.executed is None:
-            task = run_alone(task, self.rules, str(self.own / str(task.policy)), self.profile)
-        return demonstrate(task, self.rules)
 
 
 @contextmanager
@@ -89,70 +70,6 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(before)
-
-
-def _begin_work() -> None:
-    torch.set_num_threads(1)
-    tqdm.set_lock(threading.RLock())  # a semaphore would be left behind by a worker that is ended
-    os.nice(_WORKER_NICENESS)
-    trainer = parent_process()
-    assert trainer is not None
-
-    def end_with_it() -> None:
-        # A pool whose owner is killed waits for orders for ever.
-        trainer.join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_it, daemon=True).start()
-
-
-class Supply:
-    """Makes demonstrations, ahead of their use if there are workers. A context manager."""
-
-    def __init__(self, source: Source, workers: int) -> None:
-        self._source = source
-        self._executor = (
-            ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_begin_work)
-            if workers
-            else None
-        )
-
-    def __enter__(self) -> Supply:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-
-    def order(self, task: Task) -> Future[Demonstration]:
-        if self._executor is not None:
-            with interrupts_held_back():
-                return self._executor.submit(self._source.make, task)
-        made: Future[Demonstration] = Future()
-        made.set_result(self._source.make(task))
-        return made
-
-
-class _Lot:
-    """A demonstration on order, written once when it is first drawn.
-
-    Attributes:
-        task: what was ordered; once an own run of the policy is made, with what the policy did.
-    """
-
-    def __init__(self, task: Task, ordered: Future[Demonstration]) -> None:
-        self.task = task
-        self._ordered: Future[Demonstration] | None = ordered
-        self._written: Conversation | None = None
-
-    def conversation(self, scribe: Scribe) -> Conversation:
-        if self._ordered is not None:
-            made, self._ordered = self._ordered.result(), None
-            if self.task.policy is not None:
-                self.task = replace(self.task, executed=tuple(d.executed for d in made.decisions))
-            self._written = scribe.write(made)
-        assert self._written is not None
-        return self._written
 
 
 @dataclass
@@ -246,14 +163,14 @@ class Trainer:
             _side_by_side(config.threads) as threads,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(_Lot(task, supply.order(task)) for task in done.pool)
+            pool = deque(Lot(task, supply.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
                     export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
                     task = self._next_task()
-                    pool.append(_Lot(task, supply.order(task)))
+                    pool.append(Lot(task, supply.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
@@ -264,9 +181,9 @@ class Trainer:
                 if self._due(_CURVE_EVERY):
                     means = np.mean(recent, 0)
                     bar.set_postfix(
-                        **{name: f"{means[_LOSSES.index(name)]:.3f}" for name in ("action", "referent")}
+                        **{name: f"{means[LOSSES.index(name)]:.3f}" for name in ("action", "referent")}
                     )
-                    self._append("curves.csv", ["step", "seconds", *_LOSSES], [
+                    self._append("curves.csv", ["step", "seconds", *LOSSES], [
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
@@ -314,9 +231,9 @@ class Trainer:
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
-            return gradients, share * np.array([getattr(parts, name).item() for name in _LOSSES])
+            return gradients, share * np.array([getattr(parts, name).item() for name in LOSSES])
 
-        means = np.zeros(len(_LOSSES))
+        means = np.zeros(len(LOSSES))
         sums = [torch.zeros_like(p) for p in self._parameters]
         # Summed in one order, whoever is done first: a run can be repeated.
         for gradients, values in threads.map(compute, range(0, len(conversations), config.micro_batch)):
@@ -328,7 +245,7 @@ class Trainer:
         if not np.isfinite(means).all():
             raise RuntimeError(
                 f"the loss is not finite at step {self.progress.step} "
-                f"({dict(zip(_LOSSES, means, strict=True))}): "
+                f"({dict(zip(LOSSES, means, strict=True))}): "
                 "lower learning_rate and resume"
             )
         torch.nn.utils.clip_grad_norm_(self._parameters, _CLIP)
@@ -489,7 +406,7 @@ class Trainer:
             tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
-            _forget_after(self.folder / name, self.progress.step)
+            forget_after(self.folder / name, self.progress.step)
 
 
 def _plain(task: Task) -> dict[str, Any]:
@@ -503,14 +420,6 @@ def _task(plain: dict[str, Any]) -> Task:
     if executed is not None:
         executed = tuple(tuple(ActionKind(a) for a in queue) for queue in executed)
     return Task(**{**plain, "executed": executed})
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the rows of a curve that a resumed run will write again."""
-    if path.exists():
-        header, *rows = path.read_text("utf-8").splitlines()
-        kept = [row for row in rows if int(row.split(",")[0]) <= step]
-        write_atomically(path, "\n".join([header, *kept]) + "\n")
 
 
 def export(model: LoadedModel, start: Path, folder: Path) -> None:
@@ -531,39 +440,3 @@ def export(model: LoadedModel, start: Path, folder: Path) -> None:
     (part / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-
-
-def read_curve(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a curve that the trainer wrote."""
-    with path.open(newline="") as f:
-        yield from csv.DictReader(f)
-
-
-def draw_curves(folder: Path) -> None:
-    """``curves.png`` from the CSV files of a run."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((9, 6), layout="constrained")
-    top, bottom = figure.subplots(2, 1)
-    if (folder / "curves.csv").exists():
-        rows = list(read_curve(folder / "curves.csv"))
-        steps = [int(r["step"]) for r in rows]
-        for number, name in enumerate(_LOSSES[1:]):
-            line = ("-", "--")[number // 10]  # there are ten colours
-            top.plot(steps, [float(r[name]) for r in rows], line, color=f"C{number % 10}", label=name)
-    rows = list(read_curve(folder / "validation.csv"))
-    for number, kind in enumerate(dict.fromkeys(r["kind"] for r in rows)):
-        mine = [r for r in rows if r["kind"] == kind]
-        steps = [int(r["step"]) for r in mine]
-        color, mark = f"C{number}", "osD"[number]
-        for name, line, fill in (("success", "-", "full"), ("oracle", ":", "none")):
-            values = [float(r[name]) for r in mine]
-            bottom.plot(steps, values, line + mark, color=color, fillstyle=fill, label=f"{kind} {name}")
-        top.plot(steps, [float(r["action"]) for r in mine], "k" + mark, label=f"action, unseen {kind}")
-    top.set(xlabel="step", ylabel="loss; share correct", ylim=(0, None))
-    bottom.set(xlabel="step", ylabel="val_seen", ylim=(0, 1))
-    for axes in (top, bottom):
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=120)
-    write_atomically(folder / "curves.png", drawn.getvalue())

@@ -1,0 +1,1 @@
+"""One policy run in different ways."""

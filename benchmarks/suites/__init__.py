@@ -1,0 +1,1 @@
+"""One file per ``vln_ros bench NAME``."""

@@ -1,0 +1,214 @@
+"""`vln_ros bench engine`: the figures mean what they say, and every section can be chosen."""
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure.engine import (
+    DECODE_MODES,
+    STRATEGIES,
+    Flat,
+    Spread,
+    measure_batch,
+    measure_context,
+    measure_decoding,
+    measure_flat,
+)
+from benchmarks.suites import engine as bench_engine
+from vln_ros.capacity.roofline import Cost, Peak, Roofline
+from vln_ros.capacity.stages import measure_stages, published_config, random_model
+from vln_ros.capacity.walk import walk
+from vln_ros.config import ConfigError, TinyConfig
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.session import Session
+from vln_ros.engine.tiny import build_tiny
+
+PEAK = Peak(1e9, 1e9, "test")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    build_tiny(path, TinyConfig(hidden=64, heads=2, kv_heads=1, layers=2, vision_hidden=32, vision_depth=2))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return load_model(checkpoint, device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return replace(load_profile("tiny"), image=ImageSpec((56, 56), None))
+
+
+def test_spread_is_of_the_values():
+    spread = Spread.of([3.0, 1.0, 2.0])
+    assert (spread.median, spread.count) == (2.0, 3) and spread.p5 < 2.0 < spread.p95
+
+
+def test_flat_compares_the_last_hundred_with_the_second():
+    steady = tuple([9.0] * 100 + [1.0] * 100 + [5.0] * 100 + [1.05] * 100)
+    flat = Flat(1, steady, steady, (1,), (1,), (1,), (3.0,) * 3, (2.0,) * 3, 0, 0)
+    assert flat.paired_ratio == 1.5
+    assert flat.ratio("frame_s") == pytest.approx(1.05)
+
+
+def test_a_bounded_stream_is_measured_frame_by_frame(model, profile):
+    flat = measure_flat(model, profile, frames=20, token_budget=150)
+    assert len(flat.frame_s) == len(flat.cpu_s) == len(flat.resident_bytes) == 20
+    assert min(flat.frame_s) > 0 and min(flat.resident_bytes) > 10_000_000
+    assert len(flat.old_s) == len(flat.young_s) == 6
+    assert flat.cached_tokens[-1] > flat.cached_tokens[0]
+    assert len(set(flat.cache_bytes)) == 1  # one block holds it all
+
+
+def test_robots_together_are_held_to_robots_alone(model, profile):
+    batch = measure_batch(model, profile, robots=3, rounds=2, repeats=2)
+    assert batch.same_queues and batch.probability_difference <= 1e-4
+    assert len(batch.together_s) == len(batch.separate_s) == 4
+
+
+def test_ways_to_decode_are_counted(model, profile):
+    costs = {way: measure_decoding(model, profile, way, 4, 3.0, 8) for way in DECODE_MODES}
+    tree, tokens = costs["tree"], costs["tokens"]
+    assert tree.queues == tokens.queues == costs["forced"].queues
+    assert set(tree.forwards) == {1}
+    # Token by token: each word and comma but the last is one more forward.
+    assert all(f <= 2 * len(q) for f, q in zip(tokens.forwards, tokens.queues, strict=True))
+    assert all(f >= 2 * len(q) - 1 for f, q in zip(tokens.forwards, tokens.queues, strict=True))
+    assert tree.tokens > tokens.tokens
+    assert all(0 < f <= 8 for f in costs["free"].forwards)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_contexts_are_measured_on_one_stream(model, profile, strategy):
+    profile = replace(profile, image=ImageSpec(None, None))
+    frames = list(walk(6, (84, 56)))
+    cost = measure_context(model, profile, strategy, frames, every=2)
+    assert len(cost.observe_s) == 6 and len(cost.decide_s) == 3
+    assert cost.tokens > 0 and cost.flops > 0 and cost.cached_tokens > 0
+    patches = 6 * 4  # of one frame
+    if strategy == "delayed_batch":
+        assert cost.patches == patches * (1 + 2 + 3)  # all again at each question, two frames in a patch
+        assert cost.compression == 1.0
+    else:
+        assert cost.patches == patches * 6
+        assert cost.compression is None
+
+
+def test_roofline_counts_what_torch_counts(checkpoint):
+    # Eager: torch counts no fused attention on a CPU.
+    model = load_model(checkpoint, device="cpu", dtype="float32", attention="eager", quantisation="none")
+    roofline = Roofline(model.network.config, 4)
+    (frame,) = walk(1, (140, 112))
+    patches = patchify(frame.rgb, model.pixels, None, None)
+    with FlopCounterMode(display=False) as counter:
+        encode_images(model.network, [patches])
+    vision = roofline.vision(patches.grid_h, patches.grid_w)
+    assert vision.flops == counter.get_total_flops()
+
+    session = Session(model.network)
+    session.push([Text(tuple(range(10, 60)))])
+    with FlopCounterMode(display=False) as counter:
+        hidden = session.push([Text(tuple(range(10, 40)))])
+        logits = session.logits(hidden[-3:])
+    assert logits.shape[0] == 3
+    cost = roofline.decoder(30, 80) + roofline.head(3)
+    # Torch counts a causal product in full; the roofline counts the half that is needed.
+    t = model.network.config.text_config
+    unseen = 4.0 * t.hidden_size * t.num_hidden_layers * 30 * 30 / 2
+    assert cost.flops + unseen == pytest.approx(counter.get_total_flops(), rel=1e-3)
+    assert session.token_bytes == roofline.token_bytes
+
+
+def test_roofline_of_the_released_shapes():
+    small, large = (Roofline(published_config(shape), 2) for shape in ("3B", "7B"))
+    assert small.token_bytes == 36 * 1024 and large.token_bytes == 56 * 1024
+    assert small.vision(34, 46).flops == pytest.approx(2.07e12, rel=0.02)  # 640x480
+    base = Peak(989e12, 3.35e12, "H100")
+    frame = large.decoder(403, 4096 + 403)
+    assert base.least_s(frame) == pytest.approx(6.0e-3, rel=0.1) and base.bound(frame) == "compute"
+    step = large.decoder(1, 4096) + large.head(1)
+    assert base.least_s(step) == pytest.approx(4.3e-3, rel=0.1) and base.bound(step) == "memory"
+    assert base.bound(Cost(1.0, 1e9)) == "memory"
+
+
+@pytest.mark.parametrize(("shape", "billions"), [("3B", 3.75), ("7B", 8.29)])
+def test_released_shapes_have_the_released_number_of_parameters(model, shape, billions):
+    made = random_model(model, published_config(shape), "meta", torch.bfloat16)
+    assert {p.device.type for p in made.network.parameters()} == {"meta"}
+    assert {p.dtype for p in made.network.parameters()} == {torch.bfloat16}
+    count = sum(p.numel() for p in made.network.parameters())
+    assert count / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+def test_random_weights_are_made_on_the_device_and_decide(checkpoint, model, profile):
+    made = random_model(model, model.network.config, "cpu", torch.bfloat16)
+    frames = list(walk(5, (84, 56)))
+    own = replace(profile, image=ImageSpec(None, None))
+    found, slow = (
+        measure_stages(made, own, frames, context_frames=2, decode=way, peak=PEAK)
+        for way in ("tree", "tokens")
+    )
+    assert len(found) == len(slow) == 2
+    assert {d.actions for d in (*found, *slow)} == {4}
+    assert {d.stages["decode"].forwards for d in slow} == {
+        6
+    }  # four words and three commas, the last one free
+    for decision in found:
+        assert decision.stages["prefill"].forwards == 1 and decision.stages["decode"].forwards == 0
+        parts = sum(p.seconds for p in decision.stages.values())
+        assert math.isclose(parts, decision.total_s, rel_tol=1e-6)
+        assert decision.stages["vision"].seconds > 0 and decision.stages["vision"].least_s > 0
+    assert found[1].context_tokens > found[0].context_tokens
+
+
+def options(*arguments):
+    parser = argparse.ArgumentParser()
+    bench_engine.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.mark.slow
+def test_command_writes_tables_json_and_plots(checkpoint, tmp_path: Path, capsys):
+    arguments = ["--checkpoint", checkpoint, "--quick", "--frames", "9", "--shapes"]
+    assert bench_engine.run(options(*arguments, "--json", str(tmp_path / "e.json"))) == 0
+    said = capsys.readouterr().out
+    for name in bench_engine.SECTIONS:
+        assert f"== {name}" in said
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert set(figures) == {"network", *bench_engine.SECTIONS}
+    assert all(figures["forwards"]["same_queues"].values()) and figures["batch"]["same_queues"]
+    assert np.isfinite(figures["flat"]["rows"]["frame_s"]["ratio"])
+    text = bench_engine.section(figures)
+    for part in bench_engine.SECTIONS.values():
+        assert f"### {part.title}" in text
+    assert "identical" in text and "NOT identical" not in text and "| `window_reset` |" in text
+    bench_engine.plot(figures, tmp_path / "plots")
+    assert {p.stem for p in (tmp_path / "plots").iterdir()} == set(bench_engine.SECTIONS)
+
+
+def test_one_section_can_be_chosen(checkpoint, capsys):
+    assert bench_engine.run(options("--checkpoint", checkpoint, "--quick", "--only", "batch")) == 0
+    said = capsys.readouterr().out
+    assert "== batch" in said and "== flat" not in said and "identical" in said and "M parameters" in said
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--frames", "3"), ("--token-budget", "1")])
+def test_bad_arguments(flag, value):
+    with pytest.raises(ConfigError, match=flag):
+        bench_engine.run(options(flag, value))

@@ -1,0 +1,156 @@
+"""`vln_ros bench reuse`: its parts measure what they say, and its tables say what was measured."""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+from engine_models import tiny_network
+
+from benchmarks.measure.frames import motion_frames, moves
+from benchmarks.measure.reuse import measure_behind, measure_drift, measure_gaps, measure_prefill
+from benchmarks.measure.reuse_features import compare_windows, measure_features, time_tower, untouched_share
+from benchmarks.suites import reuse as bench_reuse
+from benchmarks.suites.reuse import MOTIONS, section
+from vln_ros.config import ConfigError
+from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.geometry.correspondence import TokenGrid, jumped
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.set_num_threads(1)
+    return load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+
+
+def options(*given):
+    parser = argparse.ArgumentParser()
+    bench_reuse.add_arguments(parser)
+    return parser.parse_args(given)
+
+
+def small(frames):
+    """A quarter of the size, for speed."""
+    return [
+        replace(
+            f,
+            rgb=f.rgb[::4, ::4].copy(),
+            depth_m=f.depth_m[::4, ::4].copy(),
+            camera=f.camera.resized(160, 120),
+        )
+        for f in frames
+    ]
+
+
+def test_a_motion_is_what_it_is_called():
+    still, pan, orbit, leap, plate = (
+        motion_frames(m, 2) for m in ("static", "pan", "orbit", "teleport", "moving object")
+    )
+    assert np.array_equal(still[0].rgb, still[1].rgb)
+    a, b = (f.odom_from_base for f in pan)
+    assert np.array_equal(a.position, b.position) and a.yaw_rad != b.yaw_rad
+    for frame in orbit:  # always about the same place, one metre ahead
+        assert frame.odom_from_base.transform(np.array([1.0, 0.0, 0.0])) == pytest.approx(
+            orbit[0].odom_from_base.transform(np.array([1.0, 0.0, 0.0])), abs=1e-9
+        )
+    assert jumped(leap[0].odom_from_optical, leap[1].odom_from_optical, 1.5, 1.7)
+    changed = (plate[0].rgb != plate[1].rgb).any(-1)
+    assert 0 < changed.mean() < 0.1 and (plate[1].depth_m <= still[1].depth_m + 1e-6).all()
+
+
+def test_a_picture_again_is_exact_in_its_own_slots_and_better_when_turned():
+    (half, nothing) = measure_behind(tiny_network(), TokenGrid(4, 5), (0.5, 0.0))
+    assert half.own <= 1e-5
+    assert 1e-3 < half.rotated < half.unrotated
+    assert nothing.rotated == nothing.unrotated == nothing.own == 0.0
+
+
+def test_drift_grows_only_step_by_step():
+    first, last = measure_drift(tiny_network(), (1, 100), 8)
+    assert first.once == first.stepwise
+    assert last.once < 0.005 < 0.01 < last.stepwise
+
+
+def test_prefill_is_timed_at_every_share():
+    figures = measure_prefill(
+        tiny_network(), TokenGrid(17, 23), (0.3, 0.9), tuple(motion_frames("pan", 2)), 1
+    )
+    assert [(f.tokens, f.share) for f in figures] == [(391, 0.3), (391, 0.9)]
+    assert all(f.low <= f.net <= f.high and f.plan_s > 0 for f in figures)
+
+
+def test_vision_features_foretell_the_error_best_and_the_tables_show_it(model):
+    features = measure_features(model, moves(2), (224, 224))
+    by_name = {f.feature: f for f in features}
+    seen = by_name["vision features"]
+    assert seen.error < min(f.error for name, f in by_name.items() if name != "vision features")
+    assert seen.rank > max(f.rank for name, f in by_name.items() if "pixels" in name)
+    assert np.isnan(by_name["geometry only"].rank)
+    tower = time_tower(
+        {"hidden_size": 64, "intermediate_size": 96, "num_heads": 2, "out_hidden_size": 8}, (112, 84), 1
+    )
+    assert 0.0 < tower.before_full < 0.5
+    windows = [
+        compare_windows(model, m, small(motion_frames(m, 3)), (160, 120), tower.before_full)
+        for m in ("static", "pan", "moving object")
+    ]
+    assert (windows[0].whole, windows[0].saved) == (2, 0.0)
+    assert windows[1].untouched < windows[2].untouched < 1.0
+    assert windows[2].saved == windows[2].untouched * tower.before_full
+    text = section(
+        {
+            "features": [{"of": "flats", **asdict(f)} for f in features],
+            "windows": {"tower": asdict(tower), "motions": [asdict(w) for w in windows]},
+        }
+    )
+    assert "| flats | 224x224 | vision features |" in text and "| static | 2/2 | 0% |" in text
+
+
+def test_windows_are_counted_by_their_tokens(model):
+    frame = np.zeros((12 * 28, 10 * 28, 3), np.uint8)
+    old = patchify(frame, model.pixels, None, None)
+    frame[5 * 28, 9 * 28] = 255  # in the middle row of windows, the narrow one at the right
+    new = patchify(frame, model.pixels, None, None)
+    assert untouched_share(model, old, new, 0.0) == pytest.approx(1 - 4 * 2 / 120)
+    assert untouched_share(model, old, old, 0.0) == 1.0
+    assert untouched_share(model, old, new, 100.0) == 1.0
+
+
+def test_gaps_of_a_recording(model):
+    (one, two) = measure_gaps(model, small(motion_frames("pan", 4)), (1, 2), 1, 0.9)
+    assert 0.5 < one.found <= one.of_four <= 1.0
+    assert two.found < one.found and two.found <= two.of_four
+
+
+def test_the_command_writes_tables_figures_and_pictures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bench_reuse, "MOTIONS", ("static", "teleport"))
+    monkeypatch.setattr(bench_reuse, "_network", tiny_network)
+    code = bench_reuse.run(
+        options(
+            "--only", "geometry", "motions", "drift", "strategies", "--pairs", "1", "--frames", "2",
+            "--plots", str(tmp_path / "p"), "--json", str(tmp_path / "f.json"),
+        )
+    )  # fmt: skip
+    assert code == 0
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert set(figures) == {"geometry", "motions", "drift", "strategies"}
+    assert all(f["hidden"] == f["off"] == 0 for f in figures["geometry"])
+    assert sum(f["accepted"] for f in figures["geometry"]) > 300
+    assert [f["refused"].get("pose jumped", 0) for f in figures["motions"]] == [0, 1]
+    contexts = [f["motion"] for f in figures["strategies"]]
+    assert {c.split(",")[0] for c in contexts} == {"append", "window_reset", "history"}
+    assert len(contexts) == len(set(contexts)) == 4 and all(
+        f["decisions"] == 1 for f in figures["strategies"]
+    )
+    assert section(figures) in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "p").iterdir()} == {"static.png", "teleport.png"}
+    assert len(MOTIONS) == 6
+
+
+@pytest.mark.parametrize("given", [("--frames", "1"), ("--pairs", "0"), ("--repeats", "0")])
+def test_bad_arguments(given):
+    with pytest.raises(ConfigError, match=given[0]):
+        bench_reuse.run(options(*given))

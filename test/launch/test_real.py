@@ -1,0 +1,443 @@
+"""The launch files under ROS's own launch, where it is installed (it is not on PyPI)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+pytest.importorskip("launch_ros", reason="needs ROS's launch and launch_ros, which come from apt only")
+
+from habitat_fakes import fake_python
+from launch.actions import IncludeLaunchDescription
+from launch.launch_context import LaunchContext
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import Node
+from recorded_drives import write_bag
+
+from launch import LaunchDescriptionEntity
+from vln_ros.cli.graph import graph_environment
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import write_episodes
+from vln_ros.sim.splits import first_seeds, make_scene_episodes
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(p.name for p in (ROOT / "launch").glob("*.launch.py"))
+PRESETS = {
+    kind: sorted(p.stem.removeprefix(f"{kind}_") for p in (ROOT / "config").glob(f"{kind}_*.yaml"))
+    for kind in ("camera", "base")
+}
+RUN = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *given = sys.argv[1:]
+service = LaunchService(argv=given)
+service.include_launch_description(LaunchDescription([IncludeLaunchDescription(
+    PythonLaunchDescriptionSource(path), launch_arguments=[tuple(g.split(":=", 1)) for g in given])]))
+sys.exit(service.run())
+"""
+"""What `ros2 launch` does."""
+END_S = 100.0
+STANDS = ["camera:=sim", "base:=sim", "engine:=paced"]
+"""A robot that needs no weights, no transforms and no ground."""
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As colcon installs the package, by links."""
+    prefix = tmp_path_factory.mktemp("install")
+    index = prefix / "share/ament_index/resource_index/packages"
+    index.mkdir(parents=True)
+    (index / "vln_ros").touch()
+    (prefix / "lib/vln_ros").mkdir(parents=True)
+    for script in (ROOT / "scripts").iterdir():
+        (prefix / "lib/vln_ros" / script.name).symlink_to(script)
+    (prefix / "bin").mkdir()
+    command = prefix / "bin/vln_ros"
+    command.write_text(f"#!{sys.executable}\nfrom vln_ros.cli import main\nmain()\n")
+    command.chmod(0o755)
+    share = prefix / "share/vln_ros"
+    share.mkdir()
+    for folder in ("config", "launch"):
+        (share / folder).symlink_to(ROOT / folder)
+    return prefix
+
+
+def environment_of(prefix: Path) -> dict[str, str]:
+    """Of a terminal in which the package is sourced."""
+    environment = graph_environment()
+    environment["AMENT_PREFIX_PATH"] = f"{prefix}:{environment['AMENT_PREFIX_PATH']}"
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment["ROS_LOG_DIR"] = str(prefix / "log")
+    return environment
+
+
+class Launched:
+    """A launch file that runs, in a session of its own as in a terminal of its own."""
+
+    def __init__(self, prefix: Path, name: str, *arguments: str, **environment: str) -> None:
+        self.text = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(prefix / "share/vln_ros/launch" / name), *arguments],
+            env={**environment_of(prefix), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def wait_for(self, pattern: str, count: int = 1) -> None:
+        """Until so many lines that match have come."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.text += line
+            count -= re.search(pattern, line) is not None
+            if count == 0:
+                return
+        raise AssertionError(f"ended before {pattern!r}:\n{self.text}")
+
+    def wait(self) -> int:
+        """Until it has ended by itself."""
+        out, _ = self.process.communicate(timeout=END_S)
+        self.text += out
+        return self.process.returncode
+
+    @property
+    def nodes(self) -> dict[str, int]:
+        """Process number by name, of all that were started."""
+        started = re.findall(r"\[(\w+)-\d+\]: process started with pid \[(\d+)\]", self.text)
+        return {name: int(pid) for name, pid in started}
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def launching(prefix: Path, name: str, *arguments: str, **environment: str) -> Iterator[Launched]:
+    launched = Launched(prefix, name, *arguments, **environment)
+    try:
+        yield launched
+    finally:
+        launched.close()
+
+
+def launched(prefix: Path, name: str, *arguments: str, **environment: str) -> tuple[int, str]:
+    with launching(prefix, name, *arguments, **environment) as running:
+        return running.wait(), running.text
+
+
+def is_alive(pid: int) -> bool:
+    """Runs, and is not only waiting to be counted."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text("ascii")
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_dead(pids: list[int]) -> None:
+    until_s = time.monotonic() + END_S
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < until_s, "they outlive their launch"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_launch_itself_reads_every_argument(name: str) -> None:
+    source = PythonLaunchDescriptionSource(str(ROOT / "launch" / name))
+    description = source.get_launch_description(LaunchContext())
+    arguments = {a.name: a for a in description.get_launch_arguments()}
+    assert arguments
+    for argument in arguments.values():
+        assert argument.description
+
+
+def test_a_simulated_run_from_its_beginning_to_its_end(prefix: Path, tmp_path: Path) -> None:
+    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])
+    shortest = min(every, key=lambda e: e.geodesic_distance_m)
+    episodes = write_episodes(tmp_path, "val_unseen", [shortest])
+    parameters = tmp_path / "bridge.yaml"
+    parameters.write_text(
+        "/**/sim_bridge:\n  ros__parameters:\n    camera.width: 64\n    camera.height: 48\n    video: false\n"
+    )
+    status, text = launched(
+        prefix, "sim.launch.py", f"episodes:={episodes}", "engine:=expert", "mode:=lockstep",
+        f"bridge_params_file:={parameters}", f"run_folder:={tmp_path / 'run'}", "namespace:=left",
+    )  # fmt: skip
+    assert status == 0, text
+    assert '"success": true' in (tmp_path / "run/episodes.jsonl").read_text("utf-8")
+    assert "[sim_bridge-1]: process has finished cleanly" in text
+
+
+def test_a_wrong_choice_and_a_wrong_parameter_file_are_said(prefix: Path, tmp_path: Path) -> None:
+    status, text = launched(prefix, "robot.launch.py", "camera:=polaroid")
+    assert status != 0
+    assert "polaroid" in text
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**/navigator:\n  ros__parameters:\n    engin: paced\n")
+    status, text = launched(
+        prefix, "robot.launch.py", "machine:=gpu", "inspect:=false", f"params_file:={parameters}"
+    )
+    assert status == 1
+    assert "did you mean 'engine'" in text
+    assert "process started" not in text
+
+
+# ---------------------------------------------------------------------- what each file starts
+
+
+def expand(entity: LaunchDescriptionEntity, context: LaunchContext, nodes: list[Node]) -> None:
+    """Visit a description as launch does, and collect the nodes instead of starting them."""
+    if isinstance(entity, Node):
+        entity._perform_substitutions(context)
+        nodes.append(entity)
+        return
+    for inner in entity.visit(context) or []:
+        expand(inner, context, nodes)
+
+
+@pytest.fixture
+def started(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The full names of the nodes that a launch file starts with some arguments."""
+    for name, value in environment_of(prefix).items():
+        monkeypatch.setenv(name, value)
+
+    def expanded(name: str, *arguments: str) -> list[str]:
+        context = LaunchContext(argv=list(arguments))
+        source = PythonLaunchDescriptionSource(str(prefix / "share/vln_ros/launch" / name))
+        given = [tuple(a.split(":=", 1)) for a in arguments]
+        nodes: list[Node] = []
+        expand(IncludeLaunchDescription(source, launch_arguments=given), context, nodes)
+        return [node.node_name for node in nodes]
+
+    return expanded
+
+
+SIM = ("episodes:=EPISODES", "engine:=expert")
+HABITAT = ("habitat_python:=/usr/bin/env", "episodes:=EPISODES", "engine:=expert")
+REPLAY = ("bag:=EPISODES", "instruction:=go on", "engine:=paced")
+EXPANDED = [
+    ("robot", (), "navigator executor inspector"),
+    ("robot", ("machine:=robot",), "executor inspector"),
+    ("robot", ("machine:=gpu",), "navigator"),
+    ("robot", ("machine:=gpu", "record:=true"), "navigator recorder"),
+    ("robot", ("record:=true", "inspect:=false"), "navigator executor recorder"),
+    ("robot", ("autostart:=false", "use_sim_time:=true", "namespace:=left"), "navigator executor inspector"),
+    ("robot", ("respawn:=true", "transport:=compressed"), "navigator executor inspector"),
+    ("sim", SIM, "sim_bridge navigator executor inspector"),
+    ("sim", (*SIM, "namespace:=left", "record:=true"), "sim_bridge navigator executor inspector recorder"),
+    ("sim", (*SIM, "mode:=lockstep"), "sim_bridge navigator"),
+    ("sim", (*SIM, "mode:=manual"), "sim_bridge"),
+    ("habitat", HABITAT, "sim_bridge navigator"),
+    ("habitat", (*HABITAT, "mode:=realtime"), "sim_bridge navigator executor inspector"),
+    ("habitat", (*HABITAT, "mode:=manual", "namespace:=/a/b"), "sim_bridge"),
+    ("replay", REPLAY, "bag_player navigator"),
+    ("replay", (*REPLAY, "namespace:=left", "transport:=compressed"), "bag_player navigator"),
+    *(
+        ("robot", (f"{kind}:={preset}",), "navigator executor inspector")
+        for kind, presets in PRESETS.items()
+        for preset in presets
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "nodes"), EXPANDED, ids=lambda v: " ".join(v) if isinstance(v, tuple) else v
+)
+def test_every_file_expands_to_its_nodes(
+    name: str, arguments: tuple[str, ...], nodes: str, started: object, tmp_path: Path
+) -> None:
+    assert callable(started)
+    episodes = tmp_path / "episodes.json.gz"
+    episodes.touch()
+    found = started(f"{name}.launch.py", *(a.replace("EPISODES", str(episodes)) for a in arguments))
+    namespace = next((a.split(":=")[1] for a in arguments if a.startswith("namespace:=")), "")
+    assert found == [f"/{namespace.strip('/')}/{n}".replace("//", "/") for n in nodes.split()]
+
+
+# ---------------------------------------------------------------------- before anything starts
+
+MISSING = [
+    (("rviz:=true",), "rviz2 is not installed"),
+    (("params_file:=FOLDER/mine.yml",), "cannot read the parameter file"),
+    (("params_file:=FOLDER",), "is a folder"),
+    (("params_file:=FOLDER/empty.yaml",), "is empty"),
+    (("params_file:=FOLDER/wrong.yaml",), "did you mean /**/executor"),
+    (("params_file:=FOLDER/right.yaml", "namespace:=left"), "the node here is /left/executor"),
+    (("param_file:=FOLDER/right.yaml",), "did you mean 'params_file'"),
+    (("speed:=slow",), "no argument 'speed'"),
+    (("record:=true", "record_folder:=FOLDER/right.yaml/bags"), "is no folder"),
+    (("log_level:=loud",), "loud"),
+    (("episodes:=FOLDER/none.json.gz",), "no such file"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), MISSING, ids=lambda v: " ".join(v) if isinstance(v, tuple) else ""
+)
+@pytest.mark.parametrize("name", ["robot", "sim", "replay"])
+def test_nothing_starts_where_something_is_missing(
+    name: str, arguments: tuple[str, ...], said: str, prefix: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "wrong.yaml").write_text("/**/executr: {ros__parameters: {max_linear_m_s: 0.15}}\n")
+    (tmp_path / "right.yaml").write_text("/executor: {ros__parameters: {max_linear_m_s: 0.15}}\n")
+    (tmp_path / "episodes.json.gz").touch()
+    own = {
+        "robot": ["engine:=paced", "camera:=sim", "base:=sim"],
+        "sim": [
+            "engine:=paced",
+            *(() if "episodes" in arguments[0] else [f"episodes:={tmp_path}/episodes.json.gz"]),
+        ],
+        "replay": ["engine:=paced", f"bag:={tmp_path}", "instruction:=go"],
+    }[name]
+    given = [a.replace("FOLDER", str(tmp_path)) for a in arguments]
+    status, text = launched(prefix, f"{name}.launch.py", *own, *given)
+    assert status == 1, text
+    assert said in text
+    assert "process started" not in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("python", ["bare", "/nowhere/python"])
+def test_nothing_starts_where_the_nodes_python_lacks_something(
+    python: str, prefix: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    bare.chmod(0o755)
+    named = str(bare) if python == "bare" else python
+    status, text = launched(prefix, "robot.launch.py", *STANDS, VLN_ROS_PYTHON=named)
+    assert status == 1
+    assert "process started" not in text
+    assert named in text or "No module named 'vln_ros'" in text
+
+
+# ---------------------------------------------------------------------- how it ends
+
+
+@pytest.mark.parametrize("respawn", ["false", "true"])
+def test_a_node_that_refuses_its_checkpoint_ends_the_launch_with_a_status(respawn: str, prefix: Path) -> None:
+    """Also where nodes are started again: this would change nothing."""
+    options = ["machine:=gpu", "camera:=sim", "base:=sim", "checkpoint:=/nowhere"]
+    status, text = launched(prefix, "robot.launch.py", *options, f"respawn:={respawn}")
+    assert status == 1
+    assert "navigator has ended with status 2" in text
+    assert text.count("process started") == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize("victim", ["navigator", "executor", "inspector"])
+def test_a_node_that_dies_ends_the_launch_with_a_status(
+    victim: str, how: signal.Signals, prefix: Path
+) -> None:
+    with launching(prefix, "robot.launch.py", *STANDS) as running:
+        running.wait_for(r"\]: active$", 2)
+        os.kill(running.nodes[victim], how)
+        assert running.wait() == 1
+        assert f"{victim} has ended with status" in running.text
+        assert not any(map(is_alive, running.nodes.values()))
+
+
+def test_a_node_that_dies_is_started_again_on_demand(prefix: Path) -> None:
+    with launching(
+        prefix, "robot.launch.py", *STANDS, "respawn:=true", "machine:=robot", "inspect:=false"
+    ) as running:
+        running.wait_for(r"\]: active$")
+        os.kill(running.nodes["executor"], signal.SIGKILL)
+        running.wait_for(r"\]: active$")
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+
+
+@pytest.mark.parametrize("autostart", ["true", "false"])
+@pytest.mark.parametrize("machine", ["all", "robot", "gpu"])
+def test_ctrl_c_ends_everything_without_a_traceback(machine: str, autostart: str, prefix: Path) -> None:
+    with launching(
+        prefix,
+        "robot.launch.py",
+        *STANDS,
+        f"machine:={machine}",
+        f"autostart:={autostart}",
+        "namespace:=left",
+    ) as running:
+        managed = {"all": 2, "robot": 1, "gpu": 1}[machine]
+        if autostart == "true":
+            running.wait_for(r"\]: active$", managed)
+        else:
+            running.wait_for("process started", managed)
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+        assert "Traceback" not in running.text
+        assert "BrokenPipeError" not in running.text
+        assert "escalating" not in running.text
+        assert not any(map(is_alive, running.nodes.values()))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=lambda s: s.name)
+def test_nodes_end_with_their_launch(how: signal.Signals, prefix: Path) -> None:
+    with launching(prefix, "robot.launch.py", *STANDS) as running:
+        running.wait_for(r"\]: active$", 2)
+        running.process.send_signal(how)
+        running.process.wait(END_S)
+        assert set(running.nodes) == {"navigator", "executor", "inspector"}
+        wait_until_dead(list(running.nodes.values()))
+
+
+# ---------------------------------------------------------------------- every file, to its end
+
+
+def test_habitat_from_its_beginning_to_its_end(prefix: Path, tmp_path: Path) -> None:
+    """By the command of its own description; the stand-in takes the place of habitat_sim."""
+    made = make_scene_episodes("val_unseen", 900_003, "small")[:1]
+    write_scene(tmp_path / "scenes", Scene(made[0].scene_id, AGENT_RADIUS_M))
+    episodes = write_episodes(tmp_path, "val_unseen", made)
+    parameters = tmp_path / "bridge.yaml"
+    parameters.write_text(
+        "/**/sim_bridge: {ros__parameters: {camera.width: 64, camera.height: 48, video: false, "
+        f"habitat.radius_m: {AGENT_RADIUS_M}}}}}\n"
+    )
+    status, text = launched(
+        prefix, "habitat.launch.py", f"habitat_python:={fake_python(tmp_path)}", f"episodes:={episodes}",
+        f"habitat_scenes:={tmp_path / 'scenes'}", "engine:=expert", f"bridge_params_file:={parameters}",
+        f"run_folder:={tmp_path / 'run'}", "protocol:=custom",
+    )  # fmt: skip
+    assert status == 0, text
+    assert (tmp_path / "run/episodes.jsonl").read_text("utf-8").count("\n") == 1
+
+
+def test_a_recording_from_its_beginning_to_its_end(prefix: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=False, mcap=True)
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**/navigator: {ros__parameters: {extrinsics: parameters}}\n")
+    status, text = launched(
+        prefix, "replay.launch.py", f"bag:={bag}", "instruction:=go to the door", "engine:=paced", "rate:=0",
+        f"params_file:={parameters}", f"report:={tmp_path / 'report.json'}", "namespace:=left",
+    )  # fmt: skip
+    assert status == 0, text
+    assert (tmp_path / "report.json").is_file()
+    assert "[bag_player-1]: process has finished cleanly" in text
+
+
+def test_a_simulation_that_has_no_episodes_fails(prefix: Path, tmp_path: Path) -> None:
+    episodes = tmp_path / "episodes.json.gz"
+    episodes.write_bytes(b"no episodes")
+    status, text = launched(prefix, "sim.launch.py", f"episodes:={episodes}", "engine:=paced")
+    assert status == 1
+    assert "sim_bridge has ended with status" in text

@@ -1,0 +1,283 @@
+"""Launch files and parameter files without ROS's launch: arguments, parameters, presets, executables."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from vln_ros.cli.replay.command import REMAPS
+from vln_ros.config import NODES, from_flat, walk_options
+from vln_ros.nodes import MODULES
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+PRESETS = sorted((ROOT / "config").glob("*.yaml"))
+
+
+class LaunchFile:
+    """What a launch file declares, read from its text.
+
+    Attributes:
+        arguments: name to the keywords of its declaration.
+        parameters: per node, argument to parameter.
+        executables: of this package that it starts.
+        includes: name of each launch file that it includes, and the arguments that it hands on.
+        used: arguments whose value is asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.tree = ast.parse(path.read_text("utf-8"))
+        constants: dict[str, Any] = {}
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                try:
+                    constants[node.targets[0].id] = ast.literal_eval(node.value)
+                except ValueError:
+                    continue
+        self.parameters: dict[str, dict[str, str]] = constants["PARAMETERS"]
+        self.arguments: dict[str, dict[str, Any]] = {}
+        self.executables = {*self.parameters}
+        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
+                name = ast.literal_eval(call.args[0])
+                self.arguments[name] = {
+                    k.arg: constants[k.value.id]
+                    if isinstance(k.value, ast.Name)
+                    else ast.literal_eval(k.value)
+                    for k in call.keywords
+                    if k.arg is not None
+                }
+        self.assigned = {
+            n.targets[0].id: n.value
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Assign) and isinstance(n.targets[0], ast.Name)
+        }
+        self.includes = dict(self._includes())
+        self.used = {
+            ast.literal_eval(n.slice)
+            for n in ast.walk(self.tree)
+            if isinstance(n, ast.Subscript)
+            and isinstance(n.value, ast.Name)
+            and n.value.id == "given"
+            and isinstance(n.slice, ast.Constant)
+        }
+        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
+            configuration = isinstance(call.func, ast.Name) and call.func.id == "LaunchConfiguration"
+            if configuration and isinstance(call.args[0], ast.Constant):
+                self.used.add(call.args[0].value)
+
+    @property
+    def required(self) -> set[str]:
+        return {name for name, keywords in self.arguments.items() if "default_value" not in keywords}
+
+    def _includes(self) -> Iterator[tuple[str, set[str]]]:
+        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
+            if isinstance(call.func, ast.Name) and call.func.id == "IncludeLaunchDescription":
+                (file,) = re.findall(r"[\w.]+\.launch\.py", ast.unparse(self._resolved(self._file_of(call))))
+                (handed_on,) = [k.value for k in call.keywords if k.arg == "launch_arguments"]
+                yield file.removesuffix(".launch.py"), self._names(handed_on)
+
+    def _file_of(self, include: ast.Call) -> ast.expr:
+        """PythonLaunchDescriptionSource(str(FILE)), in place or by a name."""
+        source = self._resolved(include.args[0])
+        assert isinstance(source, ast.Call)
+        text = source.args[0]
+        assert isinstance(text, ast.Call)
+        return text.args[0]
+
+    def _resolved(self, expression: ast.expr) -> ast.expr:
+        return self.assigned[expression.id] if isinstance(expression, ast.Name) else expression
+
+    def _names(self, expression: ast.expr) -> set[str]:
+        """The names of arguments in an expression like [("world", "habitat"), *given.items()]."""
+        if isinstance(expression, ast.Call) and ast.unparse(expression.func) == "list":
+            return self._names(expression.args[0])
+        if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Attribute):
+            assert expression.func.attr == "items"
+            return self._names(self._resolved(expression.func.value))
+        if isinstance(expression, ast.List):
+            return set().union(*(self._names(e) for e in expression.elts))
+        if isinstance(expression, ast.Starred):
+            return self._names(expression.value)
+        if isinstance(expression, ast.Tuple):
+            return {ast.literal_eval(expression.elts[0])}
+        if isinstance(expression, ast.Dict):
+            return {ast.literal_eval(key) for key in expression.keys if key is not None}
+        assert isinstance(expression, ast.DictComp), f"teach this test to read {ast.unparse(expression)}"
+        assert ast.unparse(expression.generators[0].iter) == "ARGUMENTS"
+        return set(self.arguments)
+
+
+LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
+
+
+def test_the_launch_files_are_there() -> None:
+    assert set(LAUNCH) == {"robot", "sim", "habitat", "replay"}
+
+
+def within(name: str) -> list[str]:
+    """A launch file and those that it includes, by whatever way."""
+    found = [name]
+    for inner in LAUNCH[name].includes:
+        found += within(inner)
+    return found
+
+
+def test_what_includes_what_is_seen() -> None:
+    assert within("habitat") == ["habitat", "sim", "robot"]
+    assert within("sim") == ["sim", "robot"]
+    assert within("replay") == ["replay", "robot"]
+    assert LAUNCH["habitat"].required == {"episodes", "habitat_python"}
+    assert {"camera", "use_sim_time"} <= LAUNCH["sim"].includes["robot"]
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_required_argument_of_an_included_file_is_handed_on(name: str) -> None:
+    """Launch looks at what the include itself hands on: given on the command line is not enough."""
+    for inner, handed_on in LAUNCH[name].includes.items():
+        assert LAUNCH[inner].required <= handed_on
+        assert handed_on <= set(LAUNCH[inner].arguments), "handed on, and nobody there takes it"
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_argument_that_is_used_is_declared(name: str) -> None:
+    launch = LAUNCH[name]
+    assert launch.used <= set(launch.arguments)
+    if name != "habitat":  # it hands everything on by a loop
+        assert launch.used
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_an_argument_means_the_same_in_every_file(name: str) -> None:
+    for inner in within(name)[1:]:
+        for argument in set(LAUNCH[name].arguments) & set(LAUNCH[inner].arguments):
+            ours, theirs = (LAUNCH[n].arguments[argument].get("choices") for n in (name, inner))
+            assert set(ours or ()) <= set(theirs or ours or ()), argument
+
+
+COMMAND = re.compile(
+    r"ros2 launch vln_ros (\w+)\.launch\.py((?:[ \t]+(?:\\\n\s*)?[\w.]+:=(?:\"[^\"]*\"|\S+))*)"
+)
+TEXTS = [*FILES, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = [(p.name, *match) for p in TEXTS for match in COMMAND.findall(p.read_text("utf-8"))]
+
+
+def test_commands_are_found() -> None:
+    assert {file for file, *_ in COMMANDS} >= {"README.md", "bringup.md", *(p.name for p in FILES)}
+
+
+@pytest.mark.parametrize(("source", "name", "text"), COMMANDS, ids=lambda v: v.strip()[:40])
+def test_every_command_that_is_printed_can_be_typed(source: str, name: str, text: str) -> None:
+    given = dict(re.findall(r"([\w.]+):=(\"[^\"]*\"|\S+)", text))
+    known = {a: k for file in reversed(within(name)) for a, k in LAUNCH[file].arguments.items()}
+    assert set(given) <= set(known)
+    for argument, value in given.items():
+        assert value in known[argument].get("choices", [value]), f"{argument}:={value}"
+    if source.endswith(".launch.py"):  # elsewhere the line may be about one argument
+        assert LAUNCH[name].required <= set(given)
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_argument_is_described_and_its_default_is_a_choice(name: str) -> None:
+    assert LAUNCH[name].arguments
+    for argument, keywords in LAUNCH[name].arguments.items():
+        assert len(keywords["description"]) > 10, argument
+        if "choices" in keywords and "default_value" in keywords:
+            assert keywords["default_value"] in keywords["choices"], argument
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_arguments_become_parameters_that_the_nodes_have(name: str) -> None:
+    launch = LAUNCH[name]
+    for node, mapping in launch.parameters.items():
+        options = {e.name: e for e in walk_options(NODES[node])}
+        for argument, parameter in mapping.items():
+            assert argument in launch.arguments
+            assert parameter in options, f"{node} has no parameter {parameter}"
+            choices = launch.arguments[argument].get("choices")
+            known = options[parameter].option.choices
+            if known:
+                assert set(choices or ()) - {""} == set(known), f"{argument} of {name}"
+
+
+def test_what_is_asked_for_everywhere_is_an_argument() -> None:
+    wanted = {
+        "params_file",
+        "namespace",
+        "use_sim_time",
+        "autostart",
+        "log_level",
+        "profile",
+        "checkpoint",
+        "device",
+    }
+    assert wanted <= set(LAUNCH["robot"].arguments)
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_executables_exist(name: str) -> None:
+    for executable in LAUNCH[name].executables:
+        script = ROOT / "scripts" / executable
+        assert script.stat().st_mode & 0o111
+        assert f"\nnode={executable}\n" in script.read_text("utf-8")
+        assert (ROOT / (MODULES[executable].replace(".", "/") + ".py")).is_file()
+
+
+def test_executables_differ_by_their_node_only() -> None:
+    scripts = {p.name: p.read_text("utf-8") for p in (ROOT / "scripts").iterdir() if p.suffix == ""}
+    assert set(scripts) == set(NODES)
+    assert len({text.replace(f"node={name}\n", "") for name, text in scripts.items()}) == 1
+    assert not (ROOT / "scripts/start.sh").stat().st_mode & 0o111, "`ros2 pkg executables` would list it"
+
+
+def test_every_preset_is_a_choice_and_every_choice_a_preset() -> None:
+    for kind in ("camera", "base"):
+        files = {p.stem.removeprefix(f"{kind}_") for p in PRESETS if p.stem.startswith(f"{kind}_")}
+        assert files == set(LAUNCH["robot"].arguments[kind]["choices"])
+
+
+def test_launch_files_do_not_install_download_or_evaluate() -> None:
+    for path in FILES:
+        assert not re.search(
+            r"\b(eval|exec|subprocess|os\.system|urllib|pip|getenv)\b", path.read_text("utf-8")
+        )
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
+def test_presets_hold_options_of_the_nodes_they_name(path: Path) -> None:
+    tree = yaml.safe_load(path.read_text("utf-8"))
+    assert tree
+    for key, value in tree.items():
+        config = NODES[key.removeprefix("/**/")]
+        from_flat(config, value["ros__parameters"])
+    assert path.read_text("utf-8").startswith("# "), "says what it is for"
+
+
+def test_rviz_shows_topics_that_somebody_publishes() -> None:
+    text = (ROOT / "config/vln.rviz").read_text("utf-8")
+    shown = {d["Name"]: d for d in yaml.safe_load(text)["Visualization Manager"]["Displays"]}
+    topics = {d["Topic"]["Value"] for d in shown.values() if "Topic" in d}
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    assert topics
+    for topic in topics:
+        assert f"`{topic}`" in documented
+        assert not topic.startswith("/"), "relative, so that a namespace holds"
+
+
+def test_a_replay_renames_what_moves_a_robot_as_the_command_does() -> None:
+    tree = ast.parse((ROOT / "launch/replay.launch.py").read_text("utf-8"))
+    (moving,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MOVING"
+    ]
+    assert {name: f"replay/{name}" for name in moving} == REMAPS
+    renames = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "SetRemap"]
+    assert [ast.unparse(argument) for n in renames for argument in n.args] == ["name", "f'replay/{name}'"]

@@ -1,0 +1,406 @@
+"""A navigator in its own process against everything that a robot's drivers get wrong."""
+
+from __future__ import annotations
+
+import math
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_endings import gone_afterwards
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.datatypes import ActionChunk, CameraModel, Pose
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.ros import convert, qos
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+DEADLINE_S = 30.0
+STEP_NS = 100_000_000
+CAMERA = CameraModel.from_hfov(64, 48, 1.4)
+RGB = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+DEPTH = np.full((48, 64), 2.0, np.float32)
+
+
+class Robot(Node):
+    """The drivers of a robot, and ears for what the navigator says."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("robot", context=context)
+        sensor = qos.sensor("reliable", 50)
+        self.color = self.create_publisher(Image, COLOR_TOPIC, sensor)
+        self.depth = self.create_publisher(Image, DEPTH_TOPIC, sensor)
+        self.info = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
+        self.odom = self.create_publisher(Odometry, "odom", sensor)
+        self.instruction = self.create_publisher(String, "instruction", qos.latched())
+        self.chunks: list[ActionChunk] = []
+        self.values: dict[str, str] = {}
+        self.level = b"\x00"
+        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 50))
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
+        self.cancel = self.create_client(Trigger, "navigator/cancel")
+        self.pause = self.create_client(SetBool, "navigator/pause")
+        self.stamp_ns = 10**12
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self)
+
+    def _on_queue(self, msg: JointTrajectory) -> None:
+        self.chunks.append(convert.chunk_from_trajectory(msg))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        (status,) = msg.status
+        self.values, self.level = {v.key: v.value for v in status.values}, status.level
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline_s, f"{what}; diagnostics {self.values}"
+            self._executor.spin_once(0.1)
+
+    def count(self, key: str) -> int:
+        return int(self.values.get(key, "0"))
+
+    def counted(self, key: str, before: int) -> None:
+        self.wait(lambda: self.count(key) > before, f"{key!r} was not counted")
+
+    def show(
+        self,
+        *,
+        color: Image | None = None,
+        depth: Image | None = None,
+        odometry: Odometry | None = None,
+        info: bool = True,
+        advance_ns: int = STEP_NS,
+    ) -> int:
+        """One frame at the next stamp, with whatever is given instead of what is right."""
+        self.stamp_ns += advance_ns
+        stamp = self.stamp_ns
+        if info:
+            self.info.publish(convert.info_from_camera(CAMERA, stamp, "optical"))
+        self.odom.publish(
+            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base_link", 0.0, 0.0)
+        )
+        for publisher, given, good in (
+            (self.depth, depth, convert.image_from_depth(DEPTH, stamp, "optical")),
+            (self.color, color, convert.image_from_rgb(RGB, stamp, "optical")),
+        ):
+            message = given or good
+            message.header.stamp = convert.time_from_stamp_ns(stamp)
+            publisher.publish(message)
+        return stamp
+
+    def decides(self) -> ActionChunk:
+        """It still works: a good frame is answered."""
+        stamp = self.show()
+        self.wait(
+            lambda: any(c.actions and c.frame_stamp_ns == stamp for c in self.chunks),
+            f"frame {stamp} unanswered",
+        )
+        return next(c for c in self.chunks if c.actions and c.frame_stamp_ns == stamp)
+
+    def tell(self, text: str) -> None:
+        self.instruction.publish(convert.string_from_instruction(text))
+
+    def tell_bytes(self, data: bytes) -> None:
+        """A string as another client may send it, already serialized."""
+        self.instruction.publish(b"\x00\x01\x00\x00" + struct.pack("<I", len(data) + 1) + data + b"\x00")
+
+    def follow(self, text: str) -> int:
+        """Tell it and wait for the hold that answers; returns the instruction's number."""
+        newest = max((c.instruction for c in self.chunks), default=0)
+        self.tell(text)
+        self.wait(lambda: any(c.instruction > newest for c in self.chunks), "the instruction was not taken")
+        return self.chunks[-1].instruction
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+    """With a navigator that has found it and knows no camera_info yet."""
+    folder: Path = tmp_path_factory.mktemp("navigator")
+    context = Context()
+    context.init()
+    node = Robot(context)
+    spec = NodeSpec(
+        "navigator",
+        {
+            "engine": "paced",
+            "extrinsics": "parameters",
+            "paced.decision_ms": 0.0,
+            "decide_on": "frame",
+            "reliability": "reliable",
+            "image_depth": 50,
+            "diagnostics_hz": 10.0,
+        },
+    )
+    with gone_afterwards(context, node), Graph(folder, graph_environment()) as graph:
+        graph.start(spec)
+
+        def connected() -> bool:
+            graph.check()
+            publishers = (node.color, node.depth, node.info, node.odom, node.instruction)
+            return bool(node.values) and all(p.get_subscription_count() for p in publishers)
+
+        node.wait(connected, "the navigator did not come up")
+        yield node
+        graph.check()  # it has survived everything
+
+
+@pytest.fixture(scope="module")
+def running(robot: Robot) -> Robot:
+    """Following an instruction, with a known camera."""
+    for _ in range(9):  # one more than are kept for a camera_info that is late
+        robot.show(info=False)
+    robot.counted("refused: no_camera_info", 0)
+    robot.follow("go to the kitchen")
+    robot.decides()
+    return robot
+
+
+def image(**changes: object) -> Image:
+    message = convert.image_from_rgb(RGB, 0, "optical")
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def reason_of(check: Callable[[], object]) -> str:
+    with pytest.raises(convert.MessageError) as info:
+        check()
+    return info.value.reason
+
+
+BAD_COLOR = {
+    "unknown encoding": image(encoding="klingon8"),
+    "odd step": image(step=64 * 3 - 1),
+    "truncated": image(data=b"\x00" * 100),
+    "zero-sized": image(width=0, height=0, step=0, data=b""),
+    "depth as colour": convert.image_from_depth(DEPTH, 0, "optical"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_COLOR)
+def test_bad_colour(running: Robot, name: str) -> None:
+    bad = BAD_COLOR[name]
+    key = f"refused: {reason_of(lambda: convert.rgb_from_image(bad))}"
+    before = running.count(key)
+    running.show(color=bad)
+    running.counted(key, before)
+    running.decides()
+
+
+def test_a_depth_of_another_size(running: Robot) -> None:
+    before = running.count("refused: wrong_size")
+    running.show(depth=convert.image_from_depth(DEPTH[:24], 0, "optical"))
+    running.counted("refused: wrong_size", before)
+    running.decides()
+
+
+@pytest.mark.parametrize(
+    ("color", "depth", "reason"),
+    [
+        ("optical", "camera_depth_optical_frame", "depth_of_another_frame"),
+        ("camera_infra1_optical_frame", "camera_infra1_optical_frame", "camera_info_of_another_frame"),
+        ("camera_infra1_optical_frame", "optical", "camera_info_of_another_frame"),
+    ],
+)
+def test_images_of_other_frames(running: Robot, color: str, depth: str, reason: str) -> None:
+    before = running.count(f"refused: {reason}")
+    running.show(color=convert.image_from_rgb(RGB, 0, color), depth=convert.image_from_depth(DEPTH, 0, depth))
+    running.counted(f"refused: {reason}", before)
+    running.decides()
+
+
+def test_names_with_a_slash_before_them(running: Robot) -> None:
+    color, depth = convert.image_from_rgb(RGB, 0, "/optical"), convert.image_from_depth(DEPTH, 0, "/optical")
+    slashed = odometry(frame="/odom", child="/base_link")
+    slashed.header.stamp = convert.time_from_stamp_ns(running.stamp_ns + STEP_NS)
+    stamp = running.show(color=color, depth=depth, odometry=slashed)
+    running.wait(lambda: any(c.frame_stamp_ns == stamp for c in running.chunks), "a slash was not understood")
+
+
+def test_metres_in_16uc1(running: Robot) -> None:
+    metres = convert.image_from_depth_mm(DEPTH / 1000.0, 0, "optical")
+    reason = convert.depth_unit_suspicion(metres.encoding, convert.depth_from_image(metres))
+    assert reason is not None
+    key = f"refused: {reason}"
+    before = running.count(key)
+    running.show(depth=metres)
+    running.counted(key, before)
+    running.decides()
+
+
+def test_depth_of_nan_and_infinity_is_no_reading_and_no_failure(running: Robot) -> None:
+    holes = DEPTH.copy()
+    holes[:10], holes[10:20], holes[20:30] = np.nan, np.inf, -1.0
+    message = convert.image_from_depth(DEPTH, 0, "optical")
+    message.data = holes.tobytes()
+    stamp = running.show(depth=message)
+    running.wait(lambda: any(c.frame_stamp_ns == stamp for c in running.chunks), "a depth with holes")
+
+
+def test_a_camera_without_calibration_keeps_the_last_good_one(running: Robot) -> None:
+    zeros = convert.info_from_camera(CAMERA, running.stamp_ns, "optical")
+    zeros.k = [0.0] * 9
+    before = running.count("refused: no_calibration")
+    running.info.publish(zeros)
+    running.counted("refused: no_calibration", before)
+    running.decides()
+
+
+def test_a_camera_that_changes(running: Robot) -> None:
+    before = running.count("refused: camera_info_changed")
+    other = CameraModel.from_hfov(32, 24, 1.4)
+    running.info.publish(convert.info_from_camera(other, running.stamp_ns, "optical"))
+    running.counted("refused: camera_info_changed", before)
+    running.decides()  # comes with the right one again
+
+
+def odometry(
+    x: float = 0.0, w: float = 1.0, frame: str = "odom", stamp_ns: int = 0, child: str = "base_link"
+) -> Odometry:
+    message = convert.odometry_from_pose(Pose.identity(), stamp_ns, frame, child, 0.0, 0.0)
+    message.pose.pose.position.x = x
+    message.pose.pose.orientation.w = w
+    return message
+
+
+@pytest.mark.parametrize(
+    ("bad", "key"),
+    [
+        (odometry(x=math.nan), "sync: odometry_invalid"),
+        (odometry(w=0.0), "sync: odometry_invalid"),
+        (odometry(w=3.0), "sync: odometry_invalid"),
+        (odometry(frame="map"), "sync: odometry_wrong_frame"),
+        (odometry(child="zed_camera_link"), "refused: odometry_child"),
+        (odometry(child=""), "refused: odometry_child"),
+        (odometry(x=1e4), "sync: odometry_jumps"),
+    ],
+    ids=["nan", "no quaternion", "unnormalised", "wrong frame", "of a camera", "of nothing", "jump"],
+)
+def test_bad_odometry(running: Robot, bad: Odometry, key: str) -> None:
+    before = running.count(key)
+    running.stamp_ns += STEP_NS
+    bad.header.stamp = convert.time_from_stamp_ns(running.stamp_ns)
+    running.odom.publish(bad)
+    running.counted(key, before)
+    running.decides()
+
+
+def test_missing_odometry_is_counted_when_it_is_too_late(running: Robot) -> None:
+    running.stamp_ns += STEP_NS
+    stamp = running.stamp_ns
+    before = running.count("sync: color_odometry_gap") + running.count("sync: color_no_odometry")
+    running.depth.publish(convert.image_from_depth(DEPTH, stamp, "optical"))
+    running.color.publish(convert.image_from_rgb(RGB, stamp, "optical"))
+    running.show(advance_ns=2 * 10**9)
+    running.wait(
+        lambda: running.count("sync: color_odometry_gap") + running.count("sync: color_no_odometry") > before,
+        "the gap was not counted",
+    )
+    running.decides()
+
+
+def test_stamps_doubled_late_and_of_another_clock(running: Robot) -> None:
+    for key, advance_ns in (("color_duplicate", 0), ("color_late", -STEP_NS // 2)):
+        newest, before = running.stamp_ns, running.count(f"sync: {key}")
+        running.show(advance_ns=advance_ns)
+        running.counted(f"sync: {key}", before)
+        running.stamp_ns = newest
+        running.decides()
+    running.stamp_ns = 5 * 10**9  # the clock was reset
+    before = running.count("sync: clock_resets")
+    running.decides()
+    running.counted("sync: clock_resets", before)
+    running.stamp_ns = 10**13  # and here it was set
+    running.decides()
+
+
+def test_negative_stamps(running: Robot) -> None:
+    message = convert.image_from_rgb(RGB, 0, "optical")
+    message.header.stamp.sec = -1
+    before = running.count("refused: negative_stamp")
+    running.color.publish(message)
+    running.counted("refused: negative_stamp", before)
+    running.decides()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty_instruction"),
+        (b" \n\t ", "empty_instruction"),
+        (b"go " * 350_000, "long_instruction"),
+        (b"go \xff\xfe there", "not_utf8"),
+        (b"go \x07 there", "control_characters"),
+    ],
+    ids=["empty", "blank", "1 MB", "not utf-8", "bell"],
+)
+def test_bad_instructions_do_not_disturb_the_run(running: Robot, data: bytes, reason: str) -> None:
+    number = running.decides().instruction
+    before = running.count(f"refused: {reason}")
+    running.tell_bytes(data)
+    running.counted(f"refused: {reason}", before)
+    assert running.decides().instruction == number
+
+
+def test_a_new_instruction_in_mid_run_holds_and_begins_anew(running: Robot) -> None:
+    before = running.decides()
+    number = running.follow("no, the other way")
+    assert number == before.instruction + 1
+    hold = next(c for c in running.chunks if c.instruction == number)
+    assert hold.actions == ()
+    assert hold.queue > before.queue
+    assert running.decides().instruction == number
+    assert running.follow("no, the other way") == number + 1  # the same words are told anew
+
+
+def test_pause_and_cancel(running: Robot) -> None:
+    running.follow("go on")
+    running.decides()
+
+    def call(client: object, request: object) -> None:
+        future = client.call_async(request)  # type: ignore[attr-defined]
+        running.wait(future.done, "no answer to the service")
+        assert future.result().success
+
+    call(running.pause, SetBool.Request(data=True))
+    running.wait(lambda: running.chunks[-1].actions == (), "no hold on pause")
+    call(running.pause, SetBool.Request(data=False))
+    assert running.decides().actions
+    queue = running.chunks[-1].queue
+    call(running.cancel, Trigger.Request())
+    running.wait(lambda: running.chunks[-1].queue > queue, "no hold on cancel")
+    assert running.chunks[-1].actions == ()
+    processed = running.count("frames processed")
+    running.show()
+    running.counted("frames processed", processed)
+    assert running.chunks[-1].actions == ()
+    running.follow("again")
+    running.decides()
+
+
+def test_at_the_end_the_books_are_balanced(running: Robot) -> None:
+    received = running.count("frames received")
+    running.decides()
+    running.counted("frames received", received)
+    v = running.count
+    assert v("frames received") == (
+        v("frames aligned") + v("frames dropped before the mailbox") + v("sync: pending")
+    )
+    assert running.level == b"\x01"  # what happened is not hidden

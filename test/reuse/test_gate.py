@@ -1,0 +1,153 @@
+"""Semantic gate, layer budgets, refinement and the account, against slow references."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
+from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.reuse.accounting import ForwardTimes, NetMeter
+from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
+from vln_ros.reuse.similarity import refine, unit
+
+
+def test_relevant_tokens_and_those_whose_relevance_changes_are_refreshed():
+    now = np.array([0.1, 5.0, 1.0, np.nan])
+    assert must_refresh(now, None, limit=4.0, change_limit=1.0).tolist() == [False, True, False, False]
+    before = np.array([1.5, 5.0, np.nan, 1.0])
+    assert must_refresh(now, before, limit=9.0, change_limit=1.0).tolist() == [True, False, False, False]
+
+
+def test_entropy_is_one_for_a_layer_that_looks_everywhere_and_zero_at_one_token():
+    even, one = np.full(8, 0.125), np.eye(8)[3]
+    assert entropy(np.stack([even, one])) == pytest.approx([1.0, 0.0])
+    # so the layer that looks everywhere may take over less
+    low, high = layer_budgets(entropy(np.stack([even, one])), highest=0.9, slope=0.5, lowest=0.1)
+    assert (low, high) == (pytest.approx(0.4), 0.9)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(0, 30), st.integers(1, 30))
+def test_no_layer_takes_over_more_than_its_budget_and_rows_only_drop(entropies, candidates, tokens):
+    candidates = min(candidates, tokens)
+    budgets = layer_budgets(entropies, highest=0.9, slope=0.8, lowest=0.1)
+    layers = computed_layers(np.arange(candidates), tokens, budgets)
+    for index, value in enumerate(entropies):
+        taken = int((layers <= index).sum())
+        assert taken <= np.clip(0.9 - 0.8 * value, 0.1, 0.9) * tokens + 1e-6
+        allowed = min(np.clip(0.9 - 0.8 * v, 0.1, 0.9) for v in entropies[index:]) * tokens
+        assert taken == min(candidates, math.floor(allowed + 1e-9))  # and no less than it may
+    assert (np.diff(layers) >= 0).all()  # the safest first
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 2))
+def test_refinement_equals_looking_at_every_neighbour(seed, reach):
+    rng, grid = np.random.default_rng(seed), TokenGrid(3, 4)
+    n = grid.count
+    new, *sources = (unit(torch.from_numpy(rng.normal(size=(n, 5)))) for _ in range(3))
+    source = rng.integers(-1, 2, n)
+    token = np.where(source >= 0, rng.integers(0, n, n), -1)
+    nothing, ways = np.full(n, np.nan), np.zeros((n, 2))
+    found = Correspondence(
+        grid,
+        Anchors(np.zeros((n, 2)), nothing),
+        source,
+        token,
+        ways,
+        nothing,
+        source,
+        (1.0, 1.0),
+        (1.0, 1.0),
+    )
+    match = refine(new, sources, found, reach)
+    for i in range(n):
+        if source[i] < 0:
+            assert match.token[i] == -1
+            assert math.isnan(match.similarity[i])
+            continue
+        row, column = divmod(int(token[i]), 4)
+        near = [
+            r * 4 + c
+            for r in range(max(row - reach, 0), min(row + reach, 2) + 1)
+            for c in range(max(column - reach, 0), min(column + reach, 3) + 1)
+        ]
+        scores = [float(sources[source[i]][t] @ new[i]) for t in near]
+        assert match.similarity[i] == pytest.approx(max(scores), abs=2e-5)
+        assert float(sources[source[i]][match.token[i]] @ new[i]) == pytest.approx(max(scores), abs=2e-5)
+
+
+def test_drift_shows_poses_that_are_off():
+    grid = TokenGrid(6, 8)
+    n = grid.count
+    features = unit(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)))
+    nothing, zero, ways = np.full(n, np.nan), np.zeros(n, np.int64), np.zeros((n, 2))
+    identity = Correspondence(
+        grid,
+        Anchors(np.zeros((n, 2)), nothing),
+        zero,
+        np.arange(n),
+        ways,
+        nothing,
+        zero,
+        (1.0,),
+        (1.0,),
+    )
+    assert refine(features, [features], identity, 1).drift[0].tolist() == [0.0, 0.0]
+    shifted = features.reshape(6, 8, -1).roll(1, 1).reshape(n, -1)  # everything one column to the right
+    right, down = refine(features, [shifted], identity, 1).drift[0]
+    assert right > 0.7
+    assert abs(down) < 0.2
+    with pytest.raises(ValueError, match="features"):
+        refine(features, [], identity, 1)
+
+
+def test_it_switches_itself_off_where_it_loses_and_only_there():
+    meter = NetMeter(4)
+    for _ in range(3):
+        meter.whole(100, 90, 0.100, 0.001, tried=False)
+    for _ in range(4):
+        meter.partial(100, 90, 50.0, 0.060, 0.010)
+    assert not meter.off
+    stats = meter.stats(2)
+    assert stats.saved_ms == pytest.approx(160.0)
+    assert stats.overhead_ms == pytest.approx(43.0)
+    assert stats.reuse == pytest.approx(200 / 630)
+    assert (stats.frames, stats.auto_offs, stats.repeated) == (7, 0, 2)
+    for _ in range(4):
+        meter.partial(100, 90, 5.0, 0.099, 0.010)
+    assert meter.off
+    assert meter.stats(0).auto_offs == 1
+    meter.begin()
+    assert not meter.off
+    assert meter.stats(0).frames == 0
+    meter.refused(Refusal.NO_DEPTH)
+    for _ in range(9):
+        meter.whole(100, 90, 0.1, 0.0001, tried=False)
+    assert not meter.off  # nothing was tried, so nothing was lost
+    assert meter.stats(0).refused == {"no depth": 1}
+    for _ in range(4):
+        meter.whole(100, 90, 0.1, 0.01, tried=True)
+    assert meter.off
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(1e-4, 1.0), st.floats(0.0, 1e-3), st.floats(0.0, 1e-6), st.integers(0, 99))
+def test_the_cost_of_forwards_that_never_were_is_told_from_those_that_were(fixed, per_token, per_pair, seed):
+    def cost(n, c):
+        return fixed + per_token * n + per_pair * n * (c + n / 2)
+
+    rng, times = np.random.default_rng(seed), ForwardTimes()
+    for k in range(30):
+        assert (times.saved_s([(10, 100, 50, 0)]) is None) == (k < 8)
+        n, c = int(rng.integers(1, 400)), 50 * k
+        times.note(n, c, cost(n, c))
+    for n, c, more, more_before in ((30, 500, 70, 0), (391, 800, 0, 400), (60, 900, 9, 30)):
+        saved = cost(n + more, c + more_before) - cost(n, c)
+        one = n, c, more, more_before
+        assert times.saved_s([one]) == pytest.approx(saved, rel=1e-3, abs=1e-6)
+        assert times.saved_s([one, one]) == pytest.approx(2 * saved, rel=1e-3, abs=2e-6)
+    assert times.saved_s([(10, 100, 0, 0)]) == times.saved_s([]) == 0.0

@@ -1,0 +1,87 @@
+"""Files and pictures for people and for other simulators; the benchmark."""
+
+import argparse
+import json
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+
+from benchmarks.suites import world as bench_world
+from vln_ros.axes import habitat_from_ros_points
+from vln_ros.cli import scenes
+from vln_ros.config import ConfigError
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.furniture import COLORS
+from vln_ros.sim.embedded.plan import draw_plan
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import read_episodes
+
+
+def command(module, *arguments):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    return module.run(parser.parse_args([str(a) for a in arguments]))
+
+
+def test_scenes_are_written_complete(tmp_path):
+    assert command(scenes, "--out", tmp_path, "--kind", "small", "--seeds", 900_003, "--episodes", 2) == 0
+    name = scene_id(900_003, "small")
+    folder = (tmp_path / name).parent
+    assert {p.name.removeprefix("small_900003") for p in folder.iterdir()} == {
+        ".glb", ".stage_config.json", ".names.json", ".plan.png", ".views.png",
+    }  # fmt: skip
+    scene = Scene(name, AGENT_RADIUS_M)
+    loaded = trimesh.load(tmp_path / name)
+    corners = habitat_from_ros_points(scene.mesh.triangles.reshape(-1, 3))
+    np.testing.assert_allclose(loaded.bounds, [corners.min(0), corners.max(0)], atol=1e-5)
+    assert sum(len(g.faces) for g in loaded.geometry.values()) == len(scene.mesh.triangles)
+    stage = json.loads((folder / "small_900003.stage_config.json").read_text())
+    assert stage["render_asset"] == "small_900003.glb"
+    names = json.loads((folder / "small_900003.names.json").read_text())
+    assert [f["name"] for f in names["furniture"]] == [f.name for f in scene.flat.furniture]
+    assert cv2.imread(str(folder / "small_900003.views.png")).shape == (960, 1280, 3)
+    episodes = read_episodes(tmp_path / "episodes" / "val_unseen" / "val_unseen.json.gz")
+    assert len(episodes) == 2
+    assert {e.scene_id for e in episodes} == {name}
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--count", 0), ("--episodes", 0), ("--split", "nope"), ("--kind", "nope"), ("--seeds", 3)]
+)
+def test_scenes_rejects(tmp_path, arguments):
+    with pytest.raises(ConfigError):
+        command(scenes, "--out", tmp_path, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plan_shows_things_where_they_are():
+    flat = generate_flat(scene_id(6))
+    plan = draw_plan(flat)
+    for item in flat.furniture:
+        x0, y0, x1, y1 = item.footprint
+        # Near the four corners of the footprint: no label there, and the front bar is inset.
+        spots = np.array([(x, y) for x in (x0 + 0.08, x1 - 0.08) for y in (y0 + 0.08, y1 - 0.08)])
+        column, row = plan.to_pixel(spots).round().astype(int).T
+        shown = plan.image[row, column].astype(int)
+        assert (np.abs(shown - COLORS[item.color]).sum(1) < 12).sum() >= 2, item
+    corner = plan.to_pixel(np.array([0.0, flat.size_m[1], 7.0]))
+    np.testing.assert_allclose(corner, 0.3 / plan.metres_per_pixel - 0.5)
+    lower = plan.to_pixel(np.array([[0.0, 0.0], [1.0, 0.0]]))
+    assert lower[0, 1] > corner[1]
+    np.testing.assert_allclose(lower[1] - lower[0], [1.0 / plan.metres_per_pixel, 0.0])
+    with pytest.raises(ValueError, match="metres_per_pixel"):
+        draw_plan(flat, 0.0)
+
+
+@pytest.mark.slow
+def test_bench_writes_its_numbers(tmp_path, capsys):
+    path = tmp_path / "bench.json"
+    assert command(bench_world, "--frames", 1, "--json", path) == 0
+    timings = json.loads(path.read_text())
+    assert {"RGB-D frame 320x240", "RGB-D frame 640x480", "geodesic distance"} <= set(timings)
+    assert all(0 < t["median_ms"] <= t["p95_ms"] for t in timings.values())
+    assert "median ms" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--frames"):
+        command(bench_world, "--frames", 0)

@@ -1,0 +1,1 @@
+"""What a checkpoint needs of a device, estimated before it runs there."""

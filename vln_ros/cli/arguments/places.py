@@ -1,0 +1,109 @@
+"""Where a command is to write, looked at before it begins: a typing mistake must not cost a run.
+
+The functions are types of arguments: ``parser.add_argument("--out", type=output_folder)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from vln_ros.config import ConfigError
+
+_LEAST_BYTES = 1 << 20
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def output_folder(text: str) -> Path:
+    """A folder that is there or can be made, and written to. Raises ArgumentTypeError."""
+    return _looked_at(text, folder=True)
+
+
+def output_file(text: str) -> Path:
+    """A file that can be written, and replaced. Raises ArgumentTypeError."""
+    return _looked_at(text, folder=False)
+
+
+def run_folder(out: Path | None, command: str, *, resume: bool = False) -> Path:
+    """``out``, or else runs/COMMAND-DATE. Raises ConfigError: it cannot be written, or holds a run."""
+    path = out or Path("runs") / time.strftime(f"{command}-%Y%m%d-%H%M%S")
+    try:
+        _looked_at(str(path), folder=True)
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error)) from None
+    if not resume and holds_a_run(path):
+        raise ConfigError(f"{path} holds a run already; resume it, remove it or choose another folder")
+    return path
+
+
+def check_model(checkpoint: str, profile: str) -> None:
+    """There is such a profile, and something that may be such a checkpoint; cheap, without loading either.
+
+    A hub name is taken as it is: whether the hub has it only the download says.
+
+    Raises:
+        ConfigError: the message names what is wrong.
+    """
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    load_profile(profile)
+    if not checkpoint:
+        raise ConfigError("--checkpoint is missing: a folder, a hub name (owner/name), or shipped:tiny")
+    if checkpoint.startswith("shipped:") or _HUB_NAME.fullmatch(checkpoint):
+        return
+    folder = Path(checkpoint).expanduser()
+    if not folder.is_dir():
+        what = "is a file; give the folder that holds config.json" if folder.exists() else (
+            "is no folder here, and no hub name (owner/name); `vln_ros tiny OUT` makes a small one"
+        )  # fmt: skip
+        raise ConfigError(f"checkpoint {checkpoint!r} {what}")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ConfigError(f"checkpoint {checkpoint!r}: the folder holds no config.json")
+
+
+def holds_a_run(folder: Path) -> bool:
+    """At least one episode of it has been finished. What ended before that is in nobody's way."""
+    log = folder / "episodes.jsonl"
+    return log.is_file() and log.stat().st_size > 0
+
+
+def print_report(folder: Path) -> None:
+    """Where the page is, if it is."""
+    page = folder / "report.html"
+    if page.is_file():
+        print(f"report: {page}")
+
+
+def _looked_at(text: str, *, folder: bool) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: name a place to write to")
+    path = Path(text).expanduser()
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.lstat(path)  # says what exists() passes over: a name that is too long
+        there = next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
+        if there == path and not folder and not path.is_dir():
+            if not os.access(path, os.W_OK):
+                raise argparse.ArgumentTypeError(f"{path} cannot be written: no permission, or read-only")
+            there = path.absolute().parent
+        elif not there.is_dir():
+            what = (
+                "a link to nothing" if there.is_symlink() and not there.exists() else "a file, not a folder"
+            )
+            raise argparse.ArgumentTypeError(f"{there} is {what}")
+        elif there == path and not folder:
+            raise argparse.ArgumentTypeError(f"{path} is a folder: name a file")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise argparse.ArgumentTypeError(f"{there} cannot be written: no permission, or read-only")
+        disk = shutil.disk_usage(there)
+        if disk.free < _LEAST_BYTES < disk.total:
+            raise argparse.ArgumentTypeError(f"{there} is on a full disk: make room or choose another place")
+    except (OSError, ValueError) as error:  # no permission to look; a name that is too long or holds a nought
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        raise argparse.ArgumentTypeError(f"{path}: {problem}") from error
+    return path

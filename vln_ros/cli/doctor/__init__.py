@@ -1,0 +1,1 @@
+"""``vln_ros doctor``: what this machine has, and what it lacks."""

@@ -1,0 +1,1 @@
+"""``vln_ros habitat``: is Habitat here what this package believes it to be?"""

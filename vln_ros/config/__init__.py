@@ -1,0 +1,105 @@
+"""Options: the only place where a default value is written.
+
+Each group of options is a frozen dataclass; each field carries its meaning, unit, range and
+whether it may change while running. ROS parameters (``vln_ros.ros.parameters``), YAML files, the
+command line and the tables in the documentation are all made from these classes.
+"""
+
+from vln_ros.config.engine import (
+    LandmarkConfig,
+    PacedConfig,
+    PruneConfig,
+    QwenConfig,
+    ReuseConfig,
+    SamplingConfig,
+    StreamConfig,
+    TinyConfig,
+    TrainConfig,
+)
+from vln_ros.config.evaluation import EvalConfig, FarmConfig
+from vln_ros.config.nodes import NODES
+from vln_ros.config.options import (
+    ConfigError,
+    Option,
+    OptionEntry,
+    Scalar,
+    check_value,
+    flatten,
+    from_flat,
+    group,
+    load_yaml,
+    option,
+    to_flat,
+    walk_options,
+)
+from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.robot import (
+    DepthInputConfig,
+    ExecutorConfig,
+    ImageInputConfig,
+    MountConfig,
+    NavigatorConfig,
+    OdometryConfig,
+    SafetyConfig,
+    SyncConfig,
+)
+from vln_ros.config.simulation import (
+    PROTOCOL_RULES,
+    BridgeConfig,
+    CameraConfig,
+    ExpertConfig,
+    HabitatConfig,
+    LimitsConfig,
+    StepConfig,
+    WorldConfig,
+    with_protocol,
+)
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+
+__all__ = [
+    "NODES",
+    "PROTOCOL_RULES",
+    "BridgeConfig",
+    "CameraConfig",
+    "ConfigError",
+    "DepthInputConfig",
+    "EvalConfig",
+    "ExecutorConfig",
+    "ExpertConfig",
+    "FarmConfig",
+    "HabitatConfig",
+    "ImageInputConfig",
+    "InspectorConfig",
+    "LandmarkConfig",
+    "LimitsConfig",
+    "MountConfig",
+    "NavigatorConfig",
+    "OdometryConfig",
+    "Option",
+    "OptionEntry",
+    "PacedConfig",
+    "PlayerConfig",
+    "ProfilingConfig",
+    "PruneConfig",
+    "QwenConfig",
+    "RecorderConfig",
+    "ReuseConfig",
+    "SafetyConfig",
+    "SamplingConfig",
+    "Scalar",
+    "StepConfig",
+    "StreamConfig",
+    "SyncConfig",
+    "TinyConfig",
+    "TrainConfig",
+    "WorldConfig",
+    "check_value",
+    "flatten",
+    "from_flat",
+    "group",
+    "load_yaml",
+    "option",
+    "to_flat",
+    "walk_options",
+    "with_protocol",
+]

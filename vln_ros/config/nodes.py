@@ -1,0 +1,19 @@
+"""Which options which node has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vln_ros.config.robot import ExecutorConfig, NavigatorConfig
+from vln_ros.config.simulation import BridgeConfig
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+
+NODES: Mapping[str, type] = {
+    "navigator": NavigatorConfig,
+    "executor": ExecutorConfig,
+    "sim_bridge": BridgeConfig,
+    "bag_player": PlayerConfig,
+    "inspector": InspectorConfig,
+    "recorder": RecorderConfig,
+}
+"""The parameters of every node, by its name."""

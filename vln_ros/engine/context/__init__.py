@@ -1,0 +1,1 @@
+"""What a stream shows of the past, and what it forgets."""

@@ -1,0 +1,1 @@
+"""From the scores behind a forward to an action chunk."""

@@ -1,0 +1,246 @@
+"""The language of action queues: a trie over the tokens of every queue that may be said.
+
+Queues are tokenised as whole texts, the way a checkpoint saw them in training; joining the tokens
+of single phrases would differ wherever the tokenizer merges across a separator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import Action, ActionKind
+from vln_ros.engine.stream.tree import TokenTree
+
+MAX_QUEUES = 50_000
+"""A vocabulary with more queues than this is refused: its trie would take seconds and gigabytes."""
+
+ROOT = 0
+
+
+class Phrase(Protocol):
+    """Words for one or more primitives."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def actions(self) -> tuple[Action, ...]: ...
+
+
+@dataclass(frozen=True)
+class QueueRules:
+    """Which queues of phrases may be said. A stop always ends a queue.
+
+    Attributes:
+        separator: text between phrases.
+        max_phrases: most phrases of a queue.
+        max_actions: most primitives of a queue; None for no bound.
+        max_repeats: most times that a phrase may directly follow itself; None for no bound.
+        reversals: a left turn may directly follow a right turn, and vice versa.
+    """
+
+    separator: str
+    max_phrases: int
+    max_actions: int | None = None
+    max_repeats: int | None = None
+    reversals: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_phrases < 1:
+            raise ConfigError(f"max_phrases = {self.max_phrases}: a queue has at least one phrase")
+
+    def follows(self, queue: tuple[Phrase, ...], phrase: Phrase) -> bool:
+        """May ``phrase`` be said after ``queue``?"""
+        longer = (*queue, phrase)
+        actions = [a for p in longer for a in p.actions]
+        if len(longer) > self.max_phrases or any(a.stop for a in actions[:-1]):
+            return False
+        if self.max_actions is not None and len(actions) > self.max_actions:
+            return False
+        if self.max_repeats is not None and len(longer) > self.max_repeats + 1:
+            tail = longer[-self.max_repeats - 2 :]
+            if all(p.text == phrase.text for p in tail):
+                return False
+        if not self.reversals and queue:
+            turned = {queue[-1].actions[-1].kind, phrase.actions[0].kind}
+            return turned != {ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT}
+        return True
+
+
+@dataclass(eq=False)
+class Node:
+    """A beginning of at least one queue.
+
+    Attributes:
+        children: next token -> node.
+        queue: indices of the phrases, if a queue may end here.
+        settled: how many phrases are the same in all queues that begin like this.
+    """
+
+    token: int
+    parent: int
+    children: dict[int, int] = field(default_factory=dict)
+    queue: tuple[int, ...] | None = None
+    settled: int = 0
+
+
+class Grammar:
+    """All queues of ``phrases`` under ``rules``.
+
+    Args:
+        tokenize: text to token ids, without special tokens.
+        end_tokens: any of these is what the model says behind a finished queue.
+
+    Raises:
+        ConfigError: no phrases, more than :data:`MAX_QUEUES` queues, two queues with the same tokens.
+    """
+
+    def __init__(
+        self,
+        tokenize: Callable[[str], Sequence[int]],
+        phrases: Sequence[Phrase],
+        rules: QueueRules,
+        end_tokens: Sequence[int],
+    ) -> None:
+        if not phrases or not end_tokens:
+            raise ConfigError(f"the {'list of end tokens' if phrases else 'action vocabulary'} is empty")
+        self.phrases = tuple(phrases)
+        self.rules = rules
+        self.end_tokens = tuple(end_tokens)
+        self.nodes = [Node(token=-1, parent=-1)]
+        self.queues = 0
+        for queue in self._all_queues():
+            self.queues += 1
+            if self.queues > MAX_QUEUES:
+                raise ConfigError(
+                    f"{len(phrases)} phrases make more than {MAX_QUEUES} queues of {rules.max_phrases}: "
+                    "lower max_phrases"
+                )
+            self._insert(tokenize(self.text(queue)), queue)
+        self._settle(ROOT)
+        self._trees: dict[tuple[int, int], tuple[TokenTree, tuple[int, ...]]] = {}
+
+    def text(self, queue: Sequence[int]) -> str:
+        return self.rules.separator.join(self.phrases[i].text for i in queue)
+
+    def actions(self, queue: Sequence[int]) -> tuple[Action, ...]:
+        return tuple(a for i in queue for a in self.phrases[i].actions)
+
+    def options(self, node: int) -> dict[int, int | None]:
+        """What may be said next: token -> node, and an end token -> None where a queue may end."""
+        here = self.nodes[node]
+        options: dict[int, int | None] = dict(here.children)
+        if here.queue is not None:
+            options |= dict.fromkeys(self.end_tokens)
+        return options
+
+    def finished(self, node: int) -> bool:
+        """Nothing is left to say but the end."""
+        return not self.nodes[node].children
+
+    def forced(self, node: int) -> tuple[TokenTree, tuple[int, ...]]:
+        """The tokens that follow ``node`` without a choice, as a tree; and their nodes."""
+        chain: list[int] = []
+        while len(options := self.options(node)) == 1:
+            (following,) = options.values()
+            if following is None or self.finished(following):
+                break
+            node = following
+            chain.append(node)
+        tokens = [self.nodes[n].token for n in chain]
+        return TokenTree.build(tokens, range(-1, len(chain) - 1)), tuple(chain)
+
+    def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
+        """The nearest nodes below ``node`` at which something is still open; and which they are."""
+        if (node, max_nodes) not in self._trees:
+            found: list[int] = []
+            parents: list[int] = []
+            frontier = [(node, -1)]
+            for origin, position in frontier:  # grows while it is walked: breadth first
+                for child in self.nodes[origin].children.values():
+                    if len(found) < max_nodes and not self.finished(child):
+                        frontier.append((child, len(found)))
+                        found.append(child)
+                        parents.append(position)
+            tree = TokenTree.build([self.nodes[n].token for n in found], parents)
+            self._trees[node, max_nodes] = tree, tuple(found)
+        return self._trees[node, max_nodes]
+
+    def _all_queues(self) -> Iterator[tuple[int, ...]]:
+        level: list[tuple[int, ...]] = [()]
+        while level:
+            following: list[tuple[int, ...]] = []
+            for queue in level:
+                said = tuple(self.phrases[i] for i in queue)
+                for index, phrase in enumerate(self.phrases):
+                    if self.rules.follows(said, phrase):
+                        yield (*queue, index)
+                        following.append((*queue, index))
+            level = following
+
+    def _insert(self, tokens: Sequence[int], queue: tuple[int, ...]) -> None:
+        if not tokens or not set(tokens).isdisjoint(self.end_tokens):
+            raise ConfigError(f"action text {self.text(queue)!r} is empty or holds an end token")
+        node = ROOT
+        for token in tokens:
+            if token not in self.nodes[node].children:
+                self.nodes[node].children[token] = len(self.nodes)
+                self.nodes.append(Node(token, node))
+            node = self.nodes[node].children[token]
+        other = self.nodes[node].queue
+        if other is not None:
+            raise ConfigError(f"queues {self.text(other)!r} and {self.text(queue)!r} have the same tokens")
+        self.nodes[node].queue = queue
+
+    def _settle(self, root: int) -> None:
+        """Children are made after their parents, so going backwards meets every child first."""
+        common: list[tuple[int, ...] | None] = [node.queue for node in self.nodes]
+        for index in range(len(self.nodes) - 1, root, -1):
+            mine, parent = common[index], self.nodes[index].parent
+            assert mine is not None, "a node without a queue below it"
+            self.nodes[index].settled = len(mine)
+            theirs = common[parent]
+            common[parent] = mine if theirs is None else _common_prefix(mine, theirs)
+
+
+def _common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    n = 0
+    while n < min(len(a), len(b)) and a[n] == b[n]:
+        n += 1
+    return a[:n]
+
+
+def parse_queue(
+    text: str, phrases: Sequence[Phrase], separator: str, max_phrases: int
+) -> tuple[int, ...] | None:
+    """Phrases of a freely spoken queue, or None if any part of it is not an action.
+
+    Case, surrounding space and a final full stop are forgiven; what is said after a stop, or beyond
+    ``max_phrases``, is dropped.
+    """
+    known = {_plain(p.text): i for i, p in enumerate(phrases)}
+    queue: list[int] = []
+    rest = _plain(text)
+    glue = separator.strip().casefold()
+    while rest:
+        # The longest phrase first: "turn left 15" begins "turn left 150".
+        name = max((n for n in known if rest.startswith(n)), key=len, default=None)
+        if name is None:
+            return None
+        queue.append(known[name])
+        rest = rest[len(name) :].lstrip()
+        if phrases[queue[-1]].actions[-1].stop or len(queue) == max_phrases:
+            return tuple(queue)
+        if rest:
+            if not rest.startswith(glue):
+                return None
+            rest = rest[len(glue) :].lstrip()
+            if not rest:
+                return None
+    return tuple(queue) or None
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").casefold()

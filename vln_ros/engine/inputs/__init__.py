@@ -1,0 +1,1 @@
+"""From instruction and frame to what the model takes: prompt, chat template, pixels, features."""

@@ -1,0 +1,105 @@
+"""One call of the released decoder, for one stream or for several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+from transformers.cache_utils import Cache
+
+from vln_ros.engine.stream.timeline import Snapshot
+from vln_ros.engine.stream.tree import TokenTree
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the decoder has been asked to compute so far."""
+
+    forwards: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def __sub__(self, earlier: Work) -> Work:
+        return Work(
+            self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Tokens that have a place in the timeline and are about to be computed.
+
+    Attributes:
+        before: the timeline without them.
+        embeddings: ``[n, hidden]``.
+        positions: ``[3, n]``.
+        visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
+    """
+
+    before: Snapshot
+    embeddings: Tensor
+    positions: Tensor
+    visible: Tensor | None
+
+
+def run_decoder(
+    network: Qwen2_5_VLForConditionalGeneration,
+    cache: Cache,
+    embeddings: Tensor,
+    positions: Tensor,
+    visible: Tensor | None,
+) -> Tensor:
+    """Last hidden states ``[batch, n, hidden]``.
+
+    Args:
+        embeddings: ``[batch, n, hidden]``.
+        positions: ``[3, batch, n]`` mRoPE positions.
+        visible: ``[batch, n, slots]`` bool, which slots each token sees; None: all before it and itself.
+
+    Raises:
+        ValueError: the attention implementation takes no such mask.
+    """
+    decoder: Any = network.model.language_model
+    mask = None
+    if visible is not None:
+        mask = {"full_attention": attention_mask(network, visible)}
+    output = decoder(
+        inputs_embeds=embeddings,
+        position_ids=positions.to(embeddings.device),
+        past_key_values=cache,
+        attention_mask=mask,
+    )
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def tree_visibility(tree: TokenTree, base: int, prompt: int, device: torch.device) -> Tensor:
+    """``[prompt + nodes, base + prompt + nodes]``: a prompt behind ``base`` slots, and a tree behind it."""
+    start, n = base + prompt, len(tree)
+    visible = torch.ones(prompt + n, start + n, dtype=torch.bool, device=device).tril(base)
+    visible[prompt:, start:] = tree.ancestors.to(device)
+    return visible
+
+
+def takes_mask(network: Qwen2_5_VLForConditionalGeneration) -> bool:
+    """Can the attention implementation restrict what a token sees beyond causality?"""
+    config: Any = network.config
+    return config.text_config._attn_implementation in ("sdpa", "eager")
+
+
+def attention_mask(network: Qwen2_5_VLForConditionalGeneration, visible: Tensor) -> Tensor:
+    """``visible`` in the form that the attention implementation takes, ``[batch, 1, n, slots]``."""
+    config: Any = network.config
+    kind = config.text_config._attn_implementation
+    if kind == "sdpa":
+        return visible[:, None]
+    if kind == "eager":
+        scores = torch.zeros(visible.shape, dtype=network.dtype, device=visible.device)
+        return scores.masked_fill(~visible, torch.finfo(network.dtype).min)[:, None]
+    raise ValueError(
+        f"attention implementation {kind!r} takes no mask: load the model with sdpa or eager, or decode "
+        "token by token"
+    )

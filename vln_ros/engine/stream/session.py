@@ -1,0 +1,344 @@
+"""One robot's stream through a shared, stateless Qwen2.5-VL.
+
+A session owns a timeline and a cache. Pieces (text, images, videos) are prefilled when they arrive;
+questions are asked behind the stream and leave it bit for bit as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from vln_ros.engine.finite import check_scores, extremes
+from vln_ros.engine.stream.forward import Chunk, run_decoder, tree_visibility
+from vln_ros.engine.stream.forward import Work as Work
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.segments import Piece, Text, append_piece, join_text
+from vln_ros.engine.stream.timeline import Snapshot, Timeline
+from vln_ros.engine.stream.tree import NO_TREE, TokenTree
+
+
+class Session:
+    """The state of one stream.
+
+    Args:
+        network: the model; it is read only and may serve many sessions.
+        block_tokens: the cache grows by this many tokens at a time.
+        keep_original_keys: see :class:`SlotCache`; needed by :meth:`reindex` in half precision.
+    """
+
+    def __init__(
+        self,
+        network: Qwen2_5_VLForConditionalGeneration,
+        *,
+        block_tokens: int = 1024,
+        keep_original_keys: bool = False,
+    ) -> None:
+        self.network = network
+        self._decoder: Any = network.model.language_model
+        self._config: Any = network.config
+        self.cache = SlotCache(
+            network.config, self._decoder.rotary_emb.inv_freq, block_tokens, keep_original_keys
+        )
+        self.timeline = Timeline()
+        self.work = Work()
+        self.watch: Callable[[Chunk, float], None] | None = None
+        """Told of every forward of this session alone, and how many seconds it took."""
+        layers = self._decoder.layers
+        self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
+
+    @property
+    def token_bytes(self) -> int:
+        """Cache memory of one token."""
+        text, weight = self._config.text_config, self._decoder.embed_tokens.weight
+        width = text.hidden_size // text.num_attention_heads * text.num_key_value_heads
+        tensors = 3 if self.cache.keep_original_keys else 2
+        return int(tensors * width * text.num_hidden_layers * weight.element_size())
+
+    # -- the stream ----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def push(self, pieces: Sequence[Piece]) -> Tensor:
+        """Prefill ``pieces`` in one forward and append them to the stream.
+
+        Returns:
+            ``[n, hidden]`` last hidden states of the new tokens; see :meth:`logits`.
+
+        Raises:
+            ValueError: no tokens, an image outside vision markers, a video that continues nothing.
+        """
+        return self._extend(pieces, NO_TREE)
+
+    @torch.no_grad()
+    def push_tree(self, pieces: Sequence[Piece], tree: TokenTree) -> tuple[Tensor, Tensor]:
+        """Prefill ``pieces`` and, in the same forward, every branch of ``tree`` behind them.
+
+        The stream grows by the pieces only. The branches lie in loose slots behind it, until the
+        next push or :meth:`keep_branch`.
+
+        Returns:
+            Last hidden states ``[n, hidden]`` of the pieces' tokens and ``[nodes, hidden]`` of the tree's.
+        """
+        hidden = self._extend(pieces, tree)
+        n = hidden.shape[0] - len(tree)
+        return hidden[:n], hidden[n:]
+
+    def keep_branch(self, tree: TokenTree, path: Sequence[int]) -> None:
+        """Make one branch of the tree just pushed part of the stream.
+
+        Args:
+            path: nodes of ``tree`` from a root downwards.
+        """
+        base = self.timeline.tokens
+        if self.cache.length != base + len(tree):
+            raise ValueError("keep_branch must directly follow the push_tree of the same tree")
+        self.cache.keep(torch.tensor(path, dtype=torch.long) + base, start=base)
+        append_piece(self.timeline, Text(tuple(tree.tokens[i] for i in path)), self._config)
+
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores ``[..., vocabulary]`` float32 of the next token behind states ``[..., hidden]``."""
+        self.count_logits(hidden.numel() // hidden.shape[-1])
+        scores: Tensor = self.network.lm_head(hidden)
+        return scores.float()
+
+    # -- going back ----------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Costs nothing; valid while the stream still begins with what it holds now."""
+        return self.timeline.snapshot()
+
+    def rollback(self, snapshot: Snapshot) -> None:
+        """Forget what came after ``snapshot``. Raises ValueError if it is not valid any more."""
+        self.timeline.restore(snapshot)
+        self.cache.truncate(snapshot.tokens)
+
+    def drop_last(self, segments: int) -> None:
+        """Forget the last so many segments. Raises ValueError if there are fewer."""
+        self.timeline.drop_last(segments)
+        self.cache.truncate(self.timeline.tokens)
+
+    def fork(self) -> Session:
+        """An independent session with the same past; its cache is a copy."""
+        other = Session(self.network, block_tokens=self.cache.block_tokens)
+        self.cache.truncate(self.timeline.tokens)
+        other.cache = self.cache.fork()
+        other.timeline = replace(self.timeline, segments=list(self.timeline.segments))
+        return other
+
+    def reset(self) -> None:
+        """Back to an empty stream; allocated slots are kept for the next one."""
+        self.timeline = Timeline()
+        self.cache.truncate(0)
+
+    def close(self) -> None:
+        """Free the cache. The session is empty afterwards."""
+        self.timeline = Timeline()
+        self.cache.discard()
+
+    # -- forgetting ----------------------------------------------------------------------------
+
+    def evict(self, slots: Tensor) -> None:
+        """Remove the tokens at ``slots`` ``[n]``; all others keep their positions.
+
+        Later tokens do not see what is gone. Snapshots that held it become invalid. If memory runs out
+        nothing has changed.
+        """
+        kept = torch.ones(self.timeline.tokens, dtype=torch.bool)
+        kept[slots] = False
+        keep = kept.nonzero()[:, 0]
+        left = self.timeline.kept(keep)
+        self.cache.truncate(self.timeline.tokens)
+        first = int(slots.min()) if slots.numel() else len(keep)  # what is before it does not move
+        self.cache.keep(keep[first:], start=first)
+        self.timeline = left
+
+    def evict_blocks(self, blocks: Sequence[int]) -> None:
+        """Remove all tokens of the given frames. Raises ValueError for a frame that is not there."""
+        unknown = sorted(set(blocks) - set(self.timeline.blocks()))
+        if unknown:
+            raise ValueError(
+                f"no frame blocks {unknown} in the stream; present: {sorted(self.timeline.blocks())}"
+            )
+        gone = frozenset(blocks)
+        self.evict(self.timeline.slots(lambda s: s.block in gone))
+
+    @torch.no_grad()
+    def reindex(self) -> None:
+        """Close the gaps in the positions that evictions have left, rotating keys accordingly.
+
+        Each segment moves as a whole, so relative positions within it are kept. For streams longer
+        than the position range of the model (StreamingVLM, arXiv 2510.09608). If memory runs out nothing
+        has changed.
+        """
+        moved = self.timeline.without_gaps()
+        self.cache.truncate(self.timeline.tokens)
+        self.cache.turn_to(moved.positions())
+        self.timeline = moved
+
+    # -- questions -----------------------------------------------------------------------------
+
+    def ask(self, question: Sequence[int], *, max_tokens: int, end_tokens: Sequence[int]) -> tuple[int, ...]:
+        """The greedy answer to ``question`` behind the stream, which is left bit for bit as it was.
+
+        Args:
+            question: token ids, chat wrapping included.
+            max_tokens: answer at most this many tokens.
+            end_tokens: any of these ends the answer and is not part of it.
+
+        Raises:
+            NotFiniteError: the model's scores are not numbers; nothing has changed then.
+        """
+        before = self.snapshot()
+        answer: list[int] = []
+        try:
+            hidden = self.push([Text(tuple(question))])
+            while True:
+                scores = self.logits(hidden[-1])
+                low, high, best = torch.cat([extremes(scores), scores.argmax()[None].float()]).tolist()
+                check_scores(self, low, high)
+                token = int(best)
+                if token in end_tokens:
+                    break
+                answer.append(token)
+                if len(answer) == max_tokens:
+                    break
+                hidden = self.push([Text((token,))])
+        finally:
+            self.rollback(before)
+        return tuple(answer)
+
+    def ask_choice(self, question: Sequence[int], options: Sequence[Sequence[int]]) -> Tensor:
+        """Log-probability ``[options]`` of each option as the answer to ``question``.
+
+        All options are scored in one forward; the stream is left bit for bit as it was. To compare
+        options of which one begins another, end each with the token that ends an answer.
+
+        Raises:
+            NotFiniteError: the model's scores are not numbers; nothing has changed then.
+        """
+        if not options or not all(options):
+            raise ValueError("ask_choice needs at least one option, and none of them empty")
+        tree, paths = TokenTree.from_sequences(options)
+        before = self.snapshot()
+        try:
+            prompt, nodes = self.push_tree([Text(tuple(question))], tree)
+            scores = self.logits(torch.cat([prompt[-1:], nodes]))
+            # Row 0 is behind the question, row 1 + i behind node i: a token is scored by its parent's row.
+            rows = torch.tensor(tree.parents, device=scores.device) + 1
+            by_node = scores.log_softmax(-1)[rows, torch.tensor(tree.tokens, device=scores.device)]
+            numbers = torch.cat([by_node, extremes(scores)]).cpu()
+            check_scores(self, float(numbers[-2]), float(numbers[-1]))
+        finally:
+            self.rollback(before)
+        return torch.stack([numbers[list(path)].sum() for path in paths])
+
+    # -- in parts, for forwards that several sessions share ------------------------------------------
+
+    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Chunk:
+        """Append ``pieces`` to the timeline; the forward that the cache then lacks.
+
+        It must be followed by that forward and :meth:`complete`, or by :meth:`abandon`.
+
+        Raises:
+            ValueError: as :meth:`push`; nothing has changed then.
+        """
+        self.cache.check()
+        before = self.snapshot()
+        base = before.tokens
+        self.cache.truncate(base)
+        try:
+            embeddings = [self._place(piece) for piece in join_text(pieces)]
+            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+            visible = None
+            if len(tree):
+                embeddings.append(self._embed(tree.tokens))
+                depths = torch.tensor(tree.depths, dtype=torch.long)
+                positions.append((depths + self.timeline.next_position).expand(3, -1))
+                visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
+            if not embeddings:
+                raise ValueError("nothing to push")
+            return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
+        except BaseException:
+            self.timeline.restore(before)
+            raise
+
+    def complete(self, chunk: Chunk, computed: Tensor | None = None, queries: float | None = None) -> None:
+        """The forward of ``chunk`` has been run: its keys and values are in the cache.
+
+        Args:
+            computed: ``[m]`` which of its tokens that was, if not all.
+            queries: how many that is on average over the layers, if not all in all.
+        """
+        n = len(chunk.embeddings) if computed is None else len(computed)
+        if computed is None:
+            self.cache.record(chunk.positions)
+        else:
+            self.cache.record(chunk.positions[:, computed], chunk.before.tokens + computed)
+        self._count(1, n, self._prefill_flops(n if queries is None else queries, self.cache.length))
+
+    def count_logits(self, rows: int) -> None:
+        """Scores for ``rows`` states have been computed for this session."""
+        self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
+
+    def abandon(self, chunk: Chunk) -> None:
+        """The forward of ``chunk`` failed: back to before it was prepared."""
+        self.timeline.restore(chunk.before)
+        self.cache.truncate(chunk.before.tokens)
+        self.cache.forget_loose()  # it may have been written over
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _extend(self, pieces: Sequence[Piece], tree: TokenTree) -> Tensor:
+        chunk = self.prepare(pieces, tree)
+        begun_s = 0.0 if self.watch is None else self._now_s()
+        try:
+            states = self._compute(chunk)
+            self.complete(chunk)
+        except BaseException:  # a device that ran out of memory midway through the layers
+            self.abandon(chunk)
+            raise
+        if self.watch is not None:
+            self.watch(chunk, self._now_s() - begun_s)
+        return states
+
+    def _now_s(self) -> float:
+        """When the device has done what it was given."""
+        if self.network.device.type == "cuda":
+            torch.cuda.synchronize(self.network.device)
+        return time.perf_counter()
+
+    def _compute(self, chunk: Chunk) -> Tensor:
+        visible = None if chunk.visible is None else chunk.visible[None]
+        positions = chunk.positions[:, None]
+        return run_decoder(self.network, self.cache, chunk.embeddings[None], positions, visible)[0]
+
+    def _embed(self, ids: Sequence[int]) -> Tensor:
+        table = self._decoder.embed_tokens
+        embeddings: Tensor = table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
+        return embeddings
+
+    def _place(self, piece: Piece) -> Tensor:
+        """Append the piece to the timeline; its embeddings ``[n, hidden]``."""
+        append_piece(self.timeline, piece, self._config)
+        if isinstance(piece, Text):
+            return self._embed(piece.ids)
+        return piece.features.to(self._decoder.embed_tokens.weight)
+
+    def _prefill_flops(self, queries: float, visible: int) -> float:
+        """Multiply-adds counted as two, of the decoder layers."""
+        config = self._config.text_config
+        attention: float = (
+            4.0 * config.hidden_size * config.num_hidden_layers * queries * (visible - queries / 2)
+        )
+        return float(2.0 * self._layer_parameters * queries + attention)
+
+    def _count(self, forwards: int, tokens: int, flops: float) -> None:
+        done = self.work
+        self.work = Work(done.forwards + forwards, done.tokens + tokens, done.flops + flops)

@@ -1,0 +1,1 @@
+"""One episode: how it runs, what is recorded and measured of it, and how it looks."""

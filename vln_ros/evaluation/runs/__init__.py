@@ -1,0 +1,1 @@
+"""Many episodes: results, run folders, reports, comparisons."""

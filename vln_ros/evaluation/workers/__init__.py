@@ -1,0 +1,1 @@
+"""Who runs the episodes, in how many processes, and in which world."""

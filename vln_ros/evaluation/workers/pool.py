@@ -1,0 +1,179 @@
+"""The workers of an evaluation as processes of this machine, or in line.
+
+A crew is spoken to in turns: a worker is given orders, and answers once with events; until then it is
+given nothing. A worker that ends without an answer is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any, Protocol
+
+from vln_ros.config import ConfigError, EvalConfig
+from vln_ros.evaluation.workers.schedule import Order
+from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench
+from vln_ros.profiling.files import recorded
+
+_END_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A worker is gone; ``reason`` is what is known of why."""
+
+    reason: str
+
+
+Answer = tuple[int, list[Event] | Loss]
+
+
+class Crew(Protocol):
+    """Workers, by number."""
+
+    def hire(self, worker: int) -> None:
+        """Start a worker; its first answer is that it is ready. Also in place of one that was lost."""
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        """Orders for a worker that has answered; none: go on with what it has."""
+
+    def answers(self) -> list[Answer]:
+        """Wait until a worker answers, or more."""
+
+    def close(self) -> None:
+        """End all of them."""
+
+
+@contextlib.contextmanager
+def interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C, which is their owner's: it ends them.
+
+    From before their first line on: while they import they would answer with a traceback. An interrupt that
+    comes meanwhile is not lost, it comes after.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class InlineCrew:
+    """One worker, in this thread: to look into, and for runs that are too short to start processes."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self._config = config
+        self._bench: Workbench | None = None
+        self._orders: Sequence[Order] | None = None
+        self._recording = contextlib.ExitStack()
+
+    def hire(self, worker: int) -> None:
+        self._bench, self._orders = None, None
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        self._orders = orders
+
+    def answers(self) -> list[Answer]:
+        if self._bench is None:
+            self._recording.enter_context(recorded(self._config.navigator.profiling, "worker-0"))
+            try:
+                self._bench = Workbench(self._config)
+            except ConfigError as error:
+                return [(0, [Unable(str(error))])]
+            return [(0, [self._bench.ready()])]
+        if self._orders is None:
+            raise RuntimeError("nobody was given anything to do")
+        orders, self._orders = self._orders, None
+        return [(0, self._bench.step(orders))]
+
+    def close(self) -> None:
+        if self._bench is not None:
+            self._bench.close()
+        self._recording.close()
+
+
+def how_it_ended(status: int | None, last_words: str) -> str:
+    """Of a process, for people: the error that it died of, or the signal."""
+    if last_words:
+        return f"ended: {last_words}"
+    if status is None or status >= 0:
+        return f"ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    hint = " (out of memory? see dmesg)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{hint}"
+
+
+class ProcessCrew:
+    """Processes of this machine. Their first words may take as long as loading a checkpoint does."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self._config = config
+        self._context = multiprocessing.get_context("spawn")
+        self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
+        self._last_words: dict[int, str] = {}
+
+    def hire(self, worker: int) -> None:
+        from vln_ros.evaluation.workers.worker import run_worker
+
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
+        )
+        with interrupts_held_back():
+            process.start()
+        theirs.close()  # so that the end of the process is the end of the connection
+        self._processes[worker] = (process, ours)
+
+    def pid(self, worker: int) -> int:
+        """Of its process."""
+        pid = self._processes[worker][0].pid
+        assert pid is not None, "a hired worker was started"
+        return pid
+
+    def give(self, worker: int, orders: Sequence[Order]) -> None:
+        with contextlib.suppress(OSError):  # it is gone; its connection says so to answers()
+            self._processes[worker][1].send(list(orders))
+
+    def answers(self) -> list[Answer]:
+        numbers = {id(connection): worker for worker, (_, connection) in self._processes.items()}
+        found: list[Answer] = []
+        for connection in wait([c for _, c in self._processes.values()]):
+            assert isinstance(connection, Connection)
+            worker = numbers[id(connection)]
+            try:
+                answer = connection.recv()
+                if isinstance(answer, LastWords):
+                    self._last_words[worker] = answer.text  # its end is what comes next
+                else:
+                    found.append((worker, answer))
+            except (EOFError, OSError):
+                process = self._processes.pop(worker)[0]
+                connection.close()
+                process.join()
+                words = self._last_words.pop(worker, "")
+                found.append((worker, Loss(f"worker {worker} {how_it_ended(process.exitcode, words)}")))
+        return found
+
+    def close(self) -> None:
+        if self._config.navigator.profiling.level != "off":
+            # Those that are idle end with their connection, and leave their recordings.
+            for process, connection in self._processes.values():
+                connection.close()
+                process.join(_END_TIMEOUT_S)
+        for process, _ in self._processes.values():
+            process.terminate()
+        for process, connection in self._processes.values():
+            process.join(_END_TIMEOUT_S)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            connection.close()
+        self._processes.clear()

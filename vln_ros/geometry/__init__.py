@@ -1,0 +1,1 @@
+"""Where what one frame shows is in another, and whether two frames fit together."""

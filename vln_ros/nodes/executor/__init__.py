@@ -1,0 +1,1 @@
+"""Action queues and odometry in; velocities out."""

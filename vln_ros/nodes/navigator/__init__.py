@@ -1,0 +1,1 @@
+"""Camera, odometry and instruction in; numbered action queues out."""

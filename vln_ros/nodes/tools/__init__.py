@@ -1,0 +1,1 @@
+"""Nodes for people: looking, recording, playing recordings."""

@@ -1,0 +1,1 @@
+"""The embedded simulator: procedural flats, rendered on the CPU."""

@@ -1,0 +1,1 @@
+"""Habitat, in a process of its own."""

@@ -1,0 +1,105 @@
+"""The expert as an engine for a whole set of episodes: it recognises which one it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vln_ros.config import ExpertConfig
+from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, StepSize
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import SceneCache
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.habitat.world import HabitatGround, HabitatWorld
+from vln_ros.sim.oracle.expert import ExpertEngine
+from vln_ros.sim.oracle.follower import EmbeddedGround, FollowerEngine
+
+_START_TOLERANCE_M = 0.5
+
+
+def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> EpisodeGuide:
+    """The expert of the world that the options describe.
+
+    Raises:
+        ConfigError: Habitat cannot be started.
+    """
+    count, clearance_m = config.actions_per_decision, config.clearance_m
+    if config.habitat.python:
+        # Without cameras: it needs the ways only, and the memory and the GPU are the world's.
+        world = HabitatWorld(CameraModel.from_hfov(4, 4, 1.0), 1.0, 0.0, config.habitat, cameras=False)
+
+        def ground_in_habitat(episode: Episode) -> HabitatGround:
+            world.load(episode.scene_id)
+            return HabitatGround(world, episode.goal, clearance_m)
+
+        follower = FollowerEngine(ground_in_habitat, step, count, world.close)
+    elif not config.habitat.sliding:
+        scenes = SceneCache(AGENT_RADIUS_M, 2)
+
+        def ground_in_flat(episode: Episode) -> EmbeddedGround:
+            walkable = scenes.get(episode.scene_id).walkable
+            return EmbeddedGround(walkable, episode.goal, sliding=False, clearance_m=clearance_m)
+
+        follower = FollowerEngine(ground_in_flat, step, count, scenes.clear)
+    else:
+        return EpisodeGuide(episodes, step, count, clearance_m)
+    return EpisodeGuide(episodes, step, count, follower=follower)
+
+
+class EpisodeGuide:
+    """Implements :class:`vln_ros.protocols.Engine`.
+
+    A navigator is told an instruction and shown frames, nothing else. The episode is the one with
+    this instruction; of several to different goals, the one that starts where the first frame was taken.
+
+    Args:
+        episodes: those that may come.
+        step, actions_per_decision: see :class:`vln_ros.sim.oracle.expert.ExpertEngine`.
+        clearance_m: distance to keep from walls where there is room for it, besides the robot's own size.
+        follower: finds the way instead, where the scenes are not the embedded world's or nothing slides.
+    """
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        step: StepSize,
+        actions_per_decision: int,
+        clearance_m: float = 0.0,
+        follower: FollowerEngine | None = None,
+    ) -> None:
+        self._episodes = tuple(episodes)
+        self._expert = follower or ExpertEngine(step, actions_per_decision, clearance_m=clearance_m)
+        self._instruction: Instruction | None = None
+        self._found = False
+
+    def start(self, instruction: Instruction) -> None:
+        self._instruction, self._found = instruction, False
+        self._expert.start(instruction)
+
+    def observe(self, frame: Frame) -> None:
+        """Raises ValueError: no episode has this instruction and this start."""
+        if not self._found:
+            self._expert.set_episode(self._find(frame))
+            self._found = True
+        self._expert.observe(frame)
+
+    def _find(self, frame: Frame) -> Episode:
+        text = "" if self._instruction is None else self._instruction.text
+        here = frame.odom_from_base.position
+        told = [episode for episode in self._episodes if episode.instruction == text]
+        goals = {(episode.scene_id, *episode.goal) for episode in told}
+        for episode in told:
+            distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
+            if distance_m < _START_TOLERANCE_M or len(goals) == 1:
+                return episode
+        raise ValueError(
+            f"none of the expert's {len(self._episodes)} episodes says {text!r} and starts at {here[:2]}: "
+            "are navigator and simulator given the same episode file?"
+        )
+
+    def decide(self, queue: int) -> ActionChunk:
+        return self._expert.decide(queue)
+
+    def close(self) -> None:
+        self._expert.close()
