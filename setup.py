@@ -1,4 +1,4 @@
-"""The files that ROS looks for under share/ and lib/; everything else about the package stands in pyproject.toml."""
+"""The files that ROS looks for under share/ and lib/. What else is to be said stands in pyproject.toml."""
 
 from pathlib import Path
 
@@ -13,8 +13,10 @@ def files(folder: str, pattern: str) -> list[str]:
 
 
 setup(
-    license="Apache-2.0",  # pyproject.toml's new form needs setuptools 77, and its old form is deprecated from there on
-    python_requires=">=3.10",  # from pyproject.toml it becomes an object, and colcon reads text only
+    # Not in pyproject.toml: setuptools 68 reads another form of a license there than 77 wants, and colcon cannot read
+    # what setuptools makes of requires-python.
+    license="Apache-2.0",
+    python_requires=">=3.10",
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
         # `colcon build --symlink-install` builds beside links to setup.py, the package and these files: what
@@ -23,5 +25,5 @@ setup(
         (f"share/{PACKAGE}/config", files("config", "*")),
         (f"share/{PACKAGE}/launch", files("launch", "*.launch.py")),
         (f"lib/{PACKAGE}", files("scripts", "*")),
-    ]
+    ],
 )
