@@ -20,13 +20,13 @@ COPY requirements.txt src/vln_ros/
 RUN python3 -m venv --system-site-packages .venv \
  && touch .venv/COLCON_IGNORE \
  && .venv/bin/pip install --no-cache-dir -r src/vln_ros/requirements.txt \
- && chown ubuntu:ubuntu /ws /ws/src
+ && chown -R 1000:1000 /ws
 
 FROM dependencies
 COPY . src/vln_ros/
 RUN source /opt/ros/jazzy/setup.bash && .venv/bin/python -m colcon build
 # Commands find the workspace as in a terminal that has sourced it.
-RUN sed -i '/^exec/i source /ws/install/setup.bash' /ros_entrypoint.sh
-# hadolint ignore=DL3066
-USER ubuntu
+RUN sed -i '/^exec/i source /ws/install/setup.bash --' /ros_entrypoint.sh
+# The base's user "ubuntu".
+USER 1000:1000
 CMD ["vln_ros", "doctor"]

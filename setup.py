@@ -13,8 +13,8 @@ def files(folder: str, pattern: str) -> list[str]:
 
 
 setup(
-    # Not in pyproject.toml: setuptools 68 reads another form of a license there than 77 wants, and colcon cannot read
-    # what setuptools makes of requires-python.
+    # Not in pyproject.toml: setuptools 68 wants the license there in another form than 77 does, and colcon
+    # cannot read what setuptools makes of requires-python.
     license="Apache-2.0",
     python_requires=">=3.10",
     data_files=[
