@@ -4,14 +4,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-dev.txt
 
-.PHONY: setup demo test test-fast check clean
+.PHONY: setup demo test test-fast coverage check clean
 
 setup: $(READY)
 
-$(READY): $(REQUIREMENTS) setup.py package.xml
+$(READY): $(REQUIREMENTS) pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 	  f"Python 3.10 to 3.13 is needed, {v[0]}.{v[1]} found: try make PYTHON=python3.12 setup")'
 	$(PYTHON) -m venv $(VENV)
@@ -24,10 +25,14 @@ demo: $(READY)
 	$(BIN)/vln_ros demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(PYTEST) -m "not slow"
+
+# Lines and branches that the tests run, in the processes that they start too. Which tests: make coverage TESTS=test/test_config.py
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term:skip-covered $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -35,4 +40,4 @@ check: $(READY)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build install log *.egg-info
+	rm -rf $(VENV) build install log *.egg-info .coverage*

@@ -1,42 +1,29 @@
-"""Builds with colcon (ament_python) and with pip; dependencies stand in package.xml and requirements*.txt."""
+"""The files that ROS looks for under share/ and lib/. What else is to be said stands in pyproject.toml."""
 
-import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 
 PACKAGE = "vln_ros"
 HERE = Path(__file__).parent
-VERSION = re.search(r"<version>([^<]+)</version>", (HERE / "package.xml").read_text("utf-8"))
-assert VERSION, "package.xml holds the version"
 
 
-def shared(folder: str, pattern: str) -> tuple[str, list[str]]:
-    """data_files entry that installs ``folder/pattern`` under share/."""
-    return f"share/{PACKAGE}/{folder}", sorted(
-        str(p.relative_to(HERE)) for p in (HERE / folder).glob(pattern)
-    )
+def files(folder: str, pattern: str) -> list[str]:
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).glob(pattern))
 
 
 setup(
-    name=PACKAGE,
-    version=VERSION.group(1),
-    description="Vision-language navigation for ROS 2 with a streaming Qwen2.5-VL",
+    # Not in pyproject.toml: setuptools 68 wants the license there in another form than 77 does, and colcon
+    # cannot read what setuptools makes of requires-python.
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
-    package_data={
-        PACKAGE: ["profiles/*.yaml", "ros/*.xml", "training/*.yaml", "checkpoints/*/*", "py.typed"]
-    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]),
-        (f"share/{PACKAGE}", ["package.xml"]),
-        (f"lib/{PACKAGE}", sorted(f"scripts/{p.name}" for p in (HERE / "scripts").iterdir())),
-        shared("config", "*"),
-        shared("launch", "*.launch.py"),
+        # `colcon build --symlink-install` builds beside links to setup.py, the package and these files: what
+        # pyproject.toml says is there only if it is one of them.
+        (f"share/{PACKAGE}", ["package.xml", "pyproject.toml", "README.md"]),
+        (f"share/{PACKAGE}/config", files("config", "*")),
+        (f"share/{PACKAGE}/launch", files("launch", "*.launch.py")),
+        (f"lib/{PACKAGE}", files("scripts", "*")),
     ],
-    install_requires=["setuptools"],
-    extras_require={"test": ["pytest"]},  # tells `colcon test` to run pytest
-    zip_safe=False,
-    entry_points={"console_scripts": ["vln_ros = vln_ros.__main__:main"]},
 )

@@ -99,18 +99,18 @@ def _packages() -> list[Finding]:
         "cv2": "compressed images",
         "rosbags": "replay",
         "av": "videos",
-        "shapely": "the embedded world",
     }
     findings = []
     for module, purpose in needed.items():
         if importlib.util.find_spec(module) is None:
-            remedy = "python -m pip install -r requirements.txt"
+            remedy = "python -m pip install vln_ros"
             findings.append(Finding(module, "fail", f"not installed; needed for {purpose}", remedy))
-    try:
+    try:  # a robot drives without it
+        if importlib.util.find_spec("shapely") is None or importlib.util.find_spec("trimesh") is None:
+            raise ConfigError("not installed; needed for demo, eval, scenes and sim.launch.py")
         check_ray_caster()
-    except ConfigError as e:  # a robot drives without it
-        remedy = "python -m pip install -r requirements.txt"
-        findings.append(Finding("embedded world", "warn", str(e), remedy))
+    except ConfigError as e:
+        findings.append(Finding("embedded world", "warn", str(e), "python -m pip install 'vln_ros[sim]'"))
     if importlib.util.find_spec("cv_bridge") is None:
         text = "not here; the common encodings are converted without it"
         findings.append(Finding("cv_bridge", "ok", text))
@@ -119,7 +119,7 @@ def _packages() -> list[Finding]:
 
 def _torch() -> list[Finding]:
     if importlib.util.find_spec("torch") is None:
-        return [Finding("torch", "fail", "not installed", "python -m pip install -r requirements.txt")]
+        return [Finding("torch", "fail", "not installed", "python -m pip install vln_ros")]
     import torch
 
     if torch.cuda.is_available():

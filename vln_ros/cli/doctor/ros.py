@@ -47,7 +47,7 @@ def look_at_ros(listen_s: float) -> list[Finding]:
     """
     spec = importlib.util.find_spec("rclpy")
     if spec is None or spec.origin is None:
-        remedy = "source /opt/ros/jazzy/setup.bash, or python -m pip install -r requirements-ros.txt"
+        remedy = "source /opt/ros/jazzy/setup.bash, or python -m pip install 'vln_ros[ros]'"
         return [Finding("rclpy", "fail", "not importable", remedy)]
     prepare_environment()  # as the nodes do
     environment = dict(os.environ)
