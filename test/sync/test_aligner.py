@@ -253,6 +253,36 @@ def test_duplicates_and_late_ones_are_dropped_and_a_far_jump_back_is_a_reset(str
     assert getattr(aligner.counts, f"{stream}_late") == 2
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(["color", "depth", "odometry"])), ids=",".join)
+@pytest.mark.parametrize("waits", [False, True], ids=["complete", "waiting"])
+def test_what_was_shown_comes_out_again_for_a_new_run_and_only_then(
+    order: tuple[str, ...], waits: bool
+) -> None:
+    aligner: Aligner[int, int] = Aligner(SyncConfig())
+
+    def show(streams: tuple[str, ...], stamp_ns: int) -> list[Aligned[int, int]]:
+        out = []
+        for stream in streams:
+            if stream == "odometry":
+                out += aligner.add_odometry(stamp_ns, at(0), "odom")
+            else:
+                out += (aligner.add_color if stream == "color" else aligner.add_depth)(stamp_ns, 0)
+        return out
+
+    first, missing = (order[:-1], order[-1:]) if waits else (order, ())
+    assert len(show(first, 100 * MS)) == (not waits)
+    aligner.begin_anew()
+    assert len(show(missing, 100 * MS)) == waits
+    again = show(order, 100 * MS)
+    # What waited came out after the beginning, so it has been there.
+    assert [a.stamp_ns for a in again] == ([] if waits else [100 * MS])
+    assert show(order, 100 * MS) == []
+    assert [a.stamp_ns for a in show(order, 200 * MS)] == [200 * MS]
+    counts = aligner.counts
+    assert counts.received_color == counts.aligned + counts.pending + counts.dropped_color
+    assert counts.clock_resets == 0
+
+
 def test_after_a_clock_reset_frames_come_out_again() -> None:
     aligner: Aligner[int, int] = Aligner(SyncConfig())
     for start in (100_000, 0):

@@ -200,6 +200,16 @@ class Aligner(Generic[ColorT, DepthT]):
         self._odometry.append(_Sample(stamp_ns, pose, jumped))
         return self._settle()
 
+    def begin_anew(self) -> None:
+        """Whoever takes the frames has begun something new: what was shown last may be shown again.
+
+        A simulated robot that stands publishes its last observation, stamps and all, to who has not answered
+        it. It is no duplicate for a run that was not there when it came first.
+        """
+        if not self._color:  # one that waits comes out yet, and then has been there
+            self._last_ns.pop("color", None)
+            self._last_ns.pop("depth", None)
+
     def reject_odometry(self) -> None:
         """Count an odometry message that was not even a pose (NaN, no quaternion)."""
         self._counts.add("received_odometry")

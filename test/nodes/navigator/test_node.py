@@ -370,6 +370,25 @@ def test_a_new_instruction_in_mid_run_holds_and_begins_anew(running: Robot) -> N
     assert running.follow("no, the other way") == number + 1  # the same words are told anew
 
 
+def test_a_frame_that_was_there_before_the_instruction_is_taken_when_it_is_shown_again(
+    running: Robot,
+) -> None:
+    """So a bridge shows it to a navigator that was started anew and has heard the instruction late."""
+    running.follow("go there")
+    before = running.decides()
+    doubles = running.count("sync: color_duplicate")
+    running.show(advance_ns=0)  # within the same run
+    running.counted("sync: color_duplicate", doubles)
+    number = running.follow("no, there")
+    stamp = running.show(advance_ns=0)
+    running.wait(
+        lambda: any(c.actions and c.instruction == number for c in running.chunks),
+        "it waits for another frame",
+    )
+    (answer,) = (c for c in running.chunks if c.actions and c.instruction == number)
+    assert answer.frame_stamp_ns == stamp == before.frame_stamp_ns
+
+
 def test_pause_and_cancel(running: Robot) -> None:
     running.follow("go on")
     running.decides()

@@ -123,6 +123,7 @@ class Navigator(ManagedNode):
         self._instructions += 1
         self._figures.failure = self._figures.held = None
         self.get_logger().info(f"instruction {self._instructions}: {text}")
+        self._sensors.begin_anew()
         self._active.command(Start(Instruction(self._instructions, text)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:

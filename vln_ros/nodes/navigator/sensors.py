@@ -115,6 +115,10 @@ class SensorInput:
         """Only live options may have changed."""
         self._aligner.tune(config)
 
+    def begin_anew(self) -> None:
+        """A new instruction: see :meth:`vln_ros.sync.aligner.Aligner.begin_anew`."""
+        self._aligner.begin_anew()
+
     def refuse(self, error: convert.MessageError) -> None:
         """Count and report a message that cannot be used."""
         self.refused[error.reason] += 1
