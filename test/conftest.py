@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 import types
 from typing import Any
@@ -15,6 +16,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 os.environ.setdefault("PYTEST_TIMEOUT", "120")  # of pytest-timeout, in seconds
+
+# Child processes inherit that it is ignored, as it is behind nohup and a script's &: then no Ctrl-C ends one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from vln_ros.ros.environment import isolate, own_domain
 
