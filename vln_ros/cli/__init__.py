@@ -83,10 +83,11 @@ def _discard_output() -> None:
             os.close(nowhere)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
     """KeyboardInterrupt; while a library is imported that would swallow it, behind that import."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and frame.f_globals["__name__"].startswith(_SWALLOWING):
+        module = frame.f_globals.get("__name__", "")  # what exec runs may have none
+        if frame.f_code.co_name == "<module>" and module.startswith(_SWALLOWING):
             again = threading.Timer(_IMPORT_LOOK_S, _thread.interrupt_main, (number,))
             again.daemon = True
             again.start()
@@ -186,7 +187,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         # So that what a command has started is ended with it.
         for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(ending) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(ending, _interrupt)
+                signal.signal(ending, interrupt)
         status: int = options.run(options)
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from vln_ros.cli import COMMANDS, main
+from vln_ros.cli import COMMANDS, interrupt, main
 from vln_ros.cli.arguments.places import (
     check_model,
     holds_a_run,
@@ -282,6 +282,13 @@ def test_who_ignores_interrupts_is_not_interrupted(tmp_path: Path) -> None:
     ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + HERE
     done = interrupted_at(tmp_path, "vln_ros.config", "-c", ignoring, "--version")
     assert done.returncode == 0 and done.stderr == "" and done.stdout
+
+
+@pytest.mark.parametrize("names", [{}, {"__name__": ""}, {"__name__": "scipy._lib"}], ids=str)
+def test_interrupted_in_code_that_is_of_no_module(names: dict[str, str]) -> None:
+    """scipy makes modules by exec, of nothing but a name to import."""
+    with pytest.raises(KeyboardInterrupt):
+        exec("interrupt(2, sys._getframe())", {**names, "interrupt": interrupt, "sys": sys})
 
 
 @pytest.mark.parametrize("wait_s", [0.7, 2.5])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from array import array
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spawned import compare_and_report
 
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, summarise
-from vln_ros.evaluation.runs.compare import Comparison, compare, comparison_table, write_comparison
+from vln_ros.evaluation.runs.compare import compare, comparison_table, write_comparison
 from vln_ros.evaluation.runs.loading import FORMATS, LoadedRun, export_run, load_result, load_run
 from vln_ros.evaluation.runs.report import write_report
 from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
@@ -419,25 +419,6 @@ def hundred_thousand(path: Path, seed: int) -> None:
                 spl=float(rng.random()),
             )
             file.write(e.to_json() + "\n")
-
-
-def most_kb() -> int:
-    """Of this process; ru_maxrss begins with its parent's."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-
-
-def compare_and_report(tmp_path: Path) -> tuple[float, float]:
-    """Processor time, seconds, and the most memory of this process, kB."""
-    begun_s = time.process_time()
-    runs = [load_run(tmp_path / str(k)) for k in range(2)]
-    comparison: Comparison = compare(runs[0], runs[1])
-    write_comparison(comparison, tmp_path / "compare")
-    whole = load_result(tmp_path / "0")
-    page = write_report(whole, tmp_path / "0")
-    assert comparison.pairs == len(whole.episodes) == 100_000
-    assert page.stat().st_size < 20e6
-    return time.process_time() - begun_s, most_kb()
 
 
 @pytest.mark.slow
