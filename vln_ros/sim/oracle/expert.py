@@ -9,11 +9,8 @@ import numpy as np
 from vln_ros.datatypes import (
     STOP,
     Action,
-    ActionChunk,
     ActionKind,
     Float64Array,
-    Frame,
-    Instruction,
     Pose,
     StepSize,
     wrap_angle,
@@ -22,6 +19,7 @@ from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
 from vln_ros.sim.embedded.geodesic import GoalField, Walkable
 from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.oracle.engine import OracleEngine
 
 # One turn must gain this much way to be worth it: keeps the expert from wavering between two
 # headings of nearly equal worth.
@@ -180,7 +178,7 @@ class Expert:
         return actions, poses
 
 
-class ExpertEngine:
+class ExpertEngine(OracleEngine):
     """Implements :class:`vln_ros.protocols.Engine` for embedded scenes: proves the graph without a model.
 
     It must be told the episode, and takes ``Frame.odom_from_base`` for the pose in the scene: the
@@ -202,41 +200,18 @@ class ExpertEngine:
         agent_radius_m: float = AGENT_RADIUS_M,
         clearance_m: float = 0.0,
     ) -> None:
-        if actions_per_decision < 1:
-            raise ValueError(f"actions_per_decision must be at least 1, got {actions_per_decision}")
+        super().__init__(actions_per_decision)
         self._step = step
-        self._count = actions_per_decision
         self._scenes = SceneCache(agent_radius_m, 2)
         self._clearance_m = clearance_m
-        self._expert: Expert | None = None
-        self._instruction: Instruction | None = None
-        self._frame: Frame | None = None
         if episode is not None:
             self.set_episode(episode)
 
     def set_episode(self, episode: Episode) -> None:
         """From now on head for this episode's goal. Raises ValueError for a scene of another simulator."""
         walkable = self._scenes.get(episode.scene_id).walkable
-        self._expert = Expert(walkable, episode.goal, self._step, clearance_m=self._clearance_m)
-
-    def start(self, instruction: Instruction) -> None:
-        self._instruction, self._frame = instruction, None
-
-    def observe(self, frame: Frame) -> None:
-        self._frame = frame
-
-    def decide(self, queue: int) -> ActionChunk:
-        """Up to ``actions_per_decision`` actions from the newest frame's pose on.
-
-        Raises:
-            RuntimeError: no episode, instruction or frame yet.
-        """
-        if self._expert is None:
-            raise RuntimeError("the expert knows no episode: call set_episode() first")
-        if self._instruction is None or self._frame is None:
-            raise RuntimeError("no instruction or no frame yet")
-        actions, _ = self._expert.rollout(self._frame.odom_from_base, self._count)
-        return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, tuple(actions))
+        expert = Expert(walkable, episode.goal, self._step, clearance_m=self._clearance_m)
+        self._plan = lambda pose, count: expert.rollout(pose, count)[0]
 
     def close(self) -> None:
         self._scenes.clear()

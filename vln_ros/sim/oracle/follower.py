@@ -20,17 +20,14 @@ import numpy.typing as npt
 from vln_ros.datatypes import (
     STOP,
     Action,
-    ActionChunk,
     ActionKind,
     Float64Array,
-    Frame,
-    Instruction,
-    Pose,
     StepSize,
     wrap_angle,
 )
 from vln_ros.sim.embedded.geodesic import GoalField, Walkable
 from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.oracle.engine import OracleEngine
 
 STOP_WITHIN = 0.75
 """Of a forward step: so near to the goal, on foot, it stops, as habitat-sim's own follower does."""
@@ -238,7 +235,7 @@ class Follower:
         return best if best.distance_m < begin_m - _LEAST_MOVE_M else None
 
 
-class FollowerEngine:
+class FollowerEngine(OracleEngine):
     """Implements :class:`vln_ros.protocols.Engine`: proves a set-up without a model.
 
     It must be told the episode, takes ``Frame.odom_from_base`` for the pose in the scene, and looks at no
@@ -258,39 +255,15 @@ class FollowerEngine:
         actions_per_decision: int,
         close: Callable[[], None],
     ) -> None:
-        if actions_per_decision < 1:
-            raise ValueError(f"actions_per_decision must be at least 1, got {actions_per_decision}")
+        super().__init__(actions_per_decision)
         self._ground_of = ground_of
         self._step = step
-        self._count = actions_per_decision
         self._close = close
-        self._follower: Follower | None = None
-        self._instruction: Instruction | None = None
-        self._frame: Frame | None = None
 
     def set_episode(self, episode: Episode) -> None:
         """From now on head for this episode's goal."""
-        self._follower = Follower(self._ground_of(episode), self._step)
-
-    def start(self, instruction: Instruction) -> None:
-        self._instruction, self._frame = instruction, None
-
-    def observe(self, frame: Frame) -> None:
-        self._frame = frame
-
-    def decide(self, queue: int) -> ActionChunk:
-        """Up to ``actions_per_decision`` actions from the newest frame's pose on.
-
-        Raises:
-            RuntimeError: no episode, instruction or frame yet.
-        """
-        if self._follower is None:
-            raise RuntimeError("the follower knows no episode: call set_episode() first")
-        if self._instruction is None or self._frame is None:
-            raise RuntimeError("no instruction or no frame yet")
-        pose: Pose = self._frame.odom_from_base
-        actions = self._follower.next_actions(pose.position, pose.yaw_rad, self._count)
-        return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, tuple(actions))
+        follower = Follower(self._ground_of(episode), self._step)
+        self._plan = lambda pose, count: follower.next_actions(pose.position, pose.yaw_rad, count)
 
     def close(self) -> None:
         self._close()
