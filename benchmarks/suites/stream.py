@@ -244,6 +244,15 @@ def _compare(
             request = replace(request, stride=2 * request.stride)
 
 
+def _gave_up(line: str) -> bool:
+    """Whether a line of a limited process says that it got no thread or no page, outside of what it measures.
+
+    The tokenizer's library names only the variable for its trace; Python may lack the memory to handle
+    the error, and then ends with another one of its name.
+    """
+    return "RUST_BACKTRACE" in line or line.startswith("MemoryError")
+
+
 def _measure(way: str, request: Request, folder: Path) -> Result:
     from benchmarks.measure.stream import OUT_OF_MEMORY, Result
 
@@ -261,8 +270,7 @@ def _measure(way: str, request: Request, folder: Path) -> Result:
     if done.returncode == OUT_OF_MEMORY:
         # Where not even the message could be written, the status says it.
         raise OutOfMemoryError(lines[-1] if lines else "out of memory")
-    if done.returncode and request.memory_limit_mb and any("RUST_BACKTRACE" in line for line in lines):
-        # The tokenizer's library cannot say that it got no thread or no page.
+    if done.returncode and request.memory_limit_mb and any(_gave_up(line) for line in lines):
         raise OutOfMemoryError("out of memory: a library gave up below the limit")
     if done.returncode:
         raise ConfigError(

@@ -105,6 +105,19 @@ def test_a_process_that_hits_its_limit_says_so(checkpoint: str, tmp_path: Path) 
         bench_stream._measure("native", request, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("line", "gave_up"),
+    [
+        ("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace", True),
+        ("MemoryError", True),
+        ("MemoryError: ", True),
+        ("ValueError: MemoryError is no reason", False),
+    ],
+)
+def test_a_process_that_cannot_even_say_that_memory_ran_out(line: str, gave_up: bool) -> None:
+    assert bench_stream._gave_up(line) is gave_up
+
+
 def memory_of_one_frame_mb(checkpoint: str, folder: Path) -> int:
     """What the limit counts, of a process that has answered about a single frame."""
     (folder / "one.json").write_text(json.dumps(asdict(replace(request_of(1), checkpoint=checkpoint))))

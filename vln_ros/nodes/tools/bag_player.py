@@ -131,11 +131,11 @@ class BagPlayer(ProcessNode):
                 return 1
         if not self._told():
             raise ConfigError(f"the navigator did not take the instruction in {c.answer_timeout_s:g} s")
+        self._await_diagnostics(time.monotonic())
         self._stream()
         self._seen.quiet = False
         self._wait(self._settled, c.answer_timeout_s)
-        ended_s = time.monotonic()
-        self._wait(lambda: self._diagnosed_s > ended_s, 5.0)
+        self._await_diagnostics(time.monotonic())
         if c.report:
             self._seen.published, self._seen.processed = len(self._published_s), len(self._taken_ms)
             self._seen.taken_ms = list(self._taken_ms.values())
@@ -150,6 +150,16 @@ class BagPlayer(ProcessNode):
             if self._wait(lambda: self._answered_ns is not None, wait_s) or self._closing:
                 return not self._closing
         return False
+
+    def _await_diagnostics(self, since_s: float) -> None:
+        """Until the navigator has said how it is; without its counts a recording says nothing.
+
+        Raises:
+            ConfigError: it says nothing.
+        """
+        timeout_s = self.config.answer_timeout_s
+        if not self._wait(lambda: self._diagnosed_s > since_s, timeout_s) and not self._closing:
+            raise ConfigError(f"the navigator said nothing on /diagnostics for {timeout_s:g} s")
 
     def _settled(self) -> bool:
         """The last frame was taken in (the newest wins) or refused, and what was taken in is answered."""
