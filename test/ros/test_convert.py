@@ -38,6 +38,7 @@ from vln_ros.datatypes import (
 )
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
+from vln_ros.ros.rvl import encode_rvl
 
 pytestmark = pytest.mark.ros
 STAMP_NS = 1_700_000_000_123_456_789
@@ -277,9 +278,10 @@ def test_depth_round_trips() -> None:
     for msg in (convert.image_from_depth_mm(whole, 0, ""),):
         np.testing.assert_array_equal(convert.depth_from_image(msg), whole)
         np.testing.assert_array_equal(np.frombuffer(msg.data, "<u2").reshape(256, 256), every_mm)
-    np.testing.assert_array_equal(
-        convert.depth_from_compressed(convert.compressed_from_depth(whole, 0, "")), whole
-    )
+    for compression in ("png", "rvl"):
+        np.testing.assert_array_equal(
+            convert.depth_from_compressed(convert.compressed_from_depth(whole, 0, "", compression)), whole
+        )
 
 
 def png16(values: np.ndarray, header: bytes, format_text: str) -> CompressedImage:
@@ -296,11 +298,17 @@ def test_quantised_float_depth() -> None:
     b = 1.0 - a / farthest_m
     with np.errstate(divide="ignore"):
         stored = np.where(depth_m > 0, a / depth_m + b, 0).astype(np.uint16)
-    msg = png16(stored, struct.pack("<iff", 0, a, b), "32FC1; compressedDepth png")
-    got = convert.depth_from_compressed(msg)
-    assert got[0, 0] == 0.0
-    # One step of inverse depth is depth^2 / A metres.
-    assert (np.abs(got - depth_m) <= depth_m**2 / a + 1e-5).all()
+    header = struct.pack("<iff", 0, a, b)
+    rvl = header + struct.pack("<ii", 12, 10) + encode_rvl(stored)
+    for msg in (
+        png16(stored, header, "32FC1; compressedDepth png"),
+        CompressedImage(format="32FC1; compressedDepth rvl", data=array.array("B", rvl)),
+        CompressedImage(format="32FC1;compressedDepth rvl", data=array.array("B", rvl)),
+    ):
+        got = convert.depth_from_compressed(msg)
+        assert got[0, 0] == 0.0
+        # One step of inverse depth is depth^2 / A metres.
+        assert (np.abs(got - depth_m) <= depth_m**2 / a + 1e-5).all()
     no_header = png16(stored, struct.pack("<iff", 0, 0.0, 0.0), "32FC1; compressedDepth png")
     assert reason(lambda: convert.depth_from_compressed(no_header)) == "undecodable"
 
@@ -327,7 +335,14 @@ def test_broken_compressed_depth() -> None:
     assert depth(header) == "undecodable"
     assert depth(header + b"\xff\xd8\xff\xe0 jpeg") == "undecodable"
     assert depth(bytes(ok.data)[:30]) == "undecodable"
-    assert depth(bytes(ok.data), "16UC1; compressedDepth rvl") == "unsupported_encoding"
+    assert depth(bytes(ok.data), "16UC1; compressedDepth rvl") == "undecodable", "it is a PNG"
+    rvl = convert.compressed_from_depth(np.ones((8, 8), np.float32), 0, "", "rvl")
+    assert rvl.format == "16UC1; compressedDepth rvl"
+    assert depth(bytes(rvl.data)) == "undecodable", "it is no PNG"
+    for length in (0, 11, 12, 16, 20, 21):
+        assert depth(bytes(rvl.data)[:length], rvl.format) == "undecodable", length
+    sized = bytes(rvl.data)[:12] + struct.pack("<ii", -8, 8) + bytes(rvl.data)[20:]
+    assert depth(sized, rvl.format) == "undecodable"
     assert depth(bytes(ok.data), "8UC3; compressedDepth png") == "wrong_encoding"
     _, color = cv2.imencode(".png", picture())
     assert depth(header + color.tobytes()) == "wrong_encoding"
@@ -396,7 +411,8 @@ def streams() -> list[bytes]:
     jpeg = bytes(convert.compressed_from_rgb(picture(), 0, "", 80).data)
     depth = bytes(convert.compressed_from_depth(np.full((5, 6), 1.5, np.float32), 0, "").data)
     _, png = cv2.imencode(".png", picture())
-    return [jpeg, depth, depth[12:], png.tobytes()]
+    rvl = bytes(convert.compressed_from_depth(np.full((9, 16), 1.5, np.float32), 0, "", "rvl").data)
+    return [jpeg, depth, depth[12:], png.tobytes(), rvl]
 
 
 @settings(deadline=None, max_examples=300)
@@ -414,6 +430,7 @@ def test_any_compressed_image_gives_a_picture_or_a_message_error(data: st.DataOb
         "png",
         "rgb8; jpeg compressed bgr8",
         "16UC1; compressedDepth png",
+        "16UC1; compressedDepth rvl",
         "32FC1; compressedDepth",
     ]
     msg = CompressedImage(format=data.draw(st.sampled_from(formats) | text), data=array.array("B", payload))

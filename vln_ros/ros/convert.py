@@ -50,6 +50,7 @@ from vln_ros.datatypes import (
     Velocity,
     apply_action,
 )
+from vln_ros.ros.rvl import RvlError, decode_rvl, encode_rvl
 
 Rgb = npt.NDArray[np.uint8]
 DepthM = npt.NDArray[np.float32]
@@ -328,33 +329,31 @@ def _without_invalid(depth_m: npt.NDArray[np.float32]) -> DepthM:
 _DEPTH_HEADER = struct.Struct("<iff")
 """compressed_depth_image_transport's ConfigHeader: format (ignored by its decoder too), A, B."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_RVL_SIZE = struct.Struct("<ii")
+"""Columns and rows, before what RVL itself writes."""
 
 
 def depth_from_compressed(msg: CompressedImage) -> DepthM:
-    """``[H, W]`` float32 metres from ``compressedDepth`` (PNG), or a plain 16-bit PNG.
+    """``[H, W]`` float32 metres from ``compressedDepth`` (PNG or RVL), or a plain 16-bit PNG.
 
     ``32FC1; compressedDepth`` holds inverse depth in 16 bits: ``depth = A / (value - B)``, with A and
     B in the header (compressed_depth_image_transport, codec.cpp).
 
-    Errors: ``wrong_encoding``, ``unsupported_encoding`` (RVL), ``undecodable``.
+    Errors: ``wrong_encoding``, ``undecodable``.
     """
     encoding, _, compression = msg.format.lower().partition(";")
     encoding = encoding.strip()
-    if "rvl" in compression:
-        raise MessageError(
-            "unsupported_encoding",
-            f"depth format {msg.format!r}: set the publisher's <topic>.compressedDepth.format to png",
-        )
     data = bytes(msg.data)
     a = b = 0.0
-    if not data.startswith(_PNG_MAGIC):
+    is_rvl = "rvl" in compression
+    if is_rvl or not data.startswith(_PNG_MAGIC):
         if len(data) <= _DEPTH_HEADER.size:
             raise MessageError("undecodable", f"{msg.format!r} depth image has only {len(data)} bytes")
         _, a, b = _DEPTH_HEADER.unpack_from(data)
         data = data[_DEPTH_HEADER.size :]
-        if not data.startswith(_PNG_MAGIC):
+        if not is_rvl and not data.startswith(_PNG_MAGIC):
             raise MessageError("undecodable", f"{msg.format!r} depth image holds no PNG")
-    stored = _decode(data, cv2.IMREAD_UNCHANGED, msg.format)
+    stored = _rvl(data, msg.format) if is_rvl else _decode(data, cv2.IMREAD_UNCHANGED, msg.format)
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise MessageError(
             "wrong_encoding",
@@ -370,8 +369,18 @@ def depth_from_compressed(msg: CompressedImage) -> DepthM:
         case "32fc1":
             raise MessageError("undecodable", f"{msg.format!r}: header has no quantisation (A {a}, B {b})")
     raise MessageError(
-        "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png"
+        "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png or rvl"
     )
+
+
+def _rvl(data: bytes, what: str) -> npt.NDArray[np.uint16]:
+    if len(data) < _RVL_SIZE.size:
+        raise MessageError("undecodable", f"{what!r} depth image does not say its size")
+    width, height = _RVL_SIZE.unpack_from(data)
+    try:
+        return decode_rvl(data[_RVL_SIZE.size :], width, height)
+    except RvlError as e:
+        raise MessageError("undecodable", f"{what!r} depth image is no RVL: {e}") from e
 
 
 def depth_from_message(msg: Image | CompressedImage) -> DepthM:
@@ -379,13 +388,20 @@ def depth_from_message(msg: Image | CompressedImage) -> DepthM:
     return depth_from_compressed(msg) if isinstance(msg, CompressedImage) else depth_from_image(msg)
 
 
-def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> CompressedImage:
-    """``16UC1; compressedDepth png``: whole millimetres, lossless from there on."""
-    _, png = cv2.imencode(".png", _millimetres(depth_m), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+def compressed_from_depth(
+    depth_m: DepthM, stamp_ns: int, frame_id: str, compression: str = "png"
+) -> CompressedImage:
+    """``16UC1; compressedDepth``: whole millimetres, lossless from there on. ``compression``: png or rvl."""
+    stored = _millimetres(depth_m)
+    if compression == "rvl":
+        height, width = stored.shape
+        data = _RVL_SIZE.pack(width, height) + encode_rvl(stored)
+    else:
+        data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
     return CompressedImage(
         header=_header(stamp_ns, frame_id),
-        format="16UC1; compressedDepth png",
-        data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + png.tobytes()),
+        format=f"16UC1; compressedDepth {compression}",
+        data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + data),
     )
 
 
