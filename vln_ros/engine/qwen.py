@@ -21,7 +21,7 @@ from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
 from vln_ros.engine.checkpoint.settings import GenerationSettings
 from vln_ros.engine.context.budget import StreamBound
 from vln_ros.engine.context.build import bound_options, build_context
-from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport
+from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport, landmark_scores
 from vln_ros.engine.context.pruning import PruneReport, build_pruning
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
@@ -37,6 +37,7 @@ from vln_ros.engine.stream.segments import Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import ReusingSession
 from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.reuse.frame_plan import ReusePlanner
@@ -159,21 +160,29 @@ class QwenEngine:
             reversals=config.reversals,
         )
         self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
-        self.session = _new_session(model, config, reuse or ReuseConfig())
+        scores = landmark_scores(config.landmarks)
+        self.session = _new_session(model, config, reuse or ReuseConfig(), scores)
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
-        self._bound = StreamBound(bound_options(config, self.session.token_bytes))
+        self._bound = StreamBound(bound_options(config, self.session.token_bytes), scores)
         self._pruning = build_pruning(config.prune)
         if config.prune.strategy != "none" and config.prune.window:
             self.session.watch = partial(self._pruning.timed, self.session)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
-            profile, self.session, self._script, self._eyes, self._bound, self._pruning, config, self._way
+            profile,
+            self.session,
+            self._script,
+            self._eyes,
+            self._bound,
+            self._pruning,
+            config,
+            self._way,
+            scores,
         )
         self.landmarks = LandmarkMemory(
-            config.landmarks, self.session, self._script, self._end_tokens, self._aside
+            config.landmarks, self.session, self._script, self._end_tokens, self._aside, scores
         )
-        self._unscored = False
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._ladder = ReliefLadder(
@@ -202,7 +211,6 @@ class QwenEngine:
         self._forget_executed()
         self._take_back_relief()
         self._generator.manual_seed(self._seed + instruction.number)
-        self._unscored = False
         self._allowed = _Allowed()
         self._pruning.begin()
         self._repeated_before = self._eyes.repeated
@@ -232,8 +240,7 @@ class QwenEngine:
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
         frame = _own(frame)
-        if self._unscored:  # here, and not when deciding: by now the robot moves
-            self._ladder.run(self._score)
+        self._ladder.run(self._score)  # here, and not when deciding: by now the robot moves
         self._ladder.run(lambda: self._account(frame, asked=False))
         thinned = frame.index % self._frame_stride != 0
         # A frame that the next one replaces need not be seen before somebody asks.
@@ -285,7 +292,8 @@ class QwenEngine:
             self._answer = None
         else:
             self.context.answered(answer.ids, len(answer.actions))
-            self._answer, self._unscored = answer, True
+            self._answer = answer
+            self.landmarks.answered()
         self._answered = self._frame
         note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
         self._last = answer.actions or self._last
@@ -404,14 +412,8 @@ class QwenEngine:
             self.session.rollback(before)
 
     def _score(self) -> None:
-        scores = self.landmarks.look()
-        self._unscored = False
-        if scores is None:
-            return
-        self.context.score(scores)
         image = self._eyes.newest
-        if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
-            self.session.planner.shows_landmark(image.sight, max(scores))
+        self.landmarks.score(None if image is None else image.sight)
 
     def _forget_executed(self) -> None:
         self._executed = None
@@ -582,7 +584,9 @@ def sampling_of(
     )
 
 
-def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -> Session:
+def _new_session(
+    model: LoadedModel, config: StreamConfig, reuse: ReuseConfig, scores: LandmarkScores | None
+) -> Session:
     if not reuse.enabled:
         return Session(model.network, block_tokens=config.cache_block_tokens)
     if not takes_mask(model.network):
@@ -593,7 +597,11 @@ def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -
     network_config: Any = model.network.config
     return ReusingSession(
         model.network,
-        ReusePlanner(reuse, network_config.text_config.num_hidden_layers),
+        ReusePlanner(
+            reuse,
+            network_config.text_config.num_hidden_layers,
+            (lambda _: 0.0) if scores is None else scores.best,
+        ),
         window=reuse.window,
         block_tokens=config.cache_block_tokens,
         # Keys that are handed on are turned again and again, which drifts in half precision.

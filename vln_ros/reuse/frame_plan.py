@@ -84,16 +84,12 @@ class _View:
 
 @dataclass(eq=False)
 class _Cached:
-    """What a picture became in the cache: per token its number, how often it was handed on, what it means.
-
-    ``landmark`` is how surely it shows a landmark of the instruction.
-    """
+    """What a picture became in the cache: per token its number, how often it was handed on, what it means."""
 
     serials: IntArray
     age: IntArray
     relevance: Float64Array
     before: Float64Array | None = None
-    landmark: float = 0.0
     slots: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
@@ -102,11 +98,14 @@ class ReusePlanner:
 
     Args:
         layers: of the decoder.
+        landmark: how surely the picture of a sight shows a landmark of the instruction, in [0, 1].
     """
 
-    def __init__(self, config: ReuseConfig, layers: int) -> None:
+    def __init__(
+        self, config: ReuseConfig, layers: int, landmark: Callable[[int], float] = lambda _: 0.0
+    ) -> None:
         self.config = config
-        self._layers = layers
+        self._layers, self._landmark = layers, landmark
         self._began = False
         self._entropies: Float64Array | None = None
         self._views: dict[int, _View] = {}
@@ -154,9 +153,8 @@ class ReusePlanner:
                     age[i] = source.age[plan.token[i]] + 1
                     before[i] = source.relevance[plan.token[i]]
             relevance = before.copy()
-        again = self._cached.pop(sight, None)
-        landmark = 0.0 if again is None else again.landmark
-        self._cached[sight] = _Cached(serials, age, relevance, before, landmark)
+        self._cached.pop(sight, None)  # it is the newest now
+        self._cached[sight] = _Cached(serials, age, relevance, before)
         while len(self._cached) > _REMEMBERED:
             del self._cached[next(iter(self._cached))]
         for old in [s for s in self._views if s not in self._cached and s < sight]:
@@ -169,11 +167,6 @@ class ReusePlanner:
         if sight in self._cached:
             self._cached[sight].relevance = relevance
         self._entropies = entropies
-
-    def shows_landmark(self, sight: int, score: float) -> None:
-        """How surely a picture shows a landmark of the instruction, in [0, 1]."""
-        if sight in self._cached:
-            self._cached[sight].landmark = score
 
     def wants_relevance(self, sight: int) -> bool:
         """Is it still to be measured?"""
@@ -247,7 +240,7 @@ class ReusePlanner:
             slot[rows] = cached.slots[at]
             fresh = cached.age[at] < config.max_age
             before = None if cached.before is None else cached.before[at]
-            gain = 1.0 + config.landmark_gain * cached.landmark
+            gain = 1.0 + config.landmark_gain * self._landmark(int(sight))
             means = must_refresh(
                 cached.relevance[at],
                 before,

@@ -189,10 +189,6 @@ class AppendContext:
             self._session.rollback(self._asked.before)
             self._asked = None
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn
-            self._bound.score(self._block, scores)
-
     @property
     def _block(self) -> int | None:
         """The first turn belongs to no block: with the system text it is what must always stay."""

@@ -103,9 +103,6 @@ class HistoryContext:
     def withdraw(self) -> None:
         """The next question is a chat of its own."""
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        self._bank.score(scores)
-
     def shrink(self) -> str | None:
         self._answer = None
         frames = self._spec.history_frames or 0
