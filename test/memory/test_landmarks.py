@@ -76,7 +76,7 @@ def test_without_scores_the_choice_is_even_and_holds_the_newest():
 
 
 def image(value):
-    return Image(torch.full((1, 1), float(value)), 1, 1, sight=value)
+    return Image(torch.full((1, 1), float(value)), 1, 1, image_id=value)
 
 
 @pytest.mark.parametrize("limit", [3, 5])

@@ -33,14 +33,12 @@ from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import ReliefLadder
 from vln_ros.engine.stream.forward import Work, takes_mask
-from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.stream.reuse import Reuse
+from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import ReusingSession
-from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
-from vln_ros.reuse.frame_plan import ReusePlanner
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7
@@ -161,7 +159,14 @@ class QwenEngine:
         )
         self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
         scores = landmark_scores(config.landmarks)
-        self.session = _new_session(model, config, reuse or ReuseConfig(), scores)
+        self.reuse = _build_reuse(model, reuse or ReuseConfig(), scores)
+        self.session = Session(
+            model.network,
+            block_tokens=config.cache_block_tokens,
+            # Keys that are handed on are turned again and again, which drifts in half precision.
+            keep_original_keys=self.reuse is not None and model.dtype is not torch.float32,
+            plugs=() if self.reuse is None else (self.reuse,),
+        )
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
         self._bound = StreamBound(bound_options(config, self.session.token_bytes), scores)
@@ -194,6 +199,7 @@ class QwenEngine:
         self._drops = spec.unasked_frames == "drop"
         self._frame_stride = 1
         self._seen: Frame | None = None
+        self._image: Image | None = None  # what was seen of it
         self._skipped: Frame | None = None
         self._generator = torch.Generator()
         self._instruction: Instruction | None = None
@@ -202,20 +208,18 @@ class QwenEngine:
         self._reported = Work()
         self._unparsed = 0
         self._allowed = _Allowed()
-        self._repeated_before = 0
         self._forget_executed()
 
     def start(self, instruction: Instruction) -> None:
         self._instruction, self._last = instruction, ()
-        self._frame = self._seen = self._skipped = None
+        self._frame = self._seen = self._skipped = self._image = None
         self._forget_executed()
         self._take_back_relief()
         self._generator.manual_seed(self._seed + instruction.number)
         self._allowed = _Allowed()
         self._pruning.begin()
-        self._repeated_before = self._eyes.repeated
-        if isinstance(self.session, ReusingSession):
-            self.session.begin()
+        for plug in self.session.plugs:
+            plug.begin()
         self._ladder.run(lambda: self.context.start(instruction.text))
         self._ladder.run(lambda: self.landmarks.begin(instruction.text))
 
@@ -378,22 +382,15 @@ class QwenEngine:
 
     def reuse_labels(self) -> npt.NDArray[np.int64] | None:
         """Implements :class:`vln_ros.protocols.ShowsReuse`."""
-        session = self.session
-        if not isinstance(session, ReusingSession) or not session.last_plans:
-            return None
-        sight, plan = max(session.last_plans.items())
-        grid = session.planner.grid_of(sight)
-        return None if grid is None else plan.label.reshape(grid.rows, grid.columns)
+        return None if self.reuse is None else self.reuse.labels()
 
     def reuse_stats(self) -> ReuseStats | None:
         """Of the run since :meth:`start`; None where reuse is not configured."""
-        if not isinstance(self.session, ReusingSession):
-            return None
-        return self.session.stats(self._eyes.repeated - self._repeated_before)
+        return None if self.reuse is None else self.reuse.stats()
 
     def close(self) -> None:
         self.session.close()
-        self._instruction = self._frame = self._seen = self._skipped = None
+        self._instruction = self._frame = self._seen = self._skipped = self._image = None
 
     def _check_started(self, what: str) -> None:
         if self._instruction is None:
@@ -412,8 +409,7 @@ class QwenEngine:
             self.session.rollback(before)
 
     def _score(self) -> None:
-        image = self._eyes.newest
-        self.landmarks.score(None if image is None else image.sight)
+        self.landmarks.score(None if self._image is None else self._image.image_id)
 
     def _forget_executed(self) -> None:
         self._executed = None
@@ -462,13 +458,8 @@ class QwenEngine:
 
     def _show(self, frame: Frame) -> None:
         if self._seen is not frame:  # beginning anew has already seen it
-            self.context.observe(frame)
+            self._image = self.context.observe(frame)
             self._seen = frame
-            image = self._eyes.newest
-            if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
-                grid = TokenGrid(image.height, image.width)
-                with span("reuse sight"):
-                    self.session.planner.see(image.sight, frame, grid, image.features)
 
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()
@@ -584,26 +575,14 @@ def sampling_of(
     )
 
 
-def _new_session(
-    model: LoadedModel, config: StreamConfig, reuse: ReuseConfig, scores: LandmarkScores | None
-) -> Session:
-    if not reuse.enabled:
-        return Session(model.network, block_tokens=config.cache_block_tokens)
+def _build_reuse(model: LoadedModel, config: ReuseConfig, scores: LandmarkScores | None) -> Reuse | None:
+    if not config.enabled:
+        return None
     if not takes_mask(model.network):
         raise ConfigError(
             "reuse.enabled needs an attention implementation that takes a mask: load the model with "
             "attention sdpa or eager, or set reuse.enabled to false"
         )
     network_config: Any = model.network.config
-    return ReusingSession(
-        model.network,
-        ReusePlanner(
-            reuse,
-            network_config.text_config.num_hidden_layers,
-            (lambda _: 0.0) if scores is None else scores.best,
-        ),
-        window=reuse.window,
-        block_tokens=config.cache_block_tokens,
-        # Keys that are handed on are turned again and again, which drifts in half precision.
-        keep_original_keys=model.dtype is not torch.float32,
-    )
+    layers = network_config.text_config.num_hidden_layers
+    return Reuse(config, layers) if scores is None else Reuse(config, layers, scores.best)

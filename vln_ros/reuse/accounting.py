@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from vln_ros.geometry.fallback_reason import Refusal
+
+logger = logging.getLogger(__name__)
 
 _SAMPLES = 5
 _FORWARDS = 64
@@ -67,10 +70,11 @@ class AutoOff:
 
     Args:
         window: frames over which the net must not be negative; 0 never switches off.
+        feature: its name, for the log.
     """
 
-    def __init__(self, window: int) -> None:
-        self._window = window
+    def __init__(self, window: int, feature: str) -> None:
+        self._window, self._feature = window, feature
         self.begin()
 
     def begin(self) -> None:
@@ -85,6 +89,7 @@ class AutoOff:
         if self._window and not self.off and len(self._net_s) == self._window and sum(self._net_s) < 0.0:
             self.off = True
             self.times += 1
+            logger.warning("%s loses time here: switched off until the next instruction", self._feature)
 
 
 class ForwardTimes:
@@ -129,7 +134,7 @@ class NetMeter:
     """
 
     def __init__(self, window: int) -> None:
-        self._switch = AutoOff(window)
+        self._switch = AutoOff(window, "reuse")
         self._whole: deque[float] = deque(maxlen=_SAMPLES)
         self.begin()
 

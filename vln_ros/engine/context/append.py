@@ -90,12 +90,13 @@ class AppendContext:
         self._instruction = instruction
         self._begin(())
 
-    def observe(self, frame: Frame) -> None:
+    def observe(self, frame: Frame) -> Image:
         image = self._eyes.see(frame.rgb)
         if self._answer is not None:
             self._close_turn(self._answer)
         elif self._asked is not None:  # the answer did not come about
             self._session.rollback(self._asked.before)
+        self._session.on_frame(frame, image)
         image = self._pruning.locate(frame, image)
         anew = self._spec.unasked_frames == "drop" or self._is_long()
         if self._turn and not anew:
@@ -111,6 +112,7 @@ class AppendContext:
             self._turn, self._pushed = [], 0
             self._compose(((frame, image),))
         self._remember(frame, image)
+        return image
 
     def to_prefill(self) -> Sequence[Piece]:
         return self._turn[self._pushed :]

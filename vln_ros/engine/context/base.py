@@ -29,8 +29,12 @@ class Context(Protocol):
     def start(self, instruction: str) -> None:
         """Forget everything and begin a run."""
 
-    def observe(self, frame: Frame) -> None:
-        """Take in the next frame: see it. If that fails it may be tried again."""
+    def observe(self, frame: Frame) -> Image | None:
+        """Take in the next frame. If that fails it may be tried again.
+
+        Returns:
+            What was seen; None where frames are not looked at one by one.
+        """
 
     def to_prefill(self) -> Sequence[Piece]:
         """What can be pushed already, before the model is asked."""
@@ -107,7 +111,7 @@ class FrameBank:
         while len(self._images) > count:
             gone = 0
             if self._landmarks is not None:
-                gone = rank_frames(self._landmarks.table([i.sight for i in self._images[:-1]]))[-1]
+                gone = rank_frames(self._landmarks.table([i.image_id for i in self._images[:-1]]))[-1]
             del self._images[gone]
 
     def clear(self) -> None:
@@ -121,7 +125,7 @@ class FrameBank:
         if self._landmarks is None:
             return self.choose(spec.choose_history(past))
         threshold, most = self._landmarks.rule.threshold, spec.history_frames or 0
-        scores = self._landmarks.table([image.sight for image in self._images[:past]])
+        scores = self._landmarks.table([image.image_id for image in self._images[:past]])
         return self.choose(choose_shown(scores, most=most, threshold=threshold))
 
 

@@ -74,7 +74,7 @@ class StreamBound:
     def note(self, block: int, frame: Frame, image: Image) -> None:
         """The newest frame of a turn stands for it."""
         feature = image.features.float().mean(0).cpu().numpy()
-        self._views[block] = _View(frame.odom_from_base, feature, image.sight)
+        self._views[block] = _View(frame.odom_from_base, feature, image.image_id)
 
     def enforce(self, session: Session) -> None:
         blocks = session.timeline.blocks()

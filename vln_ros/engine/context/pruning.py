@@ -9,7 +9,6 @@ other tokens masked.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import Counter
@@ -32,8 +31,6 @@ from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import AutoOff, ForwardTimes
-
-logger = logging.getLogger(__name__)
 
 _LEAST_KNOWN = 0.1
 """Share of tokens with depth in range, below which the depth's unit is taken to be wrong."""
@@ -120,7 +117,7 @@ class _ByPlace(KeepAll):
         self._config = config
         self._max_turn_rad = math.radians(config.max_turn_deg)
         self._times = ForwardTimes()
-        self._switch = AutoOff(config.window)
+        self._switch = AutoOff(config.window, "pruning")
         self.begin()
 
     def begin(self) -> None:
@@ -168,8 +165,6 @@ class _ByPlace(KeepAll):
         self._saved_s += saved_s
         if not self._switch.off:
             self._switch.add(saved_s - spent_s)
-            if self._switch.off:
-                logger.warning("pruning loses time here: switched off until the next instruction")
 
     def locate(self, frame: Frame, image: Image) -> Image:
         self._judge()

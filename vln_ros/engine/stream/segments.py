@@ -33,7 +33,7 @@ class Image:
         features: ``[n, hidden]`` of the tokens that are there.
         cells: ``[n]`` int64, increasing: which those are, counted row by row; None: all.
         surface: where the tokens of the whole image lie, if it is known.
-        sight: number of the look that it came from, the same whenever it is shown again.
+        image_id: names the frame that it came from, wherever it is shown, for those who know more of it.
     """
 
     features: Tensor
@@ -42,7 +42,7 @@ class Image:
     block: int | None = None
     cells: Tensor | None = None
     surface: Surface | None = None
-    sight: int | None = None
+    image_id: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +98,11 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
         timeline.append(segment, placed.next_position)
         return segment
     last = timeline.segments[-1] if timeline.segments else None
-    first_grid, sight = 0, None
+    first_grid, image_id = 0, None
     if isinstance(piece, Image):
         kind, pad, grid = SegmentKind.IMAGE, config.image_token_id, (1, piece.height, piece.width)
         placed = image_positions(start, piece.height, piece.width)
-        sight = piece.sight
+        image_id = piece.image_id
     else:
         kind, pad, grid = SegmentKind.VIDEO, config.video_token_id, (piece.grids, piece.height, piece.width)
         first_grid = piece.first_grid
@@ -129,7 +129,7 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
         raise ValueError(f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}")
     if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
         raise ValueError(f"a {kind.value} must follow a vision start token: keep the chat wrapping around it")
-    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, surface, sight)
+    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, surface, image_id)
     timeline.append(segment, placed.next_position)
     return segment
 

@@ -34,7 +34,7 @@ class Segment:
         grid: ``(t, h, w)`` in tokens of a vision segment, as prefilled.
         first_grid: index of the first temporal grid within its video.
         surface: where the tokens of the whole image lie, if it is known.
-        sight: of an image, the number of the look that it came from.
+        image_id: names the frame that an image came from, for those who know more of it.
     """
 
     kind: SegmentKind
@@ -45,7 +45,7 @@ class Segment:
     grid: tuple[int, int, int] | None = None
     first_grid: int = 0
     surface: Surface | None = None
-    sight: int | None = None
+    image_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.positions.shape != (3, len(self.ids)):
