@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from vln_ros.engine.checkpoint.settings import GenerationSettings
 from vln_ros.engine.context.budget import StreamBound
 from vln_ros.engine.context.build import bound_options, build_context
 from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport, landmark_scores
-from vln_ros.engine.context.pruning import PruneReport, build_pruning
+from vln_ros.engine.context.pruning import KeepAll, PruneReport, build_pruning
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
 from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
@@ -160,19 +159,17 @@ class QwenEngine:
         self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
         scores = landmark_scores(config.landmarks)
         self.reuse = _build_reuse(model, reuse or ReuseConfig(), scores)
+        self.pruning = build_pruning(config.prune)
         self.session = Session(
             model.network,
             block_tokens=config.cache_block_tokens,
             # Keys that are handed on are turned again and again, which drifts in half precision.
             keep_original_keys=self.reuse is not None and model.dtype is not torch.float32,
-            plugs=() if self.reuse is None else (self.reuse,),
+            plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
         )
         self._eyes = Eyes(model, profile.image)
         self._token_area = model.pixels.token_side**2
         self._bound = StreamBound(bound_options(config, self.session.token_bytes), scores)
-        self._pruning = build_pruning(config.prune)
-        if config.prune.strategy != "none" and config.prune.window:
-            self.session.watch = partial(self._pruning.timed, self.session)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
             profile,
@@ -180,7 +177,7 @@ class QwenEngine:
             self._script,
             self._eyes,
             self._bound,
-            self._pruning,
+            KeepAll() if self.pruning is None else self.pruning,
             config,
             self._way,
             scores,
@@ -217,7 +214,6 @@ class QwenEngine:
         self._take_back_relief()
         self._generator.manual_seed(self._seed + instruction.number)
         self._allowed = _Allowed()
-        self._pruning.begin()
         for plug in self.session.plugs:
             plug.begin()
         self._ladder.run(lambda: self.context.start(instruction.text))
@@ -349,7 +345,7 @@ class QwenEngine:
             self._bound.evicted,
             tuple(self._ladder.steps),
             self._frame_stride,
-            self._pruning.report(),
+            None if self.pruning is None else self.pruning.report(),
             self.landmarks.report(),
         )
 
@@ -377,8 +373,8 @@ class QwenEngine:
 
     def figures(self) -> dict[str, float]:
         """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
-        pruning = self._pruning.report()
-        return ({} if pruning is None else pruning.figures()) | self.landmarks.report().figures()
+        pruning = {} if self.pruning is None else self.pruning.report().figures()
+        return pruning | self.landmarks.report().figures()
 
     def reuse_labels(self) -> npt.NDArray[np.int64] | None:
         """Implements :class:`vln_ros.protocols.ShowsReuse`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.budget import StreamBound
-from vln_ros.engine.context.pruning import KeepAll, shown_by
+from vln_ros.engine.context.pruning import KeepAll
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.stream.segments import Image, Piece
@@ -97,12 +97,11 @@ class AppendContext:
         elif self._asked is not None:  # the answer did not come about
             self._session.rollback(self._asked.before)
         self._session.on_frame(frame, image)
-        image = self._pruning.locate(frame, image)
         anew = self._spec.unasked_frames == "drop" or self._is_long()
         if self._turn and not anew:
             before = self._turn
-            earlier = shown_by(self._session, before[self._pushed :])
-            added = self._script.shown(self._pruning.admit(image, earlier), self._block)
+            taken_in = self._pruning.admit(image, self._session, before[self._pushed :])
+            added = self._script.shown(taken_in, self._block)
             self._note(frame, image)
             self._turn = [*before, *added]
             self._shown = (*self._shown, (frame, image))
@@ -223,8 +222,7 @@ class AppendContext:
         turn = self._script.turn(self._number, self._instruction, self._history, block)
         pieces = [*self._lead, *turn.head]
         for _, image in shown:
-            earlier = shown_by(self._session, pieces)
-            pieces += self._script.shown(self._pruning.admit(image, earlier), block)
+            pieces += self._script.shown(self._pruning.admit(image, self._session, pieces), block)
         self._note(*shown[-1])
         self._turn_start = self._session.snapshot()
         self._turn, self._tail, self._pushed = pieces, turn.tail, 0

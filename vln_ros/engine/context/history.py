@@ -50,7 +50,7 @@ class HistoryContext:
     def observe(self, frame: Frame) -> Image:
         image = self._eyes.see(frame.rgb)
         self._session.on_frame(frame, image)
-        self._bank.show(frame, self._pruning.locate(frame, image))
+        self._bank.show(frame, image)
         self._answer = None
         if self._spec.history_limit:
             self._bank.keep(self._spec.history_limit + 1)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
 from vln_ros.engine.stream.timeline import Segment, SegmentKind, Timeline
-from vln_ros.memory.voxels import Surface
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Image:
     Attributes:
         features: ``[n, hidden]`` of the tokens that are there.
         cells: ``[n]`` int64, increasing: which those are, counted row by row; None: all.
-        surface: where the tokens of the whole image lie, if it is known.
         image_id: names the frame that it came from, wherever it is shown, for those who know more of it.
     """
 
@@ -41,7 +39,6 @@ class Image:
     width: int
     block: int | None = None
     cells: Tensor | None = None
-    surface: Surface | None = None
     image_id: int | None = None
 
 
@@ -117,11 +114,9 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
             tokens_per_second=config.vision_config.tokens_per_second,
             first_grid=first_grid,
         )
-    positions, surface = placed.positions, None
-    if isinstance(piece, Image):
-        surface = piece.surface
-        if piece.cells is not None:
-            positions = positions[:, piece.cells]
+    positions = placed.positions
+    if isinstance(piece, Image) and piece.cells is not None:
+        positions = positions[:, piece.cells]
     n = positions.shape[1]
     if not n:
         raise ValueError(f"a {kind.value} needs at least one token")
@@ -129,7 +124,7 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
         raise ValueError(f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}")
     if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
         raise ValueError(f"a {kind.value} must follow a vision start token: keep the chat wrapping around it")
-    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, surface, image_id)
+    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, image_id)
     timeline.append(segment, placed.next_position)
     return segment
 

@@ -7,7 +7,7 @@ questions are asked behind the stream and leave it bit for bit as it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -55,8 +55,6 @@ class Session:
         )
         self.timeline = Timeline()
         self.work = Work()
-        self.watch: Callable[[Chunk, float], None] | None = None
-        """Told of every forward of this session alone, and how many seconds it took."""
         layers = self._decoder.layers
         self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
 
@@ -322,7 +320,7 @@ class Session:
 
     def _extend(self, pieces: Sequence[Piece], tree: TokenTree, sources: Sources | None = None) -> Tensor:
         chunk = self.prepare(pieces, tree)
-        timed = self.watch is not None or any(plug.timed for plug in self.plugs)
+        timed = any(plug.timed for plug in self.plugs)
         try:
             begun_s = self._now_s() if timed else 0.0
             plan = self._plan(chunk) if sources is None else Plan(sources)
@@ -337,8 +335,6 @@ class Session:
         except BaseException:  # a device that ran out of memory midway through the layers
             self.abandon(chunk)
             raise
-        if self.watch is not None:
-            self.watch(chunk, done_s - planned_s)
         if queries:
             for plug in self.plugs:
                 plug.on_attention(chunk, self.cache, queries)

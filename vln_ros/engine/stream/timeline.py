@@ -9,8 +9,6 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from vln_ros.memory.voxels import Surface
-
 
 class SegmentKind(Enum):
     TEXT = "text"
@@ -33,7 +31,6 @@ class Segment:
         block: number of the frame that the segment belongs to; None for text of no frame.
         grid: ``(t, h, w)`` in tokens of a vision segment, as prefilled.
         first_grid: index of the first temporal grid within its video.
-        surface: where the tokens of the whole image lie, if it is known.
         image_id: names the frame that an image came from, for those who know more of it.
     """
 
@@ -44,7 +41,6 @@ class Segment:
     block: int | None = None
     grid: tuple[int, int, int] | None = None
     first_grid: int = 0
-    surface: Surface | None = None
     image_id: int | None = None
 
     def __post_init__(self) -> None:
