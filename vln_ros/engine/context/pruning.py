@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped,
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
-from vln_ros.reuse.accounting import AutoOff, ForwardTimes
+from vln_ros.reuse.accounting import ForwardTimes, NetMeter
 
 _LEAST_KNOWN = 0.1
 """Share of tokens with depth in range, below which the depth's unit is taken to be wrong."""
@@ -109,33 +108,31 @@ class Pruning(Plug, KeepAll):
         self.timed = config.window > 0
         self._max_turn_rad = math.radians(config.max_turn_deg)
         self._times = ForwardTimes()
-        self._switch = AutoOff(config.window, "pruning")
+        self._meter = NetMeter(config.window, "pruning")
         self.begin()
 
     def begin(self) -> None:
         self._epoch = 0
         self._before: Frame | None = None
         self._surfaces: dict[int, Surface] = {}  # by image id
-        self._refused: Counter[Refusal] = Counter()
         self._frames = self._tokens = self._refreshed = 0
         self._left_out = self._dropped = self._frames_dropped = 0
-        self._overhead_s = self._saved_s = 0.0
-        self._switch.begin()
-        self._spent_s = 0.0
+        self._meter.begin()
+        self._spent_s = 0.0  # since the last frame
         self._forwards: list[tuple[int, int, int, int]] = []
 
     def report(self) -> PruneReport:
         return PruneReport(
             self._frames,
-            dict(self._refused),
+            dict(self._meter.reasons),
             self._refreshed,
             self._tokens,
             self._left_out,
             self._dropped,
             self._frames_dropped,
-            self._overhead_s * 1e3,
-            self._saved_s * 1e3,
-            self._switch.times,
+            (self._meter.overhead_s + self._spent_s) * 1e3,
+            self._meter.saved_s * 1e3,
+            self._meter.auto_offs,
         )
 
     def on_cached(self, chunk: Chunk, cache: SlotCache, cost: Cost | None) -> None:
@@ -173,20 +170,17 @@ class Pruning(Plug, KeepAll):
         with self._timed():
             saved_s = self._times.saved_s(self._forwards) if self._forwards else None
             self._forwards.clear()
-        spent_s, self._spent_s = self._overhead_s - self._spent_s, self._overhead_s
-        if saved_s is None:  # several robots share their forwards, or too few have been timed
-            return
-        self._saved_s += saved_s
-        if not self._switch.off:
-            self._switch.add(saved_s - spent_s)
+        # None: several robots share their forwards, or too few have been timed.
+        self._meter.add(saved_s or 0.0, self._spent_s, tried=saved_s is not None)
+        self._spent_s = 0.0
 
     def on_frame(self, frame: Frame, image: Image) -> None:
         self._judge()
         grid = TokenGrid(image.height, image.width)
         self._frames += 1
         self._tokens += grid.count
-        if self._switch.off:
-            self._refused[Refusal.SWITCHED_OFF] += 1
+        if self._meter.off:
+            self._meter.refused(Refusal.SWITCHED_OFF)
             return
         with self._timed():
             reason = self._doubt(frame, grid)
@@ -194,12 +188,12 @@ class Pruning(Plug, KeepAll):
             if reason is not None:
                 # Nothing from before may be compared with anything from now on.
                 self._epoch += 1
-                self._refused[reason] += 1
+                self._meter.refused(reason)
             if frame.depth_m is None or reason is Refusal.NO_DEPTH or image.image_id is None:
                 return
             surface = self._lay_out(frame, grid)
             if (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
-                self._refused[Refusal.BAD_DEPTH] += 1
+                self._meter.refused(Refusal.BAD_DEPTH)
                 return
             self._surfaces[image.image_id] = surface
             if len(self._surfaces) > _REMEMBERED:
@@ -241,14 +235,14 @@ class Pruning(Plug, KeepAll):
             with span("pruning"):
                 yield
         finally:
-            self._overhead_s += time.perf_counter() - begun
+            self._spent_s += time.perf_counter() - begun
 
 
 class VoxelPruning(Pruning):
     """Of past frames only the latest token of each voxel and period stays (arXiv 2507.05240)."""
 
     def settle(self, session: Session) -> None:
-        if self._switch.off:
+        if self._meter.off:
             return
         with self._timed():
             slots: list[npt.NDArray[np.int64]] = []
@@ -266,7 +260,7 @@ class VoxelPruning(Pruning):
                 session.evict(torch.from_numpy(gone))
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
-        if self._switch.off:
+        if self._meter.off:
             return list(images)
         with self._timed():
             located = [
@@ -317,7 +311,7 @@ class SkipSeen(Pruning):
             return only(image, new)
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
-        if self._switch.off:
+        if self._meter.off:
             return list(images)
         with self._timed():
             left: list[Image] = []

@@ -22,7 +22,7 @@ from vln_ros.engine.stream.timeline import Segment, SegmentKind
 from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.profiling.spans import span
-from vln_ros.reuse.accounting import NetMeter, ReuseStats
+from vln_ros.reuse.accounting import ReuseMeter, ReuseStats
 from vln_ros.reuse.frame_plan import FramePlan, ReusePlanner
 from vln_ros.reuse.gate import entropy
 
@@ -78,7 +78,7 @@ class Reuse(Plug):
         self, config: ReuseConfig, layers: int, landmark: Callable[[int], float] = lambda _: 0.0
     ) -> None:
         self._planner = ReusePlanner(config, layers, landmark)
-        self._meter = NetMeter(config.window)
+        self._meter = ReuseMeter(config.window)
         self.last_plans: Mapping[int, FramePlan] = {}
         """Of the newest prefill, by image id: for pictures and tests."""
         self._plans: dict[int, FramePlan] = {}
