@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import load_model
@@ -313,6 +313,23 @@ def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
     assert labels.ravel().tolist() == plan.label.tolist()
     assert Label.REUSED in labels
     assert engine(model, reuse=ReuseConfig()).reuse_labels() is None
+
+
+def test_a_picture_that_lacks_tokens_is_computed_whole_and_has_no_labels(model):
+    robot = engine(model, prune=PruneConfig(strategy="seen", voxel_m=0.3, least_share=0.1, window=0))
+    robot.start(Instruction(1, "go"))
+    lacking = 0
+    for frame in walk():
+        robot.observe(frame)
+        (plan,) = robot.reuse.last_plans.values()
+        labels = robot.reuse_labels()
+        if plan.reason is Refusal.PRUNED:
+            lacking += 1
+            assert labels is None and len(plan.slot) < 16
+        else:
+            assert labels.shape == (4, 4)
+        robot.decide(1)
+    assert 0 < lacking == robot.reuse_stats().refused[Refusal.PRUNED.value]
 
 
 def test_tokens_are_painted_by_what_became_of_them():

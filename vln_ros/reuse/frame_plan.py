@@ -101,9 +101,7 @@ class ReusePlanner:
         landmark: how surely the picture of an image id shows a landmark of the instruction, in [0, 1].
     """
 
-    def __init__(
-        self, config: ReuseConfig, layers: int, landmark: Callable[[int], float] = lambda _: 0.0
-    ) -> None:
+    def __init__(self, config: ReuseConfig, layers: int, landmark: Callable[[int], float]) -> None:
         self.config = config
         self._layers, self._landmark = layers, landmark
         self._began = False

@@ -74,9 +74,7 @@ class Reuse(Plug):
 
     timed = True
 
-    def __init__(
-        self, config: ReuseConfig, layers: int, landmark: Callable[[int], float] = lambda _: 0.0
-    ) -> None:
+    def __init__(self, config: ReuseConfig, layers: int, landmark: Callable[[int], float]) -> None:
         self._planner = ReusePlanner(config, layers, landmark)
         self._meter = ReuseMeter(config.window)
         self.last_plans: Mapping[int, FramePlan] = {}
