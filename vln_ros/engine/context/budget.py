@@ -79,7 +79,9 @@ class StreamBound:
     def enforce(self, session: Session) -> None:
         blocks = session.timeline.blocks()
         numbers = [b for b in blocks if b in self._views]
-        self._views = {b: self._views[b] for b in numbers}
+        # A newer one is the open turn, taken back for lack of memory and about to be pushed again.
+        newest = max(blocks, default=0)
+        self._views = {b: view for b, view in self._views.items() if b in blocks or b > newest}
         options = self.options
         if session.timeline.next_position >= options.max_position:
             session.reindex()
