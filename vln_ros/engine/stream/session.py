@@ -270,7 +270,8 @@ class Session:
         self.cache.truncate(base)
         try:
             embeddings = [self._place(piece) for piece in join_text(pieces)]
-            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+            segments = tuple(self.timeline.segments[len(before.segments) :])
+            positions = [s.positions for s in segments]
             visible = None
             if len(tree):
                 embeddings.append(self._embed(tree.tokens))
@@ -279,7 +280,6 @@ class Session:
                 visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
             if not embeddings:
                 raise ValueError("nothing to push")
-            segments = tuple(self.timeline.segments[len(before.segments) :])
             return Chunk(before, segments, torch.cat(embeddings), torch.cat(positions, 1), visible)
         except BaseException:
             self.timeline.restore(before)
