@@ -439,5 +439,5 @@ def _build_reuse(model: LoadedModel, config: ReuseConfig, scores: LandmarkScores
             "attention sdpa or eager, or set reuse.enabled to false"
         )
     network_config: Any = model.network.config
-    landmark = (lambda _: 0.0) if scores is None else scores.best
-    return Reuse(config, network_config.text_config.num_hidden_layers, landmark)
+    layers = network_config.text_config.num_hidden_layers
+    return Reuse(config, layers, (lambda _: 0.0) if scores is None else scores.best)

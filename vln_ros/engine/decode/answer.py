@@ -27,21 +27,21 @@ Question = Callable[[], Sequence[Piece]]
 """Puts the stream where the model answers next, and says what is still to be pushed; once for each try."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What the model said.
 
     Attributes:
-        queue: indices of the phrases that ``ids`` are, where that is known.
         ids: its tokens.
-        actions, probabilities: see :class:`ActionChunk`, as are ``wanted``, ``allowed`` and ``held``.
+        queue: indices of the phrases that these are, where that is known.
+        actions, probabilities: see :class:`vln_ros.datatypes.ActionChunk`, as the others.
     """
 
-    queue: tuple[int, ...]
     ids: tuple[int, ...]
-    actions: tuple[Action, ...]
-    probabilities: tuple[float, ...]
-    wanted: str | None
+    queue: tuple[int, ...] = ()
+    actions: tuple[Action, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    wanted: str | None = None
     allowed: float | None = None
     held: str | None = None
 
@@ -143,14 +143,20 @@ class AnswerDecoder:
             more = len(self._profile.vocabulary[index].actions) - 1
             probabilities += [probability, *[1.0] * more]
         wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
-        actions = self._grammar.actions(decoded.queue)
         if decoded.held:
             held = (
                 f"the action vocabulary has {decoded.allowed:.2%} of what the model wants to say, less than "
                 f"min_allowed = {config.min_allowed:g}; {self._would_say(wanted or '')}"
             )
-            return Answer((), (), (), (), wanted, decoded.allowed, held)
-        return Answer(decoded.queue, decoded.ids, actions, tuple(probabilities), wanted, decoded.allowed)
+            return Answer(ids=(), wanted=wanted, allowed=decoded.allowed, held=held)
+        return Answer(
+            ids=decoded.ids,
+            queue=decoded.queue,
+            actions=self._grammar.actions(decoded.queue),
+            probabilities=tuple(probabilities),
+            wanted=wanted,
+            allowed=decoded.allowed,
+        )
 
     def _would_say(self, text: str) -> str:
         reason = self._profile.why_not(text)
@@ -160,11 +166,11 @@ class AnswerDecoder:
         """Say anything, then read it; what cannot be read is dealt with as the profile says."""
         ids, text, queue = yield from self._say(question, self._sampling)
         if queue is not None:
-            return Answer(queue, ids, self._grammar.actions(queue), (), None)
+            return Answer(ids=ids, queue=queue, actions=self._grammar.actions(queue))
         self.unparsed += 1
         policy = self._profile.on_unparsed
         if policy == "repeat" and self._last:
-            return Answer((), ids, self._last[:1], (), text)
+            return Answer(ids=ids, actions=self._last[:1], wanted=text)
         if policy == "ask_again":
             for _ in range(_TRIES):
                 warm = replace(
@@ -172,8 +178,9 @@ class AnswerDecoder:
                 )
                 again, _, queue = yield from self._say(question, warm)
                 if queue is not None:
-                    return Answer(queue, again, self._grammar.actions(queue), (), text)
-        return Answer((), ids, (), (), text, held=f"this is no action: {self._would_say(text)}")
+                    actions = self._grammar.actions(queue)
+                    return Answer(ids=again, queue=queue, actions=actions, wanted=text)
+        return Answer(ids=ids, wanted=text, held=f"this is no action: {self._would_say(text)}")
 
     def _say(
         self, question: Question, sampling: Sampling
