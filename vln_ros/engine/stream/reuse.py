@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.sparse import Sources
-from vln_ros.engine.stream.timeline import Segment, SegmentKind
+from vln_ros.engine.stream.timeline import Segment
 from vln_ros.geometry.correspondence import TokenGrid
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.profiling.spans import span
@@ -51,7 +52,7 @@ class _Picture:
 def _pictures(segments: Sequence[Segment], start: int) -> list[_Picture]:
     found: list[_Picture] = []
     for segment in segments:
-        if segment.kind is SegmentKind.IMAGE and segment.image_id is not None:
+        if segment.image_id is not None:
             found.append(_Picture(segment, segment.image_id, start))
         start += segment.count
     return found
@@ -59,8 +60,12 @@ def _pictures(segments: Sequence[Segment], start: int) -> list[_Picture]:
 
 def _newest(chunk: Chunk) -> _Picture | None:
     """The last picture of the stream with the chunk."""
-    everything = _pictures((*chunk.before.segments, *chunk.segments), 0)
-    return everything[-1] if everything else None
+    end = chunk.before.tokens + chunk.last + 1
+    for segment in chain(reversed(chunk.segments), reversed(chunk.before.segments)):
+        end -= segment.count
+        if segment.image_id is not None:
+            return _Picture(segment, segment.image_id, end)
+    return None
 
 
 class Reuse(Plug):
