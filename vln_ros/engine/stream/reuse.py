@@ -69,7 +69,9 @@ def _newest(chunk: Chunk) -> _Picture | None:
 
 
 class Reuse(Plug):
-    """Whatever context strategy pushes them: a picture is known by its image id, its cached tokens by their
+    """Plans which tokens of a picture are taken over from earlier ones.
+
+    Whatever context strategy pushes them: a picture is known by its image id, its cached tokens by their
     numbers. Forwards that several sessions share compute everything.
 
     Args:
