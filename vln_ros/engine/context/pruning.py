@@ -27,8 +27,9 @@ from vln_ros.engine.stream.forward import Chunk
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
-from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, refusal
 from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.frame_checks import MotionLimits, motion_fault
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import AutoOff, ForwardTimes
@@ -118,7 +119,7 @@ class _ByPlace(KeepAll):
 
     def __init__(self, config: PruneConfig) -> None:
         self._config = config
-        self._max_turn_rad = math.radians(config.max_turn_deg)
+        self._limits = MotionLimits.of_camera(config)
         self._times = ForwardTimes()
         self._switch = AutoOff(config.window)
         self.begin()
@@ -212,10 +213,9 @@ class _ByPlace(KeepAll):
             return Refusal.NO_DEPTH
         if before is None:
             return None
-        if frame.stamp_ns < before.stamp_ns:
-            return Refusal.CLOCK
-        if jumped(before.odom_from_optical, frame.odom_from_optical, config.max_step_m, self._max_turn_rad):
-            return Refusal.POSE_JUMP
+        reason = motion_fault(frame, before, self._limits)
+        if reason is not None:
+            return reason
         if refusal(frame, before) is None:
             found = correspond(frame, [before], grid, depth_tolerance=config.depth_tolerance).counts()
             compared = found[Fate.FOUND] + found[Fate.ABSENT] + found[Fate.OCCLUDED]
