@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import vln_ros
 from vln_ros.config import (
     ExecutorConfig,
+    FrameCheckConfig,
     PruneConfig,
     ReuseConfig,
     SafetyConfig,
@@ -93,10 +94,15 @@ def test_everybodys_limits_come_from_the_options() -> None:
     assert not pose_jumped(HERE, Pose.planar(0.39, 0.0, math.radians(10.0) + 0.19), base, 0.1)
     assert pose_jumped(HERE, Pose.planar(0.41, 0.0, 0.0), base, 0.1)
     assert pose_jumped(HERE, Pose.planar(0.0, 0.0, math.radians(10.0) + 0.21), base, 0.1)
-    camera = MotionLimits.of_camera(PruneConfig(max_step_m=0.7, max_turn_deg=30.0))
+    camera = MotionLimits.of_camera(FrameCheckConfig(max_step_m=0.7, max_turn_deg=30.0))
     assert not pose_jumped(HERE, Pose.planar(0.69, 0.0, math.radians(29.0)), camera)
     assert pose_jumped(HERE, Pose.planar(0.71, 0.0, 0.0), camera)
     assert pose_jumped(HERE, Pose.planar(0.0, 0.0, math.radians(31.0)), camera)
+
+
+def test_reuse_and_pruning_trust_the_same_frames() -> None:
+    for f in fields(FrameCheckConfig):
+        assert getattr(ReuseConfig(), f.name) == getattr(PruneConfig(), f.name)
 
 
 @given(st.integers(0, 2**62), st.integers(0, 10**12), st.integers(0, 10**10))
@@ -159,6 +165,12 @@ def with_readings(share: float) -> np.ndarray:
 def test_a_depth_image_says_something_in_metres(depth_m: np.ndarray | None, fault: Refusal | None) -> None:
     config = ReuseConfig()
     assert depth_fault(depth_m, config, config.max_depth_m) is fault
+
+
+def test_without_a_farthest_depth_only_what_is_too_near_is_in_a_wrong_unit() -> None:
+    assert depth_fault(ROOM_M * np.float32(1000.0), PruneConfig()) is None
+    assert depth_fault(ROOM_M * np.float32(0.001), PruneConfig()) is Refusal.BAD_DEPTH
+    assert depth_fault(ROOM_M * np.float32(0.001), PruneConfig(min_depth_m=0.0)) is None
 
 
 LIMITS = {"max_step_m", "max_turn_deg", "max_jump_m", "max_jump_deg", "max_speed_m_s"}

@@ -5,7 +5,7 @@ The one place that judges it, for all who ask, with the limits of each side by s
 * odometry, by the time between two samples: the aligner, which interpolates across no jump, and the executor,
   which knows how fast its base can be, and stops it;
 * frames, between which anything may lie, by distance: reuse and pruning, which do not compare what is before
-  a jump with what is after it;
+  a jump with what is after it, by one set of options (:class:`vln_ros.config.FrameCheckConfig`);
 * stamps: what is older than the newest is late; by more than its stream can be late, the clock was set back;
 * depths: what no camera measures is in another unit.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.config import ExecutorConfig, PruneConfig, ReuseConfig, SyncConfig
+from vln_ros.config import ExecutorConfig, FrameCheckConfig, SyncConfig
 from vln_ros.datatypes import Frame, Pose, wrap_angle
 from vln_ros.geometry.fallback_reason import Refusal
 
@@ -26,8 +26,8 @@ DepthM = npt.NDArray[np.float32]
 
 NEAREST_OF_ANY_M = 0.05
 """No depth camera measures nearer: half of an image that does is metres taken for millimetres."""
-_SMALLEST_OF_ANY_M = 0.1
-"""In no image is all nearer than this; the same."""
+_SMALLEST_OF_ANY_M = FrameCheckConfig.min_depth_m
+"""In no image is everything nearer than this; the same."""
 _FARTHEST_OF_ANY_M = 200.0
 """No depth camera measures farther: it is millimetres taken for metres."""
 _LEAST_DEPTH_SHARE = 0.05
@@ -69,7 +69,7 @@ class MotionLimits:
         )
 
     @classmethod
-    def of_camera(cls, config: PruneConfig | ReuseConfig) -> MotionLimits:
+    def of_camera(cls, config: FrameCheckConfig) -> MotionLimits:
         """Of a camera between two frames, however long apart."""
         return cls(step_m=config.max_step_m, step_rad=math.radians(config.max_turn_deg))
 
@@ -103,7 +103,9 @@ def motion_fault(frame: Frame, before: Frame, limits: MotionLimits) -> Refusal |
     return None
 
 
-def depth_fault(depth_m: DepthM | None, config: ReuseConfig, max_depth_m: float = math.inf) -> Refusal | None:
+def depth_fault(
+    depth_m: DepthM | None, config: FrameCheckConfig, max_depth_m: float = math.inf
+) -> Refusal | None:
     """Why a depth image ``[H, W]`` says nothing of places: hardly a reading, or their median is not between
     ``config.min_depth_m`` and ``max_depth_m``."""
     if depth_m is None:

@@ -29,7 +29,7 @@ from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
 from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, refusal
 from vln_ros.geometry.fallback_reason import Refusal
-from vln_ros.geometry.frame_checks import MotionLimits, motion_fault
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import AutoOff, ForwardTimes
@@ -190,7 +190,9 @@ class _ByPlace(KeepAll):
             if frame.depth_m is None or reason is Refusal.NO_DEPTH:
                 return image
             surface = self._lay_out(frame, grid)
-            if (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
+            # What is too far has no place; what is too near to be measured would all be in one.
+            too_near = depth_fault(frame.depth_m, self._config) is Refusal.BAD_DEPTH
+            if too_near or (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
                 self._refused[Refusal.BAD_DEPTH] += 1
                 return image
             return replace(image, surface=surface)
