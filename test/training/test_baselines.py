@@ -14,9 +14,10 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.baselines import (

@@ -6,6 +6,7 @@ command line and the tables in the documentation are all made from these classes
 """
 
 from vln_ros.config.engine import (
+    FrameCheckConfig,
     LandmarkConfig,
     PacedConfig,
     PruneConfig,
@@ -67,6 +68,7 @@ __all__ = [
     "ExecutorConfig",
     "ExpertConfig",
     "FarmConfig",
+    "FrameCheckConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",

@@ -7,8 +7,28 @@ from dataclasses import dataclass
 from vln_ros.config.options import group, option
 
 
+@dataclass(frozen=True, kw_only=True)
+class FrameCheckConfig:
+    """Frames that are not compared with those before them: reuse and pruning alike."""
+
+    max_step_m: float = option(
+        1.5,
+        "A camera that moves further from frame to frame has jumped",
+        unit="m",
+        minimum=0.01,
+        maximum=100.0,
+    )
+    max_turn_deg: float = option(
+        100.0, "A camera that turns further from frame to frame has jumped", unit="deg", minimum=1.0,
+        maximum=180.0,
+    )  # fmt: skip
+    min_depth_m: float = option(
+        0.1, "A median depth below this is in a wrong unit", unit="m", minimum=0.0, maximum=10.0
+    )
+
+
 @dataclass(frozen=True)
-class PruneConfig:
+class PruneConfig(FrameCheckConfig):
     """Leaving visual tokens out that show what others show; needs depth and poses."""
 
     strategy: str = option(
@@ -26,13 +46,6 @@ class PruneConfig:
     depth_tolerance: float = option(
         0.05, "Depths that differ by this share of themselves agree", minimum=0.001, maximum=0.5
     )
-    max_step_m: float = option(
-        2.0, "A camera that moves farther from one frame to the next has jumped", unit="m", minimum=0.01,
-        maximum=100.0,
-    )  # fmt: skip
-    max_turn_deg: float = option(
-        120.0, "The same, turned", unit="deg", minimum=1.0, maximum=180.0
-    )  # fmt: skip
     least_share: float = option(
         0.1,
         "voxels: a frame with less than this share of its tokens left is dropped; "
@@ -167,7 +180,7 @@ class StreamConfig:
 
 
 @dataclass(frozen=True)
-class ReuseConfig:
+class ReuseConfig(FrameCheckConfig):
     """Taking over keys and values of what was seen before (VLN-Cache)."""
 
     enabled: bool = option(False, "Take over what depth and pose say was seen before")
@@ -220,23 +233,9 @@ class ReuseConfig:
         0.5, "By how much of the frame less at full entropy", minimum=0.0, maximum=1.0
     )
     min_share: float = option(0.1, "What a layer may always take over", minimum=0.0, maximum=1.0)
-    min_depth_m: float = option(
-        0.1, "A median depth below this is in a wrong unit", unit="m", minimum=0.0, maximum=10.0
-    )
     max_depth_m: float = option(
         50.0, "A median depth above this is in a wrong unit", unit="m", minimum=0.1, maximum=10000.0
     )
-    max_step_m: float = option(
-        1.5,
-        "A camera that moves further from frame to frame has jumped",
-        unit="m",
-        minimum=0.01,
-        maximum=100.0,
-    )
-    max_turn_deg: float = option(
-        100.0, "A camera that turns further from frame to frame has jumped", unit="deg", minimum=1.0,
-        maximum=180.0,
-    )  # fmt: skip
     window: int = option(
         12,
         "It switches itself off if it lost time over this many frames; 0 for never",

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vln_ros.config import ReuseConfig
 from vln_ros.datatypes import Float64Array, Frame
-from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond, jumped, refusal
+from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond, refusal
 from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.reuse.gate import computed_layers, layer_budgets, must_refresh
 from vln_ros.reuse.similarity import refine, unit
 
 _REMEMBERED = 64
-_LEAST_DEPTH_SHARE = 0.05
 
 Find = Callable[[IntArray], IntArray]
 """Serial numbers of cached tokens to the slots that they are in, -1 for those that are gone."""
@@ -287,18 +287,9 @@ class ReusePlanner:
     def _fault(self, frame: Frame, grid: TokenGrid) -> Refusal | None:
         config, last = self.config, self._last
         if last is not None:
-            turn = math.radians(config.max_turn_deg)
-            if frame.stamp_ns < last.frame.stamp_ns:
-                return Refusal.CLOCK
-            if jumped(last.frame.odom_from_optical, frame.odom_from_optical, config.max_step_m, turn):
-                return Refusal.POSE_JUMP
+            reason = motion_fault(frame, last.frame, MotionLimits.of_camera(config))
+            if reason is not None:
+                return reason
             if (frame.camera, grid) != (last.frame.camera, last.grid):
                 return Refusal.CAMERA_CHANGED
-        if frame.depth_m is None:
-            return Refusal.NO_DEPTH
-        some = frame.depth_m[::8, ::8]
-        some = some[(some > 0) & np.isfinite(some)]
-        if len(some) < _LEAST_DEPTH_SHARE * frame.depth_m[::8, ::8].size:
-            return Refusal.NO_DEPTH
-        middle_m = float(np.median(some))
-        return None if config.min_depth_m <= middle_m <= config.max_depth_m else Refusal.BAD_DEPTH
+        return depth_fault(frame.depth_m, config, config.max_depth_m)

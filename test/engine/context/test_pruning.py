@@ -275,6 +275,8 @@ def refuse(frames, how):
             one = replace(one, depth_m=np.zeros_like(one.depth_m))
         elif how == "millimetres":
             one = replace(one, depth_m=one.depth_m * np.float32(1000))
+        elif how == "kilometres":
+            one = replace(one, depth_m=one.depth_m * np.float32(0.001))
         elif how == "not a number":
             one = replace(one, depth_m=np.full_like(one.depth_m, np.nan))
         elif how == "jumps":
@@ -290,6 +292,7 @@ REASONS = {
     "no depth": Refusal.NO_DEPTH,
     "holes": Refusal.BAD_DEPTH,
     "millimetres": Refusal.BAD_DEPTH,
+    "kilometres": Refusal.BAD_DEPTH,
     "not a number": Refusal.BAD_DEPTH,
     "jumps": Refusal.POSE_JUMP,
     "clock": Refusal.CLOCK,

@@ -27,8 +27,9 @@ from vln_ros.engine.stream.plug import Cost, Plug
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
-from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, refusal
 from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ForwardTimes, NetMeter
@@ -106,7 +107,7 @@ class Pruning(Plug, KeepAll):
     def __init__(self, config: PruneConfig) -> None:
         self._config = config
         self.timed = config.window > 0
-        self._max_turn_rad = math.radians(config.max_turn_deg)
+        self._limits = MotionLimits.of_camera(config)
         self._times = ForwardTimes()
         self._meter = NetMeter(config.window, "pruning")
         self.begin()
@@ -192,7 +193,9 @@ class Pruning(Plug, KeepAll):
             if frame.depth_m is None or reason is Refusal.NO_DEPTH or image.image_id is None:
                 return
             surface = self._lay_out(frame, grid)
-            if (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
+            # What is too far has no place; what is too near to be measured would all be in one.
+            too_near = depth_fault(frame.depth_m, self._config) is Refusal.BAD_DEPTH
+            if too_near or (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
                 self._meter.refused(Refusal.BAD_DEPTH)
                 return
             self._surfaces[image.image_id] = surface
@@ -217,10 +220,9 @@ class Pruning(Plug, KeepAll):
             return Refusal.NO_DEPTH
         if before is None:
             return None
-        if frame.stamp_ns < before.stamp_ns:
-            return Refusal.CLOCK
-        if jumped(before.odom_from_optical, frame.odom_from_optical, config.max_step_m, self._max_turn_rad):
-            return Refusal.POSE_JUMP
+        reason = motion_fault(frame, before, self._limits)
+        if reason is not None:
+            return reason
         if refusal(frame, before) is None:
             found = correspond(frame, [before], grid, depth_tolerance=config.depth_tolerance).counts()
             compared = found[Fate.FOUND] + found[Fate.ABSENT] + found[Fate.OCCLUDED]

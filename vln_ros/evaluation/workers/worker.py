@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engines import build_engines
+from vln_ros.evaluation.episode.lockstep import lockstep, tell_executed
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
@@ -25,7 +27,6 @@ from vln_ros.evaluation.runs.results import versions
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
 from vln_ros.evaluation.workers.schedule import Job, Order
 from vln_ros.evaluation.workers.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import (
