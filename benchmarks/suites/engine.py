@@ -328,12 +328,13 @@ def _forwards_text(figures: Any) -> str:
          f"{r['flops'] / 1e6:.0f}", _cell(_spread(r["seconds"])))
         for r in figures["rows"]
     ]  # fmt: skip
+    ways = list(dict.fromkeys(r["way"] for r in figures["rows"] if r["way"] != "free"))
     different = [way for way, same in figures["same_queues"].items() if not same]
     return (
         f"{figures['decisions']} decisions, sampled at {figures['temperature']}, frame and question "
         f"included; {figures['four_actions']} have four actions.\n\n"
         + table(("way to decode", "decisions", "forwards", "query tokens", "decoder MFLOP", "ms"), rows)
-        + f"\nQueues of tree, forced and tokens are {'NOT ' if different else ''}identical"
+        + f"\nQueues of {', '.join(ways[:-1])} and {ways[-1]} are {'NOT ' if different else ''}identical"
         f"{' (' + ', '.join(different) + ')' if different else ''}, {figures['different_queues']} different "
         f"ones; probabilities differ by at most {figures['probability_difference']:.1e}. What a random "
         "network says freely is no queue: that row is only the cost of as many tokens.\n"

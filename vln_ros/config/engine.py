@@ -90,9 +90,10 @@ class StreamConfig:
 
     decode: str = option(
         "tree",
-        "tree: all queues in one forward; forced: tokens without a choice go together; tokens: one by one; "
-        "free: no grammar, the text is parsed",
-        choices=("tree", "forced", "tokens", "free"),
+        "tree: all queues in one forward; tokens: one token after the other; free: no grammar, the text is "
+        "parsed",
+        choices=("tree", "tokens", "free"),
+        retired=(("forced", "for it gained nothing: set tokens, which gives the same queues"),),
     )
     tree_nodes: int = option(256, "Most nodes of the token tree in one forward", minimum=1, maximum=65536)
     wanted_tokens: int = option(
