@@ -290,3 +290,17 @@ def test_everything_imported_is_declared() -> None:
         if name.lower() not in depends and DISTRIBUTIONS.get(name, name).lower() not in pinned
     }
     assert not missing, "declare them in package.xml (ROS) or requirements.txt"
+
+
+def test_no_page_is_written_in_python() -> None:
+    """Markup, style and scripts are files that their tools can read (evaluation/runs/templates)."""
+    tag = re.compile(r"<!doctype|</?(html|head|body|style|script|div|table|span)\b", re.IGNORECASE)
+    written = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:40]!r}"
+        for folder in (PACKAGE, ROOT / "benchmarks")
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and tag.search(node.value)
+    ]
+    assert not written
+    assert len(list(PACKAGE.rglob("*.j2"))) > 1
