@@ -376,25 +376,18 @@ class RunResult:
             "answers": dataclasses.asdict(self.answers),
             "engine_failures": sum(s.engine_failure for s in self.skipped),
             "skipped": [dataclasses.asdict(s) for s in self.skipped],
+            "episodes": [
+                {
+                    "episode_id": e.episode_id,
+                    "scene_id": e.scene_id,
+                    "folder": posixpath.normpath(f"episodes/{e.folder}"),
+                    "ended": e.ended,
+                    "metrics": None if e.metrics is None else vars(e.metrics),
+                }
+                for e in self.episodes
+            ],
         }
-        head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")
-        # One line each: the encoder that indents is written in Python, and there may be 100,000.
-        lines = [
-            json.dumps(
-                finite_tree(
-                    {
-                        "episode_id": e.episode_id,
-                        "scene_id": e.scene_id,
-                        "folder": posixpath.normpath(f"episodes/{e.folder}"),
-                        "ended": e.ended,
-                        "metrics": None if e.metrics is None else vars(e.metrics),
-                    }
-                ),
-                allow_nan=False,
-            )
-            for e in self.episodes
-        ]
-        return f'{head},\n "episodes": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+        return json.dumps(finite_tree(tree), indent=1, allow_nan=False) + "\n"
 
 
 def finite_tree(value: Any) -> Any:
