@@ -147,7 +147,7 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
         for temperature in (0.01, 0.5, 2.0):
             found = losses(model.network, heads, batch, states, Weights(0.0, 0.0, 0.0, temperature)).action
             total, count = 0.0, 0
-            choices = set(batch.options.tolist())
+            choices = set(batch.choices.places.tolist())
             for row in range(2):
                 for k in range(batch.ids.shape[1]):
                     if batch.labels[row, k] != IGNORED and row * batch.ids.shape[1] + k not in choices:
