@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig
 from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
-from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
 from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import Expert
@@ -193,8 +193,3 @@ def _where(way: Float64Array, pose: Pose) -> tuple[int, int]:
     length_m = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
     turns = round(bearing / (2 * math.pi / BEARING_CLASSES))
     return turns % BEARING_CLASSES, int(np.digitize(length_m, _DISTANCE_BOUNDS_M))
-
-
-def check_kind(kind: str) -> None:
-    """Raises ConfigError for a kind of flat that does not exist."""
-    generate_flat(scene_id(0, kind))
