@@ -260,7 +260,15 @@ def _measure_lines(count: int) -> dict[str, float]:
     from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
     from vln_ros.evaluation.runs.run_folder import RunFolder
 
-    protocol = Protocol("synthetic", "", "lockstep", 3.0, 0.25, 15.0, 500)
+    protocol = Protocol(
+        name="synthetic",
+        split="",
+        control="lockstep",
+        goal_radius_m=3.0,
+        forward_m=0.25,
+        turn_deg=15.0,
+        max_steps=500,
+    )
     info = RunInfo(("vln_ros", "bench", "eval"), protocol, 0, {})
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / side for side in "ab"]
@@ -268,7 +276,18 @@ def _measure_lines(count: int) -> dict[str, float]:
             with RunFolder(path, info, resume=False) as folder:
                 folder.finish(None)
             rng = np.random.default_rng(seed)
-            blank = EpisodeResult("", "", "", "", "stop", 2.5, 8, array("d", [20.0] * 8), 0, None)
+            blank = EpisodeResult(
+                episode_id="",
+                scene_id="",
+                instruction="",
+                folder="",
+                ended="stop",
+                wall_s=2.5,
+                decisions=8,
+                latencies_ms=array("d", [20.0] * 8),
+                video_frames=0,
+                metrics=None,
+            )
             with (path / "episodes.jsonl").open("w", encoding="utf-8") as file:
                 for k in range(count):
                     success, error_m, spl = (
@@ -277,7 +296,15 @@ def _measure_lines(count: int) -> dict[str, float]:
                         float(rng.random()),
                     )
                     m = EpisodeMetrics(
-                        success, spl * success, success, error_m, 9.5, spl, spl * success, k % 3, 40
+                        success=success,
+                        spl=spl * success,
+                        oracle_success=success,
+                        navigation_error_m=error_m,
+                        path_length_m=9.5,
+                        ndtw=spl,
+                        sdtw=spl * success,
+                        collisions=k % 3,
+                        steps=40,
                     )
                     e = dataclasses.replace(
                         blank, episode_id=str(k), scene_id=f"scene_{k % 90}", instruction=f"Go to place {k}.",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from vln_ros.config.options import group, option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruneConfig:
     """Leaving visual tokens out that show what others show; needs depth and poses."""
 
@@ -84,7 +84,7 @@ class LandmarkConfig:
     frames: int = option(16, "Most older frames that stay for their landmarks", minimum=1, maximum=100000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How the stream of one robot is kept and decoded."""
 
@@ -167,7 +167,7 @@ class StreamConfig:
     landmarks: LandmarkConfig = group(LandmarkConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReuseConfig:
     """Taking over keys and values of what was seen before (VLN-Cache)."""
 
@@ -264,7 +264,7 @@ class SamplingConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -302,7 +302,7 @@ class PacedConfig:
     decision_ms: float = option(100.0, "Computation per decision", unit="ms", minimum=0.0, maximum=60000.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TinyConfig:
     """A small random Qwen2.5-VL checkpoint (`vln_ros tiny`)."""
 
@@ -328,7 +328,7 @@ class TinyConfig:
     shards: int = option(1, "Weight files; more than one come with an index", minimum=1, maximum=64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of the package's own small policy (`vln_ros train`)."""
 

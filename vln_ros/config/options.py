@@ -20,7 +20,7 @@ class ConfigError(ValueError):
     """A value that the user gave cannot be used; the message names it and says what would do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
     """What is known of one option besides its name, type and default."""
 

@@ -10,7 +10,7 @@ from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.simulation import ExpertConfig, StepConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyncConfig:
     """How colour, depth and odometry become frames."""
 
@@ -79,7 +79,7 @@ class ImageInputConfig(DepthInputConfig):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OdometryConfig:
     """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
 
@@ -111,7 +111,7 @@ class OdometryConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MountConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
@@ -144,7 +144,7 @@ class MountConfig(DepthInputConfig):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NavigatorConfig(MountConfig, ImageInputConfig):
     """The navigator node."""
 
@@ -184,7 +184,7 @@ class NavigatorConfig(MountConfig, ImageInputConfig):
     profiling: ProfilingConfig = group(ProfilingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SafetyConfig:
     """When the executor stands still, whatever the queue says. Ages are measured on a steady clock."""
 
@@ -313,7 +313,7 @@ class SafetyConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExecutorConfig(MountConfig):
     """The executor: action queue and odometry to velocities."""
 

@@ -32,7 +32,7 @@ class CameraConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HabitatConfig:
     """The Habitat world (docs/habitat.md)."""
 
@@ -177,7 +177,7 @@ def with_protocol(config: WorldConfigT) -> WorldConfigT:
     return from_flat(type(config), {**flat, **rules})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BridgeConfig(WorldConfig):
     """The simulator bridge: publishes what a robot publishes, takes what a robot takes."""
 

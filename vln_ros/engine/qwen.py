@@ -503,9 +503,13 @@ class QwenEngine:
     def _constrained(self) -> Decoding[_Answer]:
         config = self._config
         options = DecodeOptions(
-            DecodeMode(config.decode), self.sampling, config.tree_nodes, config.wanted_tokens,
-            config.min_allowed, self._random_weights,
-        )  # fmt: skip
+            mode=DecodeMode(config.decode),
+            sampling=self.sampling,
+            tree_nodes=config.tree_nodes,
+            wanted_tokens=config.wanted_tokens,
+            min_allowed=config.min_allowed,
+            random_weights=self._random_weights,
+        )
         decoded = yield from decode_queue(
             self.session, self.context.question(), self._grammar, options, self._generator
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -52,11 +52,12 @@ class Task:
     number: int
     noise: float
     seed: int
+    _: KW_ONLY
     policy: int | None = None
     executed: tuple[tuple[ActionKind, ...], ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """What all runs have in common.
 
@@ -97,7 +98,7 @@ class View:
     labels: TokenLabels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Decision:
     """One turn of the conversation.
 
@@ -180,7 +181,18 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             path.append(pose)
         left = min(len(doors[-1]), DOORS_CLASSES - 1)
         best, costs = tuple(a.kind for a in advised), np.array([a.costs for a in advised])
-        decisions.append(Decision(views, tuple(executed), best, costs, *_where(ways[-1], start), left))
+        bearing, distance = _where(ways[-1], start)
+        decisions.append(
+            Decision(
+                views=views,
+                executed=tuple(executed),
+                expert=best,
+                costs=costs,
+                bearing=bearing,
+                distance=distance,
+                doors=left,
+            )
+        )
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))

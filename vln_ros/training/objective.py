@@ -92,7 +92,7 @@ class Weights:
     temperature: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Losses:
     """Scalars. ``action`` is the divergence of what is said from what is wanted, per decision; ``correct``
     the share of action words that were the best."""
@@ -154,17 +154,17 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     )
     correct = (scores.argmax(-1) == wanted).float().mean()
     return Losses(
-        total,
-        action,
-        category,
-        color,
-        depth,
-        aim,
-        room,
-        referent,
-        onward,
-        bearing,
-        distance,
-        doors,
-        correct,
+        total=total,
+        action=action,
+        category=category,
+        color=color,
+        depth=depth,
+        aim=aim,
+        room=room,
+        referent=referent,
+        onward=onward,
+        bearing=bearing,
+        distance=distance,
+        doors=doors,
+        correct=correct,
     )

@@ -67,7 +67,9 @@ def stream(seed):
 def decode(seed, way, sampling, **options):
     session, prompt, _ = stream(seed)
     mode, nodes = WAYS[way]
-    how = DecodeOptions(mode, sampling, nodes, options.pop("wanted", 0), **options)
+    how = DecodeOptions(
+        mode=mode, sampling=sampling, tree_nodes=nodes, wanted_tokens=options.pop("wanted", 0), **options
+    )
     generator = torch.Generator().manual_seed(seed)
     return run(session, decode_queue(session, prompt, GRAMMAR, how, generator))
 

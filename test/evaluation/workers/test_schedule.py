@@ -18,7 +18,15 @@ from vln_ros.sim.episodes.episode import Episode
 
 def job(number: int, scene: str, way_m: float = 5.0) -> Job:
     episode = Episode(
-        str(number), "0", scene, Pose.identity(), np.zeros(3), 3.0, "go", np.zeros((1, 3)), way_m
+        episode_id=str(number),
+        trajectory_id="0",
+        scene_id=scene,
+        start=Pose.identity(),
+        goal=np.zeros(3),
+        goal_radius_m=3.0,
+        instruction="go",
+        reference_path=np.zeros((1, 3)),
+        geodesic_distance_m=way_m,
     )
     return Job(number, episode, False)
 

@@ -10,7 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -58,6 +58,7 @@ class ContextSpec:
     """
 
     strategy: str
+    _: KW_ONLY
     unasked_frames: str | None = None
     reset_steps: int | None = None
     history_frames: int | None = None
@@ -152,7 +153,7 @@ class Limits:
     questions: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """Everything the engine needs to know about a checkpoint family besides its weights.
 

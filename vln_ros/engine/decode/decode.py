@@ -33,7 +33,7 @@ class DecodeMode(str, Enum):
     TREE = "tree"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """How to decode.
 
@@ -78,7 +78,7 @@ class DecodeStats:
     wanted_work: Work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
     """A queue.
 
@@ -218,14 +218,14 @@ def decode_queue(
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
     return Decoded(
-        queue,
-        tuple(grammar.nodes[n].token for n in path[1:]),
-        tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
-        ended,
-        wanted,
-        DecodeStats(decided - begun, session.work - decided),
-        allowed,
-        held,
+        queue=queue,
+        ids=tuple(grammar.nodes[n].token for n in path[1:]),
+        probabilities=tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
+        ended=ended,
+        wanted=wanted,
+        stats=DecodeStats(decided - begun, session.work - decided),
+        allowed=allowed,
+        held=held,
     )
 
 

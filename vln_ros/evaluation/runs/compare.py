@@ -60,7 +60,7 @@ class Difference:
         return self.difference.excludes_zero
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison:
     """Of two runs, over the episodes that both have.
 
@@ -133,11 +133,11 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
     losses = [p for p, w in zip(pairs, won, strict=True) if w < 0]
     succeeded = columns[0][:, 0] > 0
     return Comparison(
-        a,
-        b,
-        _differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
-        tuple(sorted(wins, key=_clearness)),
-        tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
+        a=a,
+        b=b,
+        differences=_differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
+        wins=tuple(sorted(wins, key=_clearness)),
+        losses=tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
         both=int((succeeded & (won == 0)).sum()),
         neither=int((~succeeded & (won == 0)).sum()),
         only_a=len(ours) - len(common),

@@ -23,7 +23,7 @@ _LISTED = 2000
 """Episodes in the table at the end; a browser takes no more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Card:
     """An episode as the template shows it."""
 
@@ -74,7 +74,17 @@ def _card(number: int, e: EpisodeResult, run: Path) -> _Card:
     folder = posixpath.normpath(f"episodes/{e.folder}")
     files = [f"{folder}/{name}" for name in ("map.png", "video.mp4")]
     map_link, video = (name if (run / name).exists() else None for name in files)
-    return _Card(number, e, folder, map_link, video, verdict, tone, tuple(facts), latency)
+    return _Card(
+        number=number,
+        result=e,
+        folder=folder,
+        map_link=map_link,
+        video_link=video,
+        verdict=verdict,
+        tone=tone,
+        facts=tuple(facts),
+        latency=latency,
+    )
 
 
 def _quality(e: EpisodeResult) -> tuple[float, float, float]:

@@ -69,11 +69,18 @@ def _run_info(config: BridgeConfig, episodes: Sequence[Episode], limits: Episode
     if c.run_info:
         return RunInfo.from_tree(json.loads(Path(c.run_info).read_text("utf-8")))
     protocol = Protocol(
-        c.world if c.protocol == "custom" else c.protocol, Path(c.episodes).stem.removesuffix(".json"),
-        c.mode, episodes[0].goal_radius_m,
-        c.step.forward_m, c.step.turn_deg, limits.steps, limits.actions,
-        limits.turns_in_place, limits.questions, limits.as_stop,
-    )  # fmt: skip
+        name=c.world if c.protocol == "custom" else c.protocol,
+        split=Path(c.episodes).stem.removesuffix(".json"),
+        control=c.mode,
+        goal_radius_m=episodes[0].goal_radius_m,
+        forward_m=c.step.forward_m,
+        turn_deg=c.step.turn_deg,
+        max_steps=limits.steps,
+        max_actions=limits.actions,
+        max_turns_in_place=limits.turns_in_place,
+        max_questions=limits.questions,
+        early_end_is_stop=limits.as_stop,
+    )
     command = tuple(shlex.split(c.command)) or tuple(sys.argv)
     decides: dict[str, Any] = {"config": {}, "checkpoint": ""}
     if c.navigator_info:
