@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measure.fault_rig import FaultFigures
 from benchmarks.suites import world as bench_world
 from benchmarks.suites.collisions import CollisionFigures
-from benchmarks.suites.faults import FaultFigures
 from benchmarks.suites.soak import SoakFigures
 from benchmarks.suites.tracking import TrackingFigures
 from vln_ros.cli import BENCHES, build_parser, main
