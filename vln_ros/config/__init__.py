@@ -34,8 +34,10 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import (
+    CameraExtrinsics,
     DepthInputConfig,
     ExecutorConfig,
+    Extrinsics,
     ImageInputConfig,
     MountConfig,
     NavigatorConfig,
@@ -61,11 +63,13 @@ __all__ = [
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
+    "CameraExtrinsics",
     "ConfigError",
     "DepthInputConfig",
     "EvalConfig",
     "ExecutorConfig",
     "ExpertConfig",
+    "Extrinsics",
     "FarmConfig",
     "HabitatConfig",
     "ImageInputConfig",
