@@ -203,8 +203,3 @@ class Mountings:
 
 def _has_tf2() -> bool:
     return importlib.util.find_spec("tf2_ros") is not None
-
-
-def make_mounting(node: Node, config: MountConfig) -> Mounting:
-    """That of the camera alone. Errors as :meth:`Mountings.camera`."""
-    return Mountings(node, config).camera()
