@@ -22,7 +22,8 @@ from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
 from vln_ros.training.labels import TokenLabels
 
-T = TypeVar("T", "Batch", "Shown", "Way", "Choices")
+Nested = TypeVar("Nested", "Batch", "Shown", "Way", "Choices")
+Group = TypeVar("Group", "Shown", "Way")
 IGNORED = -100
 """Label of a token that nothing is learnt from."""
 _LENGTH_STEP = 64  # few lengths: code for products in bfloat16 is generated for each one
@@ -298,7 +299,7 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
     )
 
 
-def _each(tensors: T, change: Callable[[Tensor], Tensor]) -> T:
+def _each(tensors: Nested, change: Callable[[Tensor], Tensor]) -> Nested:
     """The same dataclass with every tensor changed, those of nested ones included."""
     changed: dict[str, Any] = {}
     for f in fields(tensors):
@@ -307,7 +308,7 @@ def _each(tensors: T, change: Callable[[Tensor], Tensor]) -> T:
     return replace(tensors, **changed)
 
 
-def _joined(parts: Sequence[T]) -> T:
+def _joined(parts: Sequence[Group]) -> Group:
     """Dataclasses of tensors as one, each tensor one behind the other."""
     names = [f.name for f in fields(parts[0])]
     return type(parts[0])(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
