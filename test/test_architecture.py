@@ -181,7 +181,7 @@ def test_no_circle_of_files() -> None:
     below: dict[str, set[str]] = {module: set() for module in files}
     for i in every_import():
         target = i.target if i.target in files else i.target.rpartition(".")[0]
-        if not i.typing_only and target in files and target != i.module:
+        if target in files and target != i.module:  # for typing only counts, too: it is read with the rest
             below[i.module].add(target)
     while free := {module for module, needed in below.items() if not needed}:
         below = {module: needed - free for module, needed in below.items() if module not in free}
@@ -336,3 +336,74 @@ def test_everything_imported_is_declared() -> None:
         if name.lower() not in depends and DISTRIBUTIONS.get(name, name).lower() not in pinned
     }
     assert not missing, "declare them in package.xml (ROS) or requirements.txt"
+
+
+def test_no_page_is_written_in_python() -> None:
+    """Markup, style and scripts are files that their tools can read (evaluation/runs/templates)."""
+    tag = re.compile(r"<!doctype|</?(html|head|body|style|script|div|table|span)\b", re.IGNORECASE)
+    written = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value[:40]!r}"
+        for folder in (PACKAGE, ROOT / "benchmarks")
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and tag.search(node.value)
+    ]
+    assert not written
+    assert len(list(PACKAGE.rglob("*.j2"))) > 1
+
+
+POSITIONAL = {
+    "datatypes": {"ActionChunk", "CameraModel", "Frame"},
+    "geometry": {"Correspondence"},
+    "reuse": {"FramePlan", "ReuseStats", "_Cached"},
+    "engine": {
+        "BoundOptions", "EngineReport", "Image", "LandmarkReport", "PruneReport", "Segment", "Video",
+        "_Answer",
+    },
+}  # fmt: skip
+"""Dataclasses of many fields that may be made by position still: values that every test writes, and the
+records of the engine's inner parts, which are made in one place each. It shall not grow."""
+
+
+def positional_fields(node: ast.ClassDef) -> list[str] | None:
+    """Names of the fields that a dataclass takes by position; None if it is no dataclass."""
+    for decorator in node.decorator_list:
+        call = decorator if isinstance(decorator, ast.Call) else None
+        if ast.unparse(call.func if call else decorator).rpartition(".")[2] != "dataclass":
+            continue
+        if call and any(k.arg == "kw_only" and ast.unparse(k.value) == "True" for k in call.keywords):
+            return []
+        names = []
+        for field in node.body:
+            if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
+                continue
+            if ast.unparse(field.annotation).rpartition(".")[2] == "KW_ONLY":
+                break
+            names.append(ast.unparse(field.target))
+        return names
+    return None
+
+
+def test_positional_fields_are_counted_as_python_does() -> None:
+    text = (
+        "@dataclass\nclass A:\n    a: int\n    b: ClassVar[int]\n    _: KW_ONLY\n    c: int\n"
+        "@dataclasses.dataclass(frozen=True, kw_only=True)\nclass B:\n    a: int\n"
+        "class C:\n    a: int\n"
+        "@dataclass(frozen=True)\nclass D:\n    a: int = 1\n    b: int = field(default=2)\n"
+    )
+    classes = [n for n in ast.parse(text).body if isinstance(n, ast.ClassDef)]
+    assert [positional_fields(n) for n in classes] == [["a"], [], None, ["a", "b"]]
+
+
+def test_dataclasses_of_many_fields_are_made_by_keyword() -> None:
+    counted = 0
+    wrong: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef) and (names := positional_fields(node)) is not None:
+                counted += 1
+                if len(names) > 5 and node.name not in POSITIONAL.get(part, set()):
+                    wrong[f"{path.relative_to(ROOT)}: {node.name}"] = names
+    assert counted > 100
+    assert not wrong, "more than five fields by position: kw_only=True, or `_: KW_ONLY` behind the first ones"

@@ -35,8 +35,10 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import (
+    CameraExtrinsics,
     DepthInputConfig,
     ExecutorConfig,
+    Extrinsics,
     ImageInputConfig,
     MountConfig,
     NavigatorConfig,
@@ -62,11 +64,13 @@ __all__ = [
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
+    "CameraExtrinsics",
     "ConfigError",
     "DepthInputConfig",
     "EvalConfig",
     "ExecutorConfig",
     "ExpertConfig",
+    "Extrinsics",
     "FarmConfig",
     "FrameCheckConfig",
     "HabitatConfig",

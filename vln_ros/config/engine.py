@@ -27,7 +27,7 @@ class FrameCheckConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PruneConfig(FrameCheckConfig):
     """Leaving visual tokens out that show what others show; needs depth and poses."""
 
@@ -97,15 +97,16 @@ class LandmarkConfig:
     frames: int = option(16, "Most older frames that stay for their landmarks", minimum=1, maximum=100000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How the stream of one robot is kept and decoded."""
 
     decode: str = option(
         "tree",
-        "tree: all queues in one forward; forced: tokens without a choice go together; tokens: one by one; "
-        "free: no grammar, the text is parsed",
-        choices=("tree", "forced", "tokens", "free"),
+        "tree: all queues in one forward; tokens: one token after the other; free: no grammar, the text is "
+        "parsed",
+        choices=("tree", "tokens", "free"),
+        retired=(("forced", "for it gained nothing: set tokens, which gives the same queues"),),
     )
     tree_nodes: int = option(256, "Most nodes of the token tree in one forward", minimum=1, maximum=65536)
     wanted_tokens: int = option(
@@ -179,7 +180,7 @@ class StreamConfig:
     landmarks: LandmarkConfig = group(LandmarkConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReuseConfig(FrameCheckConfig):
     """Taking over keys and values of what was seen before (VLN-Cache)."""
 
@@ -262,7 +263,7 @@ class SamplingConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -300,7 +301,7 @@ class PacedConfig:
     decision_ms: float = option(100.0, "Computation per decision", unit="ms", minimum=0.0, maximum=60000.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TinyConfig:
     """A small random Qwen2.5-VL checkpoint (`vln_ros tiny`)."""
 
@@ -326,7 +327,7 @@ class TinyConfig:
     shards: int = option(1, "Weight files; more than one come with an index", minimum=1, maximum=64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of the package's own small policy (`vln_ros train`)."""
 

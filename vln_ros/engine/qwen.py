@@ -91,7 +91,7 @@ class QwenEngine:
         reuse: ReuseConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
-        if config.decode in ("tree", "forced") and not takes_mask(model.network):
+        if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
                 f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
                 "load the model with attention sdpa or eager, or set decode to tokens or free"

@@ -70,7 +70,7 @@ class ExecutorState(Enum):
     """By a fault. The queue is gone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """What one control period decided.
 
@@ -476,4 +476,12 @@ class Executor:
         else:
             state = ExecutorState.FINISHED if self._finished else ExecutorState.IDLE
         report, self._report = self._report or bool(completed), False
-        return Output(velocity, state, self._faults, completed, self.queue.current, self._error, report)
+        return Output(
+            velocity=velocity,
+            state=state,
+            faults=self._faults,
+            completed=completed,
+            action=self.queue.current,
+            error=self._error,
+            report=report,
+        )

@@ -79,9 +79,9 @@ class Watch:
             Fault.NO_HEARTBEAT: safety.heartbeat_timeout_s,
             Fault.NO_FRAMES: safety.frame_timeout_s,
         }
-        if safety.obstacles in ("depth", "both"):
+        if safety.uses_depth:
             timeouts_s[Fault.NO_DEPTH] = safety.obstacle_timeout_s
-        if safety.obstacles in ("scan", "both"):
+        if safety.uses_scan:
             timeouts_s[Fault.NO_SCAN] = safety.obstacle_timeout_s
         return timeouts_s
 

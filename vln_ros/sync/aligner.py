@@ -56,7 +56,7 @@ class Aligned(Generic[ColorT, DepthT]):
     odom_from_base: Pose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyncCounts:
     """What became of the messages so far.
 

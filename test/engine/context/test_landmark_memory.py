@@ -134,8 +134,31 @@ def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_abou
     figures = robot.figures()
     assert isinstance(robot, HasFigures) and figures["landmarks: chunks"] == 1
     assert figures["landmarks: named"] == 3 and figures["landmarks: chunks [ms]"] > 0
-    record = EpisodeCost(0.0, 0.0, 0.0, 0.0, 0.0, 1, 1, 0, figures)
-    line = EpisodeResult("1", "s", TOLD, "1", "stop", 1.0, 0, array("d"), 0, None, None, record).to_json()
+    record = EpisodeCost(
+        load_s=0.0,
+        render_s=0.0,
+        measure_s=0.0,
+        observe_s=0.0,
+        waited_s=0.0,
+        forwards=1,
+        tokens=1,
+        prepared=0,
+        figures=figures,
+    )
+    line = EpisodeResult(
+        episode_id="1",
+        scene_id="s",
+        instruction=TOLD,
+        folder="1",
+        ended="stop",
+        wall_s=1.0,
+        decisions=0,
+        latencies_ms=array("d"),
+        video_frames=0,
+        metrics=None,
+        standing_s=None,
+        cost=record,
+    ).to_json()
     read = EpisodeResult.from_json(line).cost.figures
     assert read == pytest.approx(figures, abs=1e-3)
     robot.start(Instruction(2, "turn left"))  # names nothing: nothing is asked

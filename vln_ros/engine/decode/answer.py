@@ -133,9 +133,13 @@ class AnswerDecoder:
     def _constrained(self, question: Question) -> Decoding[Answer]:
         config = self._config
         options = DecodeOptions(
-            DecodeMode(config.decode), self._sampling, config.tree_nodes, config.wanted_tokens,
-            config.min_allowed, self._random_weights,
-        )  # fmt: skip
+            mode=DecodeMode(config.decode),
+            sampling=self._sampling,
+            tree_nodes=config.tree_nodes,
+            wanted_tokens=config.wanted_tokens,
+            min_allowed=config.min_allowed,
+            random_weights=self._random_weights,
+        )
         decoded = yield from decode_queue(self._session, question(), self._grammar, options, self._generator)
         probabilities: list[float] = []
         for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
