@@ -1,4 +1,4 @@
-"""Everything wired without ROS: build an engine from options, run an episode in a world."""
+"""Builds engines from options and runs episodes without ROS."""
 
 from __future__ import annotations
 

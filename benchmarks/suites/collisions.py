@@ -1,4 +1,4 @@
-"""``vln_ros bench collisions``."""
+"""``vln_ros bench collisions``: how often the robot touches boxes that appear before it while it drives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench engine``: what a decision costs, how that grows, and what of it could be saved."""
+"""``vln_ros bench engine``: what a decision costs, how that grows with the stream, what could be saved."""
 
 from __future__ import annotations
 

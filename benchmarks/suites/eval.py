@@ -1,4 +1,4 @@
-"""``vln_ros bench eval``: what an evaluation saves by queues and by whole scenes per worker."""
+"""``vln_ros bench eval``: what an evaluation saves when workers take whole scenes from a queue."""
 
 from __future__ import annotations
 

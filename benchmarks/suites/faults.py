@@ -1,4 +1,4 @@
-"""``vln_ros bench faults``."""
+"""``vln_ros bench faults``: how fast the robot stands after each fault, measured on real processes."""
 
 from __future__ import annotations
 

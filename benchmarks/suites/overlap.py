@@ -1,4 +1,4 @@
-"""``vln_ros bench overlap``."""
+"""``vln_ros bench overlap``: how long the robot stands still for the model, with and without overlap."""
 
 from __future__ import annotations
 

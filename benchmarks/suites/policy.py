@@ -1,4 +1,4 @@
-"""``vln_ros bench policy``."""
+"""``vln_ros bench policy``: the shipped policy against baselines, and under different settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench prune``: what leaving visual tokens out saves and changes, beside full compute."""
+"""``vln_ros bench prune``: what leaving visual tokens out saves, and how it changes the decisions."""
 
 from __future__ import annotations
 

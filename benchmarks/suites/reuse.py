@@ -1,4 +1,4 @@
-"""``vln_ros bench reuse``."""
+"""``vln_ros bench reuse``: what VLN-Cache saves, and how it changes the decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench soak``."""
+"""``vln_ros bench soak``: memory, missed control periods and dropped frames over hours of driving."""
 
 from __future__ import annotations
 

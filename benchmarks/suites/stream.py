@@ -1,4 +1,4 @@
-"""``vln_ros bench stream``: streaming against asking `generate` with the whole history."""
+"""``vln_ros bench stream``: the streaming engine against ``generate`` over the whole history each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench tracking``."""
+"""``vln_ros bench tracking``: where the base ends after queues of actions, against where it should."""
 
 from __future__ import annotations
 

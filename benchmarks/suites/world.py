@@ -1,4 +1,4 @@
-"""``vln_ros bench world``: what the embedded simulator costs on this machine."""
+"""``vln_ros bench world``: what frames, scenes and shortest paths of the embedded simulator cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros compare``."""
+"""``vln_ros compare``: two runs of an evaluation, paired by episode, with intervals."""
 
 from __future__ import annotations
 

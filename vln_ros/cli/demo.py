@@ -1,4 +1,4 @@
-"""``vln_ros demo``."""
+"""``vln_ros demo``: a simulated robot follows instructions over real ROS 2 topics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros eval``."""
+"""``vln_ros eval``: runs a policy on many episodes and writes measures, a report and videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros node``: what the executables for ``ros2 run`` and ``ros2 launch`` call."""
+"""``vln_ros node``: runs one node; the executables for ``ros2 run`` and ``ros2 launch`` call it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros params``."""
+"""``vln_ros params``: lists the parameters of the nodes, for terminals and for docs/parameters.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros profile``: recordings made with ``--profiling``."""
+"""``vln_ros profile``: shows and compares recordings made with ``--profiling``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros report``."""
+"""``vln_ros report``: writes the page of a finished run anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vln_ros tiny OUT`: a small random checkpoint of the true architecture."""
+"""``vln_ros tiny OUT``: writes a small random checkpoint of the true architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`vln_ros train FOLDER`: train the small policy in the embedded world."""
+"""``vln_ros train FOLDER``: trains the small policy in the embedded world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the engine, of what it may leave out, and of the small networks that are built here."""
+"""Options of the engine, of VLN-Cache and pruning, and of the small networks that are built here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of evaluations."""
+"""Options of an evaluation: what is evaluated on which episodes, and by which workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which options which node has."""
+"""Names the option group of every node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the profiler."""
+"""Options of the profiler: how much it records, and where it goes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the nodes on a robot: what they hear, when they stop, how they drive."""
+"""Options of the nodes on a robot: topics, extrinsics, alignment, limits, when to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options of the worlds, of the oracle in them, and of the node that shows one to ROS."""
+"""Options of the worlds, of the oracle policy, and of the node that shows a world as a robot."""
 
 from __future__ import annotations
 

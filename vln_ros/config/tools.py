@@ -1,4 +1,4 @@
-"""Options of the tools: player, inspector, recorder."""
+"""Options of the tools: player of recordings, inspector, recorder."""
 
 from __future__ import annotations
 

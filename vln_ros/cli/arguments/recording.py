@@ -1,4 +1,4 @@
-"""The switch ``--profiling`` of the commands that run something, and what it prints at their end."""
+"""Adds ``--profiling`` to the commands that run something, and prints the result at their end."""
 
 from __future__ import annotations
 

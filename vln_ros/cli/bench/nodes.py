@@ -1,4 +1,4 @@
-"""``vln_ros bench nodes``."""
+"""``vln_ros bench nodes``: frames lost and latency from a camera's topic through the nodes."""
 
 from __future__ import annotations
 

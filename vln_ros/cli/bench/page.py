@@ -1,4 +1,4 @@
-"""``vln_ros bench page``: docs/benchmarks.md from the records of the benches."""
+"""``vln_ros bench page``: writes docs/benchmarks.md from the records of the benches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench roofline``: stages of a decision, their roofline, and what the planner makes of them."""
+"""``vln_ros bench roofline``: stages of a decision on this machine, and what ``vln_ros plan`` expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros doctor``."""
+"""``vln_ros doctor``: checks this machine and prints every finding with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros habitat``."""
+"""``vln_ros habitat``: the subcommands that check, compare and time Habitat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros replay``."""
+"""``vln_ros replay``: plays a rosbag2 recording to the nodes, or to an engine alone, and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Action queues out of a session: under a grammar in three equivalent ways, or freely.
+"""Decodes an action queue: under the grammar in several equivalent modes, or as free text.
 
 The ways differ in how much goes into one forward. ``TOKENS``: one token. ``FORCED``: a token and
 all that follow it without a choice. ``TREE``: the prompt together with every queue (or, of a wide

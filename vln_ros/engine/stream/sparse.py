@@ -1,4 +1,4 @@
-"""Prefill that takes over what was computed before: what VLN-Cache (arXiv 2603.07080) saves with."""
+"""Prefills only the tokens that are not taken over from earlier frames (VLN-Cache, arXiv 2603.07080)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (the page template)
-"""Two runs side by side, episode by episode."""
+"""Compares two runs episode by episode."""
 
 from __future__ import annotations
 

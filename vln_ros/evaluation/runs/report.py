@@ -1,5 +1,5 @@
 # ruff: noqa: E501  (the page template)
-"""One page for a person: ``report.html`` beside the files it shows; it loads nothing from a network."""
+"""Writes ``report.html`` of a run, which loads nothing from a network."""
 
 from __future__ import annotations
 

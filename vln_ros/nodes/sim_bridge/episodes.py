@@ -1,4 +1,4 @@
-"""What a bridge is started with: mode, episodes in their order, and what identifies their run."""
+"""Reads what a bridge is started with: mode, episodes in order, what identifies their run."""
 
 from __future__ import annotations
 

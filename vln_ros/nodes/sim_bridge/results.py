@@ -1,4 +1,4 @@
-"""Where the results of a bridge go, if anywhere."""
+"""Writes the results of a bridge into a run folder, if it was given one."""
 
 from __future__ import annotations
 
