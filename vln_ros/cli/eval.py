@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other option by its dotted name, e.g. camera.hfov_deg=90 (docs/evaluation.md lists all)",
+        help="set any option by its dotted name, e.g. camera.hfov_deg=90 (list: vln_ros params eval)",
     )
     known = {e.name: e for e in walk_options(EvalConfig)}
     for entry in known.values():

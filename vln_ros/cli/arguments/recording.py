@@ -16,7 +16,7 @@ def add_switch(parser: argparse.ArgumentParser) -> None:
         "--profiling",
         choices=level.option.choices,
         default=level.default,
-        help=f"{level.option.doc} (default: {level.default}); report, JSON, CSV and trace go to OUT/{FOLDER}",
+        help=f"{level.option.doc} Report, JSON, CSV and trace go to OUT/{FOLDER} (default: {level.default})",
     )
 
 
