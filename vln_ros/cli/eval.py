@@ -42,8 +42,12 @@ _SHORT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=output_folder, help="run folder (default: runs/eval-DATE)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="evaluation options, nested or dotted")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --out, with the same options"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="file of evaluation options, nested or dotted names"
+    )
     parser.add_argument(
         "--set",
         action="append",

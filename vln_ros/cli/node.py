@@ -15,7 +15,7 @@ HELP = "Run one node, as `ros2 run vln_ros NODE` does"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("node", choices=list(NODES), help="which one")
+    parser.add_argument("node", choices=list(NODES), help="the node to run")
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
