@@ -68,6 +68,16 @@ def test_no_page_is_an_orphan(page: Path) -> None:
     assert f"docs/{page.name}" in LINK.findall((ROOT / "README.md").read_text("utf-8"))
 
 
+@pytest.mark.parametrize("page", [p for p in TEXTS if p.name != "benchmarks.md"], ids=lambda p: p.name)
+def test_no_line_stands_twice(page: Path) -> None:
+    """As a merge leaves them that keeps both sides. The page of figures is made from records."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if len(line) > 50 and not line.startswith("| `")]
+    assert not {line for line in lines if lines.count(line) > 1}
+    topics = re.findall(r"^\| (`[a-z_/]+`) \| [a-z_]+_msgs/", text, re.M)
+    assert len(topics) == len(set(topics)), "a topic has two rows"
+
+
 def names_in(path: Path) -> set[str]:
     """Classes, functions and constants of a Python file; headings of a page."""
     if path.suffix == ".md":
