@@ -87,7 +87,8 @@ INTRODUCTION = """\
 # Parameters
 
 Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config/`; a test holds the two
-equal. `vln_ros params --match WORD` searches here from a terminal.
+equal. `vln_ros params --match WORD` searches here from a terminal; `vln_ros params eval` and `train` list the
+options of these commands.
 
 * Parameters marked *live* may be changed while the node runs (`ros2 param set /executor max_linear_m_s 0.3`);
   a value that is out of range is refused with the range. All others are read when the node is configured:

@@ -16,8 +16,8 @@ class SyncConfig:
 
     require_depth: bool = option(
         True,
-        "Whether a colour image waits for the depth image of its instant. Without depth, VLN-Cache and "
-        "pruning have nothing to work with, and the engine sees colour alone.",
+        "Whether a colour image waits for the depth image of its instant. False takes the nearest one at "
+        "hand, or none, and then VLN-Cache and pruning do nothing on that frame.",
     )
     max_depth_skew_s: float = option(
         0.02,
