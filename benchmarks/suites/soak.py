@@ -1,4 +1,4 @@
-"""``vln_ros bench soak``: memory, missed control periods and dropped frames over hours of driving."""
+"""``vln_ros bench soak``: memory, missed control periods and dropped frames over a long run."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class SafetyConfig:
     stop_distance_m: float = option(
         0.15,
         "Free way ahead of the robot's edge below which it stops and drops its queue. Too low leaves no room "
-        "for errors of sensors and brakes; too high stops it in doorways and before every wall.",
+        "for errors of sensors and brakes; too high stops it far from every wall and chair.",
         unit="m", minimum=0.0, maximum=3.0, live=True,
     )  # fmt: skip
     slow_distance_m: float = option(

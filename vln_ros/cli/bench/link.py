@@ -1,4 +1,4 @@
-"""``vln_ros bench link``: what loss, delay and jitter between two machines do to a run; needs root."""
+"""``vln_ros bench link``: cuts the link between robot and navigator, and times what follows; needs root."""
 
 from __future__ import annotations
 
