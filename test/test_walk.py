@@ -18,6 +18,7 @@ from followed_frame import PACKAGE, qualified_names
 PAGE = Path(__file__).parents[1] / "docs/architecture.md"
 PROGRAM = Path(__file__).with_name("followed_frame.py")
 STEP = re.compile(r"(?P<indent> *)(?P<path>\S+\.py) +(?P<function>[A-Za-z_.]+)  +(?P<what>\S.*)")
+TIMEOUT_S = 110.0
 Calls = dict[str, dict[str, Any]]
 
 
@@ -84,7 +85,9 @@ def test_a_frame_takes_that_way(walk: list[Step]) -> None:
     path = os.pathsep.join([str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path}
     command = [sys.executable, str(PROGRAM)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert max(seen["speeds"]) > 0.0, "the wheels did not turn"
