@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown(), end="")
         return 0
-    groups = {node: (config,) for node, config in NODES.items()} | COMMANDS
+    groups: dict[str, tuple[type, ...]] = {**{node: (config,) for node, config in NODES.items()}, **COMMANDS}
     if options.node and options.node not in groups:
         raise ConfigError(f"node {options.node!r}: choose one of {', '.join(groups)}")
     shown = 0
