@@ -1,4 +1,4 @@
-"""The slow, obvious oracle: the whole conversation in one forward of the released model."""
+"""Computes a whole conversation in one forward of the released model: slow, and what streaming must equal."""
 
 from __future__ import annotations
 

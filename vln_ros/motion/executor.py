@@ -1,4 +1,4 @@
-"""From an action queue and odometry to velocities: a pure state machine, no ROS, no clock of its own."""
+"""Turns an action queue and odometry into velocities: a state machine without ROS and without a clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one place where messages become values of this package and the reverse, in adjacent pairs.
+"""Converts ROS messages to values of this package and back; no other module does.
 
 From a message: whatever is wrong with it raises :class:`MessageError` and nothing else. To a
 message: the values are valid by construction.

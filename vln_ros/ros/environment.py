@@ -1,4 +1,4 @@
-"""What the environment of a ROS process needs before ``rclpy.init``; on a sourced robot, nothing."""
+"""Prepares the environment of a ROS process before ``rclpy.init``."""
 
 from __future__ import annotations
 

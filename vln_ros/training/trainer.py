@@ -1,4 +1,4 @@
-"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+"""The training loop: demonstrations, optimiser steps, validations, saved states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``vln_ros doctor``."""
+"""``vln_ros doctor``: checks this machine and prints every finding with its remedy."""
 
 from __future__ import annotations
 
@@ -31,15 +31,17 @@ _OTHER_WEIGHTS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default="", help="also load this checkpoint and decide once")
+    parser.add_argument("--checkpoint", default="", help="also load this checkpoint and take one decision")
     parser.add_argument(
-        "--profile", default="", help="of the checkpoint (default: the one made for it, or else tiny)"
+        "--profile", default="", help="profile of the checkpoint (default: the one made for it, or else tiny)"
     )
-    parser.add_argument("--habitat", default="", metavar="PYTHON", help="also look at this Habitat Python")
+    parser.add_argument(
+        "--habitat", default="", metavar="PYTHON", help="also check Habitat under this Python interpreter"
+    )
     parser.add_argument(
         "--listen", type=float, default=LISTEN_S, help=f"seconds to listen for topics (default: {LISTEN_S:g})"
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the findings there")
+    parser.add_argument("--json", type=Path, default=None, help="also write the findings to this file (JSON)")
 
 
 def run(options: argparse.Namespace) -> int:

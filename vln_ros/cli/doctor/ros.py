@@ -1,4 +1,4 @@
-"""The doctor's look at ROS: its settings first, then two nodes that talk, and what else is heard."""
+"""Checks ROS: its settings, then two nodes that talk, then what else is heard."""
 
 from __future__ import annotations
 

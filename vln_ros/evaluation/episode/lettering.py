@@ -1,4 +1,4 @@
-"""Text in pictures: no box stands for a letter that the font lacks.
+"""Draws text into pictures, without boxes for letters that the font lacks.
 
 A text is drawn with a font of this machine that has all of its letters. Where there is none, the letters
 that are missing are told in Latin ones, from their Unicode names (Devanagari, Telugu and their kin), or as

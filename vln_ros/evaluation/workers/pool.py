@@ -1,4 +1,4 @@
-"""The workers of an evaluation as processes of this machine, or in line.
+"""Runs the workers of an evaluation as processes of this machine, or in line.
 
 A crew is spoken to in turns: a worker is given orders, and answers once with events; until then it is
 given nothing. A worker that ends without an answer is lost.

@@ -1,4 +1,4 @@
-"""What the executor hears: subscriptions, and the count of everything refused."""
+"""Subscribes the executor, hands values to the state machine, counts what is refused."""
 
 from __future__ import annotations
 

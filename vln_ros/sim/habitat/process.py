@@ -1,4 +1,4 @@
-"""The process that Habitat lives in, seen from here: started, asked, found dead, ended.
+"""Starts the process that Habitat lives in, talks to it, and finds out when it is dead.
 
 Habitat cannot share our process: its Python is another (conda builds stop at 3.9), it runs one simulator
 per process whose context belongs to one thread, and it ends the process when a GPU is missing.

@@ -1,4 +1,4 @@
-"""Habitat as a world: its process behind :class:`vln_ros.protocols.World`, its axes turned into ours.
+"""Shows Habitat as a :class:`vln_ros.protocols.World`, with axes turned into ours.
 
 The world frame is Habitat's own, with REP 103's axes: ``z`` is Habitat's height ``y``, so the floor may lie
 anywhere, and the base stands up to 0.1 m above the true floor, where the navigation mesh is.
