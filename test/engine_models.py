@@ -22,6 +22,7 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
+        attn_implementation=attention,
         text_config={
             "vocab_size": VOCABULARY,
             "bos_token_id": None,
@@ -58,7 +59,6 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
     )
-    config._attn_implementation = attention
     network = Qwen2_5_VLForConditionalGeneration(config).eval()
     for parameter in network.parameters():
         parameter.requires_grad_(False)

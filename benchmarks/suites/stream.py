@@ -167,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
         steps: list[StepDown] = []
         points: list[Point] = []
         for sweep, request in tqdm(settings, desc="settings", disable=None):
-            measured = _compare(request, partial(_measure, folder=folder), others, steps)
+            measured = compare(request, partial(measure, folder=folder), others, steps)
             points.append(_point(sweep, *measured, args.fps))
     print(_table(points))
     for step in steps:
@@ -206,7 +206,7 @@ def _settings(main: Request, sweeps: list[str]) -> list[tuple[str, Request]]:
     return found
 
 
-def _compare(
+def compare(
     request: Request,
     measure: Callable[[str, Request], Result],
     others: dict[tuple[str, Request], Result],
@@ -244,7 +244,7 @@ def _compare(
             request = replace(request, stride=2 * request.stride)
 
 
-def _measure(way: str, request: Request, folder: Path) -> Result:
+def measure(way: str, request: Request, folder: Path) -> Result:
     from benchmarks.measure.stream import OUT_OF_MEMORY, Result
 
     asked, answered = folder / "request.json", folder / "result.json"
@@ -291,13 +291,13 @@ def _point(
         "streaming": streaming.flops_by_frame[-1] + answers,
         "native": sum(streaming.flops_by_frame) + answers,
     }
-    lag = {f"{rate:g}": _lag(streaming.frame_s, request.chunk, rate) for rate in rates}
+    lag = {f"{rate:g}": lag(streaming.frame_s, request.chunk, rate) for rate in rates}
     return Point(
         sweep, request, streaming, features, native, lag, float(scores.max()), float(np.mean(agree)), each
     )
 
 
-def _lag(frame_s: tuple[float, ...], chunk: int, rate: float) -> float:
+def lag(frame_s: tuple[float, ...], chunk: int, rate: float) -> float:
     """Seconds from the arrival of the last frame until the stream holds it, at ``rate`` frames a second."""
     done = 0.0
     for first in range(0, len(frame_s), chunk):

@@ -127,7 +127,7 @@ def test_gaps_of_a_recording(model):
 
 def test_the_command_writes_tables_figures_and_pictures(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(bench_reuse, "MOTIONS", ("static", "teleport"))
-    monkeypatch.setattr(bench_reuse, "_network", tiny_network)
+    monkeypatch.setattr(bench_reuse, "bench_network", tiny_network)
     code = bench_reuse.run(
         options(
             "--only", "geometry", "motions", "drift", "strategies", "--pairs", "1", "--frames", "2",

@@ -48,9 +48,9 @@ def test_both_ways_give_the_same_answer(checkpoint: str, chunk: int) -> None:
 
 
 def test_lag_of_a_stream_that_keeps_up_and_of_one_that_does_not() -> None:
-    assert bench_stream._lag((0.1,) * 10, 1, 5.0) == pytest.approx(0.1)
-    assert bench_stream._lag((0.5,) * 10, 1, 5.0) == pytest.approx(10 * 0.5 - 9 / 5)
-    assert bench_stream._lag((0.1,) * 10, 4, 5.0) == pytest.approx(0.2)  # the last chunk holds two frames
+    assert bench_stream.lag((0.1,) * 10, 1, 5.0) == pytest.approx(0.1)
+    assert bench_stream.lag((0.5,) * 10, 1, 5.0) == pytest.approx(10 * 0.5 - 9 / 5)
+    assert bench_stream.lag((0.1,) * 10, 4, 5.0) == pytest.approx(0.2)  # the last chunk holds two frames
 
 
 @pytest.mark.slow
@@ -83,7 +83,7 @@ def test_out_of_memory_steps_down_and_still_compares(fits: int, stride: int, log
         return way, len(request.shown)
 
     steps: list[bench_stream.StepDown] = []
-    request, *found = bench_stream._compare(request_of(64), measure, {}, steps)
+    request, *found = bench_stream.compare(request_of(64), measure, {}, steps)
     assert request.stride == stride
     assert found == [(way, 64 // stride) for way in ("streaming", "features", "native")]
     assert [s.shown for s in steps] == log
@@ -95,14 +95,14 @@ def test_a_single_frame_that_does_not_fit_is_an_error() -> None:
         raise bench_stream.OutOfMemoryError("too much")
 
     with pytest.raises(ConfigError, match="single frame"):
-        bench_stream._compare(request_of(3), measure, {}, [])
+        bench_stream.compare(request_of(3), measure, {}, [])
 
 
 @pytest.mark.slow
 def test_a_process_that_hits_its_limit_says_so(checkpoint: str, tmp_path: Path) -> None:
     request = replace(request_of(4), checkpoint=checkpoint, memory_limit_mb=200)
     with pytest.raises(bench_stream.OutOfMemoryError, match="memory"):
-        bench_stream._measure("native", request, tmp_path)
+        bench_stream.measure("native", request, tmp_path)
 
 
 def memory_of_one_frame_mb(checkpoint: str, folder: Path) -> int:

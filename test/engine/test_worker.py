@@ -37,26 +37,26 @@ class GatedEngine:
         self.actions: tuple[Action, ...] = (F,)
         self.closed = False
         self._instruction = 0
-        self._stamp = 0
+        self.stamp_ns = 0
 
-    def _note(self, what: str, number: int) -> None:
+    def note(self, what: str, number: int) -> None:
         self.calls.append((what, number))
         if (what, number) == self.fail_on:
             raise RuntimeError(f"{what} {number} fails")
 
     def start(self, instruction: Instruction) -> None:
         self._instruction = instruction.number
-        self._note("start", instruction.number)
+        self.note("start", instruction.number)
 
     def observe(self, frame: Frame) -> None:
-        self._stamp = frame.stamp_ns
-        self._note("observe", frame.stamp_ns)
+        self.stamp_ns = frame.stamp_ns
+        self.note("observe", frame.stamp_ns)
 
     def decide(self, queue: int) -> ActionChunk:
         self.deciding.set()
         assert self.gate.wait(DEADLINE_S)
-        self._note("decide", self._stamp)
-        return ActionChunk(queue, self._instruction, self._stamp, self.actions)
+        self.note("decide", self.stamp_ns)
+        return ActionChunk(queue, self._instruction, self.stamp_ns, self.actions)
 
     def close(self) -> None:
         self.closed = True
@@ -334,7 +334,7 @@ def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Can
 def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about() -> None:
     """And not after the one that is decided on, nor after a stop."""
     rig = Rig("progress")
-    rig.engine.work_ahead = lambda: rig.engine._note("ahead", rig.engine._stamp)
+    rig.engine.work_ahead = lambda: rig.engine.note("ahead", rig.engine.stamp_ns)
     rig.engine.actions = (F, F)
     rig.worker.start()
     try:

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -265,14 +264,14 @@ class KillingCrew(ProcessCrew):
             os.kill(self.pid(worker), signal.SIGKILL)
 
 
-def fail(connection: Any) -> None:
+def fail(_: EvalConfig, worker: int, connection: Any) -> None:
     """A worker that dies of an error, after a line of chatter."""
     print("Loading weights: 100%", file=sys.stderr)
     connection.send(LastWords("ValueError: the scene has no floor"))
     raise SystemExit(1)
 
 
-def be_killed(connection: Any) -> None:
+def be_killed(_: EvalConfig, worker: int, connection: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -284,13 +283,8 @@ def be_killed(connection: Any) -> None:
     ],
 )
 def test_a_worker_that_ends_says_of_what(dataset: Path, end: Any, said: str) -> None:
-    crew = ProcessCrew(config_of(dataset))
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=end, args=(theirs,))
-    process.start()
-    theirs.close()
-    crew._processes[4] = (process, ours)
+    crew = ProcessCrew(config_of(dataset), end)
+    crew.hire(4)
     answers: list[Answer] = []
     while not answers:
         answers = crew.answers()

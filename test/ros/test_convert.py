@@ -350,7 +350,7 @@ def test_a_depth_in_the_wrong_unit_is_suspected_not_corrected() -> None:
 # ----------------------------------------------------------------------------------------- fuzzing
 
 text = st.text(max_size=12)
-encodings = st.sampled_from([*sorted(convert._LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
+encodings = st.sampled_from([*sorted(convert.LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
 small = st.integers(0, 6)
 uint32 = small | st.integers(0, 2**32 - 1)
 

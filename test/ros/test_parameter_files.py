@@ -131,8 +131,12 @@ def as_ros_reads(path: Path, namespace: str) -> dict[str, object]:
     context = Context()
     context.init(args=["--ros-args", "--params-file", str(path)])
     try:
-        node = Node("executor", namespace=namespace, context=context)
-        values = {name: p.value for name, p in node._parameter_overrides.items()}
+        bare = Node("executor", namespace=namespace, context=context, use_global_arguments=False)
+        own = bare.get_parameters_by_prefix("")  # every node's
+        bare.destroy_node()
+        node = Node("executor", namespace=namespace, context=context,
+                    automatically_declare_parameters_from_overrides=True)  # fmt: skip
+        values = {n: p.value for n, p in node.get_parameters_by_prefix("").items() if n not in own}
         node.destroy_node()
         return values
     finally:

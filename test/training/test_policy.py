@@ -406,7 +406,7 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
         trainer = Trainer(tmp_path / precision, config(precision=precision), resume=False)
         drawn = [trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
         with ThreadPoolExecutor(1) as threads:
-            trainer._step(drawn, threads)
+            trainer.step(drawn, threads)
         grads = [p.grad for p in trainer.network.parameters()]
         assert all(g.dtype is torch.float32 for g in grads)
         gradients[precision] = torch.cat([g.flatten() for g in grads])
@@ -421,7 +421,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     whole = Trainer(tmp_path / "whole", config(dagger_share=1.0), resume=False)
     whole.run()
     broken = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=False)
-    step = broken._step
+    step = broken.step
     calls = 0
 
     def fail_at_fourth(drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
@@ -431,7 +431,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
             raise KeyboardInterrupt
         return step(drawn, threads)
 
-    monkeypatch.setattr(broken, "_step", fail_at_fourth)
+    monkeypatch.setattr(broken, "step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     resumed = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=True)
@@ -455,7 +455,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
 
 
 _KILLED = """
-import os, signal, sys
+import multiprocessing, os, signal, sys
 from pathlib import Path
 from vln_ros.training.demonstrations import Rules, Task, robot_camera
 from vln_ros.training.loader import Source, Supply
@@ -464,7 +464,7 @@ if __name__ == "__main__":
     source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
     supply = Supply(source, 1)
     supply.order(Task("room", 0, 0.0, 0)).result()
-    print(*supply._executor._processes, flush=True)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     sys.stdin.read(1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -495,7 +495,7 @@ def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
     drawn = {}
     for seed in (0, 1, 25):
         trainer = Trainer(tmp_path / str(seed), config(seed=seed), resume=False)
-        drawn[seed] = [trainer._next_task().number for _ in range(3)]
+        drawn[seed] = [trainer.next_task().number for _ in range(3)]
     assert drawn[0] == [0, 1, 2]
     assert drawn[1][0] == 25_000 and drawn[25][0] < 250_000
     # What validations ask about lies at the other end of the split.
@@ -505,7 +505,7 @@ def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
 def test_kinds_are_drawn_as_often_as_they_weigh(tmp_path: Path) -> None:
     changes = {"small_from": 0.0, "flat_from": 0.0, "small_weight": 3.0, "flat_weight": 0.0}
     trainer = Trainer(tmp_path / "run", config(**changes), resume=False)
-    drawn = [trainer._next_task().kind for _ in range(400)]
+    drawn = [trainer.next_task().kind for _ in range(400)]
     assert "flat" not in drawn
     assert 0.65 < drawn.count("small") / len(drawn) < 0.85
 
@@ -514,7 +514,7 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="nothing to resume"):
         Trainer(tmp_path / "new", config(), resume=True)
     trainer = Trainer(tmp_path / "run", config(), resume=False)
-    trainer._save()
+    trainer.save()
     with pytest.raises(ConfigError, match="not empty"):
         Trainer(tmp_path / "run", config(), resume=False)
     with pytest.raises(ConfigError, match=r"another model\.seed"):
@@ -551,7 +551,7 @@ class _Runs:
 
 def test_a_state_that_holds_a_program_is_not_run(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path / "run", config(), resume=False)
-    trainer._save()
+    trainer.save()
     assert Trainer(tmp_path / "run", config(), resume=True).progress.step == 0
     for content in ({"config": _Runs(tmp_path / "ran")}, {"pool": [_Runs(tmp_path / "ran")]}):
         torch.save(content, tmp_path / "run" / "state.pt")

@@ -135,5 +135,5 @@ def test_without_the_ray_caster_the_world_says_what_it_needs(monkeypatch):
     monkeypatch.delitem(sys.modules, "embreex.rtcore_scene", raising=False)
     with pytest.raises(ConfigError, match=r"embreex.*aarch64.*Habitat"):
         open_world(config)
-    (finding,) = [f for f in doctor._packages() if f.name == "embedded world"]
+    (finding,) = [f for f in doctor.look_at_packages() if f.name == "embedded world"]
     assert finding.verdict == "warn" and "embreex" in finding.text

@@ -354,7 +354,7 @@ def test_death_is_reported_and_the_next_episode_goes_on(
 def test_a_process_that_does_not_answer_is_ended(python: str, scenes: Path) -> None:
     world = make(python, scenes, timeout_s=30.0)
     world.load(SCENE)
-    world._process._socket.settimeout(0.2)
+    world.timeout_s = 0.2
     pid = world.pid
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(WorldLostError, match="did not answer"):
