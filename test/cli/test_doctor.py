@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,7 @@ def test_no_folder_for_temporary_files_at_all(monkeypatch: pytest.MonkeyPatch) -
     def none() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(doctor_places.tempfile, "gettempdir", none)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
     monkeypatch.delenv("TMPDIR", raising=False)
     assert doctor_places.temporary_files().verdict == "fail"
 

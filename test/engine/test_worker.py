@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,7 @@ class Events:
         self.bad: list[ValueError] = []
         self.failures: list[BaseException] = []
 
-    def _add(self, items: list, item: object) -> None:
+    def _add(self, items: list[Any], item: object) -> None:
         with self._changed:
             items.append(item)
             self._changed.notify_all()
@@ -331,10 +332,13 @@ def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Can
         assert not any(c.actions for c in it.events.chunks if c.queue > moving.queue)
 
 
-def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about() -> None:
+def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And not after the one that is decided on, nor after a stop."""
     rig = Rig("progress")
-    rig.engine.work_ahead = lambda: rig.engine.note("ahead", rig.engine.stamp_ns)
+    ahead = lambda: rig.engine.note("ahead", rig.engine.stamp_ns)  # noqa: E731
+    monkeypatch.setattr(rig.engine, "work_ahead", ahead, raising=False)
     rig.engine.actions = (F, F)
     rig.worker.start()
     try:

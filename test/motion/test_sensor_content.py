@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poses import standing
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import ExecutorConfig, SafetyConfig
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, RangeScan, Velocity
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Float64Array, Pose, RangeScan, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead, scan_obstacles
@@ -146,7 +147,7 @@ def test_the_embedded_world_has_no_false_faults() -> None:
         for _ in range(40):
             place = rng.random(2) * world.scene.flat.size_m
             try:
-                world.place(Pose.planar(*place, rng.uniform(-3.0, 3.0)))
+                world.place(standing(place, rng.uniform(-3.0, 3.0)))
             except ValueError:
                 continue
             assert judged(world.render()[1], base_from_optical(0.0, 0.0, 1.25)) is None
@@ -157,7 +158,8 @@ def test_the_embedded_world_has_no_false_faults() -> None:
 
 def around(ranges_m: float | np.ndarray, rays: int = 360) -> RangeScan:
     angles = -math.pi + 2.0 * math.pi / 360 * np.arange(rays)
-    return RangeScan(angles, np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy())
+    wide: Float64Array = np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy()
+    return RangeScan(angles, wide)
 
 
 def in_front(value: float, elsewhere: float, half_rad: float = 0.6) -> RangeScan:

@@ -17,7 +17,7 @@ import rclpy
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.logging import LoggingSeverity
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
 from ros_callbacks import callbacks
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -123,6 +124,10 @@ def test_a_number_is_one_where_ros_says_so(value: str, tmp_path: Path) -> None:
     assert isinstance(read, int | float)
 
 
+def parameters_of(node: Any) -> dict[str, object]:
+    return {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+
+
 def as_ros_reads(path: Path, namespace: str) -> dict[str, object]:
     """What rclpy gives an executor out of a file."""
     from rclpy.context import Context
@@ -132,11 +137,11 @@ def as_ros_reads(path: Path, namespace: str) -> dict[str, object]:
     context.init(args=["--ros-args", "--params-file", str(path)])
     try:
         bare = Node("executor", namespace=namespace, context=context, use_global_arguments=False)
-        own = bare.get_parameters_by_prefix("")  # every node's
+        own = parameters_of(bare)  # every node's
         bare.destroy_node()
         node = Node("executor", namespace=namespace, context=context,
                     automatically_declare_parameters_from_overrides=True)  # fmt: skip
-        values = {n: p.value for n, p in node.get_parameters_by_prefix("").items() if n not in own}
+        values = {name: value for name, value in parameters_of(node).items() if name not in own}
         node.destroy_node()
         return values
     finally:

@@ -14,6 +14,7 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.pipeline import build_loop, run_lockstep
@@ -27,7 +28,6 @@ from vln_ros.training.baselines import (
     metrics_of,
     misled,
     run_all,
-    summarise,
     table,
 )
 from vln_ros.training.demonstrations import Rules, robot_camera

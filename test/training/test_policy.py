@@ -1,5 +1,7 @@
 """The training forward against the engine, the labels, and a run that is broken off and resumed."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import select
@@ -12,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from training_models import SMALL
 
 from vln_ros.config import ConfigError, TrainConfig, from_flat
-from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
@@ -135,7 +138,9 @@ def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
     def taught(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> list[str]:
         labels = scribe.words.labels(decision(executed, expert))
         assert len(labels) == len(scribe.words.tokens(executed)) + 1
-        return ["-" if k == IGNORED else "END" if k == end else model.tokenizer.decode([k]) for k in labels]
+        return [
+            "-" if k == IGNORED else "END" if k == end else str(model.tokenizer.decode([k])) for k in labels
+        ]
 
     assert "".join(taught((F, L, R, F), (F, L, R, F))) == "forward, left, right, forwardEND"
     assert "".join(taught((F, S), (F, S))) == "forward, stopEND"
@@ -240,7 +245,9 @@ def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
         assert not labels.onward.any()
         v, u = np.mgrid[0:96, 0:96]
         rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
-        owner = labeller.surfaces(optical.transform((rays * depth[..., None]).reshape(-1, 3))).reshape(96, 96)
+        owner = labeller.surfaces(
+            optical.transform((rays * depth[..., None]).reshape(-1, 3).astype(np.float64))
+        ).reshape(96, 96)
         bounds = np.array([0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0])
         for token in range(16):
             row, column = divmod(token, 4)
@@ -275,12 +282,14 @@ def test_tokens_say_what_lies_behind_the_next_door() -> None:
             labels = labeller.label(depth, camera, optical, number)
             v, u = np.mgrid[0:96, 0:96]
             rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
-            points = optical.transform((rays * depth[..., None]).reshape(-1, 3)).reshape(96, 96, 3)
+            points = optical.transform((rays * depth[..., None]).reshape(-1, 3).astype(np.float64)).reshape(
+                96, 96, 3
+            )
             x0, y0, x1, y1 = door.gap
             along = np.linspace(0.0, 1.0, 200)[:, None, None, None]
             line = optical.position + along * (points - optical.position)
             crosses = (line[..., 0] > x0) & (line[..., 0] < x1) & (line[..., 1] > y0) & (line[..., 1] < y1)
-            through = crosses.any(0)
+            through: npt.NDArray[np.bool_] = np.any(crosses, axis=0)
             for token in range(16):
                 row, column = divmod(token, 4)
                 part = np.s_[row * 24 : row * 24 + 24, column * 24 : column * 24 + 24]
@@ -333,9 +342,7 @@ class Teacher:
     def observe(self, frame: Frame) -> None:
         self._frame = frame
 
-    def decide(self, queue: int):  # type: ignore[no-untyped-def]
-        from vln_ros.datatypes import ActionChunk
-
+    def decide(self, queue: int) -> ActionChunk:
         actions, _ = self._expert.rollout(self._frame.odom_from_base, 4)
         return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, tuple(actions))
 
@@ -411,7 +418,8 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
         assert all(g.dtype is torch.float32 for g in grads)
         gradients[precision] = torch.cat([g.flatten() for g in grads])
     assert not torch.equal(*gradients.values())
-    assert torch.cosine_similarity(*gradients.values(), 0) > 0.999
+    full, half = gradients.values()
+    assert torch.cosine_similarity(full, half, 0) > 0.999
 
 
 @pytest.mark.slow

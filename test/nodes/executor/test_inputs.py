@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 import rclpy
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.logging import LoggingSeverity
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
 from ros_callbacks import callbacks
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
@@ -265,7 +265,7 @@ def test_the_other_camera_of_a_pair_is_refused(node: Node) -> None:
 
 @pytest.mark.parametrize("changes", [{"k": [0.0] * 9, "p": [0.0] * 12}, {"k": [math.nan] * 9}])
 def test_a_calibration_that_is_none_stops_it_before_the_next_image(
-    node: Node, changes: dict[str, list[float]]
+    node: Node, changes: dict[str, Any]
 ) -> None:
     heard = Heard(node)
     for _ in range(3):
@@ -286,7 +286,7 @@ def test_without_camera_info_it_says_so(node: Node) -> None:
     heard.on_depth(heard.depth())
     output = heard.core.update(heard.now_s)
     assert Fault.NO_CALIBRATION in output.faults
-    assert "camera_info" in dict(heard.input.values())["refused last"]
+    assert "camera_info" in str(dict(heard.input.values())["refused last"])
 
 
 def test_p_is_used_where_the_depth_is_rectified(node: Node) -> None:
@@ -312,7 +312,7 @@ def one_ray(heard: Heard, angle_rad: float, **changes: Any) -> LaserScan:
 
 
 def test_a_scanner_by_parameters(node: Node) -> None:
-    mount = {"safety__obstacles": "scan", "safety__scan_x_m": 0.3, "safety__scan_y_m": -0.1}
+    mount: dict[str, Any] = {"safety__obstacles": "scan", "safety__scan_x_m": 0.3, "safety__scan_y_m": -0.1}
     level = Heard(node, **mount)
     expected = [0.3 + 2.0 * math.cos(0.5), -0.1 + 2.0 * math.sin(0.5)]
     assert seen(level, one_ray(level, 0.5)) == pytest.approx(np.array([expected]), abs=1e-6)
@@ -333,7 +333,7 @@ def test_a_scanner_by_tf(node: Node) -> None:
     hangs = Pose(np.array([0.3, -0.1, 0.6]), np.array([1.0, 0.0, 0.0, 0.0]))
     lies = Pose(np.zeros(3), np.array([0.0, math.sin(0.5), 0.0, math.cos(0.5)]))
     assert heard.period() == (Fault.NO_SCAN,)  # no transform yet
-    assert "no transform from base_link to laser" in dict(heard.input.values())["refused last"]
+    assert "no transform from base_link to laser" in str(dict(heard.input.values())["refused last"])
     Buffer.latest.frames = {"laser": (hangs, 0), "lying": (lies, 0)}
     mirrored = [0.3 + 2.0 * math.cos(0.5), -0.1 - 2.0 * math.sin(0.5)]
     for frame in ("laser", "/laser"):

@@ -244,11 +244,12 @@ class Ears(Node):
         self.said: list[DiagnosticStatus] = []
         sensor = qos.sensor("best_effort", 10)
         self.create_subscription(Clock, "/clock", self._on_clock, sensor)
-        self.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda m: self.said.extend(m.status), qos.diagnostics()
-        )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self.said.extend(msg.status)
 
     def _on_clock(self, msg: Clock) -> None:
         self.stamps.append(convert.stamp_ns_from_time(msg.clock))
