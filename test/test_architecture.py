@@ -46,7 +46,6 @@ PRIVATES = {
     "test/engine/context/test_executed.py": 4,
     "test/engine/context/test_landmark_memory.py": 13,
     "test/engine/context/test_pruning.py": 2,
-    "test/engine/decode/test_scores.py": 2,
     "test/engine/test_oom_fallback.py": 9,  # two are torch's: the schema of an operator
     "test/engine/test_qwen.py": 2,
     "test/reuse/test_engine.py": 5,

@@ -7,6 +7,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,7 +132,7 @@ def test_roofline_counts_what_torch_counts(checkpoint: str) -> None:
     assert logits.shape[0] == 3
     cost = roofline.decoder(30, 80) + roofline.head(3)
     # Torch counts a causal product in full; the roofline counts the half that is needed.
-    t = model.network.config.text_config
+    t: Any = model.network.config.text_config
     unseen = 4.0 * t.hidden_size * t.num_hidden_layers * 30 * 30 / 2
     assert cost.flops + unseen == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert session.token_bytes == roofline.token_bytes

@@ -157,7 +157,7 @@ def test_the_embedded_world_has_no_false_faults() -> None:
 
 
 def around(ranges_m: float | np.ndarray, rays: int = 360) -> RangeScan:
-    angles = -math.pi + 2.0 * math.pi / 360 * np.arange(rays)
+    angles: Float64Array = -math.pi + 2.0 * math.pi / 360 * np.arange(rays, dtype=np.float64)
     wide: Float64Array = np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy()
     return RangeScan(angles, wide)
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -329,10 +330,14 @@ def engine(
     return robot
 
 
+def tokens_of(model: LoadedModel, text: str) -> tuple[int, ...]:
+    return tuple(model.tokenizer(text, add_special_tokens=False).input_ids)
+
+
 @pytest.mark.parametrize("decode", ["tree", "forced", "tokens", "free"])
 def test_look_down_is_a_hold_that_says_so(model: LoadedModel, decode: str) -> None:
     robot = engine(model, decode=decode)
-    text = robot._script.tokenize
+    text = partial(tokens_of, model)
     assert len(text("↓")) > 1  # it begins like another arrow, which may be said
     with speaks(model.network, text("↓"), text("STOP")[0]):
         robot.observe(frame(0))
@@ -354,7 +359,7 @@ def test_a_held_answer_leaves_no_trace_in_the_chat(model: LoadedModel, context: 
         each.observe(frame(0))
         each.decide(1)
         each.observe(frame(1))
-    handle = scored(model.network, {robot._script.tokenize("↓")[0]: 10.0})
+    handle = scored(model.network, {tokens_of(model, "↓")[0]: 10.0})
     try:
         assert robot.decide(2).actions == ()
     finally:

@@ -123,10 +123,10 @@ def test_slots_hold_what_a_plain_list_holds(operations: list[tuple[str, int]]) -
             old.discard()
         assert cache.length == len(model)
         assert cache.positions[1].tolist() == [p for _, p in model]
-        for index, layer in enumerate(cache.layers):
-            if layer.is_initialized:
-                assert layer.keys[0, 1, : layer.length, 3].tolist() == [v + index for v, _ in model]
-                assert layer.values[0, 0, : layer.length, 5].tolist() == [-v for v, _ in model]
+        for index, stored in enumerate(cache.layers):
+            if stored.is_initialized:
+                assert stored.keys[0, 1, : stored.length, 3].tolist() == [v + index for v, _ in model]
+                assert stored.values[0, 0, : stored.length, 5].tolist() == [-v for v, _ in model]
         assert cache.allocated_bytes % (3 * 2 * 2 * 16 * 4 * 4) == 0
 
 
