@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from worker_endings import be_killed, fail
 
 from vln_ros.config import (
     ConfigError,
@@ -38,7 +39,6 @@ from vln_ros.evaluation.runs.results import RunResult
 from vln_ros.evaluation.runs.run_folder import RunFolder
 from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessCrew, how_it_ended
 from vln_ros.evaluation.workers.schedule import SceneSchedule
-from vln_ros.evaluation.workers.worker import LastWords
 from vln_ros.evaluation.workers.worlds import build_worlds, chosen_episodes, dataset_file
 from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
@@ -262,17 +262,6 @@ class KillingCrew(ProcessCrew):
         if orders and self.kills < 2:
             self.kills += 1
             os.kill(self.pid(worker), signal.SIGKILL)
-
-
-def fail(_: EvalConfig, worker: int, connection: Any) -> None:
-    """A worker that dies of an error, after a line of chatter."""
-    print("Loading weights: 100%", file=sys.stderr)
-    connection.send(LastWords("ValueError: the scene has no floor"))
-    raise SystemExit(1)
-
-
-def be_killed(_: EvalConfig, worker: int, connection: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
