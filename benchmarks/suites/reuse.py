@@ -100,8 +100,8 @@ def run(options: argparse.Namespace) -> int:
         work["motions"] = lambda: _motions(model, frames, options)
     work["geometry"] = lambda: _geometry(options.pairs)
     work["prefill"] = lambda: _prefill(options.repeats)
-    work["behind"] = lambda: [asdict(f) for f in measure_behind(_network(), TokenGrid(17, 23), SHARES)]
-    work["drift"] = lambda: [asdict(f) for f in measure_drift(_network(), REUSES, 64)]
+    work["behind"] = lambda: [asdict(f) for f in measure_behind(bench_network(), TokenGrid(17, 23), SHARES)]
+    work["drift"] = lambda: [asdict(f) for f in measure_drift(bench_network(), REUSES, 64)]
     figures = {name: work[name]() for name in tqdm([p for p in PARTS if p in options.only], disable=None)}
     if options.bag is not None and "motions" in options.only:
         figures["recording"] = _recording(model, frames, options.min_similarity)
@@ -347,7 +347,7 @@ def _prefill(repeats: int) -> list[dict[str, Any]]:
     from vln_ros.geometry.correspondence import TokenGrid
 
     first, last = motion_frames("pan", 2)
-    network = _network()
+    network = bench_network()
     return [
         asdict(f)
         for grid in GRIDS.values()
@@ -355,7 +355,7 @@ def _prefill(repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-def _network() -> Any:
+def bench_network() -> Any:
     """A random decoder that is large enough for its products to be what takes the time."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration

@@ -138,6 +138,11 @@ class Executor:
         self._interrupted = False
 
     @property
+    def pose(self) -> Pose | None:
+        """odom_from_base of the newest odometry that was taken; None before the first."""
+        return self._pose
+
+    @property
     def config(self) -> ExecutorConfig:
         return self._config
 

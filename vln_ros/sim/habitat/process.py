@@ -182,6 +182,16 @@ class HabitatProcess:
         )
 
     @property
+    def timeout_s(self) -> float:
+        """How long the next answers may take."""
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._socket.settimeout(timeout_s)
+
+    @property
     def pid(self) -> int:
         return self._process.pid
 
