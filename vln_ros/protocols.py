@@ -17,6 +17,7 @@ from vln_ros.datatypes import (
     Float64Array,
     Frame,
     Instruction,
+    Lens,
     Pose,
 )
 
@@ -154,6 +155,16 @@ class World(Protocol):
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksThroughLenses(Protocol):
+    """A world in which a robot may have other cameras than the ideal one of :meth:`World.render`."""
+
+    def look(
+        self, lens: Lens, base_from_optical: Pose
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """As :meth:`World.render`, of a camera as it is: pixel for pixel what comes through its lens."""
 
 
 @runtime_checkable

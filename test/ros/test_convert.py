@@ -518,9 +518,10 @@ def test_camera_round_trips() -> None:
     camera = CameraModel(640, 480, 500.5, 501.25, 318.75, 241.5)
     msg = convert.info_from_camera(camera, STAMP_NS, "cam")
     assert convert.camera_from_info(msg) == camera
-    assert convert.distortion_suspicion(msg) is None
+    assert convert.lens_from_info(msg).is_ideal
     msg.d = [0.1, 0.0, 0.0, 0.0, 0.0]
-    assert convert.distortion_suspicion(msg) == "distorted"
+    assert convert.camera_from_info(msg) == camera
+    assert not convert.lens_from_info(msg, "raw").is_ideal
 
 
 def test_region_and_binning_see_the_same_rays() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
+from vln_ros.cli.arguments.sensors import add_sensors, sensor_parameters
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
 from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed", type=float, default=1.0, help="simulated seconds per second, with --mode realtime"
     )
+    add_sensors(parser)
     add_switch(parser)
     add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no videos")
@@ -84,7 +86,10 @@ def run(options: argparse.Namespace) -> int:
     environment = graph_environment(join=options.join)
     check_split(options.split, options.episodes)
     episodes = split_path(out / "dataset", options.split)
+    sensors = sensor_parameters(options.sensors)
     navigator: dict[str, Scalar] = {
+        **sensors.nodes,
+        **sensors.navigator,
         "engine": options.engine,
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
@@ -97,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
         check_model(str(navigator["qwen.checkpoint"]), options.profile)
     decides = out / "navigator.json"
     bridge: dict[str, Scalar] = {
+        **sensors.bridge,
         "episodes": str(episodes),
         "mode": options.mode,
         "run_folder": str(out),
@@ -117,7 +123,8 @@ def run(options: argparse.Namespace) -> int:
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
     navigator["use_sim_time"] = options.mode == "realtime"  # of every node, not one of its own options
-    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out), environment)
+    executor = {**sensors.nodes, **node_parameters(options, out)}
+    status = run_graph(out / "logs", bridge, navigator, executor, environment)
     if status == 0:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s")

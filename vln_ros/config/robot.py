@@ -13,6 +13,7 @@ from vln_ros.config.simulation import ExpertConfig, StepConfig
 EngineName = Literal["qwen", "expert", "paced"]
 CameraExtrinsics = Literal["tf", "parameters"]
 Extrinsics = Literal["same", "tf", "parameters"]
+OdometrySource = Literal["topic", "tf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,14 @@ class DepthInputConfig:
 
     depth_topic: str = option(
         "camera/aligned_depth_to_color/image_raw",
-        "Topic of depth images that are registered to the colour image, of the same size and frame. With "
-        "compressed transport, /compressedDepth is appended.",
+        "Topic of depth images. They must be registered to the colour image, of the same size and frame, "
+        "unless depth_camera_info_topic is set. With compressed transport, /compressedDepth is appended.",
+    )
+    depth_camera_info_topic: str = option(
+        "",
+        "Topic of the calibration of depth images that are not registered to the colour image, or are of "
+        "another size: they are registered by it and by the place of the depth camera. Empty takes depth "
+        "for registered, and depth of another frame or size is refused.",
     )
     camera_info_topic: str = option(
         "camera/color/camera_info",
@@ -86,8 +93,8 @@ class ImageInputConfig(DepthInputConfig):
 
     color_topic: str = option(
         "camera/color/image_raw",
-        "Topic of colour images. They must be rectified, or taken with a lens that has no distortion to "
-        "speak of. With compressed transport, /compressed is appended.",
+        "Topic of colour images. Those of a lens with distortion are undistorted by their camera_info. With "
+        "compressed transport, /compressed is appended.",
     )
     color_transport: str = option(
         "raw",
@@ -105,8 +112,14 @@ class ImageInputConfig(DepthInputConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OdometryConfig:
-    """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
+    """Where odometry comes from, and of which frame it is. Of base_frame itself nothing needs to be told."""
 
+    source: OdometrySource = option(
+        "topic",
+        "Where odometry comes from. topic: messages on odom; tf: the transforms from the odometry frame on "
+        "/tf, for robots that publish nothing else; their rate and age are judged in the same way.",
+        choices=get_args(OdometrySource),
+    )
     child_frame: str = option(
         "",
         "Frame whose pose the odometry gives, where the messages leave child_frame_id empty. With extrinsics "
@@ -158,6 +171,49 @@ class OdometryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthCameraConfig:
+    """Where a depth camera of its own sits, seen from the colour camera. Used where extrinsics is parameters
+    and depth_camera_info_topic is set."""
+
+    x_m: float = option(
+        0.0,
+        "Position of the depth camera ahead of the colour camera, along that one's viewing axis. A wrong "
+        "value shifts every depth by as much.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    y_m: float = option(
+        0.0,
+        "Position of the depth camera to the left of the colour camera. A wrong value displaces the depth of "
+        "near things sideways in the image, which reuse then finds at other places.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    z_m: float = option(
+        0.0,
+        "Position of the depth camera above the colour camera. A wrong value displaces the depth of near "
+        "things up or down in the image.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    roll_deg: float = option(
+        0.0,
+        "Rotation of the depth camera about its own viewing axis; positive turns its right side down. A "
+        "wrong value turns depth against colour.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
+    pitch_down_deg: float = option(
+        0.0,
+        "Downward tilt of the depth camera against the colour camera. A wrong value displaces depth up or "
+        "down in the image, at every distance.",
+        unit="deg", minimum=-90.0, maximum=90.0,
+    )  # fmt: skip
+    yaw_deg: float = option(
+        0.0,
+        "Rotation of the depth camera to the left against the colour camera. A wrong value displaces depth "
+        "sideways in the image, at every distance.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class MountConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
@@ -175,6 +231,7 @@ class MountConfig(DepthInputConfig):
         choices=("auto", "raw", "rectified"),
     )
     odometry: OdometryConfig = group(OdometryConfig)
+    depth_camera: DepthCameraConfig = group(DepthCameraConfig)
     camera_x_m: float = option(
         0.0,
         "Position of the camera ahead of base_frame. Too large a value makes obstacles seem farther away "

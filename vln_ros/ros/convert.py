@@ -44,6 +44,8 @@ from vln_ros.datatypes import (
     ActionChunk,
     CameraModel,
     Executed,
+    Lens,
+    LensModel,
     OdometryPose,
     Pose,
     RangeScan,
@@ -452,10 +454,19 @@ def is_rectified(msg: CameraInfo, calibration: str = "auto", topic: str = "") ->
     p = np.array(msg.p, np.float64).reshape(3, 4)
     rotated = any(msg.r) and not np.allclose(np.array(msg.r).reshape(3, 3), np.eye(3), atol=1e-6)
     to_rectify = rotated or any(v != 0.0 for v in msg.d)
-    says_rect = re.search(r"(^|[/_])rect", topic.lower()) is not None
+    says_rect = _says_rectified(topic)
     if not (p[0, 0] and p[1, 1]) or not np.isfinite(p).all():  # not filled in
         return says_rect and to_rectify
     return says_rect or (to_rectify and "raw" not in topic.lower())
+
+
+def _says_rectified(topic: str) -> bool:
+    return re.search(r"(^|[/_])rect", topic.lower()) is not None
+
+
+def names_calibration(topic: str) -> bool:
+    """Whether the name of a topic of images says what they are: raw, or rectified."""
+    return _says_rectified(topic) or "raw" in topic.lower()
 
 
 def _region_of(msg: CameraInfo, fx: float, fy: float, cx: float, cy: float) -> CameraModel:
@@ -497,11 +508,63 @@ def info_from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> Camer
     )
 
 
-def distortion_suspicion(msg: CameraInfo, calibration: str = "raw", topic: str = "") -> str | None:
-    """``"distorted"`` if the images are those of a lens with distortion: subscribe to the rectified ones."""
-    if is_rectified(msg, calibration, topic):
-        return None
-    return "distorted" if any(v != 0.0 for v in msg.d) else None
+_LENS_MODELS = {
+    "plumb_bob": LensModel.BROWN,
+    "rational_polynomial": LensModel.BROWN,
+    "equidistant": LensModel.EQUIDISTANT,
+    "fisheye": LensModel.EQUIDISTANT,
+}
+_PLUMB_BOB = 5
+"""Coefficients of that model; with more it is called rational_polynomial."""
+_MOST_COEFFICIENTS = {LensModel.BROWN: 12, LensModel.EQUIDISTANT: 4}
+
+
+def lens_from_info(msg: CameraInfo, calibration: str = "auto", topic: str = "") -> Lens:
+    """The camera of the images that come with ``msg``, as it is: an ideal pinhole where they are rectified.
+
+    Args:
+        calibration, topic: see :func:`is_rectified`.
+
+    Errors: those of :func:`camera_from_info`; ``unsupported_distortion`` (a model that is not known here, or
+    coefficients that it does not have).
+    """
+    camera = camera_from_info(msg, calibration, topic)
+    coefficients = tuple(float(k) for k in msg.d)
+    model = _LENS_MODELS.get(msg.distortion_model)
+    bends = any(coefficients) or (model is LensModel.EQUIDISTANT and bool(coefficients))
+    if not bends or is_rectified(msg, calibration, topic):
+        return Lens(camera)
+    remedy = "subscribe to the rectified image, or set calibration to rectified if it is"
+    if model is None:
+        raise MessageError(
+            "unsupported_distortion",
+            f"camera_info has distortion by the model {msg.distortion_model!r}, known are "
+            f"{', '.join(_LENS_MODELS)}: {remedy}",
+        )
+    most = _MOST_COEFFICIENTS[model]
+    if any(coefficients[most:]):  # a tilted sensor
+        raise MessageError(
+            "unsupported_distortion",
+            f"camera_info has {len(coefficients)} coefficients, {most} of {msg.distortion_model} are known "
+            f"here: {remedy}",
+        )
+    try:
+        return Lens(camera, model, coefficients[:most])
+    except ValueError as e:
+        raise MessageError("bad_camera_info", f"camera_info: {e}") from e
+
+
+def info_from_lens(lens: Lens, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """As a driver has it beside its raw images: K and D; P is that of the pinhole."""
+    msg = info_from_camera(lens.camera, stamp_ns, frame_id)
+    if lens.is_ideal:
+        return msg
+    msg.d = [*lens.coefficients]
+    if lens.model is LensModel.EQUIDISTANT:
+        msg.distortion_model = "equidistant"
+    elif len(msg.d) > _PLUMB_BOB:
+        msg.distortion_model = "rational_polynomial"
+    return msg
 
 
 # ------------------------------------------------------------------------- poses, odometry, twist
@@ -576,6 +639,14 @@ def odometry_from_pose(
     msg.pose.pose = pose_to_pose(pose)
     msg.twist.twist = twist_from_velocity(Velocity(linear_m_s, angular_rad_s))
     return msg
+
+
+def odometry_from_stamped(msg: TransformStamped) -> Odometry:
+    """What odometry would say of a transform from its frame; no velocities."""
+    odometry = Odometry(header=msg.header, child_frame_id=msg.child_frame_id)
+    t = msg.transform.translation
+    odometry.pose.pose = PoseMsg(position=Point(x=t.x, y=t.y, z=t.z), orientation=msg.transform.rotation)
+    return odometry
 
 
 def velocity_from_twist(msg: Twist) -> Velocity:

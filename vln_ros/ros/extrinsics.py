@@ -50,11 +50,19 @@ def mount_of(config: MountConfig) -> Pose:
     )
 
 
-class FixedMounting:
-    """The six parameters."""
+def depth_mount_of(config: MountConfig) -> Pose:
+    """``base_from_optical`` of a depth camera of its own, whose place at the colour camera is given."""
+    d = config.depth_camera
+    angles_deg = (d.roll_deg, d.pitch_down_deg, d.yaw_deg)
+    at_color = base_from_optical(d.x_m, d.y_m, d.z_m, *(math.radians(angle) for angle in angles_deg))
+    return mount_of(config) @ BODY_FROM_OPTICAL.inverse() @ at_color
 
-    def __init__(self, config: MountConfig) -> None:
-        self._pose = mount_of(config)
+
+class FixedMounting:
+    """By parameters, whatever the frames are called."""
+
+    def __init__(self, base_from_optical: Pose) -> None:
+        self._pose = base_from_optical
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
         return self._pose
@@ -156,12 +164,18 @@ class Mountings:
     def camera(self) -> Mounting:
         """Raises ConfigError: TF is asked for and tf2_ros is not there."""
         if self._config.extrinsics == "parameters":
-            return FixedMounting(self._config)
+            return FixedMounting(mount_of(self._config))
         return self._need_tf(
             "extrinsics",
             "measure where the camera sits and give extrinsics:=parameters with camera_x_m ... "
             "camera_yaw_deg",
         )
+
+    def depth_camera(self) -> Mounting:
+        """That of depth images: the colour camera's where they are registered. Errors as :meth:`camera`."""
+        if self._config.depth_camera_info_topic and self._config.extrinsics == "parameters":
+            return FixedMounting(depth_mount_of(self._config))
+        return self.camera()
 
     def scanner(self, safety: SafetyConfig) -> Mounting:
         """Raises ConfigError: as :meth:`camera`, and for a scanner that would not scan along the floor."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +18,16 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
-from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, Executed, Instruction, Pose
 from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.engines import build_engine
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.nodes.navigator.sensors import ImageMsg, RawFrame, frame_of
+from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
-from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
-from vln_ros.ros.extrinsics import mount_of
+from vln_ros.ros.bag.reader import CAMERA_INFO, Bag, BagTopics, Stream
+from vln_ros.ros.extrinsics import FixedMounting, depth_mount_of, mount_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
@@ -220,17 +219,17 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     """
     aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
     base_odometry = BaseOdometry(config, "", _BagFrames(bag, config.base_frame))
-    camera: CameraModel | None = None
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
-    base_from_optical = _mount(bag, config, color_type)
+    cameras = CameraPair(config, *_mountings(bag, config, color_type, depth_type))
+    if config.depth_camera_info_topic:
+        _, own_info = next(bag.others(config.depth_camera_info_topic, CAMERA_INFO))
+        cameras.depth.take(deserialize_message(own_info, CameraInfo))
     waiting = []
     for message in bag.messages():
         try:
             if message.stream is Stream.CAMERA_INFO:
-                camera = convert.camera_from_info(
-                    deserialize_message(message.data, CameraInfo), config.calibration, config.color_topic
-                )
+                cameras.take_color_info(deserialize_message(message.data, CameraInfo))
                 complete = []
             elif message.stream is Stream.ODOMETRY:
                 odometry = deserialize_message(message.data, Odometry)
@@ -246,8 +245,13 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
         except convert.MessageError:
             continue  # the navigator has refused it too
         waiting += [a for a in complete if a.stamp_ns in wanted_ns]
-        while waiting and camera is not None:
-            yield RawFrame(waiting.pop(0), camera, base_from_optical, time.monotonic())
+        while waiting and cameras.missing(waiting[0].depth is not None) is None:
+            try:
+                raw = cameras.raw_frame(waiting.pop(0))
+            except convert.MessageError:
+                continue
+            if raw is not None:
+                yield raw
 
 
 class _BagFrames:
@@ -263,15 +267,25 @@ class _BagFrames:
         return self._found[frame_id]
 
 
-def _mount(bag: Bag, config: NavigatorConfig, color_type: type) -> Pose:
+def _mountings(
+    bag: Bag, config: NavigatorConfig, color_type: type, depth_type: type
+) -> tuple[FixedMounting, FixedMounting]:
+    """Of the colour camera, and of depth."""
     if config.extrinsics == "parameters":
-        return mount_of(config)
-    first = next(m for m in bag.messages() if m.stream is Stream.COLOR)
-    frame_id = deserialize_message(first.data, color_type).header.frame_id
+        return FixedMounting(mount_of(config)), FixedMounting(depth_mount_of(config))
+    color = _static_mounting(bag, config, Stream.COLOR, color_type)
+    if not config.depth_camera_info_topic:
+        return color, color
+    return color, _static_mounting(bag, config, Stream.DEPTH, depth_type)
+
+
+def _static_mounting(bag: Bag, config: NavigatorConfig, stream: Stream, image_type: type) -> FixedMounting:
+    first = next(m for m in bag.messages() if m.stream is stream)
+    frame_id = deserialize_message(first.data, image_type).header.frame_id
     mount = bag.static_transform(config.base_frame, frame_id)
     if mount is None:
         raise ConfigError(
             f"{bag.path} has no static transform from {config.base_frame} to {frame_id}; runs with a "
             "camera that moves on the robot cannot be repeated"
         )
-    return mount
+    return FixedMounting(mount)

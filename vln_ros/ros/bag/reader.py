@@ -17,6 +17,7 @@ from vln_ros.ros.bag.storage import BagFiles, Topic
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 _STILL = 2e-3
 """A transform on /tf that changes by no more, in metres and in its rotation matrix, stands still."""
 
@@ -92,7 +93,7 @@ class Bag:
             ),
             Stream.DEPTH: self._find("depth", topics.depth, images, ("depth",), ()),
             Stream.CAMERA_INFO: self._find(
-                "camera-info", topics.camera_info, ("sensor_msgs/msg/CameraInfo",), ("",), ("depth", "infra")
+                "camera-info", topics.camera_info, (CAMERA_INFO,), ("",), ("depth", "infra")
             ),
             Stream.ODOMETRY: self._find("odometry", topics.odometry, ("nav_msgs/msg/Odometry",), ("",), ()),
         }

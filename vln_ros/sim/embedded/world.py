@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.datatypes import Action, CameraModel, Float64Array, Lens, Pose, wrap_angle
 from vln_ros.protocols import Motion
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, Flat, generate_flat
 from vln_ros.sim.embedded.geodesic import Walkable
@@ -194,11 +194,15 @@ class EmbeddedWorld:
 
     def render(self) -> tuple[UInt8Array, Float32Array]:
         """Colour ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres (0: nothing there)."""
-        optical = self.pose @ self._base_from_optical
-        rgb, depth_m = self.scene.renderer.render(self._camera, optical)
+        return self.look(Lens(self._camera), self._base_from_optical)
+
+    def look(self, lens: Lens, base_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
+        """See :meth:`vln_ros.protocols.LooksThroughLenses.look`."""
+        optical = self.pose @ base_from_optical
+        rgb, depth_m = self.scene.renderer.look(lens, optical)
         for b in self._boxes:
             low, high = np.array([*b.footprint[:2], 0.0]), np.array([*b.footprint[2:], b.height_m])
-            draw_box(rgb, depth_m, self._camera, optical, low, high)
+            draw_box(rgb, depth_m, lens, optical, low, high)
         return rgb, depth_m
 
     def step(self, action: Action) -> Motion:
