@@ -27,7 +27,7 @@ from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
 from vln_ros.ros.bag.reader import CAMERA_INFO, Bag, BagTopics, Stream
-from vln_ros.ros.extrinsics import FixedMounting, depth_mount_of, mount_of
+from vln_ros.ros.extrinsics import FixedExtrinsics, depth_extrinsics_of, extrinsics_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
@@ -215,13 +215,13 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     """The frames with these stamps, aligned as the navigator does it.
 
     Raises:
-        ConfigError: the camera's mounting came from TF and the recording has no static transform for it.
+        ConfigError: the camera's extrinsics came from TF and the recording has no static transform for it.
     """
     aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
     base_odometry = BaseOdometry(config, "", _BagFrames(bag, config.base_frame))
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
-    cameras = CameraPair(config, *_mountings(bag, config, color_type, depth_type))
+    cameras = CameraPair(config, *_extrinsics_sources(bag, config, color_type, depth_type))
     if config.depth_camera_info_topic:
         _, own_info = next(bag.others(config.depth_camera_info_topic, CAMERA_INFO))
         cameras.depth.take(deserialize_message(own_info, CameraInfo))
@@ -267,19 +267,21 @@ class _BagFrames:
         return self._found[frame_id]
 
 
-def _mountings(
+def _extrinsics_sources(
     bag: Bag, config: NavigatorConfig, color_type: type, depth_type: type
-) -> tuple[FixedMounting, FixedMounting]:
+) -> tuple[FixedExtrinsics, FixedExtrinsics]:
     """Of the colour camera, and of depth."""
     if config.extrinsics == "parameters":
-        return FixedMounting(mount_of(config)), FixedMounting(depth_mount_of(config))
-    color = _static_mounting(bag, config, Stream.COLOR, color_type)
+        return FixedExtrinsics(extrinsics_of(config)), FixedExtrinsics(depth_extrinsics_of(config))
+    color = _static_extrinsics(bag, config, Stream.COLOR, color_type)
     if not config.depth_camera_info_topic:
         return color, color
-    return color, _static_mounting(bag, config, Stream.DEPTH, depth_type)
+    return color, _static_extrinsics(bag, config, Stream.DEPTH, depth_type)
 
 
-def _static_mounting(bag: Bag, config: NavigatorConfig, stream: Stream, image_type: type) -> FixedMounting:
+def _static_extrinsics(
+    bag: Bag, config: NavigatorConfig, stream: Stream, image_type: type
+) -> FixedExtrinsics:
     first = next(m for m in bag.messages() if m.stream is stream)
     frame_id = deserialize_message(first.data, image_type).header.frame_id
     mount = bag.static_transform(config.base_frame, frame_id)
@@ -288,4 +290,4 @@ def _static_mounting(bag: Bag, config: NavigatorConfig, stream: Stream, image_ty
             f"{bag.path} has no static transform from {config.base_frame} to {frame_id}; runs with a "
             "camera that moves on the robot cannot be repeated"
         )
-    return FixedMounting(mount)
+    return FixedExtrinsics(mount)

@@ -15,7 +15,7 @@ from vln_ros.geometry.registration import register_depth
 from vln_ros.profiling.spans import span
 from vln_ros.ros import convert
 from vln_ros.ros.calibration import CameraCalibration, check_size
-from vln_ros.ros.extrinsics import Mounting
+from vln_ros.ros.extrinsics import ExtrinsicsSource
 from vln_ros.sync.aligner import Aligned
 
 ImageMsg: TypeAlias = "Image | CompressedImage"
@@ -85,10 +85,12 @@ class CameraPair:
 
     Args:
         config: topics, calibration, and whether depth has a calibration of its own.
-        color_mounting, depth_mounting: the second counts where depth is not registered.
+        color_source, depth_source: the second counts where depth is not registered.
     """
 
-    def __init__(self, config: NavigatorConfig, color_mounting: Mounting, depth_mounting: Mounting) -> None:
+    def __init__(
+        self, config: NavigatorConfig, color_source: ExtrinsicsSource, depth_source: ExtrinsicsSource
+    ) -> None:
         info, own = config.camera_info_topic, config.depth_camera_info_topic
         self.color = CameraCalibration(info, config.color_topic, config.calibration)
         if own:
@@ -98,7 +100,7 @@ class CameraPair:
             topic = config.depth_topic if named else config.color_topic
             self.depth = CameraCalibration(info, topic, config.calibration)
         self._has_own = bool(own)
-        self._color_mounting, self._depth_mounting = color_mounting, depth_mounting
+        self._color_extrinsics, self._depth_extrinsics = color_source, depth_source
 
     def take_color_info(self, msg: CameraInfo) -> list[convert.MessageError]:
         """As :meth:`vln_ros.ros.calibration.CameraCalibration.take`."""
@@ -126,7 +128,7 @@ class CameraPair:
             return None
         registered_to = "" if depth is None or self._has_own else depth.header.frame_id
         self.color.check_frames(color_frame, registered_to)
-        mount = self._color_mounting.at(color_frame, aligned.stamp_ns)
+        mount = self._color_extrinsics.at(color_frame, aligned.stamp_ns)
         if mount is None:
             return None
         view = None
@@ -134,7 +136,7 @@ class CameraPair:
             color_from_depth = Pose.identity()
             if self._has_own:
                 self.depth.check_frames(depth.header.frame_id)
-                depth_mount = self._depth_mounting.at(depth.header.frame_id, aligned.stamp_ns)
+                depth_mount = self._depth_extrinsics.at(depth.header.frame_id, aligned.stamp_ns)
                 if depth_mount is None:
                     return None
                 color_from_depth = mount.inverse() @ depth_mount

@@ -16,7 +16,7 @@ from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
-from vln_ros.ros.extrinsics import Mountings
+from vln_ros.ros.extrinsics import ExtrinsicsSources
 from vln_ros.ros.odometry import BaseOdometry, hear_odometry
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 
@@ -41,9 +41,9 @@ class SensorInput:
         self._deliver = deliver
         self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
         self._base_frame = config.base_frame
-        mountings = Mountings(node, config)
-        self._cameras = CameraPair(config, mountings.camera(), mountings.depth_camera())
-        self._odometry = BaseOdometry(config, "", mountings.odometry_tf())  # the aligner asks for odom_frame
+        sources = ExtrinsicsSources(node, config)
+        self._cameras = CameraPair(config, sources.camera(), sources.depth_camera())
+        self._odometry = BaseOdometry(config, "", sources.odometry_tf())  # the aligner asks for odom_frame
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
         self._sync_wait = Waits("sync wait")
