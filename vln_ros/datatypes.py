@@ -478,9 +478,9 @@ class ActionChunk:
         held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
-        pixel_goal: the answer is a point in a picture and no queue: ``actions`` is empty.
-        place: where that is on the floor, and what to do: drive there. None where it is nowhere: the robot
-            holds and ``held`` says why.
+        pixel_goal: the answer is a point in a picture.
+        place: where that is on the floor: the robot shall drive there, and ``actions``, where there are any,
+            are the next ones toward it. None where it is nowhere: the robot holds and ``held`` says why.
     """
 
     queue: int
@@ -510,9 +510,5 @@ class ActionChunk:
             raise ValueError(f"probabilities must be in [0, 1], got {shares}")
         if self.held is not None and self.actions:
             raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")
-        if self.actions and (self.pixel_goal is not None or self.place is not None):
-            raise ValueError(
-                f"an answer is a place or a queue: {[str(a) for a in self.actions]} with {self.place}"
-            )
         if self.place is not None and self.held is not None:
             raise ValueError(f"what is held has no {self.place}: {self.held}")

@@ -32,6 +32,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import (
     DepthInputConfig,
@@ -78,6 +79,7 @@ __all__ = [
     "Option",
     "OptionEntry",
     "PacedConfig",
+    "PlaceConfig",
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",

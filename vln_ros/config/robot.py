@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
 from vln_ros.config.options import ConfigError, group, option
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.simulation import ExpertConfig, StepConfig
 
@@ -181,6 +182,7 @@ class NavigatorConfig(MountConfig, ImageInputConfig):
     qwen: QwenConfig = group(QwenConfig)
     expert: ExpertConfig = group(ExpertConfig)
     paced: PacedConfig = group(PacedConfig)
+    place: PlaceConfig = group(PlaceConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)
 
 
@@ -224,7 +226,7 @@ class SafetyConfig:
         live=True,
     )
     stop_distance_m: float = option(
-        0.15,
+        PlaceConfig.stop_distance_m,
         "It stops when the free way ahead of its edge is shorter",
         unit="m",
         minimum=0.0,
@@ -246,13 +248,28 @@ class SafetyConfig:
         0.15, "Age of the depth and delay of the base together", unit="s", minimum=0.0, maximum=1.0, live=True
     )
     robot_radius_m: float = option(
-        0.25, "Radius of the circle that holds the robot", unit="m", minimum=0.05, maximum=2.0, live=True
+        PlaceConfig.robot_radius_m,
+        "Radius of the circle that holds the robot",
+        unit="m",
+        minimum=0.05,
+        maximum=2.0,
+        live=True,
     )
     min_height_m: float = option(
-        0.1, "What is lower is floor; above base_link", unit="m", minimum=-2.0, maximum=2.0, live=True
+        PlaceConfig.min_height_m,
+        "What is lower is floor; above base_link",
+        unit="m",
+        minimum=-2.0,
+        maximum=2.0,
+        live=True,
     )
     max_height_m: float = option(
-        1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0, live=True
+        PlaceConfig.max_height_m,
+        "What is higher is no obstacle; above base_link",
+        unit="m",
+        minimum=0.0,
+        maximum=3.0,
+        live=True,
     )
     min_readings: float = option(
         0.1,
