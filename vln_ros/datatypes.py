@@ -500,6 +500,11 @@ class ActionChunk:
         """Nothing is to be done: neither actions nor a place to drive to."""
         return not self.actions and self.place is None
 
+    @property
+    def goes_on(self) -> bool:
+        """Nobody was asked: these are the next actions toward the place that an answer before has named."""
+        return self.place is not None and self.pixel_goal is None
+
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):
             raise ValueError(f"stop must be the last action of a queue: {[str(a) for a in self.actions]}")

@@ -12,6 +12,7 @@ from vln_ros.config import ConfigError, NavigatorConfig, StepConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.evaluation.episode.run import EpisodeRun, Observation
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine, HearsExecuted, World
 
@@ -103,7 +104,15 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
-    return DecisionLoop(engine, config.decide_on, config.decide_ahead, round(config.lost_after_s * 1e9))
+    lost_after_ns = round(config.lost_after_s * 1e9)
+    return DecisionLoop(engine, config.decide_on, config.decide_ahead, lost_after_ns, build_drive(config))
+
+
+def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
+    """What drives to the places that the engine answers; None where it answers none."""
+    if config.engine == "pixel_oracle":
+        return PlaceDrive(config.place, step_size(config.step))
+    return None
 
 
 def frame_of(observation: Observation, world: World, index: int) -> Frame:

@@ -75,6 +75,10 @@ class PlaceDrive:
         """Where it drives to; None while it does not."""
         return None if self._answer is None else self._answer.place
 
+    def figures(self) -> dict[str, float]:
+        """Since :meth:`begin`: what became of how many places, and how often a way was planned."""
+        return dict(self.counts)
+
     def observe(self, frame: Frame) -> None:
         """The next frame: where the robot is, and what its depth shows of obstacles."""
         self._pose, self._stamp_ns = frame.odom_from_base, frame.stamp_ns

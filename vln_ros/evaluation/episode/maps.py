@@ -46,7 +46,7 @@ def _headline(record: EpisodeRecord) -> tuple[str, str]:
     m = record.metrics
     if m is None:
         return (
-            f"{len(record.steps)} poses   ·   {len(record.decisions)} decisions   ·   {record.ended}",
+            f"{len(record.steps)} poses   ·   {len(record.answers)} decisions   ·   {record.ended}",
             _MUTED,
         )
     verdict = "success" if m.success else "failure"

@@ -166,6 +166,11 @@ class EpisodeRecord:
         """``[n, 3]`` metres."""
         return np.array([(s.x_m, s.y_m, s.z_m) for s in self.steps], np.float64).reshape(-1, 3)
 
+    @property
+    def answers(self) -> tuple[Decision, ...]:
+        """The decisions that the engine was asked for: without the queues that only go on to a place."""
+        return tuple(d for d in self.decisions if not d.chunk.goes_on)
+
 
 class EpisodeRecorder:
     """Collects one episode. Used from one thread; ends with :meth:`finish` or :meth:`discard`."""

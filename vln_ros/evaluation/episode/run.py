@@ -213,10 +213,11 @@ class EpisodeRun:
         self._rendered = None
 
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
-        """Note a queue that the robot was given. A hold is no decision; its reason is written down."""
+        """Note a queue that the robot was given. A hold is no decision; its reason is written down. One that
+        only goes on toward a place is none either."""
         self._waited_s += self._last_observe_s + latency_ms / 1e3
         if chunk.actions:
-            self._decisions += 1
+            self._decisions += not chunk.goes_on
             self._chunk = chunk
         if chunk.actions or chunk.held is not None:
             self._recorder.decision(chunk, latency_ms)

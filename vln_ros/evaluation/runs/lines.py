@@ -66,10 +66,12 @@ def read_trajectory(path: Path) -> tuple[Step, ...]:
 
 
 def decision_lines(record: EpisodeRecord) -> str:
-    """One JSON object per decision: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
-    [[forward_m, turn_rad, stop]], probabilities, wanted, allowed, held``."""
+    """One JSON object per queue: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
+    [[forward_m, turn_rad, stop]], probabilities, wanted, allowed, held, pixel_goal [row, column, stamp_ns],
+    place [x_m, y_m, stamp_ns]``. One with a place and no pixel goal goes on toward the place before."""
     lines = []
     for d in record.decisions:
+        pixel, place = d.chunk.pixel_goal, d.chunk.place
         line = {
             "step": d.step,
             "latency_ms": d.latency_ms,
@@ -81,6 +83,8 @@ def decision_lines(record: EpisodeRecord) -> str:
             "wanted": d.chunk.wanted,
             "allowed": d.chunk.allowed,
             "held": d.chunk.held,
+            "pixel_goal": None if pixel is None else [pixel.row, pixel.column, pixel.stamp_ns],
+            "place": None if place is None else [place.x_m, place.y_m, place.stamp_ns],
         }
         lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
     return "".join(lines)

@@ -5,7 +5,7 @@
     result.json              what was run, with which versions, and what came out; replaced atomically
     episodes.jsonl           one line per finished episode; append-only, on disk before the next begins
     episodes/<name>/trajectory.jsonl   one line per pose
-    episodes/<name>/decisions.jsonl    one line per answer of the engine
+    episodes/<name>/decisions.jsonl    one line per queue
     episodes/<name>/map.png, video.mp4
     report.html, plots/      what a person looks at
 
@@ -78,7 +78,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
     if video is not None:
         files["video.mp4"] = video.read_bytes()
     info = record.info
-    answers = Answers.of([d.chunk for d in record.decisions])
+    answers = Answers.of([d.chunk for d in record.answers])
     result = EpisodeResult(
         episode_id=info.episode_id,
         scene_id=info.scene_id,
@@ -86,8 +86,8 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         folder=folder_name(info.episode_id),
         ended=record.ended,
         wall_s=record.wall_s,
-        decisions=len(record.decisions),
-        latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
+        decisions=len(record.answers),
+        latencies_ms=array("d", (d.latency_ms for d in record.answers)),
         video_frames=record.video_frames,
         metrics=record.metrics,
         standing_s=record.standing_s,

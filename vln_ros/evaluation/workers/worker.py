@@ -25,7 +25,8 @@ from vln_ros.evaluation.runs.results import versions
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
 from vln_ros.evaluation.workers.schedule import Job, Order
 from vln_ros.evaluation.workers.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep, tell_executed
+from vln_ros.motion.place_drive import PlaceDrive
+from vln_ros.pipeline import build_drive, build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import (
@@ -106,9 +107,10 @@ def episode_limits(config: EvalConfig) -> EpisodeLimits:
 class _Seat:
     """A place for one robot: its world, its engine, and its episode under way."""
 
-    def __init__(self, world: World, engine: Engine) -> None:
+    def __init__(self, world: World, engine: Engine, drive: PlaceDrive | None) -> None:
         self.world = world
         self.engine = engine
+        self.drive = drive
         self.job: Job | None = None
         self.run: EpisodeRun
         self.video: Path | None = None
@@ -151,7 +153,10 @@ class Workbench:
         navigator = replace(config.navigator, qwen=qwen)
         engines = build_engines(navigator, config.sessions)
         worlds = build_worlds(config, config.sessions)
-        self._seats = [_Seat(world, engine) for world, engine in zip(worlds, engines, strict=True)]
+        self._seats = [
+            _Seat(world, engine, build_drive(navigator))
+            for world, engine in zip(worlds, engines, strict=True)
+        ]
         self._together = config.sessions > 1 and navigator.engine == "qwen"
         self._scene = ""
         self._films: tempfile.TemporaryDirectory[str] | None = None  # made for the first video
@@ -236,6 +241,8 @@ class Workbench:
         engine = seat.engine
         seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
         seat.job = job
+        if seat.drive is not None:
+            seat.drive.begin()
         with span(INSTRUCTION, job.number):
             seat.engine.start(Instruction(job.number, job.episode.instruction))
         seat.queue = 1  # as in the graph, where the hold that begins a run is number one
@@ -307,6 +314,8 @@ class Workbench:
                 tell_executed(seat.engine, seat.run)
                 with span(FRAME, seat.wants.index):
                     seat.engine.observe(seat.wants)
+                if seat.drive is not None:
+                    seat.drive.observe(seat.wants)
             except (EngineError, WorldLostError) as error:
                 events += self._ended(seat, error)
                 continue
@@ -334,35 +343,59 @@ class Workbench:
 
     def _decide(self, seats: Sequence[_Seat]) -> tuple[list[ActionChunk], list[Event]]:
         """A queue for each seat that keeps its job, and what became of the others."""
-        for seat in seats:
+        chunks: dict[int, ActionChunk] = {}
+        for i, seat in enumerate(seats):
             seat.queue += 1
-        chunks: list[ActionChunk] = []
+            if seat.drive is not None:
+                begun_s, cpu_s = time.monotonic(), time.process_time()
+                chunk = seat.drive.go_on(seat.queue)
+                seat.run.computed(time.process_time() - cpu_s)
+                if chunk is not None:  # nobody is asked
+                    seat.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
+                    chunks[i] = chunk
+        asked = [i for i in range(len(seats)) if i not in chunks]
         events: list[Event] = []
-        begun_s, cpu_s = time.monotonic(), time.process_time()
-        if self._together:
+        for i, answer in zip(asked, self._ask([seats[i] for i in asked]), strict=True):
+            if isinstance(answer, Exception):
+                events += self._ended(seats[i], answer)
+            else:
+                chunks[i] = answer
+        return [chunks[i] for i in sorted(chunks)], events
+
+    def _ask(self, seats: Sequence[_Seat]) -> list[ActionChunk | Exception]:
+        """What the engine of each seat answers, as a queue; or what it failed of."""
+        answers: list[ActionChunk | Exception] = []
+        if self._together and seats:
             from vln_ros.engine.batch import decide_together
 
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             with span("decisions of all robots"):
                 found = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
             for seat, answer in zip(seats, found, strict=True):
                 seat.run.computed((time.process_time() - cpu_s) / len(seats))
-                if isinstance(answer, Exception):
-                    events += self._ended(seat, answer)
-                    continue
-                chunks.append(answer)
-                seat.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
-            return chunks, events
+                answers.append(self._answered(seat, answer, begun_s))
+            return answers
         for seat in seats:
             begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
                 with span(DECISION, seat.queue):
-                    chunks.append(seat.engine.decide(seat.queue))
+                    answers.append(self._answered(seat, seat.engine.decide(seat.queue), begun_s))
             except (EngineError, WorldLostError) as error:
-                events += self._ended(seat, error)
+                answers.append(error)
                 continue
-            seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
             seat.run.computed(time.process_time() - cpu_s)
-        return chunks, events
+        return answers
+
+    def _answered(
+        self, seat: _Seat, answer: ActionChunk | Exception, begun_s: float
+    ) -> ActionChunk | Exception:
+        """An answer as the queue that it leads to, noted."""
+        if isinstance(answer, Exception):
+            return answer
+        if seat.drive is not None:
+            answer = seat.drive.take(answer)
+        seat.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
+        return answer
 
     def _finish(self, seat: _Seat) -> EpisodeOutcome:
         engine = seat.engine
@@ -370,6 +403,8 @@ class Workbench:
         if isinstance(engine, CountsWork):
             forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
+        if seat.drive is not None:
+            figures = {**(figures or {}), **seat.drive.figures()}
         reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
         given_up = engine.given_up() if isinstance(engine, GivesUp) else ()
         record = seat.run.finish(
