@@ -437,15 +437,15 @@ class PlaceGoal:
         x_m, y_m: where the base's origin shall be, metres.
         stamp_ns: stamp of the frame that it was seen in.
         source: what it was read off.
-        shortened_m: how much nearer to the camera it lies than what the pixel shows (a wall, a chair), since
-            the robot does not fit there; 0 where the pixel shows a free place.
+        moved_m: how far it lies from what the pixel shows (a wall, a chair), since the robot does not fit
+            there; 0 where the pixel shows a free place, or nothing that was measured.
     """
 
     x_m: float
     y_m: float
     stamp_ns: int
     source: PlaceSource
-    shortened_m: float = 0.0
+    moved_m: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.x_m) and math.isfinite(self.y_m)):

@@ -1,4 +1,4 @@
-"""One policy run in different ways on the same episodes: what each way costs, and what it changes.
+"""Runs one policy with parts switched off or changed, and says what each change costs.
 
 The reference is the naive way: before every decision the whole chat, all pictures included, is computed
 anew. What the engine does instead is held against it, episode by episode.
@@ -102,7 +102,7 @@ def ways(profile: Profile) -> list[Way]:
             Way(
                 f"pruned: {how}, {side} m",
                 profile,
-                replace(stream, prune=PruneConfig(how, voxel_m=side, window=0)),
+                replace(stream, prune=PruneConfig(strategy=how, voxel_m=side, window=0)),
             )
             for how in ("voxels", "seen")
             for side in (0.25, 0.5)

@@ -1,4 +1,4 @@
-"""A checkpoint against what knows less and what knows more, on episodes in scenes it has never seen.
+"""Runs a checkpoint and simpler and better-informed baselines on the same unseen episodes.
 
 Every contestant runs through the pipeline in lockstep, as a user's robot would. A policy that does no
 worse with another episode's instruction does not listen; with black pictures, it does not look.
@@ -19,10 +19,11 @@ from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, Summary, summarise
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.sim.embedded.world import EmbeddedWorld

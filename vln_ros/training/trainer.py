@@ -1,4 +1,4 @@
-"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+"""The training loop: demonstrations, optimiser steps, validations, saved states."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Everything that a resumed run goes on with, besides tensors.
 
@@ -126,14 +126,14 @@ class Trainer:
         self.scribe = Scribe(self.model, self.profile)
         camera, mount = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
-            camera,
-            mount,
-            self.scribe.grid,
-            self.profile.max_phrases,
-            config.max_turns,
-            self.profile.context.unasked_frames == "keep",
-            config.stop_within_m,
-            config.clearance_m,
+            camera=camera,
+            mount=mount,
+            grid=self.scribe.grid,
+            queue=self.profile.max_phrases,
+            max_turns=config.max_turns,
+            keep_frames=self.profile.context.unasked_frames == "keep",
+            stop_within_m=config.stop_within_m,
+            clearance_m=config.clearance_m,
         )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
@@ -144,7 +144,15 @@ class Trainer:
             config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
         )
         self.optimizer = self._optimizer()
-        self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
+        self.progress = Progress(
+            step=0,
+            seconds=0.0,
+            numbers={},
+            pool=[],
+            policy=None,
+            rng=np.random.default_rng([config.seed, 1]),
+            best=(0, -1.0),
+        )
         if resume:
             self._restore(state_path)
         elif not config.start_from:
@@ -169,12 +177,12 @@ class Trainer:
                     export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
-                    task = self._next_task()
+                    task = self.next_task()
                     pool.append(Lot(task, supply.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
+                recent.append(self.step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
                 done.step += 1
                 bar.update()
                 done.seconds = time.monotonic() - begun
@@ -190,7 +198,7 @@ class Trainer:
                     self._validate(supply)
                 if self._due(config.save_every) or done.step == config.steps:
                     done.pool = [lot.task for lot in pool]
-                    self._save()
+                    self.save()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0
@@ -203,7 +211,8 @@ class Trainer:
         begun = {"room": 0.0, "small": self.config.small_from, "flat": self.config.flat_from}
         return [k for k, begin in begun.items() if begin < 1.0 and self._share() >= begin]
 
-    def _next_task(self) -> Task:
+    def next_task(self) -> Task:
+        """What is demonstrated next, drawn from the kinds of the curriculum."""
         done, config = self.progress, self.config
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
@@ -213,12 +222,13 @@ class Trainer:
         number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
-            return Task(kind, number, 0.0, config.seed, done.policy)
+            return Task(kind, number, 0.0, config.seed, policy=done.policy)
         # A third without noise; the others up to the highest.
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def _step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer on these conversations; means of the losses, in the order of LOSSES."""
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
         conversations = sorted(drawn, key=lambda c: -c.ids.shape[0])
@@ -347,7 +357,8 @@ class Trainer:
                 writer.writerow(header)
             writer.writerow(row)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write ``state.pt``, and drop the weights of own runs that no task needs any more."""
         done = self.progress
         path = self.folder / "state.pt"
         written = io.BytesIO()
@@ -397,13 +408,13 @@ class Trainer:
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
         self.progress = Progress(
-            saved["step"],
-            saved["seconds"],
-            saved["numbers"],
-            [_task(t) for t in state["pool"]],
-            saved["policy"],
-            rng,
-            tuple(saved["best"]),
+            step=saved["step"],
+            seconds=saved["seconds"],
+            numbers=saved["numbers"],
+            pool=[_task(t) for t in state["pool"]],
+            policy=saved["policy"],
+            rng=rng,
+            best=tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
             forget_after(self.folder / name, self.progress.step)

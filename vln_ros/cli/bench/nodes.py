@@ -1,4 +1,4 @@
-"""``vln_ros bench nodes``."""
+"""``vln_ros bench nodes``: frames lost and latency from a camera's topic through the nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNTUNED_BUFFER_BYTES = 212992
 """What Linux lets a process have, at most, where nobody has raised net.core.rmem_max."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamFigures:
     """One camera stream as a second process sees it.
 
@@ -55,7 +55,9 @@ class StreamFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -132,7 +134,7 @@ def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> Str
             f"from vln_ros.cli.bench.nodes import probe; probe({reliability!r}, {seconds})",
         ]
         seen = json.loads(graph.output_of(probe))
-    return StreamFigures(profile, reliability, **seen)
+    return StreamFigures(profile=profile, reliability=reliability, **seen)
 
 
 def probe(reliability: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Frames are collected, and shown as one video with the question."""
+"""Context strategy ``delayed_batch``: frames are collected and shown as one video; for comparison."""
 
 from __future__ import annotations
 
@@ -118,9 +118,6 @@ class DelayedBatchContext:
 
     def restore(self) -> None:
         self._spec = self._profiled
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        """Frames are chosen by how much the scene changes."""
 
     def _clear(self) -> None:
         self._session.reset()

@@ -1,4 +1,4 @@
-"""What the executor hears: subscriptions, and the count of everything refused."""
+"""Subscribes the executor, hands values to the state machine, counts what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import Pose
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
@@ -70,11 +70,11 @@ class ExecutorInput:
         node.create_subscription(
             Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
         )
-        if safety.obstacles in ("depth", "both"):
+        if safety.uses_depth:
             self._camera_mounting = mountings.camera()
             node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
             node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
-        if safety.obstacles in ("scan", "both"):
+        if safety.uses_scan:
             self._scan_mounting = mountings.scanner(safety)
             node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
 
@@ -174,6 +174,11 @@ class ExecutorInput:
         return mount
 
     @property
+    def camera(self) -> CameraModel | None:
+        """The depth camera, of its newest camera_info that can be used; None before the first."""
+        return self._calibration.camera
+
+    @property
     def refused(self) -> int:
         """Messages that could not be used."""
         return self.refusals.total()
@@ -181,7 +186,7 @@ class ExecutorInput:
     def values(self) -> list[tuple[str, str | int | float | bool]]:
         """For /diagnostics: what came and could not be used, why, and how much of the way depth tells of."""
         told: list[tuple[str, str | int | float | bool]] = []
-        if self._config.safety.obstacles in ("depth", "both"):
+        if self._config.safety.uses_depth:
             told.append(("depth readings on the way [%]", 100.0 * self._core.depth_judge.share))
         told += [(f"refused: {reason}", count) for reason, count in sorted(self.refusals.items())]
         if self._last_refusal:
