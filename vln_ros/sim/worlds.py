@@ -38,9 +38,11 @@ def open_world(config: WorldConfig) -> World:
     camera, mount = camera_and_mount(config.camera)
     if config.world == "habitat":
         c = config.camera
-        return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
+        return HabitatWorld(
+            camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat, depth_noise=c.depth_noise
+        )
     check_ray_caster()
-    return EmbeddedWorld(camera, mount, sliding=config.habitat.sliding)
+    return EmbeddedWorld(camera, mount, sliding=config.habitat.sliding, depth_noise=config.camera.depth_noise)
 
 
 def plan_of(world: World) -> PlanImage | None:

@@ -1,15 +1,25 @@
-"""Who knows the way and says what of it is in a picture: turn, stop, or a pixel of its next stretch."""
+"""The oracle of pixels: knows the way and says what of it a picture shows, in InternVLA-N1's words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import Float64Array, Frame, wrap_angle
+from vln_ros.datatypes import Action, ActionKind, Float64Array, Frame, Instruction, Pose, wrap_angle
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.oracle.policy import find_episode
+
+LOOK_DOWN = "↓"
+_WORDS = {
+    ActionKind.STOP: "STOP",
+    ActionKind.FORWARD: "↑",
+    ActionKind.TURN_LEFT: "←",
+    ActionKind.TURN_RIGHT: "→",
+}
 
 AHEAD_M = 5.0
 """So much of the way is looked at: farther on depth is coarse, and much may come between."""
@@ -20,7 +30,7 @@ _DIRECT = 0.6
 """A place whose way is so much longer than the straight one (the other way round) lies behind something."""
 _MARGIN = 0.03
 """Of the picture's sides: pixels nearer to its edge are not named."""
-_AGREES_M, _AGREES = 0.05, 0.03
+_AGREES_M, _AGREES = 0.05, 0.05
 """What the picture shows at a place is the floor there if its depth is so near to that of the place."""
 _LEG_M = 0.6
 """Where the way begins: the direction to turn to."""
@@ -29,6 +39,8 @@ Way = Callable[[Float64Array], Float64Array]
 """From a ``[3]`` place to the corners ``[n, 3]`` of the way to the goal, the place included; metres.
 
 Raises ValueError where there is none."""
+ActionsFrom = Callable[[Pose, int], Sequence[Action]]
+"""So many actions from a pose on, at most; a stop is the last one."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +181,72 @@ def corners_of(bends: Callable[[Float64Array], tuple[float, Float64Array]], ahea
                 return np.array(corners)
 
     return way
+
+
+class PixelOracle:
+    """Implements :class:`vln_ros.protocols.Speaker` in the words of InternVLA-N1.
+
+    It takes ``Frame.odom_from_base`` for the pose in the scene. The episode is the one with the instruction
+    that it is told; of several to different goals, the one that starts where it is first asked.
+
+    Args:
+        episodes: those that may come.
+        way_of: the ways to an episode's goal; raises ValueError without such a scene.
+        actions_of: the expert's own actions to it: up to so many from a pose on; None to answer with pixels.
+        turn_rad: of one turn.
+        pixel_noise_px, seed: error of a pixel that is named.
+        close: called at the end.
+    """
+
+    MOST_TURNS = 4
+    STOP_WITHIN_M = 0.4
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        way_of: Callable[[Episode], Way],
+        actions_of: Callable[[Episode], ActionsFrom] | None,
+        turn_rad: float,
+        *,
+        pixel_noise_px: float,
+        seed: int,
+        close: Callable[[], None],
+    ) -> None:
+        self._episodes = tuple(episodes)
+        self._way_of, self._actions_of, self._turn_rad = way_of, actions_of, turn_rad
+        self._pixel_noise_px, self._seed, self._close = pixel_noise_px, seed, close
+        self._instruction: Instruction | None = None
+        self._found: Episode | None = None
+
+    def start(self, instruction: Instruction) -> None:
+        self._instruction, self._found = instruction, None
+
+    def answer(self, frame: Frame, *, looked_down: bool) -> str:
+        """Raises ValueError: no episode has this instruction and this start."""
+        if self._found is None:
+            text = "" if self._instruction is None else self._instruction.text
+            self._found = find_episode(self._episodes, text, frame.odom_from_base.position)
+            self._way = self._way_of(self._found)
+            self._actions = None if self._actions_of is None else self._actions_of(self._found)
+        if self._actions is not None:
+            actions = self._actions(frame.odom_from_base, self.MOST_TURNS)
+            return "".join(_WORDS[action.kind] for action in actions)
+        sight = next_stretch(frame, self._way, stop_within_m=self.STOP_WITHIN_M, turn_rad=self._turn_rad)
+        if isinstance(sight, Stop):
+            return _WORDS[ActionKind.STOP]
+        if isinstance(sight, Turn):
+            turns = turns_of(sight.angle_rad, self._turn_rad, self.MOST_TURNS)
+            return _WORDS[ActionKind.TURN_LEFT if turns > 0 else ActionKind.TURN_RIGHT] * abs(turns)
+        return self._missed(sight, frame) if looked_down else LOOK_DOWN
+
+    def close(self) -> None:
+        self._close()
+
+    def _missed(self, point: Point, frame: Frame) -> str:
+        """The pixel as a model would name it, which may miss."""
+        number = 0 if self._instruction is None else self._instruction.number
+        random = np.random.default_rng([self._seed, number, frame.index])
+        off = random.normal(0.0, self._pixel_noise_px, 2) if self._pixel_noise_px else np.zeros(2)
+        row = int(np.clip(round(point.row + off[0]), 0, frame.camera.height - 1))
+        column = int(np.clip(round(point.column + off[1]), 0, frame.camera.width - 1))
+        return f"{row} {column}"
