@@ -81,11 +81,11 @@ def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     episodes = _known_episodes(config)
     from vln_ros.engine.paced import PacedEngine
-    from vln_ros.sim.experts import build_guide
+    from vln_ros.sim.experts import build_oracle
 
     expert = config.expert
     return [
-        PacedEngine(build_guide(episodes, expert, _step(config)), expert.decision_ms / 1e3)
+        PacedEngine(build_oracle(episodes, expert, _step(config)), expert.decision_ms / 1e3)
         for _ in range(count)
     ]
 

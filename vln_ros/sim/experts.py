@@ -15,10 +15,10 @@ from vln_ros.sim.habitat.world import HabitatGround, HabitatWorld
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.oracle.follower import EmbeddedGround, Follower, FollowerEngine
 from vln_ros.sim.oracle.pixel_oracle import ActionsFrom, PixelOracle, Way, corners_of
-from vln_ros.sim.oracle.policy import EpisodeGuide
+from vln_ros.sim.oracle.policy import OraclePolicy
 
 
-def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> EpisodeGuide:
+def build_oracle(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> OraclePolicy:
     """The expert of the world that the options describe.
 
     Raises:
@@ -43,8 +43,8 @@ def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSiz
 
         follower = FollowerEngine(ground_in_flat, step, count, scenes.clear)
     else:
-        return EpisodeGuide(episodes, step, count, clearance_m)
-    return EpisodeGuide(episodes, step, count, follower=follower)
+        return OraclePolicy(episodes, step, count, clearance_m)
+    return OraclePolicy(episodes, step, count, follower=follower)
 
 
 def build_pixel_oracle(

@@ -80,7 +80,7 @@ def decision_lines(record: EpisodeRecord) -> str:
             "frame_stamp_ns": d.chunk.frame_stamp_ns,
             "actions": [[a.forward_m, a.turn_rad, a.stop] for a in d.chunk.actions],
             "probabilities": list(d.chunk.probabilities),
-            "wanted": d.chunk.wanted,
+            "wanted": d.chunk.unconstrained,
             "allowed": d.chunk.allowed,
             "held": d.chunk.held,
             "pixel_goal": None if pixel is None else [pixel.row, pixel.column, pixel.stamp_ns],

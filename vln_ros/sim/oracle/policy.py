@@ -32,7 +32,7 @@ def find_episode(episodes: Sequence[Episode], text: str, here: Float64Array) -> 
     )
 
 
-class EpisodeGuide:
+class OraclePolicy:
     """Implements :class:`vln_ros.protocols.Engine`.
 
     A navigator is told an instruction and shown frames, nothing else. The episode is the one with
