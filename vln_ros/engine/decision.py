@@ -140,8 +140,6 @@ class DecisionLoop:
         jumped_back = self._frame is not None and clock_went_back(self._frame.stamp_ns, frame.stamp_ns)
         if jumped_back:
             self._log.clock_reset(frame.stamp_ns)
-            if self.drive is not None:
-                self.drive.forget()
         if self._paused or self._stop_decided:
             self._unseen = frame
         else:

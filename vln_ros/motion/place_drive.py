@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from vln_ros.config import PlaceConfig
+from vln_ros.config import FrameCheckConfig, PlaceConfig
 from vln_ros.datatypes import (
     Action,
     ActionChunk,
@@ -19,8 +19,12 @@ from vln_ros.datatypes import (
     StepSize,
     apply_action,
 )
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.motion.local_planner import LocalPlan, LocalPlanner, NoWay
 from vln_ros.motion.obstacles import ObstacleMemory
+
+_CHECKS = FrameCheckConfig()
+_LIMITS = MotionLimits.of_camera(_CHECKS)
 
 
 class PlaceDrive:
@@ -45,8 +49,7 @@ class PlaceDrive:
         self._told: Float64Array = np.zeros((0, 2))
         self._answer: ActionChunk | None = None
         self._target: Float64Array = np.zeros(2)
-        self._pose: Pose | None = None
-        self._stamp_ns = 0
+        self._frame: Frame | None = None
         self._spent = 0
         self._end: Pose | None = None
         self.plan: LocalPlan | None = None
@@ -60,11 +63,11 @@ class PlaceDrive:
         self.counts.clear()
 
     def forget(self) -> None:
-        """The odometry or the clock has jumped: no place and no obstacle is where it was."""
+        """Nothing is where it was."""
         self.drop()
         self._seen.clear()
         self._told = np.zeros((0, 2))
-        self._pose = None
+        self._frame = None
 
     def drop(self) -> None:
         """The place is driven to no more; what was seen of obstacles is kept."""
@@ -77,12 +80,21 @@ class PlaceDrive:
 
     def figures(self) -> dict[str, float]:
         """Since :meth:`begin`: what became of how many places, and how often a way was planned."""
-        return dict(self.counts)
+        return {name: count for name, count in self.counts.items() if count}
 
     def observe(self, frame: Frame) -> None:
-        """The next frame: where the robot is, and what its depth shows of obstacles."""
-        self._pose, self._stamp_ns = frame.odom_from_base, frame.stamp_ns
-        if frame.depth_m is not None:
+        """The next frame: where the robot is, and what its depth shows of obstacles.
+
+        After a jump of the pose or the clock no place and no obstacle is where it was: the model is asked.
+        """
+        if self._frame is not None and motion_fault(frame, self._frame, _LIMITS) is not None:
+            self.counts["places lost by a jump"] += self._answer is not None
+            self.forget()
+        self._frame = frame
+        if (
+            frame.depth_m is not None
+            and depth_fault(frame.depth_m, _CHECKS, self._config.max_depth_m) is None
+        ):
             self._seen.see(frame.depth_m, frame.camera, frame.odom_from_optical, frame.odom_from_base)
 
     def hear(self, obstacles: Float64Array) -> None:
@@ -100,14 +112,15 @@ class PlaceDrive:
         self.drop()
         if answer.place is None:
             return answer
-        if self._pose is None:
+        if self._frame is None:
             raise RuntimeError("no frame yet: where is the robot?")
+        pose = self._frame.odom_from_base
         self.counts["places"] += 1
         self._answer, self._spent = answer, 0
         self._target = np.array([answer.place.x_m, answer.place.y_m])
-        plan = self._plan(self._pose)
+        plan = self._plan(pose)
         if isinstance(plan, LocalPlan) and plan.actions:
-            return self._queue(answer.queue, (), self._pose, plan)
+            return self._queue(answer.queue, (), pose, plan)
         if isinstance(plan, NoWay):
             held = f"{answer.place} cannot be driven to: {plan}"
         else:
@@ -122,9 +135,9 @@ class PlaceDrive:
         Args:
             ahead: actions of the last queue that are still to be executed; the queue begins with them.
         """
-        answer, pose = self._answer, self._pose
-        if answer is None or pose is None:
+        if self._answer is None or self._frame is None:
             return None
+        pose = self._frame.odom_from_base
         if ahead and self._end is not None:
             pose = self._end
         left = self._config.max_actions - self._spent
@@ -157,7 +170,7 @@ class PlaceDrive:
 
     def _queue(self, queue: int, ahead: Sequence[Action], pose: Pose, plan: LocalPlan) -> ActionChunk:
         """The first actions of a plan that begins at ``pose``."""
-        assert self._answer is not None
+        assert self._answer is not None and self._frame is not None, "only toward a place"
         count = self._config.queue_actions
         if self._config.max_actions:
             count = min(count, self._config.max_actions - self._spent)
@@ -168,11 +181,11 @@ class PlaceDrive:
         self._end = pose
         answer = self._answer
         if queue == answer.queue:  # with what is known of the answer
-            return replace(answer, actions=(*ahead, *actions), frame_stamp_ns=self._stamp_ns)
+            return replace(answer, actions=(*ahead, *actions), frame_stamp_ns=self._frame.stamp_ns)
         return ActionChunk(
             queue,
             answer.instruction,
-            self._stamp_ns,
+            self._frame.stamp_ns,
             (*ahead, *actions),
             epoch=answer.epoch,
             place=answer.place,
