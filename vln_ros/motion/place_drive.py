@@ -35,7 +35,7 @@ class PlaceDrive:
     the same cubes as at the executor, and where an executor tells what it knows, that as well
     (:meth:`hear`), scans included. In lockstep there is no executor: then the frames are all.
 
-    One thread owns it.
+    One thread owns it, but for :meth:`hear`.
 
     Args:
         config: when to plan anew, to ask again and to give up.
@@ -98,7 +98,7 @@ class PlaceDrive:
             self._seen.see(frame.depth_m, frame.camera, frame.odom_from_optical, frame.odom_from_base)
 
     def hear(self, obstacles: Float64Array) -> None:
-        """What the executor knows of obstacles now, ``[N, 2]`` metres in the odometry frame."""
+        """What the executor knows of obstacles now, ``[N, 2]`` metres in odom. From any thread."""
         self._told = obstacles
 
     def take(self, answer: ActionChunk) -> ActionChunk:

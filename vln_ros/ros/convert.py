@@ -35,7 +35,7 @@ from geometry_msgs.msg import (
 )
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -44,6 +44,7 @@ from vln_ros.datatypes import (
     ActionChunk,
     CameraModel,
     Executed,
+    Float64Array,
     OdometryPose,
     PixelGoal,
     PlaceGoal,
@@ -863,6 +864,57 @@ def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
         header=_header(chunk.frame_stamp_ns, frame_id),
         poses=[stamped_from_pose(p, chunk.frame_stamp_ns, frame_id) for p in poses],
     )
+
+
+def path_from_places(places: Float64Array, stamp_ns: int, frame_id: str) -> Path:
+    """A way over the floor ``[N, 2]`` metres, in ``frame_id``."""
+    poses = [Pose.planar(float(x), float(y), 0.0) for x, y in places]
+    return Path(
+        header=_header(stamp_ns, frame_id), poses=[stamped_from_pose(p, stamp_ns, frame_id) for p in poses]
+    )
+
+
+# --------------------------------------------------------------------------------------- obstacles
+
+_CLOUD_FIELDS = tuple(
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
+)
+
+
+def cloud_from_points(points: Float64Array, stamp_ns: int, frame_id: str) -> PointCloud2:
+    """``[N, 3]`` metres, as 32-bit floats x, y, z."""
+    msg = PointCloud2(
+        header=_header(stamp_ns, frame_id),
+        height=1,
+        width=len(points),
+        fields=list(_CLOUD_FIELDS),
+        point_step=12,
+        row_step=12 * len(points),
+        is_dense=True,
+    )
+    msg.data = array.array("B", np.ascontiguousarray(points, "<f4").tobytes())
+    return msg
+
+
+def points_from_cloud(msg: PointCloud2) -> Float64Array:
+    """The inverse of :func:`cloud_from_points`: ``[N, 3]`` metres; of other makes, too, if x, y and z are
+    32-bit floats. Points that are not finite are left out.
+
+    Errors: ``bad_cloud``.
+    """
+    at = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32 and f.count == 1}
+    count, step = msg.width * msg.height, msg.point_step
+    if not {"x", "y", "z"} <= at.keys() or any(at[n] + 4 > step for n in "xyz"):
+        raise MessageError("bad_cloud", "a cloud of obstacles needs x, y and z as 32-bit floats")
+    if (msg.height > 1 and msg.row_step != msg.width * step) or len(msg.data) != count * step:
+        raise MessageError(
+            "bad_cloud", f"cloud of {msg.width}x{msg.height} points of {step} bytes has {len(msg.data)} bytes"
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(count, step)
+    order = ">f4" if msg.is_bigendian else "<f4"
+    columns = [np.ascontiguousarray(rows[:, at[n] : at[n] + 4]).view(order)[:, 0] for n in "xyz"]
+    points = np.stack(columns, 1).astype(np.float64)
+    return np.asarray(points[np.isfinite(points).all(1)])
 
 
 # ------------------------------------------------------------------------------------ instructions
