@@ -34,7 +34,13 @@ from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.runs.lines import decision_lines, read_episodes, read_trajectory, trajectory_lines
+from vln_ros.evaluation.runs.lines import (
+    decision_lines,
+    read_decisions,
+    read_episodes,
+    read_trajectory,
+    trajectory_lines,
+)
 from vln_ros.evaluation.runs.report import write_report
 from vln_ros.evaluation.runs.results import (
     Answers,
@@ -250,7 +256,7 @@ class RunFolder:
         return (self.path / "episodes" / folder_name(episode_id) / "video.mp4").exists()
 
     def illustrate(self, info: EpisodeInfo, plan: Plan | None) -> None:
-        """Draw the map of a finished episode that has none, from its trajectory."""
+        """Draw the map of a finished episode that has none, from its trajectory and decisions."""
         result = next(e for e in self._results if e.episode_id == info.episode_id)
         folder = self.path / "episodes" / result.folder
         if not (folder / "map.png").exists():
@@ -258,7 +264,7 @@ class RunFolder:
             record = EpisodeRecord(
                 info=info,
                 steps=steps,
-                decisions=(),
+                decisions=read_decisions(folder / "decisions.jsonl"),
                 ended=result.ended,
                 wall_s=result.wall_s,
                 metrics=result.metrics,
