@@ -438,6 +438,68 @@ class Instruction:
 
 
 @dataclass(frozen=True)
+class PixelGoal:
+    """A point in a picture that the model wants to go to: an answer beside a queue of actions.
+
+    Attributes:
+        row, column: pixels of the picture as the camera took it (not of what it was resampled to for the
+            model), from the upper left corner, whole numbers are pixel centres.
+        stamp_ns: stamp of the frame whose picture this is; its camera and pose hold, which may be those of
+            another camera than the one that the question was about (one that looks down).
+    """
+
+    row: int
+    column: int
+    stamp_ns: int
+
+    def __post_init__(self) -> None:
+        if self.row < 0 or self.column < 0:
+            raise ValueError(f"a pixel goal lies in the picture, got row {self.row}, column {self.column}")
+
+    def __str__(self) -> str:
+        return f"pixel (row {self.row}, column {self.column})"
+
+
+class PlaceSource(Enum):
+    """What the place of a pixel goal was read off, in the words of the counters."""
+
+    DEPTH = "depth at the pixel"
+    FLOOR = "floor along the ray"
+    VIEW = "free floor seen in its direction"
+
+
+@dataclass(frozen=True)
+class PlaceGoal:
+    """A place on the floor that the robot shall drive to, in the odometry frame.
+
+    Attributes:
+        x_m, y_m: where the base's origin shall be, metres.
+        stamp_ns: stamp of the frame that it was seen in.
+        source: what it was read off.
+        moved_m: how far it lies from what the pixel shows (a wall, a chair), since the robot does not fit
+            there; 0 where the pixel shows a free place, or nothing that was measured.
+    """
+
+    x_m: float
+    y_m: float
+    stamp_ns: int
+    source: PlaceSource
+    moved_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x_m) and math.isfinite(self.y_m)):
+            raise ValueError(f"a place is not finite: {self}")
+
+    def distance_m(self, odom_from_base: Pose) -> float:
+        """As the crow flies from the base's origin."""
+        x_m, y_m, _ = odom_from_base.position
+        return math.hypot(self.x_m - x_m, self.y_m - y_m)
+
+    def __str__(self) -> str:
+        return f"place ({self.x_m:.2f}, {self.y_m:.2f}) m"
+
+
+@dataclass(frozen=True)
 class ActionChunk:
     """A queue of actions that answers one frame under one instruction.
 
@@ -455,6 +517,9 @@ class ActionChunk:
         held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
+        pixel_goal: the answer is a point in a picture.
+        place: where that is on the floor: the robot shall drive there, and ``actions``, where there are any,
+            are the next ones toward it. None where it is nowhere: the robot holds and ``held`` says why.
     """
 
     queue: int
@@ -466,6 +531,18 @@ class ActionChunk:
     epoch: int = 0
     allowed: float | None = None
     held: str | None = field(default=None, compare=False)  # words for a person
+    pixel_goal: PixelGoal | None = None
+    place: PlaceGoal | None = None
+
+    @property
+    def is_hold(self) -> bool:
+        """Nothing is to be done: neither actions nor a place to drive to."""
+        return not self.actions and self.place is None
+
+    @property
+    def goes_on(self) -> bool:
+        """Nobody was asked: these are the next actions toward the place that an answer before has named."""
+        return self.place is not None and self.pixel_goal is None
 
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):
@@ -477,3 +554,5 @@ class ActionChunk:
             raise ValueError(f"probabilities must be in [0, 1], got {shares}")
         if self.held is not None and self.actions:
             raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")
+        if self.place is not None and self.held is not None:
+            raise ValueError(f"what is held has no {self.place}: {self.held}")

@@ -23,6 +23,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
@@ -44,6 +45,7 @@ from vln_ros.config.simulation import (
     HabitatConfig,
     LensName,
     LimitsConfig,
+    PixelOracleConfig,
     SensorsConfig,
     StepConfig,
     WorldConfig,
@@ -79,6 +81,8 @@ __all__ = [
     "Option",
     "OptionEntry",
     "PacedConfig",
+    "PixelOracleConfig",
+    "PlaceConfig",
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",
