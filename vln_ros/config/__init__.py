@@ -8,6 +8,7 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
+from vln_ros.config.names import NAME_ARGUMENTS, NameArgument, name_parameters, name_remappings
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -53,6 +54,7 @@ from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
+    "NAME_ARGUMENTS",
     "NODES",
     "PROTOCOL_RULES",
     "BridgeConfig",
@@ -74,6 +76,7 @@ __all__ = [
     "LandmarkConfig",
     "LensName",
     "LimitsConfig",
+    "NameArgument",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",
@@ -100,6 +103,8 @@ __all__ = [
     "from_flat",
     "group",
     "load_yaml",
+    "name_parameters",
+    "name_remappings",
     "option",
     "to_flat",
     "walk_options",

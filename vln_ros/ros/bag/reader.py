@@ -29,6 +29,8 @@ class Stream(Enum):
     DEPTH = "depth"
     CAMERA_INFO = "camera_info"
     ODOMETRY = "odometry"
+    DEPTH_INFO = "depth_info"
+    """Calibration of depth that is not registered to colour; most recordings have none."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class BagFrames:
     camera: str
     odometry: str
     base: str
+    depth: str
 
 
 class Bag:
@@ -81,6 +84,7 @@ class Bag:
         self._types = get_typestore(Stores.ROS2_JAZZY)
         try:
             self.connections = self._choose(topics)
+            self.connections |= self._depth_info()
         except ConfigError:
             self._files.close()
             raise
@@ -97,6 +101,28 @@ class Bag:
             ),
             Stream.ODOMETRY: self._find("odometry", topics.odometry, ("nav_msgs/msg/Odometry",), ("",), ()),
         }
+
+    def _depth_info(self) -> dict[Stream, Topic]:
+        """The calibration beside the depth images, where they are of another frame or size than colour."""
+        depth, color_info = self.connections[Stream.DEPTH], self.connections[Stream.CAMERA_INFO]
+        beside = f"{depth.topic.removesuffix('/compressedDepth').rpartition('/')[0]}/camera_info"
+        found = [t for t in self._files.topics if t.topic == beside and t.msgtype == CAMERA_INFO and t.count]
+        if not found or found[0] == color_info:
+            return {}
+        images = [self._first(t) for t in (self.connections[Stream.COLOR], depth)]
+        infos = [self._first(t) for t in (color_info, found[0])]
+        if any(message is None for message in (*images, *infos)):
+            return {}
+        color_frame, depth_frame = (image.header.frame_id.lstrip("/") for image in images)
+        registered = color_frame == depth_frame and infos[0].width == infos[1].width
+        return {} if registered else {Stream.DEPTH_INFO: found[0]}
+
+    def _first(self, topic: Topic) -> Any:
+        """The first message that can be read; None for none."""
+        for _, _, data in self._files.messages([topic]):
+            if (message := self._message(data, topic.msgtype)) is not None:
+                return message
+        return None
 
     def _find(
         self, option: str, name: str, types: tuple[str, ...], words: tuple[str, ...], without: tuple[str, ...]
@@ -140,19 +166,19 @@ class Bag:
 
     def frames(self) -> BagFrames:
         """From the first message of each stream that can be read. Raises ConfigError for a damaged bag."""
-        camera = odometry = base = ""
-        for _, topic, data in self._files.messages([self.connections[Stream.COLOR]]):
+        camera, depth = (self._frame_of(self.connections[s]) for s in (Stream.COLOR, Stream.DEPTH))
+        odometry = self._first(self.connections[Stream.ODOMETRY])
+        if odometry is None:
+            return BagFrames(camera, "", "", depth)
+        return BagFrames(camera, odometry.header.frame_id, odometry.child_frame_id, depth)
+
+    def _frame_of(self, topic: Topic) -> str:
+        """That of the first message that names one."""
+        for _, _, data in self._files.messages([topic]):
             message = self._message(data, topic.msgtype)
-            camera = message.header.frame_id if message is not None else ""
-            if camera:
-                break
-        for _, topic, data in self._files.messages([self.connections[Stream.ODOMETRY]]):
-            message = self._message(data, topic.msgtype)
-            if message is not None:
-                odometry = message.header.frame_id
-                base = message.child_frame_id
-                break
-        return BagFrames(camera, odometry, base)
+            if message is not None and message.header.frame_id:
+                return str(message.header.frame_id)
+        return ""
 
     def _message(self, data: bytes, type_: str) -> Any:
         """The message; None for bytes that are none."""
