@@ -8,7 +8,13 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
-from vln_ros.config.names import NAME_ARGUMENTS, NameArgument, name_parameters, name_remappings
+from vln_ros.config.names import (
+    NAME_ARGUMENTS,
+    OWN_DEPTH_INFO_TOPIC,
+    NameArgument,
+    name_parameters,
+    name_remappings,
+)
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -56,6 +62,7 @@ from vln_ros.config.training import TinyConfig, TrainConfig
 __all__ = [
     "NAME_ARGUMENTS",
     "NODES",
+    "OWN_DEPTH_INFO_TOPIC",
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",

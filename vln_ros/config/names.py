@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from vln_ros.config.robot import NavigatorConfig
 
+OWN_DEPTH_INFO_TOPIC = "camera/depth/camera_info"
+"""Where simulations and recordings publish the calibration of depth that is not registered to colour."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NameArgument:
@@ -69,7 +72,10 @@ NAME_ARGUMENTS = (
     _of_camera(
         "camera_info_topic", "the calibration of colour", *_EVERY, known_as=NavigatorConfig.camera_info_topic
     ),
-    _of_camera("depth_camera_info_topic", "the calibration of depth that is not registered", *_EVERY),
+    _of_camera(
+        "depth_camera_info_topic", "the calibration of depth that is not registered", *_EVERY,
+        known_as=OWN_DEPTH_INFO_TOPIC,
+    ),
     NameArgument(
         name="base_frame",
         default="",

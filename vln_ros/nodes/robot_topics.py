@@ -10,14 +10,14 @@ from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vln_ros.config import BridgeConfig
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, BridgeConfig
 from vln_ros.datatypes import Pose
 from vln_ros.evaluation.episode.run import Observation
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import RobotFrames
 from vln_ros.protocols import World
 from vln_ros.ros import convert, qos
-from vln_ros.sim.sensors import OWN_DEPTH_FRAME, OWN_DEPTH_INFO_TOPIC, OWN_DEPTH_TOPIC, SensorRig
+from vln_ros.sim.sensors import OWN_DEPTH_FRAME, OWN_DEPTH_TOPIC, SensorRig
 
 ASK_AGAIN_S = 10.0
 """An instruction that nobody has answered for this long is published again: the answer may have come before

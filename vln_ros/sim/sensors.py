@@ -13,7 +13,6 @@ from vln_ros.datatypes import CameraModel, Lens, LensModel
 from vln_ros.protocols import LooksThroughLenses, World
 
 OWN_DEPTH_TOPIC = "camera/depth/image_raw"
-OWN_DEPTH_INFO_TOPIC = "camera/depth/camera_info"
 OWN_DEPTH_FRAME = "camera_depth_optical_frame"
 """Of a depth camera of its own, as most drivers call them."""
 _COEFFICIENTS: dict[LensName, tuple[LensModel, tuple[float, ...]]] = {

@@ -15,7 +15,7 @@ import numpy as np
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
@@ -264,7 +264,6 @@ def _own_depth(bag: Bag, frames: BagFrames) -> dict[str, Scalar]:
     """
     from vln_ros.axes import BODY_FROM_OPTICAL, extrinsics_from_optical
     from vln_ros.ros.bag.reader import Stream
-    from vln_ros.sim.sensors import OWN_DEPTH_INFO_TOPIC
 
     if Stream.DEPTH_INFO not in bag.connections:
         return {}

@@ -18,7 +18,7 @@ from std_msgs.msg import Header, String
 from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
-from vln_ros.config import ConfigError, PlayerConfig
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, PlayerConfig
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import ASK_AGAIN_S
@@ -27,7 +27,6 @@ from vln_ros.nodes.tools.play_report import PlayedDecision, PlayReport
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 from vln_ros.ros.parameters import declare_config
-from vln_ros.sim.sensors import OWN_DEPTH_INFO_TOPIC
 
 
 class BagPlayer(ProcessNode):
