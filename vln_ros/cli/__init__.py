@@ -29,6 +29,7 @@ COMMANDS = (
     "params",
     "plan",
     "profile",
+    "record",
     "replay",
     "report",
     "scenes",

@@ -22,9 +22,11 @@ from vln_ros.config import (
     ConfigError,
     NavigatorConfig,
     QwenConfig,
+    RecorderConfig,
     Scalar,
     from_flat,
     to_flat,
+    walk_options,
 )
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
@@ -46,6 +48,8 @@ SIMULATED_PLACES: dict[str, Scalar] = {
 """Of the navigator: ways are planned for the robot that the executor protects."""
 LOOKING_DOWN_DEG = 30.0
 """The camera's tilt for answers in pixels: a level one up there sees no floor nearer than two metres."""
+RECORDING = "recording"
+"""Folder of the recording in the run folder."""
 EXPERT_CLEARANCE_M = 0.15
 """The expert keeps this far from walls where there is room: closer, the executor would stop it."""
 
@@ -87,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sensors(parser)
     add_switch(parser)
     add_join(parser)
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="record what the nodes say into the run folder: a bag for `vln_ros replay`",
+    )
     parser.add_argument("--no-video", action="store_true", help="write no videos")
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/demo-DATE)"
@@ -146,7 +155,14 @@ def run(options: argparse.Namespace) -> int:
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
     navigator["use_sim_time"] = options.mode == "realtime"  # of every node, not one of its own options
     executor = {**sensors.nodes, **node_parameters(options, out), **tilted}
-    status = run_graph(out / "logs", bridge, navigator, executor, environment)
+    recorder: dict[str, Scalar] | None = None
+    if options.record:
+        bridge["listeners"] = 2  # navigator and recorder
+        known = {e.name for e in walk_options(RecorderConfig)}
+        heard = {**sensors.nodes, **sensors.navigator}
+        recorder = {name: value for name, value in heard.items() if name in known}
+        recorder["folder"] = str(out / RECORDING)
+    status = run_graph(out / "logs", bridge, navigator, executor, environment, recorder)
     if status == 0:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s")
@@ -169,13 +185,18 @@ def run_graph(
     navigator: Mapping[str, Scalar],
     executor: Mapping[str, Scalar] | None = None,
     environment: Mapping[str, str] | None = None,
+    recorder: Mapping[str, Scalar] | None = None,
 ) -> int:
     """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done.
+
+    With a recorder, where its parameters are given.
 
     The environment is that of :func:`~vln_ros.cli.graph.graph_environment` where none is given.
     """
     try:
         with Graph(logs, graph_environment() if environment is None else environment) as graph:
+            if recorder is not None:
+                graph.start(NodeSpec("recorder", recorder))
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
             if bridge["mode"] == "realtime":

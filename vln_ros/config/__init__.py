@@ -8,6 +8,13 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
+from vln_ros.config.names import (
+    NAME_ARGUMENTS,
+    OWN_DEPTH_INFO_TOPIC,
+    NameArgument,
+    name_parameters,
+    name_remappings,
+)
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -55,7 +62,9 @@ from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
+    "NAME_ARGUMENTS",
     "NODES",
+    "OWN_DEPTH_INFO_TOPIC",
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
@@ -76,6 +85,7 @@ __all__ = [
     "LandmarkConfig",
     "LensName",
     "LimitsConfig",
+    "NameArgument",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",
@@ -104,6 +114,8 @@ __all__ = [
     "from_flat",
     "group",
     "load_yaml",
+    "name_parameters",
+    "name_remappings",
     "option",
     "to_flat",
     "walk_options",

@@ -226,9 +226,9 @@ class ExtrinsicsConfig(DepthInputConfig):
     )
     calibration: str = option(
         "auto",
-        "Which matrix of camera_info describes the images. raw: K; rectified: P; auto: where the two differ, "
-        "P if the topic's name says rect, K if it says raw, and otherwise P if there is distortion to "
-        "rectify. The wrong one shifts obstacles sideways.",
+        "Which matrix of camera_info describes the images. raw: K, and they are undistorted by D; rectified: "
+        "P; auto: where the two differ, P if the topic's name says rect, K if it says raw, and otherwise P "
+        "if there is distortion to rectify. The wrong one shifts obstacles sideways.",
         choices=("auto", "raw", "rectified"),
     )
     odometry: OdometryConfig = group(OdometryConfig)

@@ -1,4 +1,4 @@
-"""Lenses: where a ray meets the image, and images as a pinhole would have taken them.
+"""Bends rays as lenses do, and makes images what a pinhole would have taken.
 
 Directions are ``x / z, y / z`` in the optical frame, of what lies before the camera.
 """

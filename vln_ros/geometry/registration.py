@@ -1,4 +1,4 @@
-"""Depth of another camera, or of another resolution, as the colour camera would have measured it."""
+"""Registers depth of another camera, or of another resolution, to the colour camera."""
 
 from __future__ import annotations
 

@@ -10,14 +10,14 @@ from rclpy.publisher import Publisher
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from vln_ros.config import BridgeConfig
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, BridgeConfig
 from vln_ros.datatypes import Pose
 from vln_ros.evaluation.episode.run import Observation
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.static_frames import RobotFrames
 from vln_ros.protocols import World
 from vln_ros.ros import convert, qos
-from vln_ros.sim.sensors import OWN_DEPTH_FRAME, OWN_DEPTH_INFO_TOPIC, OWN_DEPTH_TOPIC, SensorRig
+from vln_ros.sim.sensors import OWN_DEPTH_FRAME, OWN_DEPTH_TOPIC, SensorRig
 
 ASK_AGAIN_S = 10.0
 """An instruction that nobody has answered for this long is published again: the answer may have come before
@@ -40,24 +40,27 @@ class RobotTopics:
         self._depth_frame = config.optical_frame if rig.depth is None else OWN_DEPTH_FRAME
         mounted = {config.optical_frame: world.base_from_optical, self._depth_frame: rig.base_from_depth}
         self._frames = RobotFrames(node, config, mounted)
-        sensor = qos.sensor(config.reliability, 5)
         depth_topic = DEPTH_TOPIC if rig.depth is None else OWN_DEPTH_TOPIC
+
+        def publisher(type_: type, topic: str) -> Publisher:
+            sensor = qos.sensor(config.reliability, 5)
+            return node.create_publisher(type_, topic, sensor, qos_overriding_options=qos.OVERRIDABLE)
+
         self._raw_depth_pub: Publisher | None = None
         if config.transport == "compressed":
-            self._raw_depth_pub = node.create_publisher(Image, depth_topic, sensor)
-            color, depth = f"{COLOR_TOPIC}/compressed", f"{depth_topic}/compressedDepth"
-            self._color_pub = node.create_publisher(CompressedImage, color, sensor)
-            self._depth_pub = node.create_publisher(CompressedImage, depth, sensor)
+            self._raw_depth_pub = publisher(Image, depth_topic)
+            self._color_pub = publisher(CompressedImage, f"{COLOR_TOPIC}/compressed")
+            self._depth_pub = publisher(CompressedImage, f"{depth_topic}/compressedDepth")
         else:
-            self._color_pub = node.create_publisher(Image, COLOR_TOPIC, sensor)
-            self._depth_pub = node.create_publisher(Image, depth_topic, sensor)
-        self._info_pub = node.create_publisher(CameraInfo, INFO_TOPIC, sensor)
-        self._depth_info_pub: Publisher | None = None
-        if rig.depth is not None:
-            self._depth_info_pub = node.create_publisher(CameraInfo, OWN_DEPTH_INFO_TOPIC, sensor)
+            self._color_pub = publisher(Image, COLOR_TOPIC)
+            self._depth_pub = publisher(Image, depth_topic)
+        self._info_pub = publisher(CameraInfo, INFO_TOPIC)
+        self._depth_info_pub = None if rig.depth is None else publisher(CameraInfo, OWN_DEPTH_INFO_TOPIC)
         self._odom_pub: Publisher | None = None
         if config.sensors.odometry == "topic":
-            self._odom_pub = node.create_publisher(Odometry, "odom", qos.sensor("reliable", 100))
+            self._odom_pub = node.create_publisher(
+                Odometry, "odom", qos.sensor("reliable", 100), qos_overriding_options=qos.OVERRIDABLE
+            )
         self._clock_pub = node.create_publisher(Clock, "/clock", qos.sensor("best_effort", 1))
 
     @property

@@ -251,13 +251,18 @@ def rgb_from_compressed(msg: CompressedImage) -> Rgb:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def compressed_from_rgb(rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: int) -> CompressedImage:
-    """A JPEG of ``[H, W, 3]`` uint8; quality 1 to 100."""
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
-    )
+def compressed_from_rgb(
+    rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: int, image_format: str = "jpeg"
+) -> CompressedImage:
+    """A JPEG (quality 1 to 100) or, by ``image_format``, a PNG of ``[H, W, 3]`` uint8."""
+    suffix, settings = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    if image_format == "png":
+        suffix, settings = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    _, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), settings)
     return CompressedImage(
-        header=_header(stamp_ns, frame_id), format="rgb8; jpeg compressed bgr8", data=_bytes(data.tobytes())
+        header=_header(stamp_ns, frame_id),
+        format=f"rgb8; {image_format} compressed bgr8",
+        data=_bytes(data.tobytes()),
     )
 
 

@@ -168,7 +168,7 @@ def hear_odometry(
     """
     sensor = qos.sensor("best_effort", depth)
     if not reader.from_tf:
-        node.create_subscription(Odometry, "odom", take, sensor)
+        node.create_subscription(Odometry, "odom", take, sensor, qos_overriding_options=qos.OVERRIDABLE)
         return
     if not odom_frame:
         raise ConfigError(

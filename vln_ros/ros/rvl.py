@@ -1,4 +1,4 @@
-"""RVL, the lossless depth compression of compressed_depth_image_transport.
+"""Reads and writes RVL, the lossless depth compression of compressed_depth_image_transport.
 
 Runs of pixels without a reading and runs of differences, as numbers of three bits per nibble with the
 fourth saying that more follows, the lowest bits first; eight nibbles a little-endian word, the first on top

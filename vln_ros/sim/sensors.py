@@ -1,4 +1,4 @@
-"""Cameras of a simulated robot as real robots have them: behind a lens, depth beside colour."""
+"""Gives a simulated robot the cameras of real ones: behind a lens, depth beside colour."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from vln_ros.datatypes import CameraModel, Lens, LensModel
 from vln_ros.protocols import LooksThroughLenses, World
 
 OWN_DEPTH_TOPIC = "camera/depth/image_raw"
-OWN_DEPTH_INFO_TOPIC = "camera/depth/camera_info"
 OWN_DEPTH_FRAME = "camera_depth_optical_frame"
 """Of a depth camera of its own, as most drivers call them."""
 _COEFFICIENTS: dict[LensName, tuple[LensModel, tuple[float, ...]]] = {
@@ -46,15 +45,15 @@ class SensorRig:
     """
 
     def __init__(self, world: World, config: SensorsConfig) -> None:
-        self._mount = world.base_from_optical
+        self._extrinsics = world.base_from_optical
         self.color = lens_named(config.distortion, world.camera)
         self.depth: Lens | None = None
-        self.base_from_depth = self._mount
+        self.base_from_depth = self._extrinsics
         if config.depth == "own":
             hfov_rad = math.radians(config.depth_hfov_deg)
             self.depth = Lens(CameraModel.from_hfov(config.depth_width, config.depth_height, hfov_rad))
             beside = base_from_optical(0.0, config.depth_left_m, 0.0)
-            self.base_from_depth = self._mount @ BODY_FROM_OPTICAL.inverse() @ beside
+            self.base_from_depth = self._extrinsics @ BODY_FROM_OPTICAL.inverse() @ beside
         self._world: LooksThroughLenses | None = None
         if self.depth is None and self.color.is_ideal:
             return
@@ -72,7 +71,7 @@ class SensorRig:
         if self._world is None:
             return rgb, depth_m
         if not self.color.is_ideal:
-            rgb, depth_m = self._world.look(self.color, self._mount)
+            rgb, depth_m = self._world.look(self.color, self._extrinsics)
         if self.depth is not None:
             depth_m = self._world.look(self.depth, self.base_from_depth)[1]
         return rgb, depth_m

@@ -16,11 +16,11 @@ from vln_ros.geometry.correspondence import TokenGrid, correspond
 from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, frame_of
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
-from vln_ros.ros.extrinsics import FixedMounting, depth_mount_of, mount_of
+from vln_ros.ros.extrinsics import FixedExtrinsics, depth_extrinsics_of, extrinsics_of
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.sensors import SensorRig
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
-from vln_ros.sim.worlds import camera_and_mount
+from vln_ros.sim.worlds import camera_and_extrinsics
 from vln_ros.sync.aligner import Aligned
 
 pytestmark = pytest.mark.ros
@@ -34,7 +34,7 @@ NAVIGATOR = {"extrinsics": "parameters", "color_topic": "camera/color/image_raw"
 
 @pytest.fixture(scope="module")
 def world() -> EmbeddedWorld:
-    made = EmbeddedWorld(*camera_and_mount(SIZE))
+    made = EmbeddedWorld(*camera_and_extrinsics(SIZE))
     episode = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])[0]
     made.load(episode.scene_id)
     made.place(episode.start)
@@ -56,7 +56,9 @@ class Robot:
         }
         self.config = from_flat(NavigatorConfig, options)  # type: ignore[arg-type]
         self.cameras = CameraPair(
-            self.config, FixedMounting(mount_of(self.config)), FixedMounting(depth_mount_of(self.config))
+            self.config,
+            FixedExtrinsics(extrinsics_of(self.config)),
+            FixedExtrinsics(depth_extrinsics_of(self.config)),
         )
         self.cameras.take_color_info(convert.info_from_lens(self.rig.color, 1, "color"))
         if self.rig.depth is not None and self.config.depth_camera_info_topic:

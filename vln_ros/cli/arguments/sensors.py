@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from vln_ros.config import ConfigError, Scalar, SensorsConfig
-from vln_ros.sim.sensors import OWN_DEPTH_INFO_TOPIC, OWN_DEPTH_TOPIC
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, Scalar, SensorsConfig
+from vln_ros.sim.sensors import OWN_DEPTH_TOPIC
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, fram
 from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
-from vln_ros.ros.bag.reader import CAMERA_INFO, Bag, BagTopics, Stream
+from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 from vln_ros.ros.extrinsics import FixedExtrinsics, depth_extrinsics_of, extrinsics_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
@@ -222,14 +222,14 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
     cameras = CameraPair(config, *_extrinsics_sources(bag, config, color_type, depth_type))
-    if config.depth_camera_info_topic:
-        _, own_info = next(bag.others(config.depth_camera_info_topic, CAMERA_INFO))
-        cameras.depth.take(deserialize_message(own_info, CameraInfo))
     waiting = []
     for message in bag.messages():
         try:
             if message.stream is Stream.CAMERA_INFO:
                 cameras.take_color_info(deserialize_message(message.data, CameraInfo))
+                complete = []
+            elif message.stream is Stream.DEPTH_INFO:
+                cameras.depth.take(deserialize_message(message.data, CameraInfo))
                 complete = []
             elif message.stream is Stream.ODOMETRY:
                 odometry = deserialize_message(message.data, Odometry)
@@ -284,10 +284,10 @@ def _static_extrinsics(
 ) -> FixedExtrinsics:
     first = next(m for m in bag.messages() if m.stream is stream)
     frame_id = deserialize_message(first.data, image_type).header.frame_id
-    mount = bag.static_transform(config.base_frame, frame_id)
-    if mount is None:
+    extrinsics = bag.static_transform(config.base_frame, frame_id)
+    if extrinsics is None:
         raise ConfigError(
             f"{bag.path} has no static transform from {config.base_frame} to {frame_id}; runs with a "
             "camera that moves on the robot cannot be repeated"
         )
-    return FixedExtrinsics(mount)
+    return FixedExtrinsics(extrinsics)

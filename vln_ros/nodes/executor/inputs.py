@@ -76,11 +76,16 @@ class ExecutorInput:
         )
         if safety.uses_depth:
             self._camera_extrinsics = sources.depth_camera()
-            node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
-            node.create_subscription(CameraInfo, self._calibration.info_topic, self._on_camera_info, sensor)
+            self._hear(Image, config.depth_topic, self._on_depth)
+            self._hear(CameraInfo, self._calibration.info_topic, self._on_camera_info)
         if safety.uses_scan:
             self._scan_extrinsics = sources.scanner(safety)
-            node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
+            self._hear(LaserScan, "scan", self._on_scan)
+
+    def _hear(self, type_: type, topic: str, take: Callable[..., None]) -> None:
+        """The newest message of a sensor."""
+        sensor = qos.sensor("best_effort", 1)
+        self._node.create_subscription(type_, topic, take, sensor, qos_overriding_options=qos.OVERRIDABLE)
 
     def _on_odometry(self, msg: Odometry) -> None:
         try:
@@ -136,7 +141,7 @@ class ExecutorInput:
             depth_m = convert.depth_from_image(msg, self._core.config.safety.min_depth_m)
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
             lens = self._calibration.of_image(msg.header.frame_id, depth_m.shape)
-            mount = self._place_of(self._camera_extrinsics, msg.header.frame_id, stamp_ns)
+            extrinsics = self._place_of(self._camera_extrinsics, msg.header.frame_id, stamp_ns)
         except convert.MessageError as error:
             self._refuse(error)
             if error.reason != NO_TRANSFORM:
@@ -146,7 +151,7 @@ class ExecutorInput:
             return
         if not lens.is_ideal:
             depth_m = undistortion(lens).depth(depth_m)
-        self._core.depth(stamp_ns, depth_m, lens.camera, mount, self._now_s())
+        self._core.depth(stamp_ns, depth_m, lens.camera, extrinsics, self._now_s())
         self._check()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:

@@ -128,17 +128,17 @@ class CameraPair:
             return None
         registered_to = "" if depth is None or self._has_own else depth.header.frame_id
         self.color.check_frames(color_frame, registered_to)
-        mount = self._color_extrinsics.at(color_frame, aligned.stamp_ns)
-        if mount is None:
+        extrinsics = self._color_extrinsics.at(color_frame, aligned.stamp_ns)
+        if extrinsics is None:
             return None
         view = None
         if depth is not None and depth_lens is not None and (self._has_own or depth_lens != lens):
             color_from_depth = Pose.identity()
             if self._has_own:
                 self.depth.check_frames(depth.header.frame_id)
-                depth_mount = self._depth_extrinsics.at(depth.header.frame_id, aligned.stamp_ns)
-                if depth_mount is None:
+                depth_extrinsics = self._depth_extrinsics.at(depth.header.frame_id, aligned.stamp_ns)
+                if depth_extrinsics is None:
                     return None
-                color_from_depth = mount.inverse() @ depth_mount
+                color_from_depth = extrinsics.inverse() @ depth_extrinsics
             view = DepthView(depth_lens, color_from_depth, self.depth.info_topic)
-        return RawFrame(aligned, lens, mount, time.monotonic(), view)
+        return RawFrame(aligned, lens, extrinsics, time.monotonic(), view)

@@ -52,20 +52,23 @@ class SensorInput:
         self.refused: Counter[str] = Counter()
         """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
 
-        sensor = qos.sensor(config.reliability, config.image_depth)
         color_type, color = Image, config.color_topic
         if config.color_transport == "compressed":
             color_type, color = CompressedImage, f"{color}/compressed"
         depth_type, depth = Image, config.depth_topic
         if config.depth_transport == "compressed":
             depth_type, depth = CompressedImage, f"{depth}/compressedDepth"
-        node.create_subscription(color_type, color, self._on_color, sensor)
-        node.create_subscription(depth_type, depth, self._on_depth, sensor)
-        cameras, topics = self._cameras, (config.camera_info_topic, config.depth_camera_info_topic)
-        for topic, take in zip(topics, (cameras.take_color_info, cameras.depth.take), strict=True):
+        cameras = self._cameras
+        heard: list[tuple[type, str, Callable[..., None]]] = [
+            (color_type, color, self._on_color),
+            (depth_type, depth, self._on_depth),
+            (CameraInfo, config.camera_info_topic, partial(self._on_camera_info, cameras.take_color_info)),
+            (CameraInfo, config.depth_camera_info_topic, partial(self._on_camera_info, cameras.depth.take)),
+        ]
+        for type_, topic, take in heard:
             if topic:
-                take_info = partial(self._on_camera_info, take)
-                node.create_subscription(CameraInfo, topic, take_info, sensor)
+                sensor = qos.sensor(config.reliability, config.image_depth)
+                node.create_subscription(type_, topic, take, sensor, qos_overriding_options=qos.OVERRIDABLE)
         hear_odometry(node, self._on_odometry, self._odometry, config.sync.odom_frame, 100)
 
     @property
