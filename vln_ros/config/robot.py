@@ -226,8 +226,8 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     engine: EngineName = option(
         "qwen",
         "What decides. qwen: a Qwen2.5-VL checkpoint; expert: the oracle policy, which knows the map of a "
-        "simulated world; pixel_oracle: that policy, answering with pixels as InternVLA-N1 does, to prove what "
-        "drives there; paced: always forward after a fixed time, to measure the graph.",
+        "simulated world; pixel_oracle: that policy, answering with pixels as InternVLA-N1 does, to prove "
+        "what drives there; paced: always forward after a fixed time, to measure the graph.",
         choices=get_args(EngineName),
     )
     decide_on: str = option(
