@@ -472,15 +472,17 @@ class ActionChunk:
             was queued, stand still and wait.
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
-        unconstrained: what the model would have said without the grammar, where it differs; else None.
+        unconstrained: what the model would have said without the grammar, where it differs; of a pixel goal
+            for which something else is done, why. Else None.
         allowed: share of the model's probability that the grammar left it, at the step of this decision
             where that was least, in ``[0, 1]``; None where there is no grammar.
         held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
-        pixel_goal: the answer is a point in a picture and no queue: ``actions`` is empty.
-        place: where that is on the floor, and what to do: drive there. None where it is nowhere: the robot
-            holds and ``held`` says why.
+        pixel_goal: the answer is a point in a picture and no queue.
+        place: where that is on the floor, and what to do: drive there; ``actions`` is empty. None where it is
+            nowhere: ``actions`` are what is done instead and ``unconstrained`` says why, or the robot holds
+            and ``held`` does.
     """
 
     queue: int
@@ -510,9 +512,9 @@ class ActionChunk:
             raise ValueError(f"probabilities must be in [0, 1], got {shares}")
         if self.held is not None and self.actions:
             raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")
-        if self.actions and (self.pixel_goal is not None or self.place is not None):
-            raise ValueError(
-                f"an answer is a place or a queue: {[str(a) for a in self.actions]} with {self.place}"
-            )
+        if self.actions and self.place is not None:
+            raise ValueError(f"a queue has no place: {[str(a) for a in self.actions]} and {self.place}")
+        if self.place is not None and self.pixel_goal is None:
+            raise ValueError(f"{self.place} is of no pixel goal")
         if self.place is not None and self.held is not None:
             raise ValueError(f"what is held has no {self.place}: {self.held}")

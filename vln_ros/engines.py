@@ -106,6 +106,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             sampling=qwen.sampling,
             stream=qwen.stream,
             reuse=qwen.reuse,
+            look_down=qwen.look_down,
         )
         for _ in range(count)
     ]

@@ -120,6 +120,10 @@ class PixelGoalLocator:
             self._counts["pixel goals moved to a free place"] += found.moved_m > 0.0
         return found
 
+    def note_already_there(self) -> None:
+        """The place that was found last is where the robot is."""
+        self._counts["pixel goals where the robot is already"] += 1
+
     def figures(self) -> dict[str, float]:
         """Since :meth:`begin`: names and numbers; empty where there was no pixel goal."""
         return {name: count for name, count in self._counts.items() if count}
