@@ -1,4 +1,4 @@
-"""A model that says what it is told to, token by token: its true network computes, and its scores are replaced."""
+"""A model that says what it is told to, token by token: its network computes, its scores are replaced."""
 
 from __future__ import annotations
 

@@ -479,10 +479,10 @@ class ActionChunk:
         held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
-        pixel_goal: the answer is a point in a picture and no queue.
-        place: where that is on the floor, and what to do: drive there; ``actions`` is empty. None where it is
-            nowhere: ``actions`` are what is done instead and ``unconstrained`` says why, or the robot holds
-            and ``held`` does.
+        pixel_goal: the answer is a point in a picture.
+        place: where that is on the floor: the robot shall drive there, and ``actions``, where there are any,
+            are the next ones toward it. None where it is nowhere: ``actions`` are what is done instead and
+            ``unconstrained`` says why, or the robot holds and ``held`` says why.
     """
 
     queue: int
@@ -502,6 +502,11 @@ class ActionChunk:
         """Nothing is to be done: neither actions nor a place to drive to."""
         return not self.actions and self.place is None
 
+    @property
+    def goes_on(self) -> bool:
+        """Nobody was asked: these are the next actions toward the place that an answer before has named."""
+        return self.place is not None and self.pixel_goal is None
+
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):
             raise ValueError(f"stop must be the last action of a queue: {[str(a) for a in self.actions]}")
@@ -512,9 +517,5 @@ class ActionChunk:
             raise ValueError(f"probabilities must be in [0, 1], got {shares}")
         if self.held is not None and self.actions:
             raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")
-        if self.actions and self.place is not None:
-            raise ValueError(f"a queue has no place: {[str(a) for a in self.actions]} and {self.place}")
-        if self.place is not None and self.pixel_goal is None:
-            raise ValueError(f"{self.place} is of no pixel goal")
         if self.place is not None and self.held is not None:
             raise ValueError(f"what is held has no {self.place}: {self.held}")

@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vln_ros.config import ConfigError, NavigatorConfig
 from vln_ros.datatypes import StepSize
 from vln_ros.engine.decision import DecisionLoop
+from vln_ros.geometry.pixel_goal import PixelGoalRules
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
+
+if TYPE_CHECKING:
+    from vln_ros.sim.episodes.episode import Episode
 
 
 def build_engine(config: NavigatorConfig) -> Engine:
@@ -33,6 +39,8 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             return _paced(config, count)
         case "expert":
             return _expert(config, count)
+        case "pixel_oracle":
+            return _pixel_oracle(config, count)
         case "qwen":
             return _qwen(config, count)
     raise ConfigError(f"engine = {config.engine!r}: unknown")
@@ -48,7 +56,22 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
-    return DecisionLoop(engine, config.decide_on, config.decide_ahead, round(config.lost_after_s * 1e9))
+    lost_after_ns = round(config.lost_after_s * 1e9)
+    return DecisionLoop(engine, config.decide_on, config.decide_ahead, lost_after_ns, build_drive(config))
+
+
+def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
+    """What drives to the places that the engine answers; None where it answers none."""
+    answers_places = config.engine == "pixel_oracle"
+    if config.engine == "qwen":
+        from vln_ros.engine.checkpoint.profile import load_profile
+
+        answers_places = load_profile(config.qwen.profile).pixel_goal is not None
+    return PlaceDrive(config.place, _step(config)) if answers_places else None
+
+
+def _step(config: NavigatorConfig) -> StepSize:
+    return StepSize(config.step.forward_m, math.radians(config.step.turn_deg))
 
 
 def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
@@ -59,18 +82,45 @@ def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 
 
 def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    episodes = _known_episodes(config)
+    from vln_ros.engine.paced import PacedEngine
+    from vln_ros.sim.experts import build_oracle
+
     expert = config.expert
-    if not expert.episodes:
+    return [
+        PacedEngine(build_oracle(episodes, expert, _step(config)), expert.decision_ms / 1e3)
+        for _ in range(count)
+    ]
+
+
+def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    profile = load_profile(config.pixel_oracle.profile)
+    episodes = _known_episodes(config)
+    from vln_ros.engine.spoken import SpokenEngine
+    from vln_ros.sim.experts import build_pixel_oracle
+
+    place = config.place
+    room_m = place.robot_radius_m + place.margin_m + 0.05
+    return [
+        SpokenEngine(
+            build_pixel_oracle(episodes, config.expert, config.pixel_oracle, _step(config), room_m),
+            profile,
+            PixelGoalRules.of(place),
+        )
+        for _ in range(count)
+    ]
+
+
+def _known_episodes(config: NavigatorConfig) -> Sequence[Episode]:
+    if not config.expert.episodes:
         raise ConfigError(
             "expert.episodes is empty: the expert only knows the way in episodes; name their file"
         )
-    from vln_ros.engine.paced import PacedEngine
     from vln_ros.sim.episodes.episode import read_episodes
-    from vln_ros.sim.experts import build_oracle
 
-    episodes = read_episodes(Path(expert.episodes))
-    step = StepSize(config.step.forward_m, math.radians(config.step.turn_deg))
-    return [PacedEngine(build_oracle(episodes, expert, step), expert.decision_ms / 1e3) for _ in range(count)]
+    return read_episodes(Path(config.expert.episodes))
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
@@ -107,6 +157,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             stream=qwen.stream,
             reuse=qwen.reuse,
             look_down=qwen.look_down,
+            place=config.place,
         )
         for _ in range(count)
     ]

@@ -49,6 +49,20 @@ class Engine(Protocol):
         """Free what the engine holds (device memory). It is not used afterwards."""
 
 
+class Speaker(Protocol):
+    """Answers pictures in the words of a profile, as a model does; a test or an oracle in a model's place."""
+
+    def start(self, instruction: Instruction) -> None:
+        """Forget the run so far and follow ``instruction``."""
+
+    def answer(self, frame: Frame, *, looked_down: bool) -> str:
+        """The text that answers the question about ``frame``; ``looked_down``: the second one, about the
+        picture that the first answer has asked for."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
 @runtime_checkable
 class HearsExecuted(Protocol):
     """An engine that tells its model what the robot did, not what it was to do."""

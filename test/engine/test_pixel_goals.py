@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,11 +11,10 @@ from dialogue import says
 from engine_models import build_small, load_small
 from rooms import BOX, FLOOR, WALL, frame_of, pixel_of
 
-from vln_ros.config import ConfigError, LookDownConfig, StreamConfig
+from vln_ros.config import LookDownConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
-from vln_ros.engine.inputs.prompt import Turn, as_text, look_down, render, reply
 from vln_ros.engine.qwen import QwenEngine
 
 N1 = load_profile("internvla-n1-s2")

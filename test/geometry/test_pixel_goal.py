@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rooms import BOX, CAMERA, FLOOR, WALL, Box, depth_of, frame_of, pixel_of, shown
 
 from benchmarks.measure.frames import random_views

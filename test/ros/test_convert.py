@@ -35,6 +35,9 @@ from vln_ros.datatypes import (
     ActionChunk,
     ActionKind,
     CameraModel,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
     Pose,
     Velocity,
 )
@@ -588,6 +591,73 @@ def test_chunks_round_trip(
     assert msg.header.frame_id == "base_link"
     assert len(msg.points) == max(1, len(chunk.actions))
     assert convert.chunk_from_trajectory(msg) == chunk
+
+
+numbers_m = st.floats(-1e4, 1e4)
+places = st.builds(
+    PlaceGoal, numbers_m, numbers_m, st.integers(0, 2**40), st.sampled_from(PlaceSource), st.floats(0.0, 5.0)
+)
+pixels = st.builds(PixelGoal, st.integers(0, 4000), st.integers(0, 4000), st.integers(0, 2**40))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(0, 2**40),
+    st.lists(moves, max_size=4),
+    st.one_of(st.none(), places),
+    st.one_of(st.none(), pixels),
+)
+def test_queues_toward_places_round_trip(
+    stamp: int, actions: list[Action], place: PlaceGoal | None, pixel: PixelGoal | None
+) -> None:
+    chunk = ActionChunk(4, 2, stamp, tuple(actions), epoch=9, place=place, pixel_goal=pixel)
+    msg = convert.trajectory_from_chunk(chunk, "base_link", 0.3, 0.6)
+    order = list(reversed(range(len(msg.joint_names))))  # the joints may come in any order
+    msg.joint_names = [msg.joint_names[i] for i in order]
+    for point in msg.points:
+        point.positions = [point.positions[i] for i in order]
+    assert convert.chunk_from_trajectory(msg) == chunk
+
+
+PLACE_CHUNK = ActionChunk(
+    7, 3, STAMP_NS, (Action(forward_m=0.25),) * 2,
+    place=PlaceGoal(1.0, 2.0, STAMP_NS, PlaceSource.FLOOR), pixel_goal=PixelGoal(5, 6, STAMP_NS),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "joint", "value"),
+    [
+        ("bad_number", "place_x", math.nan),
+        ("bad_number", "place_y", math.inf),
+        ("bad_number", "place_source", 0.5),
+        ("bad_place", "place_source", 3.0),
+        ("bad_place", "place_source", -1.0),
+        ("bad_number", "place_age", 0.5),
+        ("bad_number", "pixel_row", 1.5),
+        ("bad_place", "pixel_row", -1.0),
+        ("bad_place", "pixel_column", -1.0),
+        ("bad_number", "pixel_age", 2.0**60),
+    ],
+)
+def test_bad_places(expected: str, joint: str, value: float) -> None:
+    msg = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    for point in msg.points:
+        point.positions[list(msg.joint_names).index(joint)] = value
+    assert reason(lambda: convert.chunk_from_trajectory(msg)) == expected
+    one = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    one.points[1].positions[list(one.joint_names).index(joint)] = value
+    assert reason(lambda: convert.chunk_from_trajectory(one)) == "bad_number", "not the same in every point"
+
+
+@pytest.mark.parametrize("missing", ["place_x", "place_age", "pixel_row", "pixel_column"])
+def test_a_place_that_is_not_told_whole(missing: str) -> None:
+    msg = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    column = list(msg.joint_names).index(missing)
+    msg.joint_names = [n for n in msg.joint_names if n != missing]
+    for point in msg.points:
+        point.positions = [v for i, v in enumerate(point.positions) if i != column]
+    assert reason(lambda: convert.chunk_from_trajectory(msg)) == "bad_joints"
 
 
 CHUNK = ActionChunk(

@@ -15,12 +15,21 @@ from pathlib import Path
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
+from vln_ros.config import (
+    BridgeConfig,
+    CameraConfig,
+    ConfigError,
+    NavigatorConfig,
+    QwenConfig,
+    Scalar,
+    from_flat,
+    to_flat,
+)
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "Let a simulated robot follow instructions over real ROS 2 topics; leaves a report page"
-ENGINES = ("expert", "qwen")
+ENGINES = ("expert", "pixel_oracle", "qwen")
 SIMULATED_ROBOT: dict[str, Scalar] = {
     "extrinsics": "parameters",
     "safety.obstacles": "depth",
@@ -29,6 +38,13 @@ SIMULATED_ROBOT: dict[str, Scalar] = {
     "safety.slow_distance_m": 0.4,
 }
 """Of the executor, as in config/base_sim.yaml."""
+SIMULATED_PLACES: dict[str, Scalar] = {
+    "place.robot_radius_m": ROBOT_RADIUS_M,
+    "place.stop_distance_m": SIMULATED_ROBOT["safety.stop_distance_m"],
+}
+"""Of the navigator: ways are planned for the robot that the executor protects."""
+LOOKING_DOWN_DEG = 30.0
+"""The camera's tilt for answers in pixels: a level one up there sees no floor nearer than two metres."""
 EXPERT_CLEARANCE_M = 0.15
 """The expert keeps this far from walls where there is room: closer, the executor would stop it."""
 
@@ -50,7 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default="qwen",
-        help="what decides: qwen, a model (default), or expert, the oracle policy that knows the map",
+        help="what decides: qwen, a model (default); expert, the oracle policy that knows the map; "
+        "pixel_oracle, the same with pixels for answers, and a camera that looks down by 30 degrees",
     )
     parser.add_argument(
         "--profile",
@@ -90,8 +107,11 @@ def run(options: argparse.Namespace) -> int:
         "expert.episodes": str(episodes),
         "expert.clearance_m": EXPERT_CLEARANCE_M if options.mode == "realtime" else 0.0,
         "reliability": "reliable",
+        **SIMULATED_PLACES,
         **node_parameters(options, out),
     }
+    tilt_deg = LOOKING_DOWN_DEG if options.engine == "pixel_oracle" else CameraConfig().pitch_down_deg
+    tilted: dict[str, Scalar] = {"camera_pitch_down_deg": tilt_deg}
     if options.engine == "qwen":
         navigator |= named_model(options.profile, options.checkpoint)
         check_model(str(navigator["qwen.checkpoint"]), options.profile)
@@ -105,9 +125,11 @@ def run(options: argparse.Namespace) -> int:
         "video": not options.no_video,
         "camera.width": width,
         "camera.height": height,
+        "camera.pitch_down_deg": tilt_deg,
         "realtime_factor": options.speed,
     }
     from_flat(BridgeConfig, bridge)
+    navigator |= tilted
     decided = to_flat(from_flat(NavigatorConfig, navigator), "navigator.")
     write_split(out / "dataset", options.split, options.episodes, options.kind)
     fingerprint = ""
@@ -117,7 +139,8 @@ def run(options: argparse.Namespace) -> int:
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
     navigator["use_sim_time"] = options.mode == "realtime"  # of every node, not one of its own options
-    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out), environment)
+    executor = node_parameters(options, out) | tilted
+    status = run_graph(out / "logs", bridge, navigator, executor, environment)
     if status == 0:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s")

@@ -24,6 +24,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
@@ -43,6 +44,7 @@ from vln_ros.config.simulation import (
     ExpertConfig,
     HabitatConfig,
     LimitsConfig,
+    PixelOracleConfig,
     StepConfig,
     WorldConfig,
     with_protocol,
@@ -76,6 +78,8 @@ __all__ = [
     "Option",
     "OptionEntry",
     "PacedConfig",
+    "PixelOracleConfig",
+    "PlaceConfig",
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",

@@ -7,10 +7,11 @@ from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
 from vln_ros.config.options import group, option
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.simulation import ExpertConfig, StepConfig
+from vln_ros.config.simulation import ExpertConfig, PixelOracleConfig, StepConfig
 
-EngineName = Literal["qwen", "expert", "paced"]
+EngineName = Literal["qwen", "expert", "pixel_oracle", "paced"]
 CameraExtrinsics = Literal["tf", "parameters"]
 Extrinsics = Literal["same", "tf", "parameters"]
 
@@ -225,7 +226,8 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     engine: EngineName = option(
         "qwen",
         "What decides. qwen: a Qwen2.5-VL checkpoint; expert: the oracle policy, which knows the map of a "
-        "simulated world; paced: always forward after a fixed time, to measure the graph.",
+        "simulated world; pixel_oracle: the same, answering with pixels as InternVLA-N1 does, to prove what "
+        "drives there; paced: always forward after a fixed time, to measure the graph.",
         choices=get_args(EngineName),
     )
     decide_on: str = option(
@@ -279,5 +281,7 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     sync: SyncConfig = group(SyncConfig)
     qwen: QwenConfig = group(QwenConfig)
     expert: ExpertConfig = group(ExpertConfig)
+    pixel_oracle: PixelOracleConfig = group(PixelOracleConfig)
     paced: PacedConfig = group(PacedConfig)
+    place: PlaceConfig = group(PlaceConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

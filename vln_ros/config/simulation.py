@@ -9,6 +9,7 @@ from typing import Literal, TypeVar, get_args
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
 
 WorldName = Literal["embedded", "habitat"]
+OracleAnswers = Literal["pixels", "arrows"]
 BridgeMode = Literal["lockstep", "realtime", "manual"]
 
 
@@ -64,6 +65,12 @@ class CameraConfig:
         "Downward tilt of the simulated camera. A policy fails with another one than it was trained with; a "
         "strong tilt sees the floor only.",
         unit="deg", minimum=-60.0, maximum=60.0,
+    )  # fmt: skip
+    depth_noise: float = option(
+        0.0,
+        "Standard deviation of the simulated depth's error, as a share of the depth; alike within patches of "
+        "a sixteenth of the picture, and the same at the same place. 0 is exact, 0.05 a poor stereo camera.",
+        minimum=0.0, maximum=0.5,
     )  # fmt: skip
 
 
@@ -164,6 +171,31 @@ class ExpertConfig:
     )  # fmt: skip
     habitat: HabitatConfig = group(HabitatConfig)
     """As the world's, whose ways it follows; no interpreter: the scenes are the embedded world's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOracleConfig:
+    """The engine that knows the way and answers as a model with pixel goals does (simulation only)."""
+
+    profile: str = option(
+        "internvla-n1-s2",
+        "Name of a shipped profile with pixel goals, or path of one, in whose words the oracle answers and "
+        "by which its answers are read.",
+    )
+    answers: OracleAnswers = option(
+        "pixels",
+        "How the oracle answers. pixels: turns, and pixels of the next stretch of the way, which depth, pose "
+        "and the local planner make into queues; arrows: the expert's own actions in the profile's words, as "
+        "a check of what comes before and after.",
+        choices=get_args(OracleAnswers),
+    )
+    pixel_noise_px: float = option(
+        0.0,
+        "Standard deviation of the error of row and of column of a pixel that the oracle names. 0 points "
+        "exactly; a model misses by several pixels.",
+        unit="px", minimum=0.0, maximum=1000.0,
+    )  # fmt: skip
+    seed: int = option(0, "Seed of the errors of pixels; the same one gives the same answers.", minimum=0)
 
 
 @dataclass(frozen=True)

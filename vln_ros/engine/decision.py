@@ -5,10 +5,11 @@ No threads, no ROS.
 
 from __future__ import annotations
 
-from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
 from vln_ros.engine.execution_log import ExecutionLog
 from vln_ros.engine.execution_log import Progress as Progress
 from vln_ros.geometry.frame_checks import clock_went_back
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
 
@@ -28,10 +29,20 @@ class DecisionLoop:
         lost_after_ns: a queue that the executor does not name this long after the first frame that
             followed it was lost on the way; the next decision is then due. (Not after the frame it
             answers: a slow engine would take every queue for lost.)
+        drive: turns answers that are places into queues, and says when the engine is asked again; None where
+            the engine does not answer so, or somebody else drives there.
     """
 
-    def __init__(self, engine: Engine, decide_on: str, decide_ahead: int, lost_after_ns: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        decide_on: str,
+        decide_ahead: int,
+        lost_after_ns: int,
+        drive: PlaceDrive | None = None,
+    ) -> None:
         self.engine = engine
+        self.drive = drive
         self.decide_ahead = decide_ahead
         self._every_frame = decide_on == "frame"
         self.lost_after_ns = lost_after_ns
@@ -89,6 +100,8 @@ class DecisionLoop:
         self._instruction = instruction
         self._frame = self._unseen = self._last = self._progress = None
         self._log.begin()
+        if self.drive is not None:
+            self.drive.begin()
         with span(INSTRUCTION, instruction.number):
             self.engine.start(instruction)
         return self._hold(instruction.number)
@@ -98,6 +111,7 @@ class DecisionLoop:
         if self._instruction is None:
             return None
         hold = self._hold(self._instruction.number)
+        self._drop_place()
         self._instruction = None
         self._frame = self._unseen = self._last = self._progress = None
         return hold
@@ -112,6 +126,7 @@ class DecisionLoop:
         if not changed or self._instruction is None or self._stop_executed:
             return None
         # Whatever the executor had is flushed, so after the pause the next decision starts afresh.
+        self._drop_place()
         self._last = self._progress = None
         return self._hold(self._instruction.number) if paused else None
 
@@ -181,12 +196,31 @@ class DecisionLoop:
             self._show(unseen)
         self._queue += 1
         self._tell()
-        with span(DECISION, self._queue):
-            self._last = self.engine.decide(self._queue)
+        chunk = self._toward_place()
+        if chunk is None:
+            with span(DECISION, self._queue):
+                chunk = self.engine.decide(self._queue)
+            if self.drive is not None:
+                chunk = self.drive.take(chunk)
+        self._last = chunk
         self._log.sent(self._last)
         # Reports until now are of the queues before.
         self._first_after_ns = self._progress = None
         return self._last
+
+    def _toward_place(self) -> ActionChunk | None:
+        """The next queue to the place that is driven to; None where the engine is to be asked."""
+        if self.drive is None:
+            return None
+        ahead: tuple[Action, ...] = ()
+        if self._reported and self._left and self._last is not None:
+            ahead = self._last.actions[-self._left :]
+        with span("local plan"):
+            return self.drive.go_on(self._queue, ahead)
+
+    def _drop_place(self) -> None:
+        if self.drive is not None:
+            self.drive.drop()
 
     def _tell(self) -> None:
         if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
@@ -196,6 +230,8 @@ class DecisionLoop:
         self._tell()
         with span(FRAME, frame.index):
             self.engine.observe(frame)
+            if self.drive is not None:
+                self.drive.observe(frame)
 
     def _hold(self, instruction: int) -> ActionChunk:
         self._queue += 1

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vln_ros.config import ConfigError, LookDownConfig, ReuseConfig, SamplingConfig, StreamConfig
+from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
@@ -33,6 +33,7 @@ from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
+from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
@@ -73,7 +74,7 @@ class QwenEngine:
         model: shared, read only.
         temperature: 0 decodes greedily; negative: as the profile says.
         seed: the same seed, instructions and frames give the same queues.
-        sampling, stream, reuse, look_down: options; None for the defaults.
+        sampling, stream, reuse, look_down, place: options; None for the defaults.
     """
 
     _executed: tuple[Executed, ...] | None
@@ -91,6 +92,7 @@ class QwenEngine:
         stream: StreamConfig | None = None,
         reuse: ReuseConfig | None = None,
         look_down: LookDownConfig | None = None,
+        place: PlaceConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
         if config.decode == "tree" and not takes_mask(model.network):
@@ -127,6 +129,7 @@ class QwenEngine:
                 self._template,
                 self._answers,
                 look_down or LookDownConfig(),
+                PixelGoalRules.of(place or PlaceConfig()),
             )
         )
         self._encoder = VisionEncoder(model, profile.image)

@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from vln_ros.config import ConfigError, PlaceConfig
 from vln_ros.datatypes import CameraModel, Float64Array, Frame, PixelGoal, PlaceGoal, PlaceSource, Pose
 
 _WINDOW_SHARE = 0.005
@@ -80,6 +81,24 @@ class PixelGoalRules:
                 f"robot_radius_m = {self.robot_radius_m}, max_range_m = {self.max_range_m}: "
                 "both must be positive"
             )
+
+    @staticmethod
+    def of(config: PlaceConfig) -> PixelGoalRules:
+        """As the options say.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
+        try:
+            return PixelGoalRules(
+                robot_radius_m=config.robot_radius_m,
+                min_height_m=config.min_height_m,
+                max_height_m=config.max_height_m,
+                max_range_m=config.max_depth_m,
+                floor_height_m=config.floor_height_m,
+            )
+        except ValueError as e:
+            raise ConfigError(f"place: {e}") from e
 
     def is_floor(self, heights_m: Float64Array) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(heights_m - self.floor_height_m) < self.min_height_m - self.floor_height_m)

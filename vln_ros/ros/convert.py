@@ -15,7 +15,7 @@ import math
 import re
 import struct
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from geometry_msgs.msg import (
 )
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -44,7 +44,11 @@ from vln_ros.datatypes import (
     ActionChunk,
     CameraModel,
     Executed,
+    Float64Array,
     OdometryPose,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
     Pose,
     RangeScan,
     Velocity,
@@ -645,6 +649,12 @@ _MOTION_JOINTS = ("forward", "turn", "stop")
 _NUMBER_JOINTS = ("instruction", "queue", "epoch")
 CHUNK_JOINTS = _MOTION_JOINTS + _NUMBER_JOINTS
 """Joints of the queue's trajectory: metres, radians, 0 or 1, and three constant numbers."""
+PLACE_JOINTS = ("place_x", "place_y", "place_moved", "place_source", "place_age")
+"""Those of a queue toward a place, besides: metres in the odometry frame, index of its source, by how many
+nanoseconds the frame that it was seen in is older than the queue's. Constant, too."""
+PIXEL_JOINTS = ("pixel_row", "pixel_column", "pixel_age")
+"""Those of one that answers with a pixel, besides: pixels, and as above."""
+_PLACE_SOURCES = tuple(PlaceSource)
 _EXECUTED_JOINT = "executed"
 REPORT_JOINTS = (*CHUNK_JOINTS, _EXECUTED_JOINT)
 """Joints of the executor's report: one more, 1 for what is done and 0 for what is left."""
@@ -655,17 +665,18 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
 
     Of an executor's report it is what is left; see :func:`report_from_trajectory`.
 
-    Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``.
+    Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``, ``bad_place``.
     """
     names = list(msg.joint_names)
     if sorted(names) == sorted(REPORT_JOINTS):
         return report_from_trajectory(msg)[0]
     stamp_ns = stamp_ns_from_time(msg.header.stamp)
-    if sorted(names) != sorted(CHUNK_JOINTS):
-        raise MessageError("bad_joints", f"queue has joints {names}, expected {list(CHUNK_JOINTS)}")
+    shown = [n for joints in (PLACE_JOINTS, PIXEL_JOINTS) if joints[0] in names for n in joints]
+    if sorted(names) != sorted([*CHUNK_JOINTS, *shown]):
+        raise MessageError("bad_joints", f"queue has joints {names}, expected {[*CHUNK_JOINTS, *shown]}")
     if not msg.points:
         raise MessageError("bad_point", "queue has no point; one of zeros means: stop what you do and wait")
-    columns = [names.index(name) for name in CHUNK_JOINTS]
+    columns = [names.index(name) for name in (*CHUNK_JOINTS, *shown)]
     rows: list[list[float]] = []
     for i, point in enumerate(msg.points):
         if len(point.positions) != len(names):
@@ -673,11 +684,12 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
                 "bad_point", f"point {i} has {len(point.positions)} values for {len(names)} joints"
             )
         rows.append([float(point.positions[c]) for c in columns])
-    numbers = rows[0][3:]
+    numbers = rows[0][len(_MOTION_JOINTS) : len(CHUNK_JOINTS)]
     if any(not (0.0 <= n < 2.0**53 and n.is_integer()) for n in numbers):
         raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be whole numbers from 0, got {numbers}")
-    if any(row[3:] != numbers for row in rows):
-        raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be the same in every point")
+    if any(row[len(_MOTION_JOINTS) :] != rows[0][len(_MOTION_JOINTS) :] for row in rows):
+        raise MessageError("bad_number", f"{[*_NUMBER_JOINTS, *shown]} must be the same in every point")
+    place, pixel = _shown(dict(zip(shown, rows[0][len(CHUNK_JOINTS) :], strict=True)), stamp_ns)
     actions = []
     for i, (forward_m, turn_rad, stop, *_) in enumerate(rows):
         if len(rows) == 1 and forward_m == turn_rad == stop == 0.0:
@@ -690,9 +702,33 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
             raise MessageError("bad_action", f"point {i}: {e}") from e
     try:
         instruction, queue, epoch = (int(n) for n in numbers)
-        return ActionChunk(queue, instruction, stamp_ns, tuple(actions), epoch=epoch)
+        return ActionChunk(
+            queue, instruction, stamp_ns, tuple(actions), epoch=epoch, place=place, pixel_goal=pixel
+        )
     except ValueError as e:
         raise MessageError("bad_action", str(e)) from e
+
+
+def _shown(joints: Mapping[str, float], stamp_ns: int) -> tuple[PlaceGoal | None, PixelGoal | None]:
+    """The place and the pixel that joints name."""
+    if not all(math.isfinite(v) for v in joints.values()):
+        raise MessageError("bad_number", f"the queue's place or pixel is not finite: {dict(joints)}")
+    whole = {n: v for n, v in joints.items() if n in PIXEL_JOINTS or n in PLACE_JOINTS[-2:]}
+    if any(not (abs(v) < 2.0**53 and v.is_integer()) for v in whole.values()):
+        raise MessageError("bad_number", f"{list(whole)} must be whole numbers, got {list(whole.values())}")
+    place, pixel = None, None
+    try:
+        if PLACE_JOINTS[0] in joints:
+            x_m, y_m, moved_m, source, age_ns = (joints[n] for n in PLACE_JOINTS)
+            if not 0 <= source < len(_PLACE_SOURCES):
+                raise ValueError(f"place_source must be from 0 to {len(_PLACE_SOURCES) - 1}, got {source:g}")
+            place = PlaceGoal(x_m, y_m, stamp_ns - int(age_ns), _PLACE_SOURCES[int(source)], moved_m)
+        if PIXEL_JOINTS[0] in joints:
+            row, column, age_ns = (int(joints[n]) for n in PIXEL_JOINTS)
+            pixel = PixelGoal(row, column, stamp_ns - age_ns)
+    except ValueError as e:
+        raise MessageError("bad_place", str(e)) from e
+    return place, pixel
 
 
 def trajectory_from_chunk(
@@ -702,14 +738,22 @@ def trajectory_from_chunk(
 
     ``header.stamp`` is the stamp of the frame that the queue answers, in ``base_frame``. The numbers
     travel as joints that do not move, because the message has no other room for them. An empty
-    chunk is one point of zeros. Probabilities and ``wanted`` do not travel.
+    chunk is one point of zeros. So do the place that a queue leads to and the pixel that it answers, where
+    there are any. Probabilities and ``wanted`` do not travel.
 
     Args:
         linear_m_s: speed from which the nominal ``time_from_start`` of each completion is computed.
         angular_rad_s: the same for turns.
     """
-    msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=list(CHUNK_JOINTS))
-    numbers = [float(chunk.instruction), float(chunk.queue), float(chunk.epoch)]
+    names, numbers = list(CHUNK_JOINTS), [float(chunk.instruction), float(chunk.queue), float(chunk.epoch)]
+    if (place := chunk.place) is not None:
+        names += PLACE_JOINTS
+        source, age_ns = _PLACE_SOURCES.index(place.source), chunk.frame_stamp_ns - place.stamp_ns
+        numbers += [place.x_m, place.y_m, place.moved_m, float(source), float(age_ns)]
+    if (pixel := chunk.pixel_goal) is not None:
+        names += PIXEL_JOINTS
+        numbers += [float(pixel.row), float(pixel.column), float(chunk.frame_stamp_ns - pixel.stamp_ns)]
+    msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=names)
     elapsed_s = 0.0
     points = []
     for action in chunk.actions:
@@ -820,6 +864,57 @@ def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
         header=_header(chunk.frame_stamp_ns, frame_id),
         poses=[stamped_from_pose(p, chunk.frame_stamp_ns, frame_id) for p in poses],
     )
+
+
+def path_from_places(places: Float64Array, stamp_ns: int, frame_id: str) -> Path:
+    """A way over the floor ``[N, 2]`` metres, in ``frame_id``."""
+    poses = [Pose.planar(float(x), float(y), 0.0) for x, y in places]
+    return Path(
+        header=_header(stamp_ns, frame_id), poses=[stamped_from_pose(p, stamp_ns, frame_id) for p in poses]
+    )
+
+
+# --------------------------------------------------------------------------------------- obstacles
+
+_CLOUD_FIELDS = tuple(
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
+)
+
+
+def cloud_from_points(points: Float64Array, stamp_ns: int, frame_id: str) -> PointCloud2:
+    """``[N, 3]`` metres, as 32-bit floats x, y, z."""
+    msg = PointCloud2(
+        header=_header(stamp_ns, frame_id),
+        height=1,
+        width=len(points),
+        fields=list(_CLOUD_FIELDS),
+        point_step=12,
+        row_step=12 * len(points),
+        is_dense=True,
+    )
+    msg.data = array.array("B", np.ascontiguousarray(points, "<f4").tobytes())
+    return msg
+
+
+def points_from_cloud(msg: PointCloud2) -> Float64Array:
+    """The inverse of :func:`cloud_from_points`: ``[N, 3]`` metres; of other makes, too, if x, y and z are
+    32-bit floats. Points that are not finite are left out.
+
+    Errors: ``bad_cloud``.
+    """
+    at = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32 and f.count == 1}
+    count, step = msg.width * msg.height, msg.point_step
+    if not {"x", "y", "z"} <= at.keys() or any(at[n] + 4 > step for n in "xyz"):
+        raise MessageError("bad_cloud", "a cloud of obstacles needs x, y and z as 32-bit floats")
+    if (msg.height > 1 and msg.row_step != msg.width * step) or len(msg.data) != count * step:
+        raise MessageError(
+            "bad_cloud", f"cloud of {msg.width}x{msg.height} points of {step} bytes has {len(msg.data)} bytes"
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(count, step)
+    order = ">f4" if msg.is_bigendian else "<f4"
+    columns = [np.ascontiguousarray(rows[:, at[n] : at[n] + 4]).view(order)[:, 0] for n in "xyz"]
+    points = np.stack(columns, 1).astype(np.float64)
+    return np.asarray(points[np.isfinite(points).all(1)])
 
 
 # ------------------------------------------------------------------------------------ instructions

@@ -38,9 +38,13 @@ def open_world(config: WorldConfig) -> World:
     camera, extrinsics = camera_and_extrinsics(config.camera)
     if config.world == "habitat":
         c = config.camera
-        return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
+        return HabitatWorld(
+            camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat, depth_noise=c.depth_noise
+        )
     check_ray_caster()
-    return EmbeddedWorld(camera, extrinsics, sliding=config.habitat.sliding)
+    return EmbeddedWorld(
+        camera, extrinsics, sliding=config.habitat.sliding, depth_noise=config.camera.depth_noise
+    )
 
 
 def plan_of(world: World) -> PlanImage | None:

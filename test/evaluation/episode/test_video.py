@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,10 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.datatypes import STOP, Action, Float64Array, Pose
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    Float64Array,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
+    Pose,
+)
 from vln_ros.evaluation.episode.maps import draw_map
-from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth
+from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
+from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth, mark_pixel
 
 QUEUE = (Action(forward_m=0.25), Action(turn_rad=0.26), Action(turn_rad=-0.26), STOP)
 RGB = np.full((48, 64, 3), 128, np.uint8)
@@ -156,3 +166,61 @@ def test_the_path_lies_where_the_plan_says() -> None:
     bare = draw_map(record(40), None).axes[0]
     start = next(line for line in bare.lines if line.get_label() == "start")
     assert np.allclose(start.get_xydata(), [[0.0, 0.0]]) and not bare.yaxis_inverted()
+
+
+GOAL = (255, 64, 190)
+
+
+def goal_places(picture: np.ndarray) -> np.ndarray:
+    """``[N, 2]`` rows and columns that have the goal's colour."""
+    return np.argwhere((np.abs(picture.astype(int) - GOAL) < 40).all(-1))
+
+
+@pytest.mark.parametrize(("row", "column"), [(10, 20), (0, 0), (47, 63), (24.4, 31.6)])
+def test_a_pixel_is_marked_where_it_is(row: float, column: float) -> None:
+    marked = mark_pixel(RGB, row, column)
+    places = goal_places(marked)
+    assert len(places)
+    assert np.abs(places - [row, column]).max() < 6
+    assert np.abs(places - [row, column]).sum(1).min() <= 1.0, "the pixel itself is coloured"
+    assert (RGB == 128).all(), "the picture is another's"
+
+
+@pytest.mark.parametrize(("row", "column"), [(-5.0, 3.0), (48.0, 3.0), (3.0, 64.0), (3.0, -1.0)])
+def test_a_goal_outside_the_picture_is_not_marked(row: float, column: float) -> None:
+    assert mark_pixel(RGB, row, column) is RGB
+
+
+def test_the_goal_and_the_answered_picture_are_in_the_frame() -> None:
+    plain = annotate(RGB, DEPTH, overlay())
+    assert not len(goal_places(plain))
+    with_goal = annotate(RGB, DEPTH, replace(overlay(), goal=(12.0, 48.0)))
+    scale = 320 / 48
+    assert np.abs(goal_places(with_goal).mean(0) - [12.5 * scale, 48.5 * scale]).max() < scale
+    both = annotate(RGB, DEPTH, replace(overlay(), answered=mark_pixel(RGB, 24, 32)))
+    rows, columns = goal_places(both).T
+    assert rows.min() > 200, "small, in the lower left corner"
+    assert columns.max() < 160
+
+
+def test_a_recorded_answer_marks_the_picture_that_it_is_about(tmp_path: Path) -> None:
+    """In lockstep the picture comes before the answer, in a recording with it."""
+    place = PlaceGoal(1.0, 0.0, 10, PlaceSource.DEPTH)
+    chunk = ActionChunk(2, 1, 10, QUEUE[:1], pixel_goal=PixelGoal(12, 16, 10), place=place)
+    recorder = EpisodeRecorder(
+        EpisodeInfo(episode_id="e", scene_id="s", instruction="go"), VideoWriter(tmp_path / "v.mp4", 4.0)
+    )
+    recorder.frame(RGB, DEPTH, 10, None)
+    recorder.decision(chunk, 1.0)
+    recorder.frame(RGB, DEPTH, 20, 0, (30.0, 40.0))
+    recorder.decision(replace(chunk, queue=3, frame_stamp_ns=20, pixel_goal=None), 1.0)  # goes on
+    recorder.frame(RGB, DEPTH, 30, 0, (44.0, 40.0))
+    recorder.decision(ActionChunk(4, 1, 30, QUEUE[:1]), 1.0)
+    recorder.frame(RGB, DEPTH, 40, 0)
+    recorder.finish("stop", 1.0, None)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    inset = [len(goal_places(f[220:320, :150])) > 50 for f in frames]
+    assert inset == [False, True, True, False]
+    marked = [len(goal_places(f[180:320, 200:330])) > 10 for f in frames]
+    assert marked == [False, True, True, False]

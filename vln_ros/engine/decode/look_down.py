@@ -24,7 +24,8 @@ class LookDown:
 
     Args:
         session, template, answers: of the engine.
-        config: which picture, and what counts as a place.
+        config: which picture.
+        rules: what counts as a place.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class LookDown:
         template: ChatTemplate,
         answers: AnswerDecoder,
         config: LookDownConfig,
+        rules: PixelGoalRules,
     ) -> None:
         spec = profile.pixel_goal
         if spec is None:
@@ -45,7 +47,7 @@ class LookDown:
         # As the camera took it: the numbers are pixels of that.
         self._encoder = VisionEncoder(model, ImageSpec(None, profile.image.max_pixels))
         self._second: Frame | None = None
-        self._locator = PixelGoalLocator(rules_of(config))
+        self._locator = PixelGoalLocator(rules)
 
     def begin(self) -> None:
         """A new run."""
@@ -99,17 +101,3 @@ class LookDown:
         if second is None or abs(second.stamp_ns - newest.stamp_ns) > self._config.max_age_s * 1e9:
             return None
         return second
-
-
-def rules_of(config: LookDownConfig) -> PixelGoalRules:
-    """What counts as floor and as free."""
-    try:
-        return PixelGoalRules(
-            robot_radius_m=config.robot_radius_m,
-            min_height_m=config.min_height_m,
-            max_height_m=config.max_height_m,
-            max_range_m=config.max_range_m,
-            floor_height_m=config.floor_height_m,
-        )
-    except ValueError as e:
-        raise ConfigError(f"look_down: {e}") from e

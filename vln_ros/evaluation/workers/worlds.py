@@ -30,7 +30,11 @@ def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
             camera, extrinsics = camera_and_extrinsics(config.camera)
             scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
             sliding = config.habitat.sliding
-            return [EmbeddedWorld(camera, extrinsics, scenes=scenes, sliding=sliding) for _ in range(count)]
+            noise = config.camera.depth_noise
+            return [
+                EmbeddedWorld(camera, extrinsics, scenes=scenes, sliding=sliding, depth_noise=noise)
+                for _ in range(count)
+            ]
         case "habitat":
             return [open_world(config) for _ in range(count)]
     raise ConfigError(f"world = {config.world!r}: unknown")

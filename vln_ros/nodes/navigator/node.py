@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -65,7 +66,13 @@ class Navigator(ManagedNode):
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
         self._sensors = SensorInput(self, c, self._on_observation)
-        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
+        loop = build_loop(self._engine, c)
+        self._drive = loop.drive
+        if self._drive is not None:
+            self.create_subscription(
+                PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
+            )
+        self._worker = EngineWorker(loop, self._sensors.decode, self)
         self._worker.start()
         self._heard.forget()
         hear_instructions(self, self._on_instruction, self._heard)
@@ -137,6 +144,15 @@ class Navigator(ManagedNode):
         numbers = left.instruction, left.queue
         self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
 
+    def _on_obstacles(self, msg: PointCloud2) -> None:
+        try:
+            points = convert.points_from_cloud(msg)
+        except convert.MessageError as error:
+            self._sensors.refuse(error)
+            return
+        if self._drive is not None:
+            self._drive.hear(points[:, :2])
+
     def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._active.command(Cancel())
         response.success, response.message = True, "cancelled; publish an instruction to begin again"
@@ -176,8 +192,12 @@ class Navigator(ManagedNode):
         self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
-            self._figures.decided(self._engine, decide_ms)
-            self._output.answer(chunk, frame, self._engine)
+            if not chunk.goes_on:
+                self._figures.decided(self._engine, decide_ms)
+            if self._drive is not None:
+                self._figures.driving = tuple(self._drive.figures().items())
+            plan = None if self._drive is None or chunk.place is None else self._drive.plan
+            self._output.answer(chunk, frame, self._engine, plan)
 
     def on_bad_frame(self, error: ValueError) -> None:
         if not isinstance(error, convert.MessageError):

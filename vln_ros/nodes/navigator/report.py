@@ -47,6 +47,8 @@ class NavigatorFigures:
     latest_beat_ms: float = 0.0
     vitals: tuple[tuple[str, int | float | str], ...] = ()
     given_up: tuple[str, ...] = ()
+    driving: tuple[tuple[str, float], ...] = ()
+    """What became of the places that the model has named, in this run."""
     frames_before: tuple[float, int] | None = None
     """Steady time and number of frames at the last :func:`health`."""
 
@@ -132,6 +134,7 @@ def health(
             p50, p95 = np.percentile(list(samples), [50, 95])
             values += [(f"{name} p50 [ms]", float(p50)), (f"{name} p95 [ms]", float(p95))]
     values += figures.vitals
+    values += figures.driving
     values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
     values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
     return Health(level, summary, tuple(values))

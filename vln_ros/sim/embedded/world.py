@@ -11,6 +11,7 @@ import numpy as np
 
 from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
 from vln_ros.protocols import Motion
+from vln_ros.sim.depth_noise import with_depth_noise
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, Flat, generate_flat
 from vln_ros.sim.embedded.geodesic import Walkable
 from vln_ros.sim.embedded.mesh import SceneMesh, build_mesh
@@ -103,9 +104,11 @@ class EmbeddedWorld:
         cached_scenes: int = 8,
         scenes: SceneCache | None = None,
         sliding: bool = True,
+        depth_noise: float = 0.0,
     ) -> None:
         self._camera = camera
         self._sliding = sliding
+        self._depth_noise = depth_noise
         self._base_from_optical = base_from_optical
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
@@ -199,7 +202,7 @@ class EmbeddedWorld:
         for b in self._boxes:
             low, high = np.array([*b.footprint[:2], 0.0]), np.array([*b.footprint[2:], b.height_m])
             draw_box(rgb, depth_m, self._camera, optical, low, high)
-        return rgb, depth_m
+        return rgb, with_depth_noise(depth_m, self._depth_noise, self.pose)
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action at once. A stop does not move."""

@@ -32,6 +32,7 @@ from vln_ros.axes import (
 from vln_ros.config import ConfigError, HabitatConfig
 from vln_ros.datatypes import STOP, Action, ActionKind, CameraModel, Float64Array, Pose
 from vln_ros.protocols import Motion, WorldLostError
+from vln_ros.sim.depth_noise import with_depth_noise
 from vln_ros.sim.embedded.plan import FreeSpace
 from vln_ros.sim.habitat.process import AgentState, HabitatProcess, Interpreter, RefusedError
 from vln_ros.sim.oracle.follower import Tries
@@ -74,6 +75,7 @@ class HabitatWorld:
         pitch_down_rad: float,
         config: HabitatConfig,
         cameras: bool = True,
+        depth_noise: float = 0.0,
     ) -> None:
         if not config.python:
             raise ConfigError(
@@ -88,6 +90,7 @@ class HabitatWorld:
                 f"Habitat's cameras have square pixels and a centred principal point, got {camera}"
             )
         self._camera = camera
+        self._depth_noise = depth_noise
         self._base_from_optical = base_from_optical(0.0, 0.0, height_m, pitch_down_rad=pitch_down_rad)
         self._config = config
         self._setup = {
@@ -294,7 +297,8 @@ class HabitatWorld:
         rgba, depth_m = self._process.pictures(self._camera.height, self._camera.width)
         # One pass each, at memory's speed: numpy's indexing takes ten times as long.
         rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-        return np.asarray(rgb, np.uint8), within(depth_m, self._config.depth_min_m, self._config.depth_max_m)
+        measured = within(depth_m, self._config.depth_min_m, self._config.depth_max_m)
+        return np.asarray(rgb, np.uint8), with_depth_noise(measured, self._depth_noise, self.pose)
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action, as Habitat's own. A stop does not move."""
