@@ -472,7 +472,8 @@ class ActionChunk:
             was queued, stand still and wait.
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
-        unconstrained: what the model would have said without the grammar, where it differs; else None.
+        unconstrained: what the model would have said without the grammar, where it differs; of a pixel goal
+            for which something else is done, why. Else None.
         allowed: share of the model's probability that the grammar left it, at the step of this decision
             where that was least, in ``[0, 1]``; None where there is no grammar.
         held: why the model was asked and the robot holds all the same; None where it does not.
@@ -480,7 +481,8 @@ class ActionChunk:
             counts from 1 again. Numbers of different epochs cannot be compared.
         pixel_goal: the answer is a point in a picture.
         place: where that is on the floor: the robot shall drive there, and ``actions``, where there are any,
-            are the next ones toward it. None where it is nowhere: the robot holds and ``held`` says why.
+            are the next ones toward it. None where it is nowhere: ``actions`` are what is done instead and
+            ``unconstrained`` says why, or the robot holds and ``held`` says why.
     """
 
     queue: int

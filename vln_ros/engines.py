@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.config import ConfigError, NavigatorConfig, PlaceConfig
+from vln_ros.config import ConfigError, NavigatorConfig
 from vln_ros.datatypes import StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
@@ -62,9 +62,12 @@ def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
     """What drives to the places that the engine answers; None where it answers none."""
-    if config.engine == "pixel_oracle":
-        return PlaceDrive(config.place, _step(config))
-    return None
+    answers_places = config.engine == "pixel_oracle"
+    if config.engine == "qwen":
+        from vln_ros.engine.checkpoint.profile import load_profile
+
+        answers_places = load_profile(config.qwen.profile).pixel_goal is not None
+    return PlaceDrive(config.place, _step(config)) if answers_places else None
 
 
 def _step(config: NavigatorConfig) -> StepSize:
@@ -104,19 +107,10 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         SpokenEngine(
             build_pixel_oracle(episodes, config.expert, config.pixel_oracle, _step(config), room_m),
             profile,
-            _pixel_goal_rules(place),
+            PixelGoalRules.of(place),
         )
         for _ in range(count)
     ]
-
-
-def _pixel_goal_rules(place: PlaceConfig) -> PixelGoalRules:
-    return PixelGoalRules(
-        robot_radius_m=place.robot_radius_m,
-        min_height_m=place.min_height_m,
-        max_height_m=place.max_height_m,
-        max_range_m=place.max_depth_m,
-    )
 
 
 def _known_episodes(config: NavigatorConfig) -> Sequence[Episode]:
@@ -162,6 +156,8 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             sampling=qwen.sampling,
             stream=qwen.stream,
             reuse=qwen.reuse,
+            look_down=qwen.look_down,
+            place=config.place,
         )
         for _ in range(count)
     ]

@@ -76,6 +76,14 @@ class HearsExecuted(Protocol):
 
 
 @runtime_checkable
+class LooksDown(Protocol):
+    """An engine whose model may ask for the picture of a second camera that looks down."""
+
+    def look_down(self, frame: Frame) -> None:
+        """What that camera sees now, with its own camera model and poses. Only the newest one counts."""
+
+
+@runtime_checkable
 class WorksAhead(Protocol):
     """An engine that can do part of a decision before it is asked for it."""
 

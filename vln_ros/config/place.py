@@ -49,6 +49,13 @@ class PlaceConfig:
         "the executor's safety.max_height_m.",
         unit="m", minimum=0.0, maximum=3.0,
     )  # fmt: skip
+    floor_height_m: float = option(
+        0.0,
+        "Height of the floor above base_frame: negative where base_frame is in the middle of the robot's "
+        "body. It must be lower than min_height_m. A wrong one puts places without depth at the wrong "
+        "distance, and takes floor for a drop.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
     max_depth_m: float = option(
         10.0,
         "Depth beyond which a reading says nothing about where a pixel is. Too low moves far goals "

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 
-from vln_ros.datatypes import ActionChunk, Frame, Instruction, PixelGoal
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.decode.grammar import parse_queue
-from vln_ros.geometry.pixel_goal import PixelGoalLocator, PixelGoalRules, PlaceRefusal
+from vln_ros.engine.decode.place import with_place
+from vln_ros.geometry.pixel_goal import PixelGoalLocator, PixelGoalRules
 from vln_ros.protocols import Speaker
-
-_LOOK_DOWN = "↓"
-_PIXEL = re.compile(r"\s*(\d+)\s+(\d+)\s*")
 
 
 class SpokenEngine:
@@ -52,27 +50,20 @@ class SpokenEngine:
         """
         if self._instruction is None or self._frame is None:
             raise RuntimeError("no instruction or no frame yet")
-        frame, profile = self._frame, self._profile
-        number = self._instruction.number
+        frame, profile, spec = self._frame, self._profile, self._profile.pixel_goal
         text = self._speaker.answer(frame, looked_down=False)
         self.said = (text,)
-        if text.strip() == _LOOK_DOWN:
+        looked_down = spec is not None and text.strip() == spec.request
+        if looked_down:
             text = self._speaker.answer(frame, looked_down=True)
             self.said += (text,)
-        if pixel := _PIXEL.fullmatch(text):
-            goal = PixelGoal(int(pixel[1]), int(pixel[2]), frame.stamp_ns)
-            place = self._locator.locate(goal, frame)
-            if isinstance(place, PlaceRefusal):
-                held = f"{goal}: {place.value}"
-                return ActionChunk(queue, number, frame.stamp_ns, (), held=held, pixel_goal=goal)
-            return ActionChunk(queue, number, frame.stamp_ns, (), pixel_goal=goal, place=place)
+        chunk = ActionChunk(queue, self._instruction.number, frame.stamp_ns, ())
+        if looked_down and spec is not None and (point := spec.parse(text)) is not None:
+            return with_place(chunk, spec.goal(*point, frame.stamp_ns), frame, self._locator, spec)
         phrases = parse_queue(text, profile.vocabulary, profile.separator, profile.max_phrases)
         if phrases is None:
-            return ActionChunk(
-                queue, number, frame.stamp_ns, (), wanted=text, held=f"this is no action: {text!r}"
-            )
-        actions = tuple(a for index in phrases for a in profile.vocabulary[index].actions)
-        return ActionChunk(queue, number, frame.stamp_ns, actions)
+            return replace(chunk, unconstrained=text, held=f"this is no action: {text!r}")
+        return replace(chunk, actions=tuple(a for i in phrases for a in profile.vocabulary[i].actions))
 
     def figures(self) -> dict[str, float]:
         """Implements :class:`vln_ros.protocols.HasFigures`: of the pixels of this run."""
