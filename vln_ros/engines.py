@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vln_ros.config import ConfigError, NavigatorConfig
-from vln_ros.datatypes import StepSize
+from vln_ros.datatypes import Action, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.motion.place_drive import PlaceDrive
@@ -62,12 +62,16 @@ def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
     """What drives to the places that the engine answers; None where it answers none."""
-    answers_places = config.engine == "pixel_oracle"
-    if config.engine == "qwen":
-        from vln_ros.engine.checkpoint.profile import load_profile
+    name = {"qwen": config.qwen.profile, "pixel_oracle": config.pixel_oracle.profile}.get(config.engine)
+    if name is None:
+        return None
+    from vln_ros.engine.checkpoint.profile import load_profile
 
-        answers_places = load_profile(config.qwen.profile).pixel_goal is not None
-    return PlaceDrive(config.place, _step(config)) if answers_places else None
+    spec = load_profile(name).pixel_goal
+    if spec is None:
+        return None
+    nowhere = math.radians(spec.nowhere_turn_deg)
+    return PlaceDrive(config.place, _step(config), Action(turn_rad=nowhere) if nowhere else None)
 
 
 def _step(config: NavigatorConfig) -> StepSize:
