@@ -57,6 +57,13 @@ def free_memory(config: NavigatorConfig) -> None:
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
     lost_after_ns = round(config.lost_after_s * 1e9)
+    if config.drive == "nav2":
+        if config.decide_on != "progress" or config.decide_ahead:
+            raise ConfigError(
+                f"drive = 'nav2' with decide_on = {config.decide_on!r} and decide_ahead = "
+                f"{config.decide_ahead}: Nav2 reports goals, not actions; leave progress and 0"
+            )
+        return DecisionLoop(engine, config.decide_on, 0, lost_after_ns, reports_actions=False)
     return DecisionLoop(engine, config.decide_on, config.decide_ahead, lost_after_ns, build_drive(config))
 
 

@@ -31,6 +31,7 @@ class DecisionLoop:
             answers: a slow engine would take every queue for lost.)
         drive: turns answers that are places into queues, and says when the engine is asked again; None where
             the engine does not answer so, or somebody else drives there.
+        reports_actions: who drives says which actions are done; False where he only says that he is there.
     """
 
     def __init__(
@@ -40,9 +41,11 @@ class DecisionLoop:
         decide_ahead: int,
         lost_after_ns: int,
         drive: PlaceDrive | None = None,
+        reports_actions: bool = True,
     ) -> None:
         self.engine = engine
         self.drive = drive
+        self._reports_actions = reports_actions
         self.decide_ahead = decide_ahead
         self._every_frame = decide_on == "frame"
         self.lost_after_ns = lost_after_ns
@@ -223,7 +226,8 @@ class DecisionLoop:
             self.drive.drop()
 
     def _tell(self) -> None:
-        if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
+        told = self._reporting and self._reports_actions and not self._every_frame
+        if told and isinstance(self.engine, HearsExecuted):
             self.engine.executed(self._log.entries)
 
     def _show(self, frame: Frame) -> None:
