@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vln_ros.config import ConfigError, NavigatorConfig
 from vln_ros.datatypes import Action, StepSize
@@ -18,9 +17,6 @@ from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
-
-if TYPE_CHECKING:
-    from vln_ros.sim.episodes.episode import Episode
 
 
 def build_engine(config: NavigatorConfig) -> Engine:
@@ -93,11 +89,12 @@ def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 
 
 def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
-    episodes = _known_episodes(config)
+    path, expert = _episode_file(config), config.expert
     from vln_ros.engine.paced import PacedEngine
+    from vln_ros.sim.episodes.episode import read_episodes
     from vln_ros.sim.experts import build_oracle
 
-    expert = config.expert
+    episodes = read_episodes(path)
     return [
         PacedEngine(build_oracle(episodes, expert, _step(config)), expert.decision_ms / 1e3)
         for _ in range(count)
@@ -108,10 +105,12 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     from vln_ros.engine.checkpoint.profile import load_profile
 
     profile = load_profile(config.pixel_oracle.profile)
-    episodes = _known_episodes(config)
+    path = _episode_file(config)
     from vln_ros.engine.spoken import SpokenEngine
+    from vln_ros.sim.episodes.episode import read_episodes
     from vln_ros.sim.experts import build_pixel_oracle
 
+    episodes = read_episodes(path)
     place = config.place
     room_m = place.robot_radius_m + place.margin_m + 0.05
     return [
@@ -124,14 +123,12 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     ]
 
 
-def _known_episodes(config: NavigatorConfig) -> Sequence[Episode]:
+def _episode_file(config: NavigatorConfig) -> Path:
     if not config.expert.episodes:
         raise ConfigError(
             "expert.episodes is empty: the expert only knows the way in episodes; name their file"
         )
-    from vln_ros.sim.episodes.episode import read_episodes
-
-    return read_episodes(Path(config.expert.episodes))
+    return Path(config.expert.episodes)
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:

@@ -31,7 +31,7 @@ class StepConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraConfig:
     """The simulated RGB-D camera."""
 

@@ -52,7 +52,9 @@ HAS_NAV2 = importlib.util.find_spec("nav2_msgs") is not None
 class Robot:
     """A node with a Nav2Drive, another in Nav2's place, and a clock that is turned by hand."""
 
-    def __init__(self, context: Context, **options: Scalar) -> None:
+    def __init__(
+        self, context: Context, put: Callable[[Progress], None] | None = None, **options: Scalar
+    ) -> None:
         namespace = f"robot_{next(NUMBERS)}"  # each test has topics of its own
         self.node = Node("navigator", context=context, namespace=namespace)
         self.nav2 = Node("bt_navigator", context=context, namespace=namespace)
@@ -69,7 +71,7 @@ class Robot:
         self.now_s, self.stamp_ns, self.queue = 100.0, 0, 1
         self.reports: list[Progress] = []
         config = from_flat(NavigatorConfig, {"drive": "nav2", **options})
-        self.drive = Nav2Drive(self.node, config, self.reports.append, lambda: self.now_s)
+        self.drive = Nav2Drive(self.node, config, put or self.reports.append, lambda: self.now_s)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + DEADLINE_S
@@ -236,23 +238,24 @@ def test_the_next_answer_replaces_the_goal(by_topic: Robot) -> None:
     assert (robot.reports[-1].queue, robot.reports[-1].remaining) == (second.queue, 0)
 
 
-def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(by_topic: Robot) -> None:
+def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(context: Context) -> None:
     """The worker says queues under its own lock, and reports are put into it under the same one."""
-    robot = by_topic
-    worker_lock = threading.Lock()
+    worker_lock, reports = threading.Lock(), []
 
     def put(progress: Progress) -> None:
         assert worker_lock.acquire(timeout=5.0), "a deadlock"
         worker_lock.release()
-        robot.reports.append(progress)
+        reports.append(progress)
 
-    robot.drive._report_to = put
+    robot = Robot(context, put, **{"nav2.goals": "topic"})
     with worker_lock:
         robot.answer(place=(3.0, 0.0))
         robot.hold()
         robot.answer(STOP)
     robot.see(Pose.identity())
-    assert len(robot.reports) == 2
+    assert [r.remaining > 0 for r in reports] == [True, False]
+    robot.drive.destroy()
+    robot.close()
 
 
 def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic() -> None:
@@ -330,7 +333,7 @@ def test_the_action_is_cancelled_also_when_the_goal_is_taken_late(by_action: Rob
     robot.hold()  # before Nav2 has taken it
     robot.until(lambda: server.cancelled == 1, "a goal that was taken late goes on")
     robot.answer(place=(2.0, 0.5))
-    robot.until(lambda: len(server.handles) == 2 and robot.drive._handle is not None, "no second goal")
+    robot.until(lambda: len(server.handles) == 2 and robot.drive.taken, "no second goal")
     robot.hold()
     robot.until(lambda: server.cancelled == 2, "it was not cancelled")
 

@@ -100,6 +100,11 @@ class Nav2Drive:
             if self._client is not None:
                 self._client.destroy()
 
+    @property
+    def taken(self) -> bool:
+        """Nav2 drives to a goal of ours and can be told to cancel it."""
+        return self._handle is not None
+
     def observe(self, frame: Frame) -> None:
         """Where the robot is."""
         with self._lock:
