@@ -15,6 +15,7 @@ from vln_ros.config import ConfigError, NavigatorConfig
 from vln_ros.datatypes import StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
+from vln_ros.motion.guards import GuardLimits, ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
@@ -56,8 +57,32 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
-    lost_after_ns = round(config.lost_after_s * 1e9)
-    return DecisionLoop(engine, config.decide_on, config.decide_ahead, lost_after_ns, build_drive(config))
+    return DecisionLoop(
+        engine,
+        config.decide_on,
+        config.decide_ahead,
+        round(config.lost_after_s * 1e9),
+        build_drive(config),
+        ProgressGuards(guard_limits(config)),
+    )
+
+
+def guard_limits(config: NavigatorConfig) -> GuardLimits:
+    """When a run is given up: the options, and the profile's limits where the options leave it to them."""
+    declared = GuardLimits()
+    if config.engine == "qwen":
+        from vln_ros.engine.checkpoint.profile import load_profile
+
+        limits = load_profile(config.qwen.profile).limits
+        declared = GuardLimits(
+            turns_in_place=limits.turns_in_place, to_and_fro=limits.to_and_fro, stuck=limits.stuck
+        )
+    chosen = config.guards
+    return GuardLimits(
+        turns_in_place=declared.turns_in_place if chosen.turns_in_place < 0 else chosen.turns_in_place,
+        to_and_fro=declared.to_and_fro if chosen.to_and_fro < 0 else chosen.to_and_fro,
+        stuck=declared.stuck if chosen.stuck < 0 else chosen.stuck,
+    )
 
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
+from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.options import group, option
 from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
@@ -284,4 +285,5 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     pixel_oracle: PixelOracleConfig = group(PixelOracleConfig)
     paced: PacedConfig = group(PacedConfig)
     place: PlaceConfig = group(PlaceConfig)
+    guards: GuardsConfig = group(GuardsConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

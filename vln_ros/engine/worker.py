@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -93,6 +93,16 @@ class EngineWorker(Generic[Raw]):
     def running(self) -> bool:
         """An instruction is being followed."""
         return self._loop.running
+
+    @property
+    def ended_by(self) -> str | None:
+        """Why the guards gave the run up; None where they did not."""
+        return self._loop.ended_by
+
+    @property
+    def runs_given_up(self) -> Mapping[str, int]:
+        """By which guard, how often."""
+        return {} if self._loop.guards is None else dict(self._loop.guards.tripped)
 
     @property
     def queues_lost(self) -> int:

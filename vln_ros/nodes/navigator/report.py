@@ -109,6 +109,8 @@ def health(
         level, summary = Level.WARN, f"{summary}, with less: memory ran out {len(figures.given_up)} times"
     if figures.held is not None and worker.running:
         level, summary = Level.WARN, f"holding: {figures.held}"
+    if worker.ended_by is not None:
+        level, summary = Level.ERROR, f"the run is given up: {worker.ended_by}"
     if figures.failure is not None:
         level, summary = Level.ERROR, figures.failure
     if error:
@@ -136,5 +138,6 @@ def health(
     values += figures.vitals
     values += figures.driving
     values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
+    values += [(f"runs given up: {name}", n) for name, n in sorted(worker.runs_given_up.items())]
     values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
     return Health(level, summary, tuple(values))
