@@ -12,7 +12,7 @@ from vln_ros.geometry.frame_checks import clock_went_back
 from vln_ros.motion.guards import ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
+from vln_ros.protocols import Engine, HearsExecuted, LooksDown, WorksAhead
 
 
 class DecisionLoop:
@@ -159,6 +159,11 @@ class DecisionLoop:
         self._frame = frame
         if self._first_after_ns is None:
             self._first_after_ns = frame.stamp_ns
+
+    def look_down(self, frame: Frame) -> None:
+        """What a second camera sees that looks down, for an engine whose model may ask for it."""
+        if self.running and isinstance(self.engine, LooksDown):
+            self.engine.look_down(frame)
 
     def work_ahead(self) -> None:
         """After a frame that makes no decision due: time for what will shorten the next one."""

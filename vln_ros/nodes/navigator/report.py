@@ -96,6 +96,12 @@ def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]
     return [convert.image_from_rgb(paint(frame.rgb, labels), frame.stamp_ns, frame_id)]
 
 
+def second_camera_values(sensors: SensorInput | None) -> tuple[tuple[str, int], ...]:
+    """What was refused of the camera that looks down; nothing where there is none."""
+    refused = {} if sensors is None else sensors.refused
+    return tuple((f"refused, second camera: {reason}", n) for reason, n in sorted(refused.items()))
+
+
 def health(
     figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame], error: str, now_ns: int
 ) -> Health:
