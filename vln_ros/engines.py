@@ -14,6 +14,7 @@ from vln_ros.config import ConfigError, NavigatorConfig
 from vln_ros.datatypes import Action, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
+from vln_ros.motion.guards import GuardLimits, ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
@@ -52,15 +53,39 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
-    lost_after_ns = round(config.lost_after_s * 1e9)
-    if config.drive == "nav2":
-        if config.decide_on != "progress" or config.decide_ahead:
-            raise ConfigError(
-                f"drive = 'nav2' with decide_on = {config.decide_on!r} and decide_ahead = "
-                f"{config.decide_ahead}: Nav2 reports goals, not actions; leave progress and 0"
-            )
-        return DecisionLoop(engine, config.decide_on, 0, lost_after_ns, reports_actions=False)
-    return DecisionLoop(engine, config.decide_on, config.decide_ahead, lost_after_ns, build_drive(config))
+    nav2 = config.drive == "nav2"
+    if nav2 and (config.decide_on != "progress" or config.decide_ahead):
+        raise ConfigError(
+            f"drive = 'nav2' with decide_on = {config.decide_on!r} and decide_ahead = {config.decide_ahead}: "
+            "Nav2 reports goals, not actions; leave progress and 0"
+        )
+    return DecisionLoop(
+        engine,
+        config.decide_on,
+        config.decide_ahead,
+        round(config.lost_after_s * 1e9),
+        drive=None if nav2 else build_drive(config),
+        guards=ProgressGuards(guard_limits(config)),
+        reports_actions=not nav2,
+    )
+
+
+def guard_limits(config: NavigatorConfig) -> GuardLimits:
+    """When a run is given up: the options, and the profile's limits where the options leave it to them."""
+    declared = GuardLimits()
+    if config.engine == "qwen":
+        from vln_ros.engine.checkpoint.profile import load_profile
+
+        limits = load_profile(config.qwen.profile).limits
+        declared = GuardLimits(
+            turns_in_place=limits.turns_in_place, to_and_fro=limits.to_and_fro, stuck=limits.stuck
+        )
+    chosen = config.guards
+    return GuardLimits(
+        turns_in_place=declared.turns_in_place if chosen.turns_in_place < 0 else chosen.turns_in_place,
+        to_and_fro=declared.to_and_fro if chosen.to_and_fro < 0 else chosen.to_and_fro,
+        stuck=declared.stuck if chosen.stuck < 0 else chosen.stuck,
+    )
 
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:

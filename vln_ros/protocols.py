@@ -79,6 +79,10 @@ class HearsExecuted(Protocol):
 class LooksDown(Protocol):
     """An engine whose model may ask for the picture of a second camera that looks down."""
 
+    @property
+    def wants_look_down(self) -> bool:
+        """The options say that it is shown that camera's picture."""
+
     def look_down(self, frame: Frame) -> None:
         """What that camera sees now, with its own camera model and poses. Only the newest one counts."""
 
@@ -176,6 +180,22 @@ class World(Protocol):
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksFurtherDown(Protocol):
+    """A world whose robot may have a second camera, like the first and at its place, which looks down."""
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Where its optical frame is on the robot; None where there is no such camera."""
+
+    def render_look_down(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """As :meth:`World.render`, of that camera.
+
+        Raises:
+            RuntimeError: there is none.
+        """
 
 
 @runtime_checkable

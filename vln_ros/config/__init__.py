@@ -8,6 +8,7 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
+from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.look_down import LookDownConfig
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
@@ -67,6 +68,7 @@ __all__ = [
     "ExtrinsicsConfig",
     "FarmConfig",
     "FrameCheckConfig",
+    "GuardsConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",

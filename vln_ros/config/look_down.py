@@ -27,3 +27,22 @@ class LookDownConfig:
         "too high shows what lies behind the robot by now.",
         unit="s", minimum=0.0, maximum=10.0,
     )  # fmt: skip
+    color_topic: str = option(
+        "camera_down/color/image_raw",
+        "Topic of the second camera's colour images, which must be rectified. Transport, quality of service "
+        "and everything else are as the first camera's.",
+    )
+    depth_topic: str = option(
+        "camera_down/aligned_depth_to_color/image_raw",
+        "Topic of the second camera's depth images, registered to its colour.",
+    )
+    camera_info_topic: str = option(
+        "camera_down/color/camera_info",
+        "Topic of the second camera's calibration. It must be the one of its colour images.",
+    )
+    pitch_down_deg: float = option(
+        30.0,
+        "Downward tilt of the second camera where extrinsics is parameters; its place is then that of the "
+        "first. With extrinsics tf the transform counts. A wrong tilt puts every place at a wrong distance.",
+        unit="deg", minimum=-90.0, maximum=90.0,
+    )  # fmt: skip

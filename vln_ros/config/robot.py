@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
+from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.options import group, option
 from vln_ros.config.place import DriveName, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
@@ -294,4 +295,5 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     )
     place: PlaceConfig = group(PlaceConfig)
     nav2: Nav2Config = group(Nav2Config)
+    guards: GuardsConfig = group(GuardsConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

@@ -66,6 +66,14 @@ class CameraConfig:
         "strong tilt sees the floor only.",
         unit="deg", minimum=-60.0, maximum=60.0,
     )  # fmt: skip
+    look_down_deg: float = option(
+        0.0,
+        "Downward tilt of a second simulated camera at the same place, for models that ask to look down "
+        "(navigator.qwen.look_down.picture camera) and are evaluated without ROS. 0: there is none; the "
+        "released evaluation of InternVLA-N1 has 30. Too small shows nothing new, too large only the robot's "
+        "feet.",
+        unit="deg", minimum=0.0, maximum=80.0,
+    )  # fmt: skip
     depth_noise: float = option(
         0.0,
         "Standard deviation of the simulated depth's error, as a share of the depth; alike within patches of "

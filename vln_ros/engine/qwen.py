@@ -211,6 +211,11 @@ class QwenEngine:
             return
         self._take_in(frame)
 
+    @property
+    def wants_look_down(self) -> bool:
+        """Implements :class:`vln_ros.protocols.LooksDown`."""
+        return self._look_down is not None and self._look_down.has_second_camera
+
     def look_down(self, frame: Frame) -> None:
         """Implements :class:`vln_ros.protocols.LooksDown`."""
         if self._look_down is not None:

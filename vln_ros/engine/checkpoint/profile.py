@@ -192,12 +192,16 @@ class Limits:
     """After how many of each the released evaluation ends an episode; 0 for never.
 
     Declared, not silent: a run that ends by a limit says so. ``turns_in_place`` counts
-    consecutive primitive actions that leave the position as it was.
+    consecutive primitive actions that leave the position as it was. On a robot ``turns_in_place``,
+    ``to_and_fro`` and ``stuck`` give a run up: :class:`vln_ros.motion.guards.GuardLimits`. The latter two
+    need not be stated: no released evaluation has them.
     """
 
     turns_in_place: int
     actions: int
     questions: int
+    to_and_fro: int = 0
+    stuck: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -498,7 +502,10 @@ def _phrase(keys: _Keys) -> Phrase:
 
 def _limits(keys: _Keys) -> Limits:
     limits = Limits(
-        keys.integer("turns_in_place", 0), keys.integer("actions", 0), keys.integer("questions", 0)
+        keys.integer("turns_in_place", 0),
+        keys.integer("actions", 0),
+        keys.integer("questions", 0),
+        *(keys.integer(key, 0) if keys.has(key) else 0 for key in ("to_and_fro", "stuck")),
     )
     keys.finish()
     return limits

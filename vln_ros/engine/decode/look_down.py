@@ -49,6 +49,11 @@ class LookDown:
         self._second: Frame | None = None
         self._locator = PixelGoalLocator(rules)
 
+    @property
+    def has_second_camera(self) -> bool:
+        """It is to show the picture of a camera that looks down."""
+        return not self._same
+
     def begin(self) -> None:
         """A new run."""
         self._second = None

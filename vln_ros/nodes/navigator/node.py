@@ -23,8 +23,8 @@ from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instru
 from vln_ros.nodes.lifecycle import ManagedNode
 from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
-from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health, second_camera_values
+from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput, look_down_input
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine
@@ -77,6 +77,7 @@ class Navigator(ManagedNode):
                 PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
             )
         self._worker = worker = EngineWorker(loop, self._sensors.decode, self)
+        self._below = look_down_input(self, c, self._engine, worker.put_look_down)
         self._nav2 = Nav2Drive(self, c, worker.put_progress, time.monotonic) if c.drive == "nav2" else None
         worker.start()
         self._heard.forget()
@@ -141,7 +142,9 @@ class Navigator(ManagedNode):
         self._instructions += 1
         self._figures.failure = self._figures.held = None
         self.get_logger().info(f"instruction {self._instructions}: {text}")
-        self._sensors.begin_anew()
+        for sensors in (self._sensors, self._below):
+            if sensors is not None:
+                sensors.begin_anew()
         self._active.command(Start(Instruction(self._instructions, text)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
@@ -182,7 +185,9 @@ class Navigator(ManagedNode):
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
         if self._worker is not None:
-            self._sensors.tune(config.sync)
+            for sensors in (self._sensors, self._below):
+                if sensors is not None:
+                    sensors.tune(config.sync)
             self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
     def _beat(self) -> None:
@@ -228,7 +233,8 @@ class Navigator(ManagedNode):
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
         if self._nav2 is not None:
             is_now = self._nav2.health(is_now)
-        self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
+        more = (*second_camera_values(self._below), *self._profiling.values())
+        self.say(replace(is_now, values=(*is_now.values, *more)))
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from nav_msgs.msg import Odometry
@@ -16,6 +16,7 @@ from vln_ros.config import NavigatorConfig, SyncConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.profiling.spans import Waits, waited
+from vln_ros.protocols import Engine, LooksDown
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CameraCalibration
 from vln_ros.ros.extrinsics import ExtrinsicsSources
@@ -64,6 +65,23 @@ def frame_of(raw: RawFrame, index: int) -> Frame:
             )
     base = aligned.odom_from_base
     return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ raw.base_from_optical)
+
+
+def look_down_input(
+    node: Node, config: NavigatorConfig, engine: Engine, deliver: Callable[[RawFrame], None]
+) -> SensorInput | None:
+    """The second camera, which looks down; None where the engine wants no such picture."""
+    if not (isinstance(engine, LooksDown) and engine.wants_look_down):
+        return None
+    o = config.qwen.look_down
+    second = replace(
+        config,
+        color_topic=o.color_topic,
+        depth_topic=o.depth_topic,
+        camera_info_topic=o.camera_info_topic,
+        camera_pitch_down_deg=o.pitch_down_deg,
+    )
+    return SensorInput(node, second, deliver)
 
 
 class SensorInput:

@@ -94,6 +94,7 @@ class EmbeddedWorld:
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two
             above.
         sliding: along what is run into, instead of stopping.
+        base_from_look_down: a second camera that looks down; None for none.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class EmbeddedWorld:
         scenes: SceneCache | None = None,
         sliding: bool = True,
         depth_noise: float = 0.0,
+        base_from_look_down: Pose | None = None,
     ) -> None:
         self._camera = camera
         self._sliding = sliding
         self._depth_noise = depth_noise
+        self._base_from_look_down = base_from_look_down
         self._base_from_optical = base_from_optical
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
@@ -197,7 +200,21 @@ class EmbeddedWorld:
 
     def render(self) -> tuple[UInt8Array, Float32Array]:
         """Colour ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres (0: nothing there)."""
-        optical = self.pose @ self._base_from_optical
+        return self._render(self._base_from_optical)
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        return self._base_from_look_down
+
+    def render_look_down(self) -> tuple[UInt8Array, Float32Array]:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        if self._base_from_look_down is None:
+            raise RuntimeError("this robot has no second camera")
+        return self._render(self._base_from_look_down)
+
+    def _render(self, base_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
+        optical = self.pose @ base_from_optical
         rgb, depth_m = self.scene.renderer.render(self._camera, optical)
         for b in self._boxes:
             low, high = np.array([*b.footprint[:2], 0.0]), np.array([*b.footprint[2:], b.height_m])
