@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vln_ros.config import ConfigError, NavigatorConfig
@@ -143,6 +144,7 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             build_pixel_oracle(episodes, config.expert, config.pixel_oracle, _step(config), room_m),
             profile,
             PixelGoalRules.of(place),
+            replace(config.qwen.look_down, picture=config.pixel_oracle.picture),
         )
         for _ in range(count)
     ]
