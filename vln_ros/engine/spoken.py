@@ -1,4 +1,4 @@
-"""An engine whose answers somebody says in the words of a profile: all that follows a model, without one."""
+"""Reads answers that somebody says in the words of a profile: all that follows a model, without one."""
 
 from __future__ import annotations
 

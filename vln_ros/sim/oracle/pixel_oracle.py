@@ -1,4 +1,4 @@
-"""The oracle of pixels: knows the way and says what of it a picture shows, in InternVLA-N1's words."""
+"""Knows the way and says what of it a picture shows, in InternVLA-N1's words: the oracle of pixels."""
 
 from __future__ import annotations
 
