@@ -65,7 +65,9 @@ def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
         config.decide_on,
         config.decide_ahead,
         round(config.lost_after_s * 1e9),
-        drive=None if nav2 else build_drive(config),
+        drive=None
+        if nav2 or config.decide_on == "frame"
+        else build_drive(config),  # open loop drives nowhere
         guards=ProgressGuards(guard_limits(config)),
         reports_actions=not nav2,
     )
@@ -90,7 +92,13 @@ def guard_limits(config: NavigatorConfig) -> GuardLimits:
 
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
-    """What drives to the places that the engine answers; None where it answers none."""
+    """What drives to the places that the engine answers; None where it answers none.
+
+    Raises:
+        ConfigError: somebody else is to drive.
+    """
+    if config.drive == "nav2":
+        raise ConfigError("drive = 'nav2': only a navigator on a robot has a Nav2; leave drive at queue")
     name = {"qwen": config.qwen.profile, "pixel_oracle": config.pixel_oracle.profile}.get(config.engine)
     if name is None:
         return None

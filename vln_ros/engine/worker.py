@@ -149,7 +149,7 @@ class EngineWorker(Generic[Raw]):
                 self._below = None
             self._commands.append(command)
             last = self._last
-            if self._overtaking and last is not None and last.actions:
+            if self._overtaking and last is not None and not last.is_hold:
                 # Under the number of the queue that it ends: the count is the worker's.
                 hold = ActionChunk(last.queue, last.instruction, last.frame_stamp_ns, ())
                 self._say(hold, None, 0.0)

@@ -76,7 +76,7 @@ class AnswerTopics:
     def decided(self, chunk: ActionChunk, figures: NavigatorFigures) -> None:
         """The engine answered a frame."""
         news, figures.held = chunk.held != figures.held, chunk.held
-        if not chunk.actions:
+        if chunk.is_hold:
             self._held_pub.publish(String(data=chunk.held or "the engine holds"))
         if chunk.held is not None and news:
             self._logger.warning(f"the robot holds: {chunk.held}")
