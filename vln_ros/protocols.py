@@ -77,6 +77,18 @@ class HearsExecuted(Protocol):
 
 
 @runtime_checkable
+class LooksDown(Protocol):
+    """An engine whose model may ask for the picture of a second camera that looks down."""
+
+    @property
+    def wants_look_down(self) -> bool:
+        """The options say that it is shown that camera's picture."""
+
+    def look_down(self, frame: Frame) -> None:
+        """What that camera sees now, with its own camera model and poses. Only the newest one counts."""
+
+
+@runtime_checkable
 class WorksAhead(Protocol):
     """An engine that can do part of a decision before it is asked for it."""
 
@@ -179,6 +191,22 @@ class LooksThroughLenses(Protocol):
         self, lens: Lens, base_from_optical: Pose
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """As :meth:`World.render`, of a camera as it is: pixel for pixel what comes through its lens."""
+
+
+@runtime_checkable
+class LooksFurtherDown(Protocol):
+    """A world whose robot may have a second camera, like the first and at its place, which looks down."""
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Where its optical frame is on the robot; None where there is no such camera."""
+
+    def render_look_down(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """As :meth:`World.render`, of that camera.
+
+        Raises:
+            RuntimeError: there is none.
+        """
 
 
 @runtime_checkable

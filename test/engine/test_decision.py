@@ -22,6 +22,7 @@ from vln_ros.datatypes import (
     StepSize,
 )
 from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.motion.guards import GuardLimits, ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 
 F = Action(forward_m=0.25)
@@ -535,3 +536,73 @@ def test_with_actions_left_the_next_queue_begins_with_them() -> None:
     again = run.loop.decide()
     assert again.actions == (F,) * 6
     assert run.engine.asked == 1
+
+
+# -- guards --------------------------------------------------------------------------------------
+
+
+def guarded(**limits: int) -> tuple[Scripted, DecisionLoop]:
+    engine = Scripted()
+    loop = DecisionLoop(engine, "progress", 0, LOST_NS, guards=ProgressGuards(GuardLimits(**limits)))
+    loop.start(Instruction(1, "go"))
+    return engine, loop
+
+
+def turn_until_given_up(engine: Scripted, loop: DecisionLoop) -> ActionChunk:
+    """Each queue is two turns to the left, which the executor reports as done."""
+    left = Action(turn_rad=0.2)
+    engine.actions = (left, left)
+    chunk = None
+    for stamp in range(1, 100):
+        loop.observe(frame(10 * stamp))
+        if not loop.due():
+            break
+        chunk = loop.decide()
+        loop.progress(Progress(1, chunk.queue, 0, 10 * stamp + 5))
+    assert chunk is not None
+    return chunk
+
+
+def test_a_run_that_turns_in_place_is_given_up_with_a_reason_and_stays_so() -> None:
+    engine, loop = guarded(turns_in_place=6)
+    chunk = turn_until_given_up(engine, loop)
+    assert chunk.is_hold and chunk.held == (
+        "the run is given up: turning in place: 6 turns without a way between them"
+    )
+    assert loop.ended_by is not None and not loop.running
+    seen = list(engine.seen)
+    loop.observe(frame(5000))
+    loop.work_ahead()
+    assert not loop.due() and engine.seen == seen  # nothing is computed for it any more
+    assert loop.pause(True) is None and loop.pause(False) is None and not loop.due()
+    loop.start(Instruction(2, "again"))
+    loop.observe(frame(6000))
+    assert loop.ended_by is None and loop.running and loop.due()
+    assert loop.decide().actions == engine.actions
+
+
+def test_a_robot_that_stands_is_given_up_and_one_without_guards_is_not() -> None:
+    for limits, given_up in (({"stuck": 3}, True), ({}, False)):
+        engine, loop = guarded(**limits)
+        engine.actions = ()
+        held = []
+        for stamp in range(1, 10):
+            loop.observe(frame(10 * stamp))
+            if loop.due():
+                chunk = loop.decide()
+                held.append(chunk.held)
+                loop.progress(Progress(1, chunk.queue, 0, 10 * stamp + 5))
+        assert (loop.ended_by is not None) is given_up
+        assert len(held) == (4 if given_up else 9)
+        if given_up:
+            assert held[-1] == "the run is given up: stuck: 3 decisions without having moved"
+
+
+def test_open_loop_has_no_guards() -> None:
+    engine = Scripted()
+    loop = DecisionLoop(engine, "frame", 0, LOST_NS, guards=ProgressGuards(GuardLimits(stuck=1)))
+    loop.start(Instruction(1, "go"))
+    for stamp in range(1, 9):
+        loop.observe(frame(10 * stamp))
+        assert loop.due() and loop.decide().actions
+    assert loop.ended_by is None

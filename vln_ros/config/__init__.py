@@ -8,6 +8,8 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
+from vln_ros.config.guards import GuardsConfig
+from vln_ros.config.look_down import LookDownConfig
 from vln_ros.config.names import (
     NAME_ARGUMENTS,
     OWN_DEPTH_INFO_TOPIC,
@@ -30,7 +32,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
-from vln_ros.config.place import PlaceConfig
+from vln_ros.config.place import Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
@@ -79,13 +81,16 @@ __all__ = [
     "ExtrinsicsConfig",
     "FarmConfig",
     "FrameCheckConfig",
+    "GuardsConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",
     "LandmarkConfig",
     "LensName",
     "LimitsConfig",
+    "LookDownConfig",
     "NameArgument",
+    "Nav2Config",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
+from vln_ros.config.look_down import LookDownPicture
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
 
 WorldName = Literal["embedded", "habitat"]
@@ -35,7 +36,7 @@ class StepConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraConfig:
     """The simulated RGB-D camera."""
 
@@ -69,6 +70,14 @@ class CameraConfig:
         "Downward tilt of the simulated camera. A policy fails with another one than it was trained with; a "
         "strong tilt sees the floor only.",
         unit="deg", minimum=-60.0, maximum=60.0,
+    )  # fmt: skip
+    look_down_deg: float = option(
+        0.0,
+        "Downward tilt of a second simulated camera at the same place, for models that ask to look down "
+        "(navigator.qwen.look_down.picture camera) and are evaluated without ROS. 0: there is none; the "
+        "released evaluation of InternVLA-N1 has 30. Too small shows nothing new, too large only the robot's "
+        "feet.",
+        unit="deg", minimum=0.0, maximum=80.0,
     )  # fmt: skip
     depth_noise: float = option(
         0.0,
@@ -192,6 +201,13 @@ class PixelOracleConfig:
         "and the local planner make into queues; arrows: the expert's own actions in the profile's words, as "
         "a check of what comes before and after.",
         choices=get_args(OracleAnswers),
+    )
+    picture: LookDownPicture = option(
+        "profile",
+        "Which picture the oracle points in. profile: as the profile says; same: the newest picture again, "
+        "of a camera that is tilted enough to see the floor before the robot; camera: that of a second "
+        "camera (camera.look_down_deg), as in the released evaluation.",
+        choices=get_args(LookDownPicture),
     )
     pixel_noise_px: float = option(
         0.0,

@@ -10,6 +10,7 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from vln_ros.config import ConfigError, PlaceConfig
 from vln_ros.datatypes import CameraModel, Float64Array, Frame, PixelGoal, PlaceGoal, PlaceSource, Pose
 
 _WINDOW_SHARE = 0.005
@@ -81,6 +82,24 @@ class PixelGoalRules:
                 "both must be positive"
             )
 
+    @staticmethod
+    def of(config: PlaceConfig) -> PixelGoalRules:
+        """As the options say.
+
+        Raises:
+            ConfigError: they contradict each other.
+        """
+        try:
+            return PixelGoalRules(
+                robot_radius_m=config.robot_radius_m,
+                min_height_m=config.min_height_m,
+                max_height_m=config.max_height_m,
+                max_range_m=config.max_depth_m,
+                floor_height_m=config.floor_height_m,
+            )
+        except ValueError as e:
+            raise ConfigError(f"place: {e}") from e
+
     def is_floor(self, heights_m: Float64Array) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(heights_m - self.floor_height_m) < self.min_height_m - self.floor_height_m)
 
@@ -119,6 +138,10 @@ class PixelGoalLocator:
             self._counts[f"pixel goals by {found.source.value}"] += 1
             self._counts["pixel goals moved to a free place"] += found.moved_m > 0.0
         return found
+
+    def note_already_there(self) -> None:
+        """The place that was found last is where the robot is."""
+        self._counts["pixel goals where the robot is already"] += 1
 
     def figures(self) -> dict[str, float]:
         """Since :meth:`begin`: names and numbers; empty where there was no pixel goal."""

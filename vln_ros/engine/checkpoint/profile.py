@@ -19,11 +19,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from vln_ros.config import ConfigError
-from vln_ros.datatypes import STOP, Action
+from vln_ros.datatypes import STOP, Action, PixelGoal
 
 Choice = TypeVar("Choice", bound=str)
 
 ON_UNPARSED = ("hold", "repeat", "ask_again")
+LOOK_DOWN_PICTURES = ("same", "camera")
+PIXEL_ORDERS = ("row_column", "column_row")
 IMAGE_MARKS = ("image", "history")
 """``{image}``: the frame (or frames) asked about; ``{history}``: all past frames that are shown."""
 
@@ -128,6 +130,47 @@ class Phrase:
     actions: tuple[Action, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PixelGoalSpec:
+    """How a checkpoint points at where it wants to go: in a picture that it asks for in the same chat.
+
+    Attributes:
+        request: what it says when it wants that picture; always an answer of its own.
+        turn: template of the user's message that shows it, with one ``{image}``.
+        picture: ``same`` (the newest picture again, as the camera took it, for cameras that are fixed), or
+            ``camera`` (of a second camera, which looks down).
+        order: ``row_column`` or ``column_row``: which of the two numbers comes first. They are pixels of that
+            picture as the camera took it.
+        separator: text between the two numbers.
+        already_there_m: a place nearer to the base than this is not driven to.
+        nowhere_turn_deg: what is done where the pixel is no place, or one where the robot already is: a turn
+            to the left, so that the next question shows something else; 0: stand still and say why.
+    """
+
+    request: str
+    turn: str
+    picture: str
+    order: str
+    separator: str
+    already_there_m: float
+    nowhere_turn_deg: float
+
+    def goal(self, first: int, second: int, stamp_ns: int) -> PixelGoal:
+        """The point that two numbers name."""
+        row, column = (first, second) if self.order == "row_column" else (second, first)
+        return PixelGoal(row, column, stamp_ns)
+
+    def text(self, goal: PixelGoal) -> str:
+        """How the checkpoint says it."""
+        numbers = (goal.row, goal.column) if self.order == "row_column" else (goal.column, goal.row)
+        return self.separator.join(map(str, numbers))
+
+    def parse(self, text: str) -> tuple[int, int] | None:
+        """The first two whole numbers of a free answer, as the released code reads it; None if not there."""
+        numbers = re.findall(r"[0-9]+", text)
+        return (int(numbers[0]), int(numbers[1])) if len(numbers) >= 2 else None
+
+
 @dataclass(frozen=True)
 class Unsupported:
     """Something the checkpoint may want to say that this robot cannot do.
@@ -149,12 +192,16 @@ class Limits:
     """After how many of each the released evaluation ends an episode; 0 for never.
 
     Declared, not silent: a run that ends by a limit says so. ``turns_in_place`` counts
-    consecutive primitive actions that leave the position as it was.
+    consecutive primitive actions that leave the position as it was. On a robot ``turns_in_place``,
+    ``to_and_fro`` and ``stuck`` give a run up: :class:`vln_ros.motion.guards.GuardLimits`. The latter two
+    need not be stated: no released evaluation has them.
     """
 
     turns_in_place: int
     actions: int
     questions: int
+    to_and_fro: int = 0
+    stuck: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +218,7 @@ class Profile:
         vocabulary: what may be answered, several joined by ``separator``, at most ``max_phrases``.
         on_unparsed: when free text is not in the vocabulary: ``hold`` (stand still), ``repeat``
             (the last queue's first action again), ``ask_again`` (sampled anew, then hold).
+        pixel_goal: how it points at places; None: it does not.
     """
 
     name: str
@@ -188,6 +236,13 @@ class Profile:
     on_unparsed: str
     limits: Limits
     unsupported: tuple[Unsupported, ...]
+    pixel_goal: PixelGoalSpec | None = None
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The vocabulary, and at its end the request to look down, which is no action."""
+        look_down = () if self.pixel_goal is None else (Phrase(self.pixel_goal.request, ()),)
+        return (*self.vocabulary, *look_down)
 
     def why_not(self, text: str) -> str | None:
         """Why the robot does not do what ``text`` asks for; None where the profile knows nothing of it."""
@@ -251,8 +306,13 @@ def parse_profile(name: str, tree: object) -> Profile:
         on_unparsed=top.choice("on_unparsed", ON_UNPARSED),
         limits=_limits(top.keys("limits")),
         unsupported=_unsupported(top),
+        pixel_goal=_pixel_goal(top.keys("pixel_goal"), context) if top.has("pixel_goal") else None,
     )
     top.finish()
+    if profile.pixel_goal is not None and profile.pixel_goal.request in [p.text for p in profile.vocabulary]:
+        raise ConfigError(
+            f"profile {name}, pixel_goal: request = {profile.pixel_goal.request!r} is in the vocabulary, too"
+        )
     return profile
 
 
@@ -442,10 +502,40 @@ def _phrase(keys: _Keys) -> Phrase:
 
 def _limits(keys: _Keys) -> Limits:
     limits = Limits(
-        keys.integer("turns_in_place", 0), keys.integer("actions", 0), keys.integer("questions", 0)
+        keys.integer("turns_in_place", 0),
+        keys.integer("actions", 0),
+        keys.integer("questions", 0),
+        *(keys.integer(key, 0) if keys.has(key) else 0 for key in ("to_and_fro", "stuck")),
     )
     keys.finish()
     return limits
+
+
+def _pixel_goal(keys: _Keys, context: ContextSpec) -> PixelGoalSpec:
+    if context.strategy != "history":
+        raise ConfigError(
+            f"{keys.where}: needs context strategy history, where every question is a chat of its own, "
+            f"not {context.strategy}"
+        )
+    spec = PixelGoalSpec(
+        request=keys.text("request"),
+        turn=keys.text("turn"),
+        picture=keys.choice("picture", LOOK_DOWN_PICTURES),
+        order=keys.choice("order", PIXEL_ORDERS),
+        separator=keys.text("separator"),
+        already_there_m=keys.number("already_there_m"),
+        nowhere_turn_deg=keys.number("nowhere_turn_deg"),
+    )
+    keys.finish()
+    if _MARK.findall(spec.turn) != ["image"]:
+        raise keys.error("turn", "a text with one {image} and no other mark")
+    if re.search(r"\d", spec.separator):
+        raise keys.error("separator", "a text without digits")
+    if spec.already_there_m < 0.0:
+        raise keys.error("already_there_m", "a distance of at least 0 m")
+    if not 0.0 <= spec.nowhere_turn_deg <= 180.0:
+        raise keys.error("nowhere_turn_deg", "an angle from 0 to 180 degrees")
+    return spec
 
 
 def _unsupported(top: _Keys) -> tuple[Unsupported, ...]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engines import build_drive, build_engines
-from vln_ros.evaluation.episode.lockstep import lockstep, tell_executed
+from vln_ros.evaluation.episode.lockstep import lockstep, look_down, tell_executed
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
@@ -351,8 +351,16 @@ class Worker:
                 if chunk is not None:  # nobody is asked
                     slot.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
                     chunks[i] = chunk
-        asked = [i for i in range(len(slots)) if i not in chunks]
+        asked: list[int] = []
         events: list[Event] = []
+        for i, slot in enumerate(slots):
+            if i in chunks:
+                continue
+            try:
+                look_down(slot.engine, slot.run)
+                asked.append(i)
+            except WorldLostError as error:
+                events += self._ended(slot, error)
         for i, answer in zip(asked, self._ask([slots[i] for i in asked]), strict=True):
             if isinstance(answer, Exception):
                 events += self._ended(slots[i], answer)

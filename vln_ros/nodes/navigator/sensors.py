@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from nav_msgs.msg import Odometry
@@ -15,6 +16,7 @@ from vln_ros.datatypes import Frame
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.profiling.spans import Waits, waited
+from vln_ros.protocols import Engine, LooksDown
 from vln_ros.ros import convert, qos
 from vln_ros.ros.extrinsics import ExtrinsicsSources
 from vln_ros.ros.odometry import BaseOdometry, hear_odometry
@@ -23,6 +25,23 @@ from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 COLOR_TOPIC = NavigatorConfig.color_topic
 DEPTH_TOPIC = NavigatorConfig.depth_topic
 INFO_TOPIC = NavigatorConfig.camera_info_topic
+
+
+def look_down_input(
+    node: Node, config: NavigatorConfig, engine: Engine, deliver: Callable[[RawFrame], None]
+) -> SensorInput | None:
+    """The second camera, which looks down; None where the engine wants no such picture."""
+    if not (isinstance(engine, LooksDown) and engine.wants_look_down):
+        return None
+    o = config.qwen.look_down
+    second = replace(
+        config,
+        color_topic=o.color_topic,
+        depth_topic=o.depth_topic,
+        camera_info_topic=o.camera_info_topic,
+        camera_pitch_down_deg=o.pitch_down_deg,
+    )
+    return SensorInput(node, second, deliver)
 
 
 class SensorInput:

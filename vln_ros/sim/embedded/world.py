@@ -94,6 +94,7 @@ class EmbeddedWorld:
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two
             above.
         sliding: along what is run into, instead of stopping.
+        base_from_look_down: a second camera that looks down; None for none.
     """
 
     def __init__(
@@ -105,10 +106,12 @@ class EmbeddedWorld:
         scenes: SceneCache | None = None,
         sliding: bool = True,
         depth_noise: float = 0.0,
+        base_from_look_down: Pose | None = None,
     ) -> None:
         self._camera = camera
         self._sliding = sliding
         self._depth_noise = depth_noise
+        self._base_from_look_down = base_from_look_down
         self._base_from_optical = base_from_optical
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
@@ -198,6 +201,17 @@ class EmbeddedWorld:
     def render(self) -> tuple[UInt8Array, Float32Array]:
         """Colour ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres (0: nothing there)."""
         return self.look(Lens(self._camera), self._base_from_optical)
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        return self._base_from_look_down
+
+    def render_look_down(self) -> tuple[UInt8Array, Float32Array]:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        if self._base_from_look_down is None:
+            raise RuntimeError("this robot has no second camera")
+        return self.look(Lens(self._camera), self._base_from_look_down)
 
     def look(self, lens: Lens, base_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
         """See :meth:`vln_ros.protocols.LooksThroughLenses.look`."""

@@ -62,6 +62,7 @@ class HabitatWorld:
         camera: intrinsics of the pictures; its principal point must be in the middle, its pixels square.
         height_m, pitch_down_rad: of the camera above the agent's position, which is its base.
         config: see :class:`vln_ros.config.HabitatConfig`.
+        look_down_rad: tilt of a second camera at the same place; None for none.
         cameras: take pictures; without, Habitat needs no GPU, and only ways can be asked for.
 
     Raises:
@@ -76,6 +77,7 @@ class HabitatWorld:
         config: HabitatConfig,
         cameras: bool = True,
         depth_noise: float = 0.0,
+        look_down_rad: float | None = None,
     ) -> None:
         if not config.python:
             raise ConfigError(
@@ -92,6 +94,11 @@ class HabitatWorld:
         self._camera = camera
         self._depth_noise = depth_noise
         self._base_from_optical = base_from_optical(0.0, 0.0, height_m, pitch_down_rad=pitch_down_rad)
+        self._base_from_look_down = (
+            None
+            if look_down_rad is None
+            else base_from_optical(0.0, 0.0, height_m, pitch_down_rad=look_down_rad)
+        )
         self._config = config
         self._setup = {
             "cameras": cameras,
@@ -105,6 +112,7 @@ class HabitatWorld:
             "hfov_deg": math.degrees(2 * math.atan(camera.width / 2 / camera.fx)),
             "camera_height_m": height_m,
             "pitch_down_rad": pitch_down_rad,
+            "look_down_rad": look_down_rad,
         }
         self._process: HabitatProcess | None = None
         self._scene_id: str | None = None
@@ -293,6 +301,23 @@ class HabitatWorld:
         if not self._shown:
             self._ask("render")
             self._shown = True
+        return self._picture()
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        return self._base_from_look_down
+
+    def render_look_down(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        if self._pose is None or self._base_from_look_down is None:
+            raise RuntimeError("this robot has no second camera, or is nowhere: call place() first")
+        self._ask("look_down")
+        self._shown = False
+        return self._picture()
+
+    def _picture(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """What lies in the memory that is shared with Habitat's process."""
         assert self._process is not None
         rgba, depth_m = self._process.pictures(self._camera.height, self._camera.width)
         # One pass each, at memory's speed: numpy's indexing takes ten times as long.
