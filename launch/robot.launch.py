@@ -75,7 +75,10 @@ ARGUMENTS = [
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
     DeclareLaunchArgument(
-        "engine", default_value="qwen", description="What decides", choices=["qwen", "expert", "paced"]
+        "engine",
+        default_value="qwen",
+        description="What decides",
+        choices=["qwen", "expert", "pixel_oracle", "paced"],
     ),
     DeclareLaunchArgument(
         "checkpoint", default_value="", description="Folder or hub name of a Qwen2.5-VL checkpoint"
@@ -91,6 +94,12 @@ ARGUMENTS = [
         default_value="",
         choices=["", "progress", "frame"],
         description="When the engine is asked: progress, as the queue runs out, or frame, for recordings",
+    ),
+    DeclareLaunchArgument(
+        "drive",
+        default_value="queue",
+        choices=["queue", "nav2"],
+        description="Who drives: queue, the executor; nav2, Nav2 by goals, and no executor is started",
     ),
     DeclareLaunchArgument(
         "episodes", default_value="", description="Episode file that the oracle policy (engine expert) knows"
@@ -121,6 +130,7 @@ PARAMETERS = {
         "profile": "qwen.profile",
         "device": "qwen.device",
         "decide_on": "decide_on",
+        "drive": "drive",
         "episodes": "expert.episodes",
     },
     "executor": {"autostart": "autostart"},

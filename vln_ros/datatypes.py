@@ -249,13 +249,9 @@ class CameraModel:
         """The same camera after its image was resampled to another size."""
         sx, sy = width / self.width, height / self.height
         return CameraModel(
-            width,
-            height,
-            self.fx * sx,
-            self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5,
-            (self.cy + 0.5) * sy - 0.5,
-        )
+            width, height, self.fx * sx, self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,15 +325,11 @@ class Action:
         return ActionKind.TURN_LEFT if self.turn_rad > 0.0 else ActionKind.TURN_RIGHT
 
     def __str__(self) -> str:
-        match self.kind:
-            case ActionKind.STOP:
-                return "stop"
-            case ActionKind.FORWARD:
-                return f"forward {self.forward_m * 100:.0f} cm"
-            case ActionKind.TURN_LEFT:
-                return f"left {math.degrees(self.turn_rad):.0f} deg"
-            case ActionKind.TURN_RIGHT:
-                return f"right {-math.degrees(self.turn_rad):.0f} deg"
+        if self.stop:
+            return "stop"
+        if self.forward_m > 0.0:
+            return f"forward {self.forward_m * 100:.0f} cm"
+        return f"{'left' if self.turn_rad > 0.0 else 'right'} {abs(math.degrees(self.turn_rad)):.0f} deg"
 
 
 STOP = Action(stop=True)
@@ -345,10 +337,7 @@ STOP = Action(stop=True)
 
 @dataclass(frozen=True)
 class Executed:
-    """A primitive that the robot has completed, and the stamp of the odometry that showed it.
-
-    One that was cut short (a flush, an obstacle) was not completed, and is none.
-    """
+    """A primitive that was completed, not cut short, and the stamp of the odometry that showed it."""
 
     stamp_ns: int
     action: Action
@@ -362,15 +351,11 @@ class StepSize:
     turn_rad: float
 
     def action(self, kind: ActionKind) -> Action:
-        match kind:
-            case ActionKind.STOP:
-                return STOP
-            case ActionKind.FORWARD:
-                return Action(forward_m=self.forward_m)
-            case ActionKind.TURN_LEFT:
-                return Action(turn_rad=self.turn_rad)
-            case ActionKind.TURN_RIGHT:
-                return Action(turn_rad=-self.turn_rad)
+        if kind is ActionKind.STOP:
+            return STOP
+        if kind is ActionKind.FORWARD:
+            return Action(forward_m=self.forward_m)
+        return Action(turn_rad=self.turn_rad if kind is ActionKind.TURN_LEFT else -self.turn_rad)
 
 
 def apply_action(pose: Pose, action: Action) -> Pose:
@@ -389,10 +374,7 @@ class Velocity:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What the robot was told, and a number that tells one telling from the next.
-
-    Two messages with the same text are two instructions: the run starts anew.
-    """
+    """What the robot was told, and its number: the same text told twice is two instructions and two runs."""
 
     number: int
     text: str
@@ -403,10 +385,9 @@ class PixelGoal:
     """A point in a picture that the model wants to go to: an answer beside a queue of actions.
 
     Attributes:
-        row, column: pixels of the picture as the camera took it (not of what it was resampled to for the
-            model), from the upper left corner, whole numbers are pixel centres.
-        stamp_ns: stamp of the frame whose picture this is; its camera and pose hold, which may be those of
-            another camera than the one that the question was about (one that looks down).
+        row, column: of the picture as the camera took it, not as it was resampled for the model.
+        stamp_ns: stamp of the frame whose picture this is, which may be of another camera (one that looks
+            down) than the frame that the question was about.
     """
 
     row: int
@@ -437,8 +418,7 @@ class PlaceGoal:
         x_m, y_m: where the base's origin shall be, metres.
         stamp_ns: stamp of the frame that it was seen in.
         source: what it was read off.
-        moved_m: how far it lies from what the pixel shows (a wall, a chair), since the robot does not fit
-            there; 0 where the pixel shows a free place, or nothing that was measured.
+        moved_m: how far it lies from what the pixel shows, where the robot does not fit (a wall, a chair).
     """
 
     x_m: float
@@ -480,9 +460,8 @@ class ActionChunk:
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
         pixel_goal: the answer is a point in a picture.
-        place: where that is on the floor: the robot shall drive there, and ``actions``, where there are any,
-            are the next ones toward it. None where it is nowhere: ``actions`` are what is done instead and
-            ``unconstrained`` says why, or the robot holds and ``held`` says why.
+        place: where that is on the floor; ``actions`` are the next ones toward it, if any. None where it is
+            nowhere: ``actions`` are what is done instead, or none, and ``unconstrained`` or ``held`` say why.
     """
 
     queue: int

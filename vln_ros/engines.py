@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vln_ros.config import ConfigError, NavigatorConfig
-from vln_ros.datatypes import StepSize
+from vln_ros.datatypes import Action, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.motion.guards import GuardLimits, ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
-
-if TYPE_CHECKING:
-    from vln_ros.sim.episodes.episode import Episode
 
 
 def build_engine(config: NavigatorConfig) -> Engine:
@@ -57,13 +54,20 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
+    nav2 = config.drive == "nav2"
+    if nav2 and (config.decide_on != "progress" or config.decide_ahead):
+        raise ConfigError(
+            f"drive = 'nav2' with decide_on = {config.decide_on!r} and decide_ahead = {config.decide_ahead}: "
+            "Nav2 reports goals, not actions; leave progress and 0"
+        )
     return DecisionLoop(
         engine,
         config.decide_on,
         config.decide_ahead,
         round(config.lost_after_s * 1e9),
-        build_drive(config),
-        ProgressGuards(guard_limits(config)),
+        drive=None if nav2 else build_drive(config),
+        guards=ProgressGuards(guard_limits(config)),
+        reports_actions=not nav2,
     )
 
 
@@ -87,12 +91,16 @@ def guard_limits(config: NavigatorConfig) -> GuardLimits:
 
 def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
     """What drives to the places that the engine answers; None where it answers none."""
-    answers_places = config.engine == "pixel_oracle"
-    if config.engine == "qwen":
-        from vln_ros.engine.checkpoint.profile import load_profile
+    name = {"qwen": config.qwen.profile, "pixel_oracle": config.pixel_oracle.profile}.get(config.engine)
+    if name is None:
+        return None
+    from vln_ros.engine.checkpoint.profile import load_profile
 
-        answers_places = load_profile(config.qwen.profile).pixel_goal is not None
-    return PlaceDrive(config.place, _step(config)) if answers_places else None
+    spec = load_profile(name).pixel_goal
+    if spec is None:
+        return None
+    nowhere = math.radians(spec.nowhere_turn_deg)
+    return PlaceDrive(config.place, _step(config), Action(turn_rad=nowhere) if nowhere else None)
 
 
 def _step(config: NavigatorConfig) -> StepSize:
@@ -107,11 +115,12 @@ def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 
 
 def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
-    episodes = _known_episodes(config)
+    path, expert = _episode_file(config), config.expert
     from vln_ros.engine.paced import PacedEngine
+    from vln_ros.sim.episodes.episode import read_episodes
     from vln_ros.sim.experts import build_oracle
 
-    expert = config.expert
+    episodes = read_episodes(path)
     return [
         PacedEngine(build_oracle(episodes, expert, _step(config)), expert.decision_ms / 1e3)
         for _ in range(count)
@@ -122,10 +131,12 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     from vln_ros.engine.checkpoint.profile import load_profile
 
     profile = load_profile(config.pixel_oracle.profile)
-    episodes = _known_episodes(config)
+    path = _episode_file(config)
     from vln_ros.engine.spoken import SpokenEngine
+    from vln_ros.sim.episodes.episode import read_episodes
     from vln_ros.sim.experts import build_pixel_oracle
 
+    episodes = read_episodes(path)
     place = config.place
     room_m = place.robot_radius_m + place.margin_m + 0.05
     return [
@@ -133,19 +144,18 @@ def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             build_pixel_oracle(episodes, config.expert, config.pixel_oracle, _step(config), room_m),
             profile,
             PixelGoalRules.of(place),
+            replace(config.qwen.look_down, picture=config.pixel_oracle.picture),
         )
         for _ in range(count)
     ]
 
 
-def _known_episodes(config: NavigatorConfig) -> Sequence[Episode]:
+def _episode_file(config: NavigatorConfig) -> Path:
     if not config.expert.episodes:
         raise ConfigError(
             "expert.episodes is empty: the expert only knows the way in episodes; name their file"
         )
-    from vln_ros.sim.episodes.episode import read_episodes
-
-    return read_episodes(Path(config.expert.episodes))
+    return Path(config.expert.episodes)
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:

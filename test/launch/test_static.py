@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from vln_ros.cli.replay.command import REMAPS
-from vln_ros.config import NODES, from_flat, walk_options
+from vln_ros.config import NODES, PlaceConfig, SafetyConfig, from_flat, to_flat, walk_options
 from vln_ros.nodes import MODULES
 
 ROOT = Path(__file__).parents[2]
@@ -258,6 +258,20 @@ def test_presets_hold_options_of_the_nodes_they_name(path: Path) -> None:
         config = NODES[key.removeprefix("/**/")]
         from_flat(config, value["ros__parameters"])
     assert path.read_text("utf-8").startswith("# "), "says what it is for"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("base_*.yaml")), ids=lambda p: p.stem)
+def test_ways_are_planned_for_the_robot_that_the_executor_protects(path: Path) -> None:
+    given = yaml.safe_load(path.read_text("utf-8"))
+    safety = {**to_flat(SafetyConfig()), **below(given, "executor", "safety.")}
+    place = {**to_flat(PlaceConfig()), **below(given, "navigator", "place.")}
+    for name in ("robot_radius_m", "stop_distance_m", "min_height_m", "max_height_m"):
+        assert place[name] == safety[name], f"place.{name} and safety.{name}"
+
+
+def below(given: Mapping[str, Any], node: str, prefix: str) -> dict[str, Any]:
+    values = given.get(f"/**/{node}", {}).get("ros__parameters", {})
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def test_rviz_shows_topics_that_somebody_publishes() -> None:

@@ -140,6 +140,21 @@ def test_what_cannot_be_driven_to_is_held_with_a_reason(place: tuple[float, floa
     assert sum(n for name, n in drive.figures().items() if name.startswith("places")) == 2
 
 
+def test_where_the_profile_says_so_something_else_is_done_and_said() -> None:
+    turn = STEP.action(ActionKind.TURN_LEFT)
+    drive = PlaceDrive(PlaceConfig(), STEP, turn)
+    drive.begin()
+    drive.observe(frame(1, Pose.identity()))
+    for place, words in (((30.0, 0.0), "too far away"), ((0.1, 0.0), "already")):
+        chunk = drive.take(answer(*place))
+        assert chunk.actions == (turn,)
+        assert words in (chunk.unconstrained or "")
+        assert chunk.place is None
+        assert chunk.pixel_goal is not None
+        assert not chunk.goes_on
+        assert drive.go_on(3) is None
+
+
 def test_what_the_executor_tells_is_driven_around() -> None:
     drive, pose = drive_at(max_actions=0), Pose.identity()
     y = np.linspace(-0.6, 0.6, 25)

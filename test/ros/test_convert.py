@@ -25,7 +25,15 @@ pytest.importorskip("sensor_msgs.msg", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Twist
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, RegionOfInterest
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    LaserScan,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -836,3 +844,42 @@ def test_a_transform_carries_stamp_frames_and_pose() -> None:
     assert (msg.header.frame_id, msg.child_frame_id) == ("odom", "base_link")
     assert convert.stamp_ns_from_time(msg.header.stamp) == 1_500_000_001
     assert np.allclose(convert.pose_from_transform(msg.transform).matrix, pose.matrix, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(*[st.floats(-100.0, 100.0, width=32)] * 3), max_size=30))
+def test_clouds_round_trip(points: list[tuple[float, float, float]]) -> None:
+    array = np.array(points, np.float64).reshape(-1, 3)
+    msg = convert.cloud_from_points(array, STAMP_NS, "odom")
+    assert (msg.header.frame_id, msg.width, msg.height) == ("odom", len(points), 1)
+    np.testing.assert_array_equal(convert.points_from_cloud(msg), array)
+
+
+def test_clouds_of_another_make_are_read_and_what_is_no_number_is_left_out() -> None:
+    rows = np.zeros(3, np.dtype({"names": ["z", "x", "i", "y"], "formats": [">f4", ">f4", "u1", ">f4"],
+                                 "offsets": [4, 8, 12, 20], "itemsize": 32}))  # fmt: skip
+    rows["x"], rows["y"], rows["z"] = [1.0, 2.0, np.nan], [3.0, 4.0, 5.0], [0.5, np.inf, 0.0]
+    msg = PointCloud2(height=1, width=3, point_step=32, row_step=96, is_bigendian=True)
+    msg.fields = [
+        PointField(name=n, offset=o, datatype=t, count=1)
+        for n, o, t in (("z", 4, 7), ("x", 8, 7), ("i", 12, 2), ("y", 20, 7))
+    ]
+    msg.data = array.array("B", rows.tobytes())
+    np.testing.assert_array_equal(convert.points_from_cloud(msg), [[1.0, 3.0, 0.5]])
+
+
+@pytest.mark.parametrize("wrong", ["field", "type", "step", "data", "rows"])
+def test_bad_clouds(wrong: str) -> None:
+    msg = convert.cloud_from_points(np.ones((4, 3)), STAMP_NS, "odom")
+    match wrong:
+        case "field":
+            msg.fields = [f for f in msg.fields if f.name != "z"]
+        case "type":
+            msg.fields = [PointField(name=n, offset=4 * i, datatype=8, count=1) for i, n in enumerate("xyz")]
+        case "step":
+            msg.point_step = 8
+        case "data":
+            msg.data = msg.data[:-1]
+        case "rows":
+            msg.height, msg.width, msg.row_step = 2, 2, 30
+    assert reason(lambda: convert.points_from_cloud(msg)) == "bad_cloud"

@@ -24,7 +24,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
-from vln_ros.config.place import LookDownConfig, PlaceConfig
+from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
@@ -74,6 +74,7 @@ __all__ = [
     "LandmarkConfig",
     "LimitsConfig",
     "LookDownConfig",
+    "Nav2Config",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",

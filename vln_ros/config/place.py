@@ -7,6 +7,8 @@ from typing import Literal, get_args
 
 from vln_ros.config.options import option
 
+DriveName = Literal["queue", "nav2"]
+GoalTransport = Literal["auto", "action", "topic"]
 LookDownPicture = Literal["profile", "same", "camera"]
 
 
@@ -104,6 +106,45 @@ class PlaceConfig:
         "it is given up. Ways along obstacles cost up to four times their length, so lower values give up "
         "in narrow rooms; higher ones drive around through other rooms.",
         minimum=1.0, maximum=1000.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nav2Config:
+    """Driving by Nav2 instead of by the executor."""
+
+    goals: GoalTransport = option(
+        "auto",
+        "How Nav2 is told where to drive. action: the action navigate_to_pose, whose result and "
+        "cancelling are used; topic: PoseStamped on goal_pose, where only odometry tells how it goes; "
+        "auto: the action where nav2_msgs can be imported, the topic otherwise.",
+        choices=get_args(GoalTransport),
+    )
+    accept_timeout_s: float = option(
+        5.0,
+        "Time within which Nav2 must take a goal. Afterwards the goal is given up, an error says so, "
+        "and the model is asked again. Too low gives up while Nav2 is busy.",
+        unit="s", minimum=0.1, maximum=60.0,
+    )  # fmt: skip
+    stuck_s: float = option(
+        15.0,
+        "Time for which the robot may stand on the way to a goal before the goal is cancelled and the "
+        "model is asked again. Lower than Nav2's recoveries take cuts them off; higher stands for "
+        "longer.",
+        unit="s", minimum=0.5, maximum=600.0,
+    )  # fmt: skip
+    frame_timeout_s: float = option(
+        1.0,
+        "Time without a new complete frame after which the goal is cancelled: the robot shall not drive "
+        "on what nobody sees. Too low cancels when a frame is late.",
+        unit="s", minimum=0.1, maximum=10.0,
+    )  # fmt: skip
+    heading_tolerance_deg: float = option(
+        8.0,
+        "Largest heading error at the end of a queue that Nav2 drives. It must be above the goal "
+        "checker's own tolerance, or turns are never done, and below one turn of the policy, or they "
+        "are done before they begin.",
+        unit="deg", minimum=0.5, maximum=90.0,
     )  # fmt: skip
 
 

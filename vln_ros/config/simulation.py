@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
+from vln_ros.config.place import LookDownPicture
 
 WorldName = Literal["embedded", "habitat"]
 OracleAnswers = Literal["pixels", "arrows"]
@@ -31,7 +32,7 @@ class StepConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraConfig:
     """The simulated RGB-D camera."""
 
@@ -196,6 +197,13 @@ class PixelOracleConfig:
         "and the local planner make into queues; arrows: the expert's own actions in the profile's words, as "
         "a check of what comes before and after.",
         choices=get_args(OracleAnswers),
+    )
+    picture: LookDownPicture = option(
+        "profile",
+        "Which picture the oracle points in. profile: as the profile says; same: the newest picture again, "
+        "of a camera that is tilted enough to see the floor before the robot; camera: that of a second "
+        "camera (camera.look_down_deg), as in the released evaluation.",
+        choices=get_args(LookDownPicture),
     )
     pixel_noise_px: float = option(
         0.0,

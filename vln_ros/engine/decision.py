@@ -33,6 +33,7 @@ class DecisionLoop:
         drive: turns answers that are places into queues, and says when the engine is asked again; None where
             the engine does not answer so, or somebody else drives there.
         guards: give up a run that gets nowhere; None for none, as where decisions are taken on every frame.
+        reports_actions: who drives says which actions are done; False where he only says that he is there.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class DecisionLoop:
         lost_after_ns: int,
         drive: PlaceDrive | None = None,
         guards: ProgressGuards | None = None,
+        reports_actions: bool = True,
     ) -> None:
         self.engine = engine
         self.guards = guards
         self.ended_by: str | None = None
         """Why the guards gave the run up; it is over, as after a stop. None where they did not."""
         self.drive = drive
+        self._reports_actions = reports_actions
         self.decide_ahead = decide_ahead
         self._every_frame = decide_on == "frame"
         self.lost_after_ns = lost_after_ns
@@ -252,7 +255,8 @@ class DecisionLoop:
             self.drive.drop()
 
     def _tell(self) -> None:
-        if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
+        told = self._reporting and self._reports_actions and not self._every_frame
+        if told and isinstance(self.engine, HearsExecuted):
             self.engine.executed(self._log.entries)
 
     def _show(self, frame: Frame) -> None:

@@ -1,4 +1,4 @@
-"""Distances on a grid of the floor around what is known of obstacles. Pure geometry, no clock."""
+"""Computes distances on a grid of the floor around what is known of obstacles. Pure geometry."""
 
 from __future__ import annotations
 

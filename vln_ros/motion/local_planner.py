@@ -1,4 +1,4 @@
-"""The way to a place near the robot, as primitives, around what is known of obstacles. No clock, no memory.
+"""Plans the way to a place near the robot, as primitives, around what is known of obstacles.
 
 First the floor is searched as a grid, for where the robot's circle fits: that tells which of the places near
 the goal can be reached, and how far every cell is from it. Then primitives are searched for that lead down

@@ -40,10 +40,12 @@ class PlaceDrive:
     Args:
         config: when to plan anew, to ask again and to give up.
         step: what one action does.
+        nowhere: what is done instead where there is no way to an answered place; None holds.
     """
 
-    def __init__(self, config: PlaceConfig, step: StepSize) -> None:
+    def __init__(self, config: PlaceConfig, step: StepSize, nowhere: Action | None = None) -> None:
         self._config = config
+        self._nowhere = nowhere
         self._planner = LocalPlanner(config, step)
         self._seen = ObstacleMemory(config.min_height_m, config.max_height_m)
         self._told: Float64Array = np.zeros((0, 2))
@@ -102,7 +104,8 @@ class PlaceDrive:
         self._told = obstacles
 
     def take(self, answer: ActionChunk) -> ActionChunk:
-        """The first queue toward the place that is the answer; where there is none, what is held and why.
+        """The first queue toward the place that is the answer; where there is none, what is done instead, or
+        a hold, and why.
 
         An answer that is no place is handed back as it is, and ends what was driven to.
 
@@ -122,12 +125,14 @@ class PlaceDrive:
         if isinstance(plan, LocalPlan) and plan.actions:
             return self._queue(answer.queue, (), pose, plan)
         if isinstance(plan, NoWay):
-            held = f"{answer.place} cannot be driven to: {plan}"
+            why = f"{answer.place} cannot be driven to: {plan}"
         else:
             self.counts["places where the robot was already"] += 1
-            held = f"the robot is at {answer.place} already"
+            why = f"the robot is at {answer.place} already"
         self.drop()
-        return replace(answer, place=None, held=held)
+        if self._nowhere is None:
+            return replace(answer, place=None, held=why)
+        return replace(answer, place=None, actions=(self._nowhere,), unconstrained=why)
 
     def go_on(self, queue: int, ahead: Sequence[Action] = ()) -> ActionChunk | None:
         """The next queue toward the place, numbered ``queue``; None: the model is to be asked.

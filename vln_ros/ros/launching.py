@@ -115,7 +115,7 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
     """The nodes that robot.launch.py starts with these arguments."""
     wanted = {
         "navigator": given["machine"] != "robot",
-        "executor": given["machine"] != "gpu",
+        "executor": given["machine"] != "gpu" and given["drive"] == "queue",
         "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
         "recorder": given["record"] == "true",
     }

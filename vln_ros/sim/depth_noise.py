@@ -1,4 +1,4 @@
-"""Errors of a depth camera, for worlds whose own depth is exact."""
+"""Adds the errors of a depth camera to the exact depth of a world."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ class Run:
     Attributes:
         instruction: its number and text.
         stamps_ns: of the frames that the engine took in, in order.
-        decisions: what it answered, in order. Holds are not decisions.
+        decisions: what it answered, in order. Holds are not decisions, nor are queues that only go on to a
+            place: those follow from what was known of obstacles, scans included.
         missing: what the recording lacks of it; empty if nothing.
         executed: what the executor has reported as done; None where no report says so.
     """
@@ -164,7 +165,7 @@ def recorded_runs(bag: Bag) -> list[Run]:
             Run(
                 Instruction(number, told[-1] if told else f"instruction {number}"),
                 tuple(s for t, s in frames if time_ns <= t < until_ns),
-                tuple(c for c in mine if c.actions),
+                tuple(c for c in mine if c.actions and not c.goes_on),
                 missing,
                 tuple(log.entries) if said else None,
             )
@@ -199,7 +200,7 @@ def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -
                 break
             again = engine.decide(recorded.queue)
             progress.update()
-            if again.actions == recorded.actions:
+            if is_same_answer(recorded, again):
                 equal += 1
             elif not difference:
                 difference = f"queue {recorded.queue}: recorded {_said(recorded)}, now {_said(again)}"
@@ -208,7 +209,25 @@ def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -
     return results
 
 
+def is_same_answer(recorded: ActionChunk, again: ActionChunk) -> bool:
+    """Action for action; of a pixel that was answered, pixel and place.
+
+    Args:
+        recorded: as it was published: a place is a queue already, or what was done where no way led there.
+        again: as the engine gives it.
+    """
+    if recorded.pixel_goal is None and again.pixel_goal is None:
+        return again.actions == recorded.actions
+    if recorded.pixel_goal != again.pixel_goal:
+        return False
+    return recorded.place in (None, again.place) and (
+        again.place is not None or again.actions == recorded.actions
+    )
+
+
 def _said(chunk: ActionChunk) -> str:
+    if chunk.pixel_goal is not None:
+        return f"{chunk.pixel_goal}, {chunk.place or 'nowhere'}"
     return ", ".join(map(str, chunk.actions)) or "hold"
 
 

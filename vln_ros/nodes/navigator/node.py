@@ -17,9 +17,11 @@ from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health, second_camera_values
 from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput, look_down_input
@@ -52,6 +54,8 @@ class Navigator(ManagedNode):
         self._heard = InstructionFilter()
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
+        self._drive: PlaceDrive | None = None
+        self._nav2: Nav2Drive | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
 
     def configure(self) -> None:
@@ -72,9 +76,10 @@ class Navigator(ManagedNode):
             self.create_subscription(
                 PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
             )
-        self._worker = EngineWorker(loop, self._sensors.decode, self)
-        self._below = look_down_input(self, c, self._engine, self._worker.put_look_down)
-        self._worker.start()
+        self._worker = worker = EngineWorker(loop, self._sensors.decode, self)
+        self._below = look_down_input(self, c, self._engine, worker.put_look_down)
+        self._nav2 = Nav2Drive(self, c, worker.put_progress, time.monotonic) if c.drive == "nav2" else None
+        worker.start()
         self._heard.forget()
         hear_instructions(self, self._on_instruction, self._heard)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
@@ -96,6 +101,9 @@ class Navigator(ManagedNode):
         if worker is not None:
             worker.command(Cancel())
             worker.close()
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
 
     def cleanup(self) -> None:
         if self._engine is not None:
@@ -109,6 +117,9 @@ class Navigator(ManagedNode):
             worker.command(Cancel())
             if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
                 self.computing, self._engine = True, None
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
         super().close()
         self._profiling.close()
 
@@ -191,10 +202,15 @@ class Navigator(ManagedNode):
     def on_frame(self, frame: Frame, observe_ms: float) -> None:
         self._figures.observe_ms.append(observe_ms)
         self._output.processed(frame)
+        if self._nav2 is not None:
+            self._nav2.observe(frame)
 
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
-        self._output.queue(chunk)
+        if self._nav2 is not None:
+            self._nav2.follow(chunk, frame)
+        if self._nav2 is None or not chunk.actions:  # an executor that runs all the same stands
+            self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
             if not chunk.goes_on:
@@ -215,6 +231,8 @@ class Navigator(ManagedNode):
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
+        if self._nav2 is not None:
+            is_now = self._nav2.health(is_now)
         more = (*second_camera_values(self._below), *self._profiling.values())
         self.say(replace(is_now, values=(*is_now.values, *more)))
 

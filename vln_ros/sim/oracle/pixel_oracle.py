@@ -1,4 +1,4 @@
-"""The oracle of pixels: knows the way and says what of it a picture shows, in InternVLA-N1's words."""
+"""Knows the way and says what of it a picture shows, in InternVLA-N1's words: the oracle of pixels."""
 
 from __future__ import annotations
 
@@ -234,6 +234,9 @@ class PixelOracle:
         sight = next_stretch(frame, self._way, stop_within_m=self.STOP_WITHIN_M, turn_rad=self._turn_rad)
         if isinstance(sight, Stop):
             return _WORDS[ActionKind.STOP]
+        if isinstance(sight, Turn) and looked_down:
+            # It has asked for this picture, so it points: at the floor where the way begins.
+            sight = _straight_on(frame, sight.angle_rad)
         if isinstance(sight, Turn):
             turns = turns_of(sight.angle_rad, self._turn_rad, self.MOST_TURNS)
             return _WORDS[ActionKind.TURN_LEFT if turns > 0 else ActionKind.TURN_RIGHT] * abs(turns)
@@ -245,7 +248,7 @@ class PixelOracle:
     def _missed(self, point: Point, frame: Frame) -> str:
         """The pixel as a model would name it, which may miss."""
         number = 0 if self._instruction is None else self._instruction.number
-        random = np.random.default_rng([self._seed, number, frame.index])
+        random = np.random.default_rng([self._seed, number, frame.stamp_ns])
         off = random.normal(0.0, self._pixel_noise_px, 2) if self._pixel_noise_px else np.zeros(2)
         row = int(np.clip(round(point.row + off[0]), 0, frame.camera.height - 1))
         column = int(np.clip(round(point.column + off[1]), 0, frame.camera.width - 1))
