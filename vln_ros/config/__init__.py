@@ -32,7 +32,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
-from vln_ros.config.place import Nav2Config, PlaceConfig
+from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
