@@ -37,4 +37,4 @@ def grammar(phrases=ARROWS, separator="", max_phrases=4, **rules):
 
 
 def options(mode, temperature=0.0, nodes=4096, wanted=0):
-    return DecodeOptions(mode, Sampling(temperature), nodes, wanted)
+    return DecodeOptions(mode=mode, sampling=Sampling(temperature), tree_nodes=nodes, wanted_tokens=wanted)

@@ -12,7 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vln_ros import config
-from vln_ros.config import ConfigError, from_flat, group, load_yaml, option, to_flat, walk_options
+from vln_ros.config import (
+    ConfigError,
+    NavigatorConfig,
+    QwenConfig,
+    StreamConfig,
+    from_flat,
+    group,
+    load_yaml,
+    option,
+    to_flat,
+    walk_options,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,20 @@ def test_flat_round_trip(mode: str, enabled: bool, gain: float, count: int) -> N
 def test_bad_values_name_themselves_and_what_would_do(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_flat(Outer, values)
+
+
+@pytest.mark.parametrize("name", ["qwen.stream.decode", "stream.decode", "decode"])
+def test_a_choice_that_is_gone_says_what_to_set_instead(name: str) -> None:
+    cls: type = {"qwen.stream.decode": NavigatorConfig, "stream.decode": QwenConfig, "decode": StreamConfig}[
+        name
+    ]
+    with pytest.raises(
+        ConfigError, match=rf"^{name} = 'forced': .*set tokens.*choose one of tree, tokens, free"
+    ):
+        from_flat(cls, {name: "forced"})
+    assert not any(
+        gone in entry.option.choices for entry in walk_options(cls) for gone, _ in entry.option.retired
+    )
 
 
 def test_yaml_nested_or_dotted(tmp_path: Path) -> None:

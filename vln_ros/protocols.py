@@ -157,14 +157,6 @@ class World(Protocol):
 
 
 @runtime_checkable
-class PreparesScenes(Protocol):
-    """A world that can get a scene ready while another one is in use."""
-
-    def prepare(self, scene_id: str) -> None:
-        """Begin to make ``scene_id`` ready, and return at once; an error shows in the ``load`` to come."""
-
-
-@runtime_checkable
 class CountsWork(Protocol):
     """An engine with a model behind it."""
 

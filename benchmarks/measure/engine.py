@@ -238,7 +238,7 @@ def measure_decoding(
     """``decisions`` decisions, each with the frame and the question before it.
 
     Args:
-        way: ``tree``, ``forced``, ``tokens`` or ``free``.
+        way: ``tree``, ``tokens`` or ``free``.
         free_tokens: length of free text.
     """
     config = StreamConfig(decode=way, free_tokens=free_tokens, min_allowed=0.0)
@@ -267,7 +267,7 @@ def measure_decoding(
     )
 
 
-DECODE_MODES = (*(m.value for m in (DecodeMode.TREE, DecodeMode.FORCED, DecodeMode.TOKENS)), "free")
+DECODE_MODES = (DecodeMode.TREE.value, DecodeMode.TOKENS.value, "free")
 
 
 def measure_context(

@@ -102,7 +102,7 @@ def ways(profile: Profile) -> list[Way]:
             Way(
                 f"pruned: {how}, {side} m",
                 profile,
-                replace(stream, prune=PruneConfig(how, voxel_m=side, window=0)),
+                replace(stream, prune=PruneConfig(strategy=how, voxel_m=side, window=0)),
             )
             for how in ("voxels", "seen")
             for side in (0.25, 0.5)

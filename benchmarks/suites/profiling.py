@@ -56,7 +56,7 @@ def _measure(checkpoint: Path, rounds: int, size: int) -> dict[str, Any]:
 
     from vln_ros.config import NavigatorConfig, from_flat
     from vln_ros.datatypes import Instruction
-    from vln_ros.pipeline import build_engine, build_loop
+    from vln_ros.engines import build_engine, build_loop
     from vln_ros.profiling import spans
     from vln_ros.profiling.spans import DECISION
 

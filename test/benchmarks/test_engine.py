@@ -85,7 +85,7 @@ def test_robots_together_are_held_to_robots_alone(model, profile):
 def test_ways_to_decode_are_counted(model, profile):
     costs = {way: measure_decoding(model, profile, way, 4, 3.0, 8) for way in DECODE_MODES}
     tree, tokens = costs["tree"], costs["tokens"]
-    assert tree.queues == tokens.queues == costs["forced"].queues
+    assert tree.queues == tokens.queues
     assert set(tree.forwards) == {1}
     # Token by token: each word and comma but the last is one more forward.
     assert all(f <= 2 * len(q) for f, q in zip(tokens.forwards, tokens.queues, strict=True))

@@ -17,7 +17,8 @@ from benchmarks.suites.reuse import MOTIONS, section
 from vln_ros.config import ConfigError
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.geometry.correspondence import TokenGrid, jumped
+from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.geometry.frame_checks import MotionLimits, pose_jumped
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def test_a_motion_is_what_it_is_called():
         assert frame.odom_from_base.transform(np.array([1.0, 0.0, 0.0])) == pytest.approx(
             orbit[0].odom_from_base.transform(np.array([1.0, 0.0, 0.0])), abs=1e-9
         )
-    assert jumped(leap[0].odom_from_optical, leap[1].odom_from_optical, 1.5, 1.7)
+    limits = MotionLimits(step_m=1.5, step_rad=1.7)
+    assert pose_jumped(leap[0].odom_from_optical, leap[1].odom_from_optical, limits)
     changed = (plate[0].rgb != plate[1].rgb).any(-1)
     assert 0 < changed.mean() < 0.1 and (plate[1].depth_m <= still[1].depth_m + 1e-6).all()
 

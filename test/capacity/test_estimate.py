@@ -44,8 +44,27 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
-RELEASED = PixelSpec(14, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), 3136, 12845056)
-LOAD = Workload(34, 46, 391, 5.0, 1.0, 0, 1, 4096, 0, 8)
+RELEASED = PixelSpec(
+    patch_size=14,
+    merge_size=2,
+    temporal_patch_size=2,
+    mean=(0.48, 0.46, 0.41),
+    std=(0.27, 0.26, 0.28),
+    min_pixels=3136,
+    max_pixels=12845056,
+)
+LOAD = Workload(
+    grid_h=34,
+    grid_w=46,
+    frame_tokens=391,
+    frames_per_s=5.0,
+    decisions_per_s=1.0,
+    text_tokens=0,
+    question_tokens=1,
+    context_tokens=4096,
+    tree_nodes=0,
+    answer_tokens=8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +183,11 @@ def test_the_command_prints_its_assumptions(tmp_path: Path, capsys: pytest.Captu
             for m in seen
         ],
     }
-    machine = Machine("Abacus 9", 2, "Linux", "", {}, None)
-    write_record(Record("roofline", "c", "2026-11-21", 1.0, machine, figures), tmp_path / "r.json")
+    machine = Machine(processor="Abacus 9", cores=2, system="Linux", gpu="", versions={}, others=None)
+    write_record(
+        Record(bench="roofline", command="c", day="2026-11-21", wall_s=1.0, machine=machine, figures=figures),
+        tmp_path / "r.json",
+    )
     calibrated = [*arguments[:3], "measured", "--calibration", str(tmp_path / "r.json")]
     assert command(*calibrated, "--memory-gb", "8") == 0
     text = " ".join(capsys.readouterr().out.split())  # lines end where the terminal does

@@ -25,7 +25,7 @@ from vln_ros.protocols import EngineError
 
 SHIPPED = Path(vln_ros.__file__).parent / "checkpoints" / "tiny"
 BAD = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
-MODES = ("tree", "forced", "tokens", "free")
+MODES = ("tree", "tokens", "free")
 
 
 def load(folder, dtype="float32"):

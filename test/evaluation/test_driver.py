@@ -29,8 +29,10 @@ from vln_ros.config import (
     Scalar,
     from_flat,
 )
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation import driver as driver_module
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.metrics import summary_table
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
@@ -41,7 +43,6 @@ from vln_ros.evaluation.runs.run_folder import RunFolder
 from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessCrew, how_it_ended
 from vln_ros.evaluation.workers.schedule import SceneSchedule
 from vln_ros.evaluation.workers.worlds import build_worlds, chosen_episodes, dataset_file
-from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
 from vln_ros.profiling.files import read_recordings
 from vln_ros.sim.episodes.episode import Episode, read_episodes, write_episodes

@@ -14,11 +14,12 @@ from vln_ros.cli import main
 from vln_ros.config import EvalConfig, FarmConfig, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.driver import evaluate
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file
-from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.protocols import EngineError
 from vln_ros.sim.embedded.world import EmbeddedWorld
 

@@ -176,7 +176,7 @@ def test_more_than_all_is_no_share() -> None:
 def test_the_navigator_loads_no_statistics() -> None:
     code = """
 import sys
-import vln_ros.pipeline, vln_ros.evaluation.episode.metrics, vln_ros.reuse.accounting
+import vln_ros.engines, vln_ros.evaluation.episode.metrics, vln_ros.reuse.accounting
 found = {"scipy", "jinja2"} & set(sys.modules)
 assert not found, found
 """

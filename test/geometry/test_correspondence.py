@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.measure.frames import hold_against_rays, random_views
 from vln_ros.datatypes import CameraModel, Frame, Pose
-from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal, token_anchors
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, refusal, token_anchors
 from vln_ros.geometry.fallback_reason import Refusal
 
 TOLERANCE = 0.05
@@ -193,6 +193,3 @@ def test_refusals():
         correspond(frame, [], grid, depth_tolerance=0.0)
     with pytest.raises(ValueError, match="rows and columns"):
         TokenGrid(0, 3)
-    assert jumped(Pose.identity(), Pose.planar(2.0, 0.0, 0.0), 1.0, 1.0)
-    assert jumped(Pose.identity(), Pose.planar(0.0, 0.0, 1.5), 1.0, 1.0)
-    assert not jumped(Pose.identity(), Pose.planar(0.5, 0.0, -0.9), 1.0, 1.0)

@@ -15,7 +15,7 @@ from vln_ros.config import NavigatorConfig, ProfilingConfig, TinyConfig, from_fl
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.pipeline import build_engine, build_loop
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.profiling import spans
 from vln_ros.profiling.report import CACHE_ALLOCATED, CACHE_USED, WEIGHTS
 from vln_ros.profiling.timings import Timings, freeze

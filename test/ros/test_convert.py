@@ -36,6 +36,7 @@ from vln_ros.datatypes import (
     Pose,
     Velocity,
 )
+from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 
@@ -337,14 +338,12 @@ def test_a_depth_in_the_wrong_unit_is_suspected_not_corrected() -> None:
     near = np.array([[0, 1, 4]], np.uint16)
     depth_m = convert.depth_from_image(image(near, "16UC1"))
     assert depth_m.max() == np.float32(0.004)
-    assert convert.depth_unit_suspicion("16UC1", depth_m) == "metres_in_16uc1"
-    assert convert.depth_unit_suspicion("16UC1; compressedDepth png", depth_m) == "metres_in_16uc1"
-    assert convert.depth_unit_suspicion("16UC1", np.zeros((2, 2), np.float32)) is None
-    assert convert.depth_unit_suspicion("16UC1", np.full((2, 2), 0.4, np.float32)) is None
-    assert convert.depth_unit_suspicion("32FC1", np.full((2, 2), 0.05, np.float32)) is None
-    assert (
-        convert.depth_unit_suspicion("32FC1", np.full((2, 2), 1500.0, np.float32)) == "millimetres_in_32fc1"
-    )
+    assert depth_unit_suspicion("16UC1", depth_m) == "metres_in_16uc1"
+    assert depth_unit_suspicion("16UC1; compressedDepth png", depth_m) == "metres_in_16uc1"
+    assert depth_unit_suspicion("16UC1", np.zeros((2, 2), np.float32)) is None
+    assert depth_unit_suspicion("16UC1", np.full((2, 2), 0.4, np.float32)) is None
+    assert depth_unit_suspicion("32FC1", np.full((2, 2), 0.05, np.float32)) is None
+    assert depth_unit_suspicion("32FC1", np.full((2, 2), 1500.0, np.float32)) == "millimetres_in_32fc1"
 
 
 # ----------------------------------------------------------------------------------------- fuzzing

@@ -25,7 +25,7 @@ from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
 from vln_ros.ros import convert, qos
-from vln_ros.ros.extrinsics import FixedMounting, TfMounting, make_mounting
+from vln_ros.ros.extrinsics import FixedMounting, Mountings, TfMounting
 
 pytestmark = pytest.mark.ros
 
@@ -57,7 +57,7 @@ def test_parameters_are_taken_in_degrees_and_rep_103(node: Node) -> None:
         NavigatorConfig,
         {"extrinsics": "parameters", "camera_x_m": 0.2, "camera_z_m": 0.6, "camera_pitch_down_deg": 30.0},
     )
-    mounting = make_mounting(node, config)
+    mounting = Mountings(node, config).camera()
     assert isinstance(mounting, FixedMounting)
     pose = mounting.at("anything", 0)
     assert pose is not None
@@ -69,7 +69,7 @@ def test_parameters_are_taken_in_degrees_and_rep_103(node: Node) -> None:
 def test_without_tf2_the_remedy_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"tf2_ros cannot be imported.*extrinsics:=parameters.*camera_x_m"):
-        make_mounting(node, NavigatorConfig())
+        Mountings(node, NavigatorConfig()).camera()
 
 
 @pytest.mark.usefixtures("tf2_ros")

@@ -14,9 +14,10 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.sim.oracle.policy import EpisodeGuide
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.baselines import (
@@ -90,7 +91,18 @@ def test_a_validation_run_is_the_pipelines(tmp_path: Path, unasked: str) -> None
     profile = load_profile("tiny")
     profile = replace(profile, context=replace(profile.context, unasked_frames=unasked))
     camera, mount = robot_camera(160, 120)
-    world = training_world(Rules(camera, mount, (4, 4), 4, 10, unasked == "keep", 0.7, 0.0))
+    world = training_world(
+        Rules(
+            camera=camera,
+            mount=mount,
+            grid=(4, 4),
+            queue=4,
+            max_turns=10,
+            keep_frames=unasked == "keep",
+            stop_within_m=0.7,
+            clearance_m=0.0,
+        )
+    )
     lengths = []
     for seed in range(8):
         # Hot sampling: a random checkpoint's greedy answer would hardly depend on what it is shown.

@@ -63,7 +63,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
     camera, mount = robot_camera(64, 48)
-    return Rules(camera, mount, grid, profile.max_phrases, 4, keep, 0.7, 0.0)
+    return Rules(
+        camera=camera,
+        mount=mount,
+        grid=grid,
+        queue=profile.max_phrases,
+        max_turns=4,
+        keep_frames=keep,
+        stop_within_m=0.7,
+        clearance_m=0.0,
+    )
 
 
 def profiled(keep: bool, size: tuple[int, int] = (112, 112)) -> Profile:
@@ -125,7 +134,15 @@ def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tup
 
 
 def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> Decision:
-    return Decision((), executed, expert, np.zeros((len(executed), 4)), 0, 0, 0)
+    return Decision(
+        views=(),
+        executed=executed,
+        expert=expert,
+        costs=np.zeros((len(executed), 4)),
+        bearing=0,
+        distance=0,
+        doors=0,
+    )
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:

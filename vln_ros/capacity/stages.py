@@ -154,7 +154,7 @@ def measure_stages(
     is measured is a queue of the profile's full length.
 
     Args:
-        decode: ``tree``, ``forced`` or ``tokens``.
+        decode: ``tree`` or ``tokens``.
     """
     # A budget beyond what is shown: this measures a given context, not evictions.
     config = StreamConfig(decode=decode, min_allowed=0.0, token_budget=1_000_000)

@@ -54,6 +54,7 @@ BENCHES = (
     "roofline",
     "setup",
     "soak",
+    "startup",
     "stream",
     "tracking",
     "world",

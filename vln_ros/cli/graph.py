@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -64,6 +64,7 @@ class NodeSpec:
 
     name: str
     parameters: Mapping[str, Scalar]
+    _: KW_ONLY
     quiet: bool = True
     namespace: str = ""
     remaps: Mapping[str, str] = field(default_factory=dict)

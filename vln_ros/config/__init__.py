@@ -6,6 +6,7 @@ command line and the tables in the documentation are all made from these classes
 """
 
 from vln_ros.config.engine import (
+    FrameCheckConfig,
     LandmarkConfig,
     PacedConfig,
     PruneConfig,
@@ -34,8 +35,10 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import (
+    CameraExtrinsics,
     DepthInputConfig,
     ExecutorConfig,
+    Extrinsics,
     ImageInputConfig,
     MountConfig,
     NavigatorConfig,
@@ -61,12 +64,15 @@ __all__ = [
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
+    "CameraExtrinsics",
     "ConfigError",
     "DepthInputConfig",
     "EvalConfig",
     "ExecutorConfig",
     "ExpertConfig",
+    "Extrinsics",
     "FarmConfig",
+    "FrameCheckConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",

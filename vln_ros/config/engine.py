@@ -7,8 +7,28 @@ from dataclasses import dataclass
 from vln_ros.config.options import group, option
 
 
-@dataclass(frozen=True)
-class PruneConfig:
+@dataclass(frozen=True, kw_only=True)
+class FrameCheckConfig:
+    """Frames that are not compared with those before them: reuse and pruning alike."""
+
+    max_step_m: float = option(
+        1.5,
+        "A camera that moves further from frame to frame has jumped",
+        unit="m",
+        minimum=0.01,
+        maximum=100.0,
+    )
+    max_turn_deg: float = option(
+        100.0, "A camera that turns further from frame to frame has jumped", unit="deg", minimum=1.0,
+        maximum=180.0,
+    )  # fmt: skip
+    min_depth_m: float = option(
+        0.1, "A median depth below this is in a wrong unit", unit="m", minimum=0.0, maximum=10.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneConfig(FrameCheckConfig):
     """Leaving visual tokens out that show what others show; needs depth and poses."""
 
     strategy: str = option(
@@ -26,13 +46,6 @@ class PruneConfig:
     depth_tolerance: float = option(
         0.05, "Depths that differ by this share of themselves agree", minimum=0.001, maximum=0.5
     )
-    max_step_m: float = option(
-        2.0, "A camera that moves farther from one frame to the next has jumped", unit="m", minimum=0.01,
-        maximum=100.0,
-    )  # fmt: skip
-    max_turn_deg: float = option(
-        120.0, "The same, turned", unit="deg", minimum=1.0, maximum=180.0
-    )  # fmt: skip
     least_share: float = option(
         0.1,
         "voxels: a frame with less than this share of its tokens left is dropped; "
@@ -84,15 +97,16 @@ class LandmarkConfig:
     frames: int = option(16, "Most older frames that stay for their landmarks", minimum=1, maximum=100000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamConfig:
     """How the stream of one robot is kept and decoded."""
 
     decode: str = option(
         "tree",
-        "tree: all queues in one forward; forced: tokens without a choice go together; tokens: one by one; "
-        "free: no grammar, the text is parsed",
-        choices=("tree", "forced", "tokens", "free"),
+        "tree: all queues in one forward; tokens: one token after the other; free: no grammar, the text is "
+        "parsed",
+        choices=("tree", "tokens", "free"),
+        retired=(("forced", "for it gained nothing: set tokens, which gives the same queues"),),
     )
     tree_nodes: int = option(256, "Most nodes of the token tree in one forward", minimum=1, maximum=65536)
     wanted_tokens: int = option(
@@ -166,8 +180,8 @@ class StreamConfig:
     landmarks: LandmarkConfig = group(LandmarkConfig)
 
 
-@dataclass(frozen=True)
-class ReuseConfig:
+@dataclass(frozen=True, kw_only=True)
+class ReuseConfig(FrameCheckConfig):
     """Taking over keys and values of what was seen before (VLN-Cache)."""
 
     enabled: bool = option(False, "Take over what depth and pose say was seen before")
@@ -220,23 +234,9 @@ class ReuseConfig:
         0.5, "By how much of the frame less at full entropy", minimum=0.0, maximum=1.0
     )
     min_share: float = option(0.1, "What a layer may always take over", minimum=0.0, maximum=1.0)
-    min_depth_m: float = option(
-        0.1, "A median depth below this is in a wrong unit", unit="m", minimum=0.0, maximum=10.0
-    )
     max_depth_m: float = option(
         50.0, "A median depth above this is in a wrong unit", unit="m", minimum=0.1, maximum=10000.0
     )
-    max_step_m: float = option(
-        1.5,
-        "A camera that moves further from frame to frame has jumped",
-        unit="m",
-        minimum=0.01,
-        maximum=100.0,
-    )
-    max_turn_deg: float = option(
-        100.0, "A camera that turns further from frame to frame has jumped", unit="deg", minimum=1.0,
-        maximum=180.0,
-    )  # fmt: skip
     window: int = option(
         12,
         "It switches itself off if it lost time over this many frames; 0 for never",
@@ -263,7 +263,7 @@ class SamplingConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QwenConfig:
     """The Qwen2.5-VL engine."""
 
@@ -301,7 +301,7 @@ class PacedConfig:
     decision_ms: float = option(100.0, "Computation per decision", unit="ms", minimum=0.0, maximum=60000.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TinyConfig:
     """A small random Qwen2.5-VL checkpoint (`vln_ros tiny`)."""
 
@@ -327,7 +327,7 @@ class TinyConfig:
     shards: int = option(1, "Weight files; more than one come with an index", minimum=1, maximum=64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Training of the package's own small policy (`vln_ros train`)."""
 

@@ -10,7 +10,7 @@ from vln_ros.config.robot import NavigatorConfig
 from vln_ros.config.simulation import LimitsConfig, WorldConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig(WorldConfig):
     """What is evaluated on what, by which rules. A run is resumed with the same options only."""
 
@@ -47,7 +47,7 @@ class EvalConfig(WorldConfig):
     navigator: NavigatorConfig = group(NavigatorConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FarmConfig:
     """Who does the work of an evaluation; no number depends on it."""
 

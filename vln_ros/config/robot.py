@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
 from vln_ros.config.options import ConfigError, group, option
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.simulation import ExpertConfig, StepConfig
 
+EngineName = Literal["qwen", "expert", "paced"]
+ObstacleSensors = Literal["none", "depth", "scan", "both"]
+CameraExtrinsics = Literal["tf", "parameters"]
+Extrinsics = Literal["same", "tf", "parameters"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SyncConfig:
     """How colour, depth and odometry become frames."""
 
@@ -79,7 +85,7 @@ class ImageInputConfig(DepthInputConfig):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OdometryConfig:
     """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
 
@@ -88,11 +94,11 @@ class OdometryConfig:
         "Frame whose pose the odometry gives, where its child_frame_id is empty; with extrinsics parameters "
         "also the one frame besides base_frame that is taken: the one that the six values are for",
     )
-    extrinsics: str = option(
+    extrinsics: Extrinsics = option(
         "same",
         "Where the place of a child frame other than base_frame comes from. same: as the camera's; tf: the "
         "newest transform; parameters: the six values here",
-        choices=("same", "tf", "parameters"),
+        choices=get_args(Extrinsics),
     )
     x_m: float = option(
         0.0, "Position of the odometry's child frame in base_frame, forward", unit="m", minimum=-5.0,
@@ -111,15 +117,15 @@ class OdometryConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MountConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
-    extrinsics: str = option(
+    extrinsics: CameraExtrinsics = option(
         "tf",
         "Where the mountings of the sensors come from. tf: base_frame from the messages' frame_id, needs "
         "tf2_ros; parameters: the six camera_* values, and those of the other sensors",
-        choices=("tf", "parameters"),
+        choices=get_args(CameraExtrinsics),
     )
     calibration: str = option(
         "auto",
@@ -144,12 +150,12 @@ class MountConfig(DepthInputConfig):
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NavigatorConfig(MountConfig, ImageInputConfig):
     """The navigator node."""
 
     autostart: bool = option(True, "Configure and activate the node when its process starts")
-    engine: str = option("qwen", "What decides", choices=("qwen", "expert", "paced"))
+    engine: EngineName = option("qwen", "What decides", choices=get_args(EngineName))
     decide_on: str = option(
         "progress",
         "progress: when the executor has at most decide_ahead actions left; frame: after every frame",
@@ -184,7 +190,7 @@ class NavigatorConfig(MountConfig, ImageInputConfig):
     profiling: ProfilingConfig = group(ProfilingConfig)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SafetyConfig:
     """When the executor stands still, whatever the queue says. Ages are measured on a steady clock."""
 
@@ -212,8 +218,8 @@ class SafetyConfig:
         maximum=10.0,
         live=True,
     )
-    obstacles: str = option(
-        "depth", "Where obstacles are looked for", choices=("none", "depth", "scan", "both")
+    obstacles: ObstacleSensors = option(
+        "depth", "Where obstacles are looked for", choices=get_args(ObstacleSensors)
     )
     obstacle_timeout_s: float = option(
         0.7,
@@ -276,11 +282,11 @@ class SafetyConfig:
         "ranges above range_max do, too. What is not named here says nothing",
         choices=("inf", "zero", "beyond"),
     )
-    scan_extrinsics: str = option(
+    scan_extrinsics: Extrinsics = option(
         "same",
         "Where the scanner's mounting comes from. same: as the camera's; tf: base_frame from the scan's "
         "frame_id; parameters: the scan_* values",
-        choices=("same", "tf", "parameters"),
+        choices=get_args(Extrinsics),
     )
     scan_x_m: float = option(
         0.0, "Laser scanner's position in base_link, forward", unit="m", minimum=-3.0, maximum=3.0
@@ -312,8 +318,18 @@ class SafetyConfig:
         live=True,
     )
 
+    @property
+    def uses_depth(self) -> bool:
+        """Obstacles are looked for in depth images."""
+        return self.obstacles in ("depth", "both")
 
-@dataclass(frozen=True)
+    @property
+    def uses_scan(self) -> bool:
+        """Obstacles are looked for in a laser scan."""
+        return self.obstacles in ("scan", "both")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExecutorConfig(MountConfig):
     """The executor: action queue and odometry to velocities."""
 

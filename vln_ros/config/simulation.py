@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
+
+WorldName = Literal["embedded", "habitat"]
+BridgeMode = Literal["lockstep", "realtime", "manual"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class CameraConfig:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HabitatConfig:
     """The Habitat world (docs/habitat.md)."""
 
@@ -103,7 +106,7 @@ class LimitsConfig:
 class WorldConfig:
     """A simulated world."""
 
-    world: str = option("embedded", "What simulates", choices=("embedded", "habitat"))
+    world: WorldName = option("embedded", "What simulates", choices=get_args(WorldName))
     protocol: str = option(
         "custom",
         "Named rules (docs/habitat.md): they decide the options that they name; custom: the options do",
@@ -177,7 +180,7 @@ def with_protocol(config: WorldConfigT) -> WorldConfigT:
     return from_flat(type(config), {**flat, **rules})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BridgeConfig(WorldConfig):
     """The simulator bridge: publishes what a robot publishes, takes what a robot takes."""
 
@@ -187,11 +190,11 @@ class BridgeConfig(WorldConfig):
     episode: str = option(
         "", "Id of the episode to begin with; set while running, it begins at once", live=True
     )
-    mode: str = option(
+    mode: BridgeMode = option(
         "lockstep",
         "lockstep: the action queue moves the robot, the world waits; realtime: cmd_vel does, nothing waits; "
         "manual: services do, step by step",
-        choices=("lockstep", "realtime", "manual"),
+        choices=get_args(BridgeMode),
     )
     run_folder: str = option("", "Folder to write results to; empty writes none")
     command: str = option("", "The command that a person typed, for the report")

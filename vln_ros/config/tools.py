@@ -8,7 +8,7 @@ from vln_ros.config.options import option
 from vln_ros.config.robot import ImageInputConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlayerConfig:
     """The player of recordings."""
 

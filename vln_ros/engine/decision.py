@@ -5,6 +5,7 @@ from __future__ import annotations
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.execution_log import ExecutionLog
 from vln_ros.engine.execution_log import Progress as Progress
+from vln_ros.geometry.frame_checks import clock_went_back
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
 
@@ -118,7 +119,7 @@ class DecisionLoop:
         """
         if self._instruction is None:
             return
-        jumped_back = self._frame is not None and frame.stamp_ns < self._frame.stamp_ns
+        jumped_back = self._frame is not None and clock_went_back(self._frame.stamp_ns, frame.stamp_ns)
         if jumped_back:
             self._log.clock_reset(frame.stamp_ns)
         if self._paused or self._stop_decided:

@@ -18,7 +18,7 @@ from vln_ros.evaluation.runs.report import extremes
 from vln_ros.evaluation.runs.results import Protocol, RunInfo, RunResult, Skip
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, RunFolder
 from vln_ros.evaluation.workers.pool import Crew, InlineCrew, Loss, ProcessCrew
-from vln_ros.evaluation.workers.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
+from vln_ros.evaluation.workers.schedule import Job, SceneSchedule, Schedule, parse_shard, shard
 from vln_ros.evaluation.workers.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
 from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file, expert_of, plan_of
 from vln_ros.sim.episodes.episode import Episode
@@ -69,7 +69,7 @@ def _generation(config: EvalConfig) -> str:
         return ""
     from vln_ros.engine.checkpoint.model import checkpoint_generation
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.qwen import sampling_of
+    from vln_ros.engine.decode.answer import sampling_of
 
     qwen = navigator.qwen
     spec = load_profile(qwen.profile).generation
@@ -208,16 +208,16 @@ class Driver:
 
     def _hand_out(self, schedule: Schedule) -> None:
         for worker in sorted(self._resting):
-            orders: list[Order] = []
-            while self._under_way[worker] + len(orders) < self._sessions:
-                order = schedule.take(worker)
-                if order is None:
+            jobs: list[Job] = []
+            while self._under_way[worker] + len(jobs) < self._sessions:
+                job = schedule.take(worker)
+                if job is None:
                     break
-                orders.append(order)
-            self._under_way[worker] += len(orders)
+                jobs.append(job)
+            self._under_way[worker] += len(jobs)
             if self._under_way[worker]:
                 self._resting.remove(worker)
-                self._crew.give(worker, orders)
+                self._crew.give(worker, jobs)
 
     def _replace(self, worker: int, loss: Loss, schedule: Schedule) -> int:
         """Hire another one; how many episodes are given up with the last."""

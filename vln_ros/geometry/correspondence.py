@@ -10,7 +10,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import CameraModel, Float64Array, Frame, Pose
+from vln_ros.datatypes import CameraModel, Float64Array, Frame
 from vln_ros.geometry.fallback_reason import Refusal
 
 IntArray = npt.NDArray[np.int64]
@@ -147,13 +147,6 @@ def refusal(frame: Frame, source: Frame) -> Refusal | None:
     if frame.camera != source.camera:
         return Refusal.CAMERA_CHANGED
     return None
-
-
-def jumped(before: Pose, after: Pose, max_step_m: float, max_turn_rad: float) -> bool:
-    """Did the camera move further between two successive frames than it can have?"""
-    moved = before.inverse() @ after
-    turn = 2.0 * math.acos(min(1.0, abs(float(moved.orientation[3]))))
-    return float(np.linalg.norm(moved.position)) > max_step_m or turn > max_turn_rad
 
 
 def correspond(

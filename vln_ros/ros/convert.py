@@ -389,23 +389,6 @@ def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> Comp
     )
 
 
-def depth_unit_suspicion(encoding: str, depth_m: DepthM) -> str | None:
-    """Why the unit of a depth image is hardly what its encoding says, or None.
-
-    A suspicion to be counted and shown, not an error: nothing is corrected.
-
-    Args:
-        encoding: ``encoding`` of the Image or ``format`` of the CompressedImage.
-        depth_m: what it was converted to.
-    """
-    largest_m = float(depth_m.max(initial=0.0))
-    if encoding.startswith(("16UC1", "mono16")) and 0.0 < largest_m < 0.1:
-        return "metres_in_16uc1"
-    if encoding.startswith("32FC1") and largest_m > 200.0:
-        return "millimetres_in_32fc1"
-    return None
-
-
 # ----------------------------------------------------------------------------------- camera model
 
 

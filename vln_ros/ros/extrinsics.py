@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
-from vln_ros.config import ConfigError, MountConfig, SafetyConfig
+from vln_ros.config import CameraExtrinsics, ConfigError, Extrinsics, MountConfig, SafetyConfig
 from vln_ros.datatypes import Pose
 from vln_ros.ros.convert import MessageError, pose_from_transform
 
@@ -187,7 +187,7 @@ class Mountings:
             "give odometry.extrinsics:=parameters with odometry.x_m ... odometry.yaw_deg",
         )
 
-    def _choice(self, extrinsics: str) -> str:
+    def _choice(self, extrinsics: Extrinsics) -> CameraExtrinsics:
         return self._config.extrinsics if extrinsics == "same" else extrinsics
 
     def _need_tf(self, option: str, remedy: str) -> TfMounting:
@@ -203,8 +203,3 @@ class Mountings:
 
 def _has_tf2() -> bool:
     return importlib.util.find_spec("tf2_ros") is not None
-
-
-def make_mounting(node: Node, config: MountConfig) -> Mounting:
-    """That of the camera alone. Errors as :meth:`Mountings.camera`."""
-    return Mountings(node, config).camera()

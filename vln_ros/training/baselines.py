@@ -19,10 +19,11 @@ from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, Summary, summarise
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.sim.embedded.world import EmbeddedWorld

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig
 from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
-from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
 from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import Expert
@@ -52,11 +52,12 @@ class Task:
     number: int
     noise: float
     seed: int
+    _: KW_ONLY
     policy: int | None = None
     executed: tuple[tuple[ActionKind, ...], ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """What all runs have in common.
 
@@ -97,7 +98,7 @@ class View:
     labels: TokenLabels
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Decision:
     """One turn of the conversation.
 
@@ -180,7 +181,18 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             path.append(pose)
         left = min(len(doors[-1]), DOORS_CLASSES - 1)
         best, costs = tuple(a.kind for a in advised), np.array([a.costs for a in advised])
-        decisions.append(Decision(views, tuple(executed), best, costs, *_where(ways[-1], start), left))
+        bearing, distance = _where(ways[-1], start)
+        decisions.append(
+            Decision(
+                views=views,
+                executed=tuple(executed),
+                expert=best,
+                costs=costs,
+                bearing=bearing,
+                distance=distance,
+                doors=left,
+            )
+        )
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))
@@ -193,8 +205,3 @@ def _where(way: Float64Array, pose: Pose) -> tuple[int, int]:
     length_m = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
     turns = round(bearing / (2 * math.pi / BEARING_CLASSES))
     return turns % BEARING_CLASSES, int(np.digitize(length_m, _DISTANCE_BOUNDS_M))
-
-
-def check_kind(kind: str) -> None:
-    """Raises ConfigError for a kind of flat that does not exist."""
-    generate_flat(scene_id(0, kind))

@@ -72,7 +72,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Everything that a resumed run goes on with, besides tensors.
 
@@ -126,14 +126,14 @@ class Trainer:
         self.scribe = Scribe(self.model, self.profile)
         camera, mount = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
-            camera,
-            mount,
-            self.scribe.grid,
-            self.profile.max_phrases,
-            config.max_turns,
-            self.profile.context.unasked_frames == "keep",
-            config.stop_within_m,
-            config.clearance_m,
+            camera=camera,
+            mount=mount,
+            grid=self.scribe.grid,
+            queue=self.profile.max_phrases,
+            max_turns=config.max_turns,
+            keep_frames=self.profile.context.unasked_frames == "keep",
+            stop_within_m=config.stop_within_m,
+            clearance_m=config.clearance_m,
         )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
@@ -144,7 +144,15 @@ class Trainer:
             config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
         )
         self.optimizer = self._optimizer()
-        self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
+        self.progress = Progress(
+            step=0,
+            seconds=0.0,
+            numbers={},
+            pool=[],
+            policy=None,
+            rng=np.random.default_rng([config.seed, 1]),
+            best=(0, -1.0),
+        )
         if resume:
             self._restore(state_path)
         elif not config.start_from:
@@ -213,7 +221,7 @@ class Trainer:
         number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
-            return Task(kind, number, 0.0, config.seed, done.policy)
+            return Task(kind, number, 0.0, config.seed, policy=done.policy)
         # A third without noise; the others up to the highest.
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
@@ -397,13 +405,13 @@ class Trainer:
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
         self.progress = Progress(
-            saved["step"],
-            saved["seconds"],
-            saved["numbers"],
-            [_task(t) for t in state["pool"]],
-            saved["policy"],
-            rng,
-            tuple(saved["best"]),
+            step=saved["step"],
+            seconds=saved["seconds"],
+            numbers=saved["numbers"],
+            pool=[_task(t) for t in state["pool"]],
+            policy=saved["policy"],
+            rng=rng,
+            best=tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
             forget_after(self.folder / name, self.progress.step)

@@ -134,8 +134,31 @@ def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_abou
     figures = robot.figures()
     assert isinstance(robot, HasFigures) and figures["landmarks: chunks"] == 1
     assert figures["landmarks: named"] == 3 and figures["landmarks: chunks [ms]"] > 0
-    record = EpisodeCost(0.0, 0.0, 0.0, 0.0, 0.0, 1, 1, 0, figures)
-    line = EpisodeResult("1", "s", TOLD, "1", "stop", 1.0, 0, array("d"), 0, None, None, record).to_json()
+    record = EpisodeCost(
+        load_s=0.0,
+        render_s=0.0,
+        measure_s=0.0,
+        observe_s=0.0,
+        waited_s=0.0,
+        forwards=1,
+        tokens=1,
+        prepared=0,
+        figures=figures,
+    )
+    line = EpisodeResult(
+        episode_id="1",
+        scene_id="s",
+        instruction=TOLD,
+        folder="1",
+        ended="stop",
+        wall_s=1.0,
+        decisions=0,
+        latencies_ms=array("d"),
+        video_frames=0,
+        metrics=None,
+        standing_s=None,
+        cost=record,
+    ).to_json()
     read = EpisodeResult.from_json(line).cost.figures
     assert read == pytest.approx(figures, abs=1e-3)
     robot.start(Instruction(2, "turn left"))  # names nothing: nothing is asked
@@ -210,6 +233,41 @@ def test_bad_combinations_are_refused(model, monkeypatch):
     with pytest.raises(ConfigError, match="sdpa or eager"):
         engine(model, plan="rules", memory=True)
     engine(model, plan="rules")
+
+
+def fail_once(robot):
+    """Let the next forward run out of memory."""
+    calls, compute = iter(range(99)), robot.session._compute
+
+    def failing(chunk, sources):
+        if next(calls) == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return compute(chunk, sources)
+
+    robot.session._compute = failing
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("unasked", ["drop", "keep"])
+@pytest.mark.parametrize("interrupted", [1, 4])
+def test_a_turn_that_lack_of_memory_interrupts_is_scored_and_evicted_like_any_other(
+    model, monkeypatch, interrupted, unasked, memory
+):
+    own = replace(load_profile("tiny").context, unasked_frames=unasked)
+    stream = StreamConfig(decode="tokens", recent_turns=2, token_budget=150)
+    robot = engine(model, context=own, stream=stream, plan="rules", memory=memory)
+    robot.start(Instruction(1, TOLD))
+    if memory:
+        scripted(robot, monkeypatch, [(0.1, 0.1, 0.1)] * 20)
+    for index in range(14):
+        robot.observe(frame(index, Pose.planar(5.0 * index, 0.0, 0.0)))
+        if index == interrupted:
+            fail_once(robot)
+        robot.decide(index)
+        if index == interrupted:
+            assert interrupted in robot.session.timeline.blocks() and len(robot.given_up()) == 1
+    assert interrupted not in robot.session.timeline.blocks()
+    assert 13 in robot.session.timeline.blocks()
 
 
 def test_memory_survives_a_lack_of_memory(model):

@@ -49,7 +49,7 @@ def spell(text):
 
 GRAMMAR = Grammar(spell, PHRASES, QueueRules("", 3), (IM_END, OTHER_END))
 WAYS = {
-    "tree": (DecodeMode.TREE, 4096), "narrow": (DecodeMode.TREE, 5), "forced": (DecodeMode.FORCED, 1),
+    "tree": (DecodeMode.TREE, 4096), "narrow": (DecodeMode.TREE, 5),
     "tokens": (DecodeMode.TOKENS, 1),
 }  # fmt: skip
 
@@ -67,7 +67,9 @@ def stream(seed):
 def decode(seed, way, sampling, **options):
     session, prompt, _ = stream(seed)
     mode, nodes = WAYS[way]
-    how = DecodeOptions(mode, sampling, nodes, options.pop("wanted", 0), **options)
+    how = DecodeOptions(
+        mode=mode, sampling=sampling, tree_nodes=nodes, wanted_tokens=options.pop("wanted", 0), **options
+    )
     generator = torch.Generator().manual_seed(seed)
     return run(session, decode_queue(session, prompt, GRAMMAR, how, generator))
 
@@ -320,7 +322,7 @@ def engine(model, profile="internvla-n1-s2", context=None, **options):
     return robot
 
 
-@pytest.mark.parametrize("decode", ["tree", "forced", "tokens", "free"])
+@pytest.mark.parametrize("decode", ["tree", "tokens", "free"])
 def test_look_down_is_a_hold_that_says_so(model, decode):
     robot = engine(model, decode=decode)
     text = robot._script.tokenize

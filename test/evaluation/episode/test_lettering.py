@@ -76,9 +76,21 @@ def test_a_file_that_is_no_font(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [HINDI, TELUGU, "\u4e00\u4e8c", "go on"])
 def test_pictures_lack_no_glyph(text: str, tmp_path: Path) -> None:
     steps = tuple(Step.discrete(n, Pose.planar(float(n), 0.0, 0.0), None, False) for n in range(3))
-    record = EpisodeRecord(EpisodeInfo("1", "s", text), steps, (), "stop", 1.0, None, 0)
+    record = EpisodeRecord(
+        info=EpisodeInfo(episode_id="1", scene_id="s", instruction=text),
+        steps=steps,
+        decisions=(),
+        ended="stop",
+        wall_s=1.0,
+        metrics=None,
+        video_frames=0,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a glyph that is missing
         draw_map(record, None).savefig(tmp_path / "map.png")
-    image = annotate(np.zeros((48, 64, 3), np.uint8), None, Overlay(text, (), None, 0, 0.0, False))
+    image = annotate(
+        np.zeros((48, 64, 3), np.uint8),
+        None,
+        Overlay(instruction=text, actions=(), executing=None, step=0, time_s=0.0, collided=False),
+    )
     assert image.shape[2] == 3

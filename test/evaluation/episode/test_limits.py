@@ -15,7 +15,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome
-from vln_ros.evaluation.workers.schedule import Job, Order
+from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worker import Workbench, episode_limits
 from vln_ros.evaluation.workers.worlds import build_worlds
 from vln_ros.sim.splits import make_episodes
@@ -117,7 +117,7 @@ def test_sessions_that_share_a_model_take_the_decisions_of_one(checkpoint: Path)
         "navigator.qwen.device": "cpu",
         "max_steps": 10,
     }
-    orders = [Order(Job(n, e, False), None) for n, e in enumerate(EPISODES, 1)]
+    orders = [Job(n, e, False) for n, e in enumerate(EPISODES, 1)]
 
     def outcomes(sessions: int) -> dict[str, EpisodeOutcome]:
         found: dict[str, EpisodeOutcome] = {}

@@ -343,8 +343,9 @@ def test_periods_that_a_picture_took_are_made_up_for(
 
     now_s = 100.0
     monkeypatch.setattr("vln_ros.nodes.sim_bridge.realtime.time", SimpleNamespace(monotonic=lambda: now_s))
-    bridge = SimpleNamespace(config=BridgeConfig(), create_subscription=lambda *_: None)
-    mode, run, counts = Counting(bridge), SimpleNamespace(ended=None), []
+    node = SimpleNamespace(create_subscription=lambda *_: None)
+    host: Any = SimpleNamespace(config=BridgeConfig(), node=node)
+    mode, run, counts = Counting(host), SimpleNamespace(ended=None), []
     for at_s in called_at_s:
         now_s, before = 100.0 + at_s, mode.count
         mode.tick(run)

@@ -12,19 +12,43 @@ from vln_ros.sim.splits import make_episodes
 
 # Two rooms side by side (x), a third above the right one (y).
 FLAT = Flat(
-    "test",
-    0,
-    (8.0, 8.0),
-    (
+    scene_id="test",
+    seed=0,
+    size_m=(8.0, 8.0),
+    rooms=(
         Room("bedroom", (0.0, 0.0, 4.0, 8.0)),
         Room("hallway", (4.0, 0.0, 8.0, 4.0)),
         Room("kitchen", (4.0, 4.0, 8.0, 8.0)),
     ),
-    (Door((0, 1), (4.0, 2.0), False), Door((1, 2), (6.0, 4.0), True)),
-    (
-        FurnitureItem(0, "sofa", "green", 0, (2.0, 0.6), math.pi / 2, (1.0, 0.1, 3.0, 1.1)),
-        FurnitureItem(1, "lamp", "red", 2, (6.0, 7.5), -math.pi / 2, (5.8, 7.3, 6.2, 7.7)),
-        FurnitureItem(2, "box", "blue", 2, (7.0, 5.5), 0.0, (6.75, 5.25, 7.25, 5.75)),
+    doors=(Door((0, 1), (4.0, 2.0), False), Door((1, 2), (6.0, 4.0), True)),
+    furniture=(
+        FurnitureItem(
+            number=0,
+            category="sofa",
+            color="green",
+            room=0,
+            center=(2.0, 0.6),
+            yaw_rad=math.pi / 2,
+            footprint=(1.0, 0.1, 3.0, 1.1),
+        ),
+        FurnitureItem(
+            number=1,
+            category="lamp",
+            color="red",
+            room=2,
+            center=(6.0, 7.5),
+            yaw_rad=-math.pi / 2,
+            footprint=(5.8, 7.3, 6.2, 7.7),
+        ),
+        FurnitureItem(
+            number=2,
+            category="box",
+            color="blue",
+            room=2,
+            center=(7.0, 5.5),
+            yaw_rad=0.0,
+            footprint=(6.75, 5.25, 7.25, 5.75),
+        ),
     ),
 )
 PATH = np.array([(0.5, 2.0), (5.5, 2.0), (6.0, 3.0), (6.0, 6.9)])
@@ -54,17 +78,24 @@ def test_mirrored_route_swaps_sides():
         return (rect[0], 8.0 - rect[3], rect[2], 8.0 - rect[1])
 
     mirrored = Flat(
-        "test",
-        0,
-        FLAT.size_m,
-        tuple(Room(r.name, flip(r.bounds)) for r in FLAT.rooms),
-        tuple(Door(d.rooms, (d.center[0], 8.0 - d.center[1]), d.wall_along_x) for d in FLAT.doors),
-        tuple(
-            FurnitureItem(f.number, f.category, f.color, f.room, (f.center[0], 8.0 - f.center[1]), -f.yaw_rad,
-                          flip(f.footprint))
+        scene_id="test",
+        seed=0,
+        size_m=FLAT.size_m,
+        rooms=tuple(Room(r.name, flip(r.bounds)) for r in FLAT.rooms),
+        doors=tuple(Door(d.rooms, (d.center[0], 8.0 - d.center[1]), d.wall_along_x) for d in FLAT.doors),
+        furniture=tuple(
+            FurnitureItem(
+                number=f.number,
+                category=f.category,
+                color=f.color,
+                room=f.room,
+                center=(f.center[0], 8.0 - f.center[1]),
+                yaw_rad=-f.yaw_rad,
+                footprint=flip(f.footprint),
+            )
             for f in FLAT.furniture
         ),
-    )  # fmt: skip
+    )
     path = PATH * [1, -1] + [0, 8.0]
     swap = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT, None: None}
     expected = [(k, swap[s]) for k, s in brief(describe_route(FLAT, PATH, 0.0, FLAT.furniture[1]))]

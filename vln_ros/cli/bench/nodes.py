@@ -29,7 +29,7 @@ UNTUNED_BUFFER_BYTES = 212992
 """What Linux lets a process have, at most, where nobody has raised net.core.rmem_max."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamFigures:
     """One camera stream as a second process sees it.
 
@@ -132,7 +132,7 @@ def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> Str
             f"from vln_ros.cli.bench.nodes import probe; probe({reliability!r}, {seconds})",
         ]
         seen = json.loads(graph.output_of(probe))
-    return StreamFigures(profile, reliability, **seen)
+    return StreamFigures(profile=profile, reliability=reliability, **seen)
 
 
 def probe(reliability: str, seconds: float) -> None:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import ActionChunk
@@ -125,7 +125,7 @@ def _torch() -> list[Finding]:
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         text = f"{torch.__version__}, {device.name}, {device.total_memory / 2**30:.0f} GiB"
-        verdict = "ok" if device.total_memory > 8 * 2**30 else "warn"
+        verdict: Verdict = "ok" if device.total_memory > 8 * 2**30 else "warn"
         return [
             Finding("torch", verdict, text, "" if verdict == "ok" else "a 3B model in bfloat16 needs 8 GiB")
         ]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,6 @@ class Finding:
     """
 
     name: str
-    verdict: str
+    verdict: Verdict
     text: str
     remedy: str = ""

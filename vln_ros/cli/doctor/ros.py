@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.cli.doctor.probe import CLOCK, HEARD_IN_S, SENSORS, Heard, heard_from_output
 from vln_ros.cli.graph import START_TIMEOUT_S, last_words
 from vln_ros.ros.environment import (
@@ -83,7 +83,7 @@ def _what_is_fine(environment: dict[str, str], faults: list[SettingFault]) -> li
             enough = limit >= SOCKET_BUFFER_BYTES
             remedy = f"or images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
             text = f"net.core.rmem_max is {limit}"
-            verdict = "ok" if enough else "warn"
+            verdict: Verdict = "ok" if enough else "warn"
             findings.append(Finding("receive buffer", verdict, text, "" if enough else remedy))
     if "domain" not in named:
         default = "" if environment.get(DOMAIN) else " (default)"

@@ -324,8 +324,16 @@ def _write_run(
         )
         for d in played["decisions"]
     }
-    protocol = Protocol("replay", "", "real time" if options.rate else "lockstep", None, None, None, None)
-    info = EpisodeInfo(bag.path.stem, bag.path.name, options.instruction)
+    protocol = Protocol(
+        name="replay",
+        split="",
+        control="real time" if options.rate else "lockstep",
+        goal_radius_m=None,
+        forward_m=None,
+        turn_deg=None,
+        max_steps=None,
+    )
+    info = EpisodeInfo(episode_id=bag.path.stem, scene_id=bag.path.name, instruction=options.instruction)
     fps = min(30.0, bag.count(Stream.COLOR) / max(bag.duration_s, 1e-3))
     begun_s = time.monotonic()
     fingerprint = ""

@@ -21,10 +21,10 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
 from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Instruction, Pose
 from vln_ros.engine.execution_log import ExecutionLog, Progress
+from vln_ros.engines import build_engine
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.nodes.navigator.sensors import ImageMsg, RawFrame, frame_of
 from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
-from vln_ros.pipeline import build_engine
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream

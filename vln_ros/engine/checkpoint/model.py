@@ -52,7 +52,7 @@ RANDOM_WEIGHTS = {"vln_ros.weights": "random"}
 """In the header of a weight file that nobody has trained; who trains it writes another."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedModel:
     """A checkpoint in memory. Stateless: many sessions may share one.
 

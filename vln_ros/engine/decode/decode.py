@@ -1,8 +1,8 @@
-"""Action queues out of a session: under a grammar in three equivalent ways, or freely.
+"""Action queues out of a session: under a grammar in two equivalent ways, or freely.
 
-The ways differ in how much goes into one forward. ``TOKENS``: one token. ``FORCED``: a token and
-all that follow it without a choice. ``TREE``: the prompt together with every queue (or, of a wide
-vocabulary, the nearest nodes of the tree), so that a decision is one forward.
+The ways differ in how much goes into one forward. ``TOKENS``: one token. ``TREE``: the prompt
+together with every queue (or, of a wide vocabulary, the nearest nodes of the tree), so that a decision is one
+forward.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _HELD_TOKENS = 16
 
 class DecodeMode(str, Enum):
     TOKENS = "tokens"
-    FORCED = "forced"
     TREE = "tree"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """How to decode.
 
@@ -79,7 +78,7 @@ class DecodeStats:
     wanted_work: Work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
     """A queue.
 
@@ -219,14 +218,14 @@ def decode_queue(
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
     return Decoded(
-        queue,
-        tuple(grammar.nodes[n].token for n in path[1:]),
-        tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
-        ended,
-        wanted,
-        DecodeStats(decided - begun, session.work - decided),
-        allowed,
-        held,
+        queue=queue,
+        ids=tuple(grammar.nodes[n].token for n in path[1:]),
+        probabilities=tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
+        ended=ended,
+        wanted=wanted,
+        stats=DecodeStats(decided - begun, session.work - decided),
+        allowed=allowed,
+        held=held,
     )
 
 
@@ -259,8 +258,6 @@ def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTr
     """What to compute together with the token of ``node``."""
     if options.mode is DecodeMode.TREE:
         return grammar.below(node, options.tree_nodes)
-    if options.mode is DecodeMode.FORCED:
-        return grammar.forced(node)
     return NO_TREE, ()
 
 

@@ -37,7 +37,7 @@ _STOP = (214, 69, 65)
 _ALERT = (244, 162, 60)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overlay:
     """What is written below one frame.
 

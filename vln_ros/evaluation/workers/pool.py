@@ -16,7 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
 from vln_ros.config import ConfigError, EvalConfig
-from vln_ros.evaluation.workers.schedule import Order
+from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench
 from vln_ros.profiling.files import recorded
 
@@ -39,8 +39,8 @@ class Crew(Protocol):
     def hire(self, worker: int) -> None:
         """Start a worker; its first answer is that it is ready. Also in place of one that was lost."""
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        """Orders for a worker that has answered; none: go on with what it has."""
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        """Jobs for a worker that has answered; none: go on with what it has."""
 
     def answers(self) -> list[Answer]:
         """Wait until a worker answers, or more."""
@@ -69,14 +69,14 @@ class InlineCrew:
     def __init__(self, config: EvalConfig) -> None:
         self._config = config
         self._bench: Workbench | None = None
-        self._orders: Sequence[Order] | None = None
+        self._jobs: Sequence[Job] | None = None
         self._recording = contextlib.ExitStack()
 
     def hire(self, worker: int) -> None:
-        self._bench, self._orders = None, None
+        self._bench, self._jobs = None, None
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        self._orders = orders
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
 
     def answers(self) -> list[Answer]:
         if self._bench is None:
@@ -86,10 +86,10 @@ class InlineCrew:
             except ConfigError as error:
                 return [(0, [Unable(str(error))])]
             return [(0, [self._bench.ready()])]
-        if self._orders is None:
+        if self._jobs is None:
             raise RuntimeError("nobody was given anything to do")
-        orders, self._orders = self._orders, None
-        return [(0, self._bench.step(orders))]
+        jobs, self._jobs = self._jobs, None
+        return [(0, self._bench.step(jobs))]
 
     def close(self) -> None:
         if self._bench is not None:
@@ -138,9 +138,9 @@ class ProcessCrew:
         assert pid is not None, "a hired worker was started"
         return pid
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
         with contextlib.suppress(OSError):  # it is gone; its connection says so to answers()
-            self._processes[worker][1].send(list(orders))
+            self._processes[worker][1].send(list(jobs))
 
     def answers(self) -> list[Answer]:
         numbers = {id(connection): worker for worker, (_, connection) in self._processes.items()}

@@ -10,7 +10,7 @@ from typing import Any
 
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig
 from vln_ros.evaluation.workers.pool import Answer, Loss
-from vln_ros.evaluation.workers.schedule import Order
+from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worker import Event, Unable, Workbench
 
 _LOOK_S = 5.0
@@ -31,9 +31,9 @@ class _Actor:
             return [Unable(str(error))]
         return [self._bench.ready()]
 
-    def step(self, orders: Sequence[Order]) -> list[Event]:
+    def step(self, jobs: Sequence[Job]) -> list[Event]:
         assert self._bench is not None, "begin comes first"
-        return self._bench.step(orders)
+        return self._bench.step(jobs)
 
 
 class RayCrew:
@@ -71,8 +71,8 @@ class RayCrew:
         self._actors[worker] = self._remote.remote(self._config, worker)
         self._waiting[self._actors[worker].begin.remote()] = worker
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        self._waiting[self._actors[worker].step.remote(list(orders))] = worker
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        self._waiting[self._actors[worker].step.remote(list(jobs))] = worker
 
     def _start(self) -> None:
         farm = self._farm

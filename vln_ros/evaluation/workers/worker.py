@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engines import build_engines
+from vln_ros.evaluation.episode.lockstep import lockstep, tell_executed
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.runs.results import versions
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
-from vln_ros.evaluation.workers.schedule import Job, Order
+from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import (
@@ -34,7 +35,6 @@ from vln_ros.protocols import (
     EngineError,
     GivesUp,
     HasFigures,
-    PreparesScenes,
     WorksAhead,
     World,
     WorldLostError,
@@ -161,20 +161,20 @@ class Workbench:
         engine = self._seats[0].engine
         return Ready(engine.fingerprint if isinstance(engine, CountsWork) else "", versions())
 
-    def step(self, orders: Sequence[Order]) -> list[Event]:
+    def step(self, jobs: Sequence[Job]) -> list[Event]:
         """Begin these episodes, and go on with all until one or more end.
 
         Raises:
-            ValueError: more orders than seats are free.
+            ValueError: more jobs than seats are free.
         """
         events: list[Event] = []
-        for order in orders:
+        for job in jobs:
             seat = next((s for s in self._seats if s.job is None), None)
             if seat is None:
-                raise ValueError(f"no seat free for {len(orders)} more episodes")
-            e = order.job.episode
+                raise ValueError(f"no seat free for {len(jobs)} more episodes")
+            e = job.episode
             try:
-                self._begin(seat, order)
+                self._begin(seat, job)
             except EngineError as error:
                 events.append(self._failed(seat, error))
             except ValueError as error:  # of this episode: scene or start are not as they should be
@@ -206,8 +206,8 @@ class Workbench:
     ) -> None:
         self.close()
 
-    def _begin(self, seat: _Seat, order: Order) -> None:
-        config, job = self._config, order.job
+    def _begin(self, seat: _Seat, job: Job) -> None:
+        config = self._config
         video = None
         if job.video:
             self._films = self._films or tempfile.TemporaryDirectory(prefix="vln_ros-video-")
@@ -231,8 +231,6 @@ class Workbench:
             raise
         seat.prepared = int(job.episode.scene_id != self._scene)
         self._scene = job.episode.scene_id
-        if order.next_scene is not None and isinstance(seat.world, PreparesScenes):
-            seat.world.prepare(order.next_scene)
         engine = seat.engine
         seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
         seat.job = job

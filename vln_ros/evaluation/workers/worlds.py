@@ -20,7 +20,7 @@ from vln_ros.sim.episodes.episode import Episode, read_episodes, split_file, wri
 from vln_ros.sim.splits import SPLITS, make_episodes
 from vln_ros.sim.worlds import camera_and_mount, languages_of, open_world
 
-_CACHED_SCENES = 2  # the one in use and the next
+_CACHED_SCENES = 2  # the one in use and the one before
 
 
 def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:

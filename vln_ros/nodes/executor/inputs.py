@@ -70,11 +70,11 @@ class ExecutorInput:
         node.create_subscription(
             Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
         )
-        if safety.obstacles in ("depth", "both"):
+        if safety.uses_depth:
             self._camera_mounting = mountings.camera()
             node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
             node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
-        if safety.obstacles in ("scan", "both"):
+        if safety.uses_scan:
             self._scan_mounting = mountings.scanner(safety)
             node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
 
@@ -181,7 +181,7 @@ class ExecutorInput:
     def values(self) -> list[tuple[str, str | int | float | bool]]:
         """For /diagnostics: what came and could not be used, why, and how much of the way depth tells of."""
         told: list[tuple[str, str | int | float | bool]] = []
-        if self._config.safety.obstacles in ("depth", "both"):
+        if self._config.safety.uses_depth:
             told.append(("depth readings on the way [%]", 100.0 * self._core.depth_judge.share))
         told += [(f"refused: {reason}", count) for reason, count in sorted(self.refusals.items())]
         if self._last_refusal:

@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig, SyncConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
+from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CameraCalibration
@@ -199,6 +200,6 @@ class SensorInput:
         depth = raw.aligned.depth
         if depth is not None and frame.depth_m is not None:
             encoding = depth.format if isinstance(depth, CompressedImage) else depth.encoding
-            if reason := convert.depth_unit_suspicion(encoding, frame.depth_m):
+            if reason := depth_unit_suspicion(encoding, frame.depth_m):
                 self.refused[reason] += 1
         return frame

@@ -32,7 +32,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ROS1_MAGIC = b"#ROSBAG"
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
 _CDR = "cdr"
-_FILL, _FILL_BYTES = b"\xa5", 1 << 20
+_FILL = b"\xa5"
 """Stands for what a file was cut off: no page number, and a message that ends in it is left out."""
 
 

@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 RXR_LANGUAGES = ("en-US", "en-IN", "hi-IN", "te-IN")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Episode:
     """One task: from ``start``, do what ``instruction`` says, end near ``goal`` and stop.
 

@@ -77,7 +77,7 @@ class RefusedError(ValueError):
     """The worker is well and says that this cannot be done."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interpreter:
     """What a worker found under the user's Python.
 
@@ -173,12 +173,12 @@ class HabitatProcess:
         found = hello["ok"]
         features = tuple(name for name, there in found["features"].items() if there)
         return Interpreter(
-            found["executable"],
-            found["python"],
-            found["numpy"],
-            found["habitat_sim"],
-            found["habitat_sim_path"],
-            features,
+            executable=found["executable"],
+            python=found["python"],
+            numpy=found["numpy"],
+            habitat_sim=found["habitat_sim"],
+            path=found["habitat_sim_path"],
+            features=features,
         )
 
     @property
