@@ -34,6 +34,7 @@ from vln_ros.config.options import (
     walk_options,
 )
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
     DepthInputConfig,
@@ -87,6 +88,7 @@ __all__ = [
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",
+    "QuestionConfig",
     "QwenConfig",
     "RecorderConfig",
     "ReuseConfig",
