@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,3 +87,19 @@ def write_bag(path: Path, *, compressed: bool, mcap: bool, second_color: bool = 
             for connection, sensor_message in messages:
                 writer.write(connection, stamp, serialize_message(sensor_message))
     return path
+
+
+def replay_command(bag: Path, out: Path, *options: str) -> list[str]:
+    """`vln_ros replay` of a recording, with an engine that only ever goes on."""
+    command = [
+        sys.executable,
+        "-m",
+        "vln_ros",
+        "replay",
+        str(bag),
+        "--instruction",
+        "go",
+        "--engine",
+        "paced",
+    ]
+    return [*command, "--no-video", "--out", str(out), *options]

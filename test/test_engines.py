@@ -31,7 +31,7 @@ def test_the_loop_has_the_options() -> None:
 
 def test_an_engine_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match=r"engine = 'qwem': unknown"):
-        build_engine(NavigatorConfig(engine="qwem"))
+        build_engine(NavigatorConfig(engine="qwem"))  # type: ignore[arg-type]
 
 
 TRY = """

@@ -1,4 +1,4 @@
-"""The only module that knows about other axis conventions than REP 103's.
+"""Converts between REP 103 axes and those of cameras, Habitat and GLB; no other module knows these.
 
 * ROS (everywhere else): x forward, y left, z up.
 * Optical: z forward, x right, y down.

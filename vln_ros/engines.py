@@ -1,4 +1,4 @@
-"""The composition root: engines and decision loops, built from options.
+"""Builds engines and decision loops from options: the composition root.
 
 What an engine needs is imported where it is built, for the options decide it: a navigator without a model
 loads no torch, and none but the expert's, which knows the simulated flats, loads the simulator.

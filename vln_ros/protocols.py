@@ -1,4 +1,4 @@
-"""The two boundaries that implementations are swapped behind: what thinks, and where it lives."""
+"""Declares the boundaries behind which parts are exchanged: engines, worlds, and what each may add."""
 
 from __future__ import annotations
 

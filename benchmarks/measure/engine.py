@@ -1,4 +1,4 @@
-"""Measurements of the engine on one machine: flat cost, batches, ways to decode, context strategies.
+"""Measures the engine: cost per frame in a long stream, batches, decode modes, context strategies.
 
 Each drives :class:`QwenEngine` as the worker does, frame by frame. Times are wall clock; what they
 measure depends on the shapes of the network only, not on what its weights say.

@@ -1,4 +1,4 @@
-"""What the benches of reuse look at: generated motions, recordings, and pairs of frames with their truth."""
+"""Provides frames for the benches of reuse: generated motions, recordings, pairs with a known truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One measurement of `vln_ros bench stream`: a question behind a stream of frames, answered one way.
+"""Measures one answer behind a stream of frames, computed in one of several ways.
 
 Each way runs in a process of its own, so that its peak memory is its own:
 

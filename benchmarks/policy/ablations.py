@@ -1,4 +1,4 @@
-"""One policy run in different ways on the same episodes: what each way costs, and what it changes.
+"""Runs one policy with parts switched off or changed, and says what each change costs.
 
 The reference is the naive way: before every decision the whole chat, all pictures included, is computed
 anew. What the engine does instead is held against it, episode by episode.

@@ -1,4 +1,4 @@
-"""``vln_ros bench collisions``."""
+"""``vln_ros bench collisions``: how often the robot touches boxes that appear before it while it drives."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ class CollisionFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--episodes", type=int, default=100, help="with obstacle stops (default: 100)")
-    parser.add_argument("--boxes", type=int, default=4, help="per episode, at most (default: 4)")
+    parser.add_argument(
+        "--episodes", type=int, default=100, help="episodes with obstacle stops (default: 100)"
+    )
+    parser.add_argument("--boxes", type=int, default=4, help="most boxes per episode (default: 4)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (default: 1)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench engine``: what a decision costs, how that grows, and what of it could be saved."""
+"""``vln_ros bench engine``: what a decision costs, how that grows with the stream, what could be saved."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 TITLE = "The engine"
-HELP = "the engine's figures: flat cost, batches, ways to decode, context strategies, stages and roofline"
+HELP = "Measure the engine: cost per frame, batches, decode modes, context strategies, stages and roofline"
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,23 @@ class Section:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="sections (all)")
-    parser.add_argument("--checkpoint", help="folder or hub name (default: a small random one, made anew)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
-        "--dtype", default="auto", help="auto, float32, bfloat16, float16 (default: %(default)s)"
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        help="sections to measure (default: all)",
+    )
+    parser.add_argument(
+        "--checkpoint", help="folder or hub name of a checkpoint (default: a small random one, made anew)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="Torch device: cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        help="number format of the weights: auto, float32, bfloat16, float16 (default: %(default)s)",
     )
     parser.add_argument(
         "--frames", type=int, default=2000, help="flat: length of the stream (default: %(default)s)"
@@ -77,8 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=["3B", "7B"],
         help="stages: released shapes with random weights, where there is a CUDA device (default: 3B 7B)",
     )
-    parser.add_argument("--quick", action="store_true", help="to try the command: too small to mean anything")
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
+    parser.add_argument(
+        "--quick", action="store_true", help="only try the command: figures are too small to mean anything"
+    )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

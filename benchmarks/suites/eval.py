@@ -1,4 +1,4 @@
-"""``vln_ros bench eval``: what an evaluation saves by queues and by whole scenes per worker."""
+"""``vln_ros bench eval``: what an evaluation saves when workers take whole scenes from a queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vln_ros.evaluation.runs.results import RunResult
     from vln_ros.evaluation.workers.schedule import Job, Schedule
 
-HELP = "Scene loads, model calls and wall time per episode: per-step calls and sliced scenes against ours"
+HELP = "Count scene loads, model calls and time per episode, against one call per step and sliced scenes"
 TITLE = "An evaluation: calls and scene loads"
 
 _CALLS_GOAL, _LOADS_GOAL = 4.0, 10.0
@@ -79,20 +79,22 @@ class WayFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=4, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="worker processes (default: %(default)s)")
     parser.add_argument(
-        "--scenes", type=int, default=8, help="flats (default: %(default)s), 5 routes each, told 3 times"
+        "--scenes", type=int, default=8, help="flats, with 5 routes each, told 3 times (default: %(default)s)"
     )
     parser.add_argument("--kind", default="small", help="size of the flats (default: %(default)s)")
     parser.add_argument(
-        "--decision-ms", type=float, default=40.0, help="what a call takes (default: %(default)s)"
+        "--decision-ms", type=float, default=40.0, help="time that a decision takes (default: %(default)s)"
     )
-    parser.add_argument("--checkpoint", default="", help="a Qwen2.5-VL checkpoint instead of the expert")
-    parser.add_argument("--profile", default="tiny", help="its profile (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", default="", help="a Qwen2.5-VL checkpoint that decides instead of the oracle policy"
+    )
+    parser.add_argument("--profile", default="tiny", help="profile of the checkpoint (default: %(default)s)")
     parser.add_argument(
         "--lines", type=int, default=100_000, help="synthetic result lines to load, compare, report; 0: none"
     )
-    parser.add_argument("--json", type=output_file, help="also write the result to this file")
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench faults``."""
+"""``vln_ros bench faults``: how fast the robot stands after each fault, measured on real processes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ HELP = "Break everything that can break in a running graph, and time how fast th
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--injections", type=int, default=20, help="of each fault (default: 20)")
     parser.add_argument(
-        "--only", nargs="+", metavar="FAULT", default=None, help="only faults with these names"
+        "--injections", type=int, default=20, help="times that each fault is injected (default: 20)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", metavar="FAULT", default=None, help="measure only faults with these names"
     )
     parser.add_argument(
         "--join",
@@ -35,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="measure nothing: put the faults of these records together; of one that comes again, the first",
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

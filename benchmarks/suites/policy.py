@@ -1,4 +1,4 @@
-"""``vln_ros bench policy``."""
+"""``vln_ros bench policy``: the shipped policy against baselines, and under different settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vln_ros.evaluation.intervals import METHOD, Estimate, share
 from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "The small policy"
-HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
+HELP = "Compare a policy with baselines and with ablations: success, calls, tokens, time"
 PARTS = ("baselines", "ways")
 _OLD_METHOD = "shares Wilson, means percentile bootstrap"
 """Of records that do not say; their shares are given anew."""
@@ -32,17 +32,23 @@ _COMMON = ("checkpoint", "fingerprint", "profile", "device", "size", "episodes")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", default=QwenConfig().profile, help="of the policy (default: %(default)s)"
+        "--profile", default=QwenConfig().profile, help="profile of the policy (default: %(default)s)"
     )
-    parser.add_argument("--checkpoint", default="", help="folder or hub name (default: the profile's)")
-    parser.add_argument("--episodes", type=int, default=20, help="of val_unseen, per kind (default: 20)")
-    parser.add_argument("--kinds", nargs="+", default=["room", "small"], choices=KINDS, help="of flats")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts (default: both)")
-    parser.add_argument("--ways", nargs="+", default=[], help="names of the ways to run (default: all)")
     parser.add_argument(
-        "--against", default=None, help="the way that the others are held against (default: full recompute)"
+        "--checkpoint", default="", help="folder or hub name of a checkpoint (default: the profile's)"
     )
-    parser.add_argument("--size", default="160x120", help="of the camera's images (default: 160x120)")
+    parser.add_argument(
+        "--episodes", type=int, default=20, help="episodes of val_unseen per size of flat (default: 20)"
+    )
+    parser.add_argument("--kinds", nargs="+", default=["room", "small"], choices=KINDS, help="sizes of flats")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure (default: both)"
+    )
+    parser.add_argument("--ways", nargs="+", default=[], help="names of the ablations to run (default: all)")
+    parser.add_argument(
+        "--against", default=None, help="ablation that the others are compared with (default: full recompute)"
+    )
+    parser.add_argument("--size", default="160x120", help="size of the camera's images (default: 160x120)")
     parser.add_argument("--device", default="cpu", help="Torch device (default: cpu)")
     parser.add_argument(
         "--join",
@@ -52,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="measure nothing: put the rows of these records together; all of them take hours in one go",
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

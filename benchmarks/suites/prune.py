@@ -1,4 +1,4 @@
-"""``vln_ros bench prune``: what leaving visual tokens out saves and changes, beside full compute."""
+"""``vln_ros bench prune``: what leaving visual tokens out saves, and how it changes the decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vln_ros.protocols import Engine
 
 TITLE = "Leaving visual tokens out"
-HELP = "Pruning by voxels, not taking in what was seen, and the landmark memory: cost, gain, agreement"
+HELP = "Measure pruning and the landmark memory: cost, gain, agreement with full compute"
 FULL = "everything"
 VARIANTS = {
     FULL: StreamConfig(),
@@ -62,18 +62,31 @@ class Tally:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", help="folder or hub name (default: a small random one, made anew)")
-    parser.add_argument("--profile", default="tiny", help="name or path (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=4, help="walks of the expert (default: %(default)s)")
-    parser.add_argument("--flats", default="flat", choices=("room", "small", "flat"), help="(default: flat)")
+    parser.add_argument(
+        "--checkpoint", help="folder or hub name of a checkpoint (default: a small random one, made anew)"
+    )
+    parser.add_argument("--profile", default="tiny", help="name or path of a profile (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cpu", help="Torch device: cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=4, help="walks of the oracle policy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--flats",
+        default="flat",
+        choices=("room", "small", "flat"),
+        help="sizes of the flats (default: flat)",
+    )
     parser.add_argument(
         "--size",
         default="336x252",
         metavar="WxH",
-        help="of the frames that the model sees (default: %(default)s)",
+        help="size of the frames that the model sees (default: %(default)s)",
     )
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

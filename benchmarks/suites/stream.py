@@ -1,4 +1,4 @@
-"""``vln_ros bench stream``: streaming against asking `generate` with the whole history."""
+"""``vln_ros bench stream``: the streaming engine against ``generate`` over the whole history each time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,21 @@ if TYPE_CHECKING:
     from benchmarks.measure.stream import Request, Result
 
 TITLE = "Streaming against one shot"
-HELP = "streaming against native one-shot inference: latency, memory, work, agreement"
+HELP = "Compare streaming with one-shot inference: latency, memory, work, agreement"
 SWEEPS = ("frames", "chunk", "resolution")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", help="folder or hub name (default: a small random one, made anew)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
     parser.add_argument(
-        "--dtype", default="float32", help="float32, bfloat16, float16 (default: %(default)s)"
+        "--checkpoint", help="folder or hub name of a checkpoint (default: a small random one, made anew)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="Torch device: cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="number format of the weights: float32, bfloat16, float16 (default: %(default)s)",
     )
     parser.add_argument("--frames", type=int, default=64, help="frames in the stream (default: %(default)s)")
     parser.add_argument(
@@ -42,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer-tokens", type=int, default=8, help="length of the answer (default: %(default)s)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=3, help="of the question, for the times (default: %(default)s)"
+        "--repeats",
+        type=int,
+        default=3,
+        help="repetitions of the question, for the times (default: %(default)s)",
     )
     parser.add_argument(
         "--fps",
@@ -62,10 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--memory-limit-mb",
         type=int,
         default=0,
-        help="as if the machine had no more (main memory, per process); default 0: no limit",
+        help="most main memory per process, as if the machine had no more; 0: no limit (default)",
     )
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
-    parser.add_argument("--plots", type=output_folder, metavar="DIR", help="write plots (PNG)")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
+    )
+    parser.add_argument(
+        "--plots", type=output_folder, metavar="DIR", help="also draw plots (PNG) into this folder"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench world``: what the embedded simulator costs on this machine."""
+"""``vln_ros bench world``: what frames, scenes and shortest paths of the embedded simulator cost."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ class Timing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=100, help="frames per image size, default %(default)s")
-    parser.add_argument("--json", type=output_file, help="also write the result to this file")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="frames per image size (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,7 +37,8 @@ class Listener:
     """Another engine, and what it answers."""
 
     def __init__(self, engine: TimedEngine) -> None:
-        self.engine, self.chunks = engine, []
+        self.engine = engine
+        self.chunks: list[ActionChunk] = []
         self.start, self.observe, self.close = engine.start, engine.observe, engine.close
 
     def decide(self, queue: int) -> ActionChunk:

@@ -84,7 +84,8 @@ def test_out_of_memory_steps_down_and_still_compares(fits: int, stride: int, log
         return way, len(request.shown)
 
     steps: list[stream_points.StepDown] = []
-    request, *found = stream_points.compare(request_of(64), measure, {}, steps)
+    request, *results = stream_points.compare(request_of(64), measure, {}, steps)
+    found: list[Any] = results
     assert request.stride == stride
     assert found == [(way, 64 // stride) for way in ("streaming", "features", "native")]
     assert [s.shown for s in steps] == log

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -274,13 +273,8 @@ class KillingCrew(ProcessCrew):
     ],
 )
 def test_a_worker_that_ends_says_of_what(dataset: Path, end: Any, said: str) -> None:
-    crew = ProcessCrew(config_of(dataset))
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=end, args=(theirs,))
-    process.start()
-    theirs.close()
-    crew._processes[4] = (process, ours)
+    crew = ProcessCrew(config_of(dataset), end)
+    crew.hire(4)
     answers: list[Answer] = []
     while not answers:
         answers = crew.answers()

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poses import standing
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import ExecutorConfig, SafetyConfig
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, RangeScan, Velocity
+from vln_ros.config.executor import ObstacleSensors
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Float64Array, Pose, RangeScan, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead, scan_obstacles
@@ -146,7 +148,7 @@ def test_the_embedded_world_has_no_false_faults() -> None:
         for _ in range(40):
             place = rng.random(2) * world.scene.flat.size_m
             try:
-                world.place(Pose.planar(*place, rng.uniform(-3.0, 3.0)))
+                world.place(standing(place, rng.uniform(-3.0, 3.0)))
             except ValueError:
                 continue
             assert judged(world.render()[1], base_from_optical(0.0, 0.0, 1.25)) is None
@@ -156,8 +158,9 @@ def test_the_embedded_world_has_no_false_faults() -> None:
 
 
 def around(ranges_m: float | np.ndarray, rays: int = 360) -> RangeScan:
-    angles = -math.pi + 2.0 * math.pi / 360 * np.arange(rays)
-    return RangeScan(angles, np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy())
+    angles: Float64Array = -math.pi + 2.0 * math.pi / 360 * np.arange(rays, dtype=np.float64)
+    wide: Float64Array = np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy()
+    return RangeScan(angles, wide)
 
 
 def in_front(value: float, elsewhere: float, half_rad: float = 0.6) -> RangeScan:
@@ -269,7 +272,7 @@ def test_what_need_not_change_is_not_asked(content: bytes, must_change: bool) ->
 class Driven:
     """A robot that drives towards a wall, and its depth camera or scanner."""
 
-    def __init__(self, obstacles: str = "depth") -> None:
+    def __init__(self, obstacles: ObstacleSensors = "depth") -> None:
         self.config = replace(ExecutorConfig(), delay_s=0.0, safety=replace(SAFETY, obstacles=obstacles))
         self.executor = Executor(self.config)
         self.scans = obstacles == "scan"
@@ -310,7 +313,7 @@ class Driven:
             assert self.period().state is ExecutorState.MOVING
 
 
-BAD: dict[str, tuple[str, Callable[[], np.ndarray | RangeScan], Fault]] = {
+BAD: dict[str, tuple[ObstacleSensors, Callable[[], np.ndarray | RangeScan], Fault]] = {
     "zeros": ("depth", lambda: filled(0.0), Fault.DEPTH_BLIND),
     "few readings": ("depth", lambda: scattered(0.03), Fault.DEPTH_BLIND),
     "millimetres": ("depth", lambda: filled(2500.0), Fault.DEPTH_UNIT),
@@ -344,7 +347,7 @@ def test_it_stands_at_once_says_why_and_goes_on_when_it_sees_again(name: str) ->
 
 
 @pytest.mark.parametrize("obstacles", ["depth", "scan"])
-def test_content_that_stands_still_stops_a_moving_robot(obstacles: str) -> None:
+def test_content_that_stands_still_stops_a_moving_robot(obstacles: ObstacleSensors) -> None:
     fault = Fault.DEPTH_STILL if obstacles == "depth" else Fault.SCAN_STILL
     robot = Driven(obstacles)
     robot.sets_off()

@@ -10,10 +10,12 @@ import struct
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,7 +153,7 @@ def test_yuv_422(encoding: str, luma_first: bool) -> None:
 def test_bayer_patterns_name_the_colour_of_the_first_pixels(pattern: str, bits: int) -> None:
     color = {"r": 200, "g": 100, "b": 30}
     cell = np.array([color[c] for c in pattern], np.uint8).reshape(2, 2)
-    mosaic = np.tile(cell, (4, 6))
+    mosaic: npt.NDArray[Any] = np.tile(cell, (4, 6))
     if bits == 16:
         mosaic = mosaic.astype(np.uint16) * 256
     got = convert.rgb_from_image(image(mosaic, f"bayer_{pattern}{bits}"))
@@ -349,7 +351,7 @@ def test_a_depth_in_the_wrong_unit_is_suspected_not_corrected() -> None:
 # ----------------------------------------------------------------------------------------- fuzzing
 
 text = st.text(max_size=12)
-encodings = st.sampled_from([*sorted(convert._LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
+encodings = st.sampled_from([*sorted(convert.LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
 small = st.integers(0, 6)
 uint32 = small | st.integers(0, 2**32 - 1)
 
@@ -529,7 +531,7 @@ def test_unusable_camera_infos() -> None:
         msg = convert.info_from_camera(good, 0, "")
         for name, value in change.items():
             setattr(msg, name, value)
-        assert reason(lambda m=msg: convert.camera_from_info(m)) == "bad_camera_info"
+        assert reason(partial(convert.camera_from_info, msg)) == "bad_camera_info"
 
 
 # ------------------------------------------------------------------------- poses, odometry, twist
@@ -555,7 +557,7 @@ def test_bad_poses_and_twists() -> None:
     for w in (0.0, 0.9):  # the first: what a message has when nobody filled it in, in older distributions
         zero = PoseMsg()
         zero.orientation.w = w
-        assert reason(lambda m=zero: convert.pose_from_pose(m)) == "bad_quaternion"
+        assert reason(partial(convert.pose_from_pose, zero)) == "bad_quaternion"
     twist = Twist()
     twist.angular.z = math.inf
     assert reason(lambda: convert.velocity_from_twist(twist)) == "not_finite"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_tf_brings_it_to_the_base(child: str, mount: Pose) -> None:
 
 
 def test_parameters_bring_it_to_the_base() -> None:
-    named = {
+    named: dict[str, Any] = {
         "extrinsics": "parameters", "odometry__child_frame": "zed_camera_link", "odometry__x_m": 0.35,
         "odometry__y_m": -0.06, "odometry__z_m": 0.9, "odometry__pitch_down_deg": math.degrees(0.2),
     }  # fmt: skip

@@ -97,7 +97,7 @@ def test_it_goes_on_with_a_turn_only_where_nothing_was_to_be_seen(
     elif abs(bearing) > 9:
         assert advice.kind is (L if turning > 0 else R)
     # Turn by turn it ends up ahead, and never wavers.
-    said = []
+    said: list[ActionKind] = []
     while (kind := asked.advise(pose, turning).kind) in (L, R) and len(said) < 30:
         said.append(kind)
         pose, _ = move(expert.walkable, pose, SPLIT_STEP.action(kind))

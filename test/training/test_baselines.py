@@ -16,6 +16,7 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.engines import build_loop
 from vln_ros.evaluation.episode.lockstep import run_lockstep
+from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.sim.oracle.policy import EpisodeGuide
@@ -28,7 +29,6 @@ from vln_ros.training.baselines import (
     metrics_of,
     misled,
     run_all,
-    summarise,
     table,
 )
 from vln_ros.training.demonstrations import Rules, robot_camera

@@ -1,4 +1,4 @@
-"""How fast, how much memory, how many robots: from the roofline, corrected by what was measured.
+"""Estimates latency, memory and number of robots on a device: the roofline, corrected by measurements.
 
 A stage takes ``launch_s`` for each layer of each of its forwards and ``factor`` times its roofline. Both are
 fitted to measured configurations where there are some; otherwise they are assumptions, and said to be.

@@ -1,4 +1,4 @@
-"""Where the time of a decision goes: vision, prefill, decode, head and the rest, against the roofline.
+"""Measures where the time of a decision goes (vision, prefill, decode, head), against the roofline.
 
 The shapes of the released 3B and 7B models are made with random weights right on the device: times
 depend on shapes, not on what the weights say.

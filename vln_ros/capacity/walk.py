@@ -1,4 +1,4 @@
-"""Frames to measure with: a robot walks in a circle through a texture that is the same on every machine."""
+"""Makes frames to measure with: a circle through a synthetic texture, the same on every machine."""
 
 from __future__ import annotations
 

@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="flat", help="size of the scenes: flat (default), small or room")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--count", type=int, default=1, help="how many scenes of the split, default %(default)s"
+        "--count", type=int, default=1, help="number of scenes of the split (default: %(default)s)"
     )
-    which.add_argument("--seeds", type=int, nargs="+", help="these scenes of the split instead")
-    parser.add_argument("--episodes", type=int, help="keep only the first so many episodes")
+    which.add_argument(
+        "--seeds", type=int, nargs="+", help="numbers of scenes of the split, instead of --count"
+    )
+    parser.add_argument("--episodes", type=int, help="number of episodes to keep, from the first on")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,19 +5,9 @@ whether it may change while running. ROS parameters (``vln_ros.ros.parameters``)
 command line and the tables in the documentation are all made from these classes.
 """
 
-from vln_ros.config.engine import (
-    FrameCheckConfig,
-    LandmarkConfig,
-    PacedConfig,
-    PruneConfig,
-    QwenConfig,
-    ReuseConfig,
-    SamplingConfig,
-    StreamConfig,
-    TinyConfig,
-    TrainConfig,
-)
+from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
+from vln_ros.config.executor import ExecutorConfig, SafetyConfig
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -35,16 +25,15 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.questions import QuestionConfig
+from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
     DepthInputConfig,
-    ExecutorConfig,
     Extrinsics,
     ImageInputConfig,
     MountConfig,
     NavigatorConfig,
     OdometryConfig,
-    SafetyConfig,
     SyncConfig,
 )
 from vln_ros.config.simulation import (
@@ -59,6 +48,7 @@ from vln_ros.config.simulation import (
     with_protocol,
 )
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
     "NODES",

@@ -1,4 +1,4 @@
-"""What an option is: a dataclass field with a default, a unit, a range and a sentence."""
+"""Declares options (default, unit, range, description), checks values, reads YAML."""
 
 from __future__ import annotations
 

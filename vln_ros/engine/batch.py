@@ -1,4 +1,4 @@
-"""Many robots, one model: the forwards of several sessions run as one.
+"""Runs the forwards of several robots' sessions as one, on one model.
 
 Each session keeps its own cache; a shared forward reads them side by side, padded to the longest.
 The weights, which are what a small forward mostly reads, are then read once for all. A session whose

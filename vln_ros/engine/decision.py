@@ -1,4 +1,7 @@
-"""When to ask the engine: the rule between a stream of frames and a stream of queues. No threads, no ROS."""
+"""Decides when to ask the engine, between a stream of frames and a stream of action queues.
+
+No threads, no ROS.
+"""
 
 from __future__ import annotations
 

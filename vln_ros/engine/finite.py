@@ -1,4 +1,4 @@
-"""Numbers that are none: found before they move a robot, and told where they came from.
+"""Finds NaN and infinite numbers before they move a robot, and where they came from.
 
 Looking costs one reduction of scores that are read anyway. Where it began is looked for only once something
 was found, so that the search may take its time.

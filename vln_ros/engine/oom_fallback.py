@@ -1,4 +1,4 @@
-"""What to give up when memory runs out, step by step; each step is recorded."""
+"""Gives up memory step by step when a device runs out of it, and records each step."""
 
 from __future__ import annotations
 

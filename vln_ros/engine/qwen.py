@@ -1,4 +1,4 @@
-"""The engine: a Qwen2.5-VL checkpoint that turns frames into action queues."""
+"""The streaming engine: a Qwen2.5-VL checkpoint that turns frames into action chunks."""
 
 from __future__ import annotations
 

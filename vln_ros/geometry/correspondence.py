@@ -1,4 +1,4 @@
-"""Where the tokens of a new frame were seen before, by depth and pose (VLN-Cache, arXiv 2603.07080)."""
+"""Finds where the tokens of a new frame were seen before, by depth and pose."""
 
 from __future__ import annotations
 

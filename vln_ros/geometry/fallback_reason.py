@@ -1,4 +1,4 @@
-"""Why nothing is taken over from earlier frames."""
+"""Names why nothing is taken over from earlier frames."""
 
 from __future__ import annotations
 

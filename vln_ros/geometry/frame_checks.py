@@ -1,4 +1,4 @@
-"""Whether what comes fits what came before: poses that jump, stamps that go back, units of depth.
+"""Checks a frame against the one before: a pose that jumped, a stamp that went back, a depth in a wrong unit.
 
 The one place that judges it, for all who ask, with the limits of each side by side:
 

@@ -1,4 +1,4 @@
-"""An instruction taken apart: the stages of the way, and the landmarks that they name.
+"""Takes an instruction apart: the stages of the way and the landmarks that they name.
 
 The model is asked for it in a format that can be checked (:func:`plan_question`, :func:`parse_plan`);
 where its answer does not hold, rules of English do it (:func:`plan_by_rules`). Pure text, no model here.

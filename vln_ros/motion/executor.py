@@ -1,4 +1,4 @@
-"""From an action queue and odometry to velocities: a pure state machine, no ROS, no clock of its own."""
+"""Turns an action queue and odometry into velocities: a state machine without ROS and without a clock."""
 
 from __future__ import annotations
 
@@ -136,6 +136,11 @@ class Executor:
         self._sent: deque[Velocity] = deque([Velocity()], maxlen=math.ceil(_KEPT_SENT_S * config.rate_hz))
         self._finished = False
         self._interrupted = False
+
+    @property
+    def pose(self) -> Pose | None:
+        """odom_from_base of the newest odometry that was taken; None before the first."""
+        return self._pose
 
     @property
     def config(self) -> ExecutorConfig:

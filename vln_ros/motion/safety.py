@@ -1,4 +1,4 @@
-"""What makes a robot stand still: the faults, and the watch over everything that must keep coming."""
+"""Names the faults that make a robot stand, and watches what must keep coming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether what a sensor sends says anything of the robot's way: depth and scans are judged by content.
+"""Judges whether depth images and scans say anything of the robot's way.
 
 Pure, no clock. A judgement names the fault, or is None; docs/executor.md gives the reasons for the limits.
 """

@@ -1,4 +1,4 @@
-"""Spans: named stretches of time, nested, per thread. Almost free while nobody records.
+"""Records spans: named, nested stretches of time, per thread. Almost free while nobody records.
 
     with span("decision", 17):
         with span("prefill", device=True):

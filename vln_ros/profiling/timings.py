@@ -1,4 +1,4 @@
-"""What a recorder holds, frozen: for reports, files and comparisons."""
+"""Holds the timings of a recorder, frozen, for reports, files and comparisons."""
 
 from __future__ import annotations
 

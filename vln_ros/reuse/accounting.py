@@ -1,4 +1,4 @@
-"""What reuse and pruning cost and save, measured while they run, and when they must switch themselves off."""
+"""Measures what reuse and pruning cost and save, and switches them off when they lose time."""
 
 from __future__ import annotations
 

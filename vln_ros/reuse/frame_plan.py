@@ -1,4 +1,4 @@
-"""From frames and what is cached of them to a plan: which tokens of a picture need not be computed."""
+"""Plans which tokens of a new frame are taken over from earlier frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the sensors sit on the robot: from TF, or from parameters; never assumed."""
+"""Finds the extrinsics of the sensors, from TF or from parameters; never assumes them."""
 
 from __future__ import annotations
 

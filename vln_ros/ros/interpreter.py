@@ -1,4 +1,4 @@
-"""Which Python the nodes run under, and whether it has what they need."""
+"""Finds the Python that the nodes run under, and what it lacks."""
 
 from __future__ import annotations
 

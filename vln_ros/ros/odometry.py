@@ -1,4 +1,4 @@
-"""From odometry of whatever sits on the robot to the pose of its base, which is never assumed."""
+"""Brings odometry of any frame on the robot to the pose of its base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The expert of each world, as the options name it."""
+"""Builds the expert of each world, as the options name it."""
 
 from __future__ import annotations
 

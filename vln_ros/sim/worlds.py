@@ -1,4 +1,4 @@
-"""The worlds by name, and what their scenes look like from above."""
+"""Opens a world by its name, and draws what its scenes look like from above."""
 
 from __future__ import annotations
 

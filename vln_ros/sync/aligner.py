@@ -1,4 +1,4 @@
-"""Brings colour, depth and odometry of one robot together, without looking inside the images.
+"""Joins colour, depth and odometry by their stamps, without looking inside the images.
 
 Everything here is cheap enough for a subscription callback: payloads are stored and handed on
 untouched, decoding them is the business of the thread that takes the result.

@@ -1,4 +1,4 @@
-"""What the expert advises at a place, and what every other action would cost.
+"""Computes what the oracle would do at a place, and what every other action would cost.
 
 A word that is wrong by nothing and one that is wrong by ten actions are not to be taught alike: beside a
 heading that is nearly right, going on and turning once more are worth the same, and who is taught one

@@ -1,4 +1,4 @@
-"""A checkpoint against what knows less and what knows more, on episodes in scenes it has never seen.
+"""Runs a checkpoint and simpler and better-informed baselines on the same unseen episodes.
 
 Every contestant runs through the pipeline in lockstep, as a user's robot would. A policy that does no
 worse with another episode's instruction does not listen; with black pictures, it does not look.

@@ -1,4 +1,4 @@
-"""Demonstrations as conversations in a profile's chat format, batched for the decoder."""
+"""Makes batches of conversations from demonstrations, in a profile's chat format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the robot, seen by its camera and commented by the expert: what the policy learns from.
+"""Makes demonstrations: runs of the robot with the oracle's advice at every step.
 
 The robot does what the expert says, with some noise, or repeats what the policy did (DAgger, Ross et
 al., arXiv 1011.0686); what it *should* do is asked of the expert at every place that it comes to.

@@ -1,4 +1,4 @@
-"""Demonstrations made ahead of their use, by workers."""
+"""Makes demonstrations in worker processes ahead of their use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The policy on its own: an engine in an embedded world, for validation and for DAgger."""
+"""Lets the policy run in the embedded world, for validation and for DAgger."""
 
 from __future__ import annotations
 

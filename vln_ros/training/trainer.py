@@ -1,4 +1,4 @@
-"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+"""The training loop: demonstrations, optimiser steps, validations, saved states."""
 
 from __future__ import annotations
 
@@ -177,12 +177,12 @@ class Trainer:
                     export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
-                    task = self._next_task()
+                    task = self.next_task()
                     pool.append(Lot(task, supply.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
+                recent.append(self.step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
                 done.step += 1
                 bar.update()
                 done.seconds = time.monotonic() - begun
@@ -198,7 +198,7 @@ class Trainer:
                     self._validate(supply)
                 if self._due(config.save_every) or done.step == config.steps:
                     done.pool = [lot.task for lot in pool]
-                    self._save()
+                    self.save()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0
@@ -211,7 +211,8 @@ class Trainer:
         begun = {"room": 0.0, "small": self.config.small_from, "flat": self.config.flat_from}
         return [k for k, begin in begun.items() if begin < 1.0 and self._share() >= begin]
 
-    def _next_task(self) -> Task:
+    def next_task(self) -> Task:
+        """What is demonstrated next, drawn from the kinds of the curriculum."""
         done, config = self.progress, self.config
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
@@ -226,7 +227,8 @@ class Trainer:
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def _step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer on these conversations; means of the losses, in the order of LOSSES."""
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
         conversations = sorted(drawn, key=lambda c: -c.ids.shape[0])
@@ -355,7 +357,8 @@ class Trainer:
                 writer.writerow(header)
             writer.writerow(row)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write ``state.pt``, and drop the weights of own runs that no task needs any more."""
         done = self.progress
         path = self.folder / "state.pt"
         written = io.BytesIO()

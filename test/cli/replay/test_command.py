@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
-from recorded_drives import BEGIN_NS, FRAMES, MOUNT, PERIOD_NS, TRANSPORTS, write_bag
+from recorded_drives import BEGIN_NS, FRAMES, MOUNT, PERIOD_NS, TRANSPORTS, replay_command, write_bag
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -37,18 +36,7 @@ pytestmark = pytest.mark.ros
 
 
 def replay(bag: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "vln_ros",
-        "replay",
-        str(bag),
-        "--instruction",
-        "go",
-        "--engine",
-        "paced",
-    ]
-    command += ["--out", str(folder / "run"), "--json", str(folder / "figures.json"), "--no-video", *options]
+    command = replay_command(bag, folder / "run", "--json", str(folder / "figures.json"), *options)
     return subprocess.run(
         command, env=graph_environment(), capture_output=True, text=True, timeout=100, check=False
     )

@@ -29,7 +29,7 @@ from vln_ros.motion.action_queue import Acceptance, ActionQueue
 TICK_NS = 100_000_000
 LOST_NS = 10 * TICK_NS
 TEXT = "go to the red chair"
-ENGINES = {}
+ENGINES: dict[object, QwenEngine] = {}
 
 
 @pytest.fixture(scope="module")

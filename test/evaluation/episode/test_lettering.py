@@ -24,7 +24,7 @@ NOTHING: frozenset[int] = frozenset()
 @pytest.fixture(autouse=True)
 def no_other_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     lettering.cache_clear()
-    monkeypatch.setattr(module, "_system_fonts", lambda: ())
+    monkeypatch.setattr(module, "system_fonts", lambda: ())
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_what_no_font_has_is_said(text: str, script: str, caplog: pytest.LogCapt
 
 def test_a_font_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Path("other.ttf")
-    base = module._base_font()
+    base = module.base_font()
     letters = {base: frozenset(range(128)), other: frozenset(map(ord, HINDI))}
-    monkeypatch.setattr(module, "_system_fonts", lambda: (Path("empty.ttf"), other))
-    monkeypatch.setattr(module, "_letters", lambda font: letters.get(font, NOTHING))
+    monkeypatch.setattr(module, "system_fonts", lambda: (Path("empty.ttf"), other))
+    monkeypatch.setattr(module, "letters_of", lambda font: letters.get(font, NOTHING))
     assert lettering(HINDI) == module.Lettering(HINDI, other)
 
 
 def test_a_file_that_is_no_font(tmp_path: Path) -> None:
     (tmp_path / "no.ttf").write_bytes(b"none")
-    assert module._letters(tmp_path / "no.ttf") == module._letters(tmp_path / "missing.ttf") == NOTHING
+    assert module.letters_of(tmp_path / "no.ttf") == module.letters_of(tmp_path / "missing.ttf") == NOTHING
 
 
 @pytest.mark.parametrize("text", [HINDI, TELUGU, "\u4e00\u4e8c", "go on"])

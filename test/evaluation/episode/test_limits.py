@@ -57,7 +57,7 @@ def run(limits: EpisodeLimits, queues: list[tuple[Action, ...]]) -> EpisodeRecor
 
 
 def test_each_limit_ends_at_its_count() -> None:
-    turning = [(LEFT,) * 4] * 5
+    turning: list[tuple[Action, ...]] = [(LEFT,) * 4] * 5
     record = run(EpisodeLimits(50, turns_in_place=7), turning)
     assert (record.ended, len(record.steps) - 1) == ("turned in place", 7)
     record = run(EpisodeLimits(50, actions=6), turning)
@@ -70,7 +70,7 @@ def test_each_limit_ends_at_its_count() -> None:
 
 
 def test_moving_begins_the_count_anew_and_a_stop_is_a_stop() -> None:
-    swaying = [(LEFT, LEFT, AHEAD, LEFT)] * 4
+    swaying: list[tuple[Action, ...]] = [(LEFT, LEFT, AHEAD, LEFT)] * 4
     assert run(EpisodeLimits(50, turns_in_place=4), swaying).ended == "aborted"
     assert run(EpisodeLimits(50, turns_in_place=3), swaying).ended == "turned in place"
     assert run(EpisodeLimits(2, turns_in_place=2), [(LEFT, STOP)]).ended == "stop"

@@ -131,7 +131,7 @@ def peer(tmp_path: Path, *lines: str, file: str = "result.json") -> LoadedRun:
 def test_spl_of_a_failure_is_0_and_said(tmp_path: Path, file: str, spl: object) -> None:
     run = peer(tmp_path, peer_line(1, **GOOD), *(peer_line(n, spl=spl) for n in range(2, 6)), file=file)
     s = summarise([e.metrics for e in run.episodes if e.metrics is not None])
-    assert (s.spl.mean, s.spl.count) == (pytest.approx(0.16), 5) and s.spl.mean <= s.success.mean
+    assert s.spl.mean == pytest.approx(0.16) and s.spl.count == 5 and s.spl.mean <= s.success.mean
     assert any(n.startswith("4 failures had another SPL than 0") for n in run.notes)
 
 
@@ -214,6 +214,7 @@ def test_ids_that_differ_in_their_type_only_are_one(tmp_path: Path) -> None:
     assert run.notes == ("2 episodes were there twice, the first counts",)
     run = peer(tmp_path, peer_line(1), peer_line(1, ne=4.0), peer_line(1, scene_id="other"))
     assert run.notes[1].startswith("2 of those that were there twice had other values")
+    wrong: object
     for wrong in (True, None, [1], {}, "", 1.5):
         with pytest.raises(ConfigError, match="no episode id"):
             peer(tmp_path, peer_line(1, episode_id=wrong))

@@ -19,7 +19,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.runs import run_folder
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.runs.lines import read_episodes
 from vln_ros.evaluation.runs.results import EpisodeResult, FrameCounts, LatencyStats, Protocol, RunInfo
 from vln_ros.evaluation.runs.run_folder import RunFolder, folder_name
@@ -161,14 +161,14 @@ def test_an_empty_run_has_a_report(tmp_path: Path) -> None:
 
 def test_result_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
-    run_folder.write_atomically(path, "old")
+    write_atomically(path, "old")
 
     def die(handle: int) -> None:
         raise OSError("the power went")
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(OSError, match="power"):
-        run_folder.write_atomically(path, "new" * 100)
+        write_atomically(path, "new" * 100)
     assert path.read_text() == "old"
 
 

@@ -67,7 +67,7 @@ def test_who_ends_three_workers_is_given_up_alone() -> None:
     given_up: list[Job] = []
     finished: list[str] = []
     for _ in range(50):
-        flying = []
+        flying: list[str] = []
         while len(flying) < 3 and (taken := schedule.take(0)) is not None:
             flying.append(taken.episode.episode_id)
         if not flying:

@@ -1,4 +1,4 @@
-"""``vln_ros bench nodes``."""
+"""``vln_ros bench nodes``: frames lost and latency from a camera's topic through the nodes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class StreamFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,8 +1,7 @@
-"""What every bench shares: the machine it ran on, and the record that the documentation is made from.
+"""Runs a bench and writes its record: figures, command, machine, versions.
 
-A bench is a module ``NAME`` of ``benchmarks/suites`` or of this folder,
-with ``HELP``, ``add_arguments`` (with ``--json``, which
-takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions.
+A bench is a module ``NAME`` of ``benchmarks/suites`` or of this folder, with ``HELP``, ``add_arguments``
+(with ``--json``, which takes any JSON) and ``run``.
 ``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
 ``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
 ``plot(figures, folder)`` gives a bench ``--plots``.

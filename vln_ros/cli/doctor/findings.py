@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""What a check of the doctor returns: name, state, what was found, remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's look at ROS: its settings first, then two nodes that talk, and what else is heard."""
+"""Checks ROS: its settings, then two nodes that talk, then what else is heard."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _talk(environment: dict[str, str], listen_s: float) -> list[Finding]:
     heard = heard_from_output(listener.stdout)
     if heard is None:
         return [Finding(NODES, "fail", "a node came up and said nothing", "ask again")]
-    return [_nodes(heard), *_topics(heard, listen_s)]
+    return [judge_nodes(heard), *_topics(heard, listen_s)]
 
 
 def _why(process: subprocess.CompletedProcess[str]) -> str:
@@ -129,7 +129,7 @@ def _why(process: subprocess.CompletedProcess[str]) -> str:
     return f"no node starts: status {code}" if code > 0 else why_died(code)
 
 
-def _nodes(heard: Heard) -> Finding:
+def judge_nodes(heard: Heard) -> Finding:
     if heard.after_s is not None:
         return Finding(NODES, "ok", f"two of them hear each other, after {heard.after_s:.1f} s")
     text = f"two of them on this machine did not hear each other in {HEARD_IN_S:g} s"

@@ -1,4 +1,4 @@
-"""``vln_ros replay``."""
+"""``vln_ros replay``: plays a rosbag2 recording to the nodes, or to an engine alone, and reports."""
 
 from __future__ import annotations
 
@@ -35,24 +35,36 @@ of a recording says where another robot was, and nothing looks for obstacles."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or .db3 or .mcap file")
-    parser.add_argument("--instruction", default="", help="what the robot is told")
+    parser.add_argument("--instruction", default="", help="instruction that the robot is told")
     parser.add_argument(
         "--exact",
         action="store_true",
         help="instead: repeat the decisions of a recording of this package's recorder, and compare them",
     )
     parser.add_argument(
-        "--rate", type=float, default=1.0, help="speed (default: 1); 0: as fast as the engine takes frames"
+        "--rate",
+        type=float,
+        default=1.0,
+        help="speed of the playback (default: 1); 0: as fast as the engine takes frames",
     )
-    parser.add_argument("--engine", choices=("qwen", "paced"), default="qwen", help="default: qwen")
-    parser.add_argument("--checkpoint", default="", help="folder or hub name (default: a small random one)")
+    parser.add_argument(
+        "--engine",
+        choices=("qwen", "paced"),
+        default="qwen",
+        help="what decides: qwen, a checkpoint (default), or paced, a fixed time",
+    )
+    parser.add_argument(
+        "--checkpoint", default="", help="folder or hub name of a checkpoint (default: a small random one)"
+    )
     parser.add_argument("--profile", default="", help="profile of the checkpoint (default: tiny)")
-    parser.add_argument("--decision-ms", type=float, default=100.0, help="time the paced engine takes")
+    parser.add_argument(
+        "--decision-ms", type=float, default=100.0, help="time that the paced engine takes for a decision"
+    )
     parser.add_argument(
         "--reliability",
         choices=("best_effort", "reliable"),
         default="reliable",
-        help="of the camera's topics",
+        help="quality of service of the camera's topics",
     )
     for stream in ("color", "depth", "camera-info", "odometry"):
         parser.add_argument(
@@ -78,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/replay-DATE)"
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

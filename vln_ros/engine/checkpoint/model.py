@@ -1,4 +1,4 @@
-"""Loading a Qwen2.5-VL checkpoint: the released network, its tokenizer and its image settings.
+"""Loads a Qwen2.5-VL checkpoint: the released network, its tokenizer and its image settings.
 
 No ``AutoProcessor``: it needs torchvision, which many robots lack. The tokenizer is read from
 ``tokenizer.json`` and the image settings from ``preprocessor_config.json``; the network is the

@@ -1,4 +1,4 @@
-"""Profiles: how a family of checkpoints is prompted, shown frames and understood.
+"""Reads profiles: how a family of checkpoints is prompted, shown frames and understood.
 
 A prompt that a checkpoint was trained with is part of its interface, so a profile quotes it and
 says where from. Shipped profiles are YAML files in ``vln_ros/profiles``; a path names one's own.

@@ -1,4 +1,4 @@
-"""What the files beside the weights say: tokenizer, special tokens, image and generation settings."""
+"""Reads the files beside the weights: tokenizer, special tokens, image and generation settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every frame and answer stays in the stream, turn after turn."""
+"""Context strategy ``append``: every frame and answer stays in the stream, turn after turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stream that stays within a budget: instruction, keyframes, recent frames.
+"""Keeps a stream within its token budget: the eviction policy for keyframes and recent frames.
 
 Whole turns are evicted and all that stays keeps its positions, so within a run nothing is
 re-indexed; what is left is exactly the model with the evicted keys masked. Only a stream that

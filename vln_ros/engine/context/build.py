@@ -1,4 +1,4 @@
-"""From a profile and options to the context strategy and the bound that they name."""
+"""Builds the context strategy and the token budget that a profile and options name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames are collected, and shown as one video with the question."""
+"""Context strategy ``delayed_batch``: frames are collected and shown as one video; for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Context strategies that show the past anew with every question."""
+"""Context strategy ``history``: every question shows a choice of past frames anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The instruction agent and the frame memory of one engine: what they ask the model, and what that costs."""
+"""Asks the model for the landmarks of an instruction, and which frames show them."""
 
 from __future__ import annotations
 

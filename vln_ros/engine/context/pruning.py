@@ -1,4 +1,4 @@
-"""Fewer visual tokens in the stream: those that show what others show too are left out.
+"""Leaves visual tokens out of the stream whose place other tokens show too.
 
 The alternatives behind one interface: past tokens are dropped when later ones show the same place
 (:class:`VoxelPruning`), or tokens that show a place seen before are never taken in

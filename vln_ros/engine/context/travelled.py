@@ -1,4 +1,4 @@
-"""How many primitives lie between two frames: as the executor reports them, or by odometry."""
+"""Counts the primitives between two frames, as the executor reports them or by odometry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns are kept within a window; then a new stream begins with a choice of past frames."""
+"""Context strategy ``window_reset``: a chat that begins anew after so many actions, with some past frames."""
 
 from __future__ import annotations
 

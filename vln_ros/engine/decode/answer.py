@@ -1,4 +1,4 @@
-"""From a question to an answer that a robot can follow, and what is done with one that it cannot."""
+"""Decodes an answer that a robot can follow, and deals with one that it cannot."""
 
 from __future__ import annotations
 

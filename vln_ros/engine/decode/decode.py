@@ -1,4 +1,4 @@
-"""Action queues out of a session: under a grammar in two equivalent ways, or freely.
+"""Decodes an action queue: under the grammar in two equivalent modes, or as free text.
 
 The ways differ in how much goes into one forward. ``TOKENS``: one token. ``TREE``: the prompt
 together with every queue (or, of a wide vocabulary, the nearest nodes of the tree), so that a decision is one

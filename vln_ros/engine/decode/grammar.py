@@ -1,4 +1,4 @@
-"""The language of action queues: a trie over the tokens of every queue that may be said.
+"""Holds the grammar of action queues: a trie over the tokens of every queue that may be said.
 
 Queues are tokenised as whole texts, the way a checkpoint saw them in training; joining the tokens
 of single phrases would differ wherever the tokenizer merges across a separator.

@@ -1,4 +1,4 @@
-"""A profile's conversation as pieces of a stream."""
+"""Makes the parts of a profile's conversation: turns, images, questions, replies."""
 
 from __future__ import annotations
 

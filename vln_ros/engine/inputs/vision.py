@@ -1,4 +1,4 @@
-"""Vision features of frames. They depend on no text and on no other frame, so they can be kept."""
+"""Runs the vision tower: features of a frame, which depend on no text and no other frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One call of the released decoder, for one stream or for several."""
+"""Calls the released decoder, for one stream or for several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an optional feature may see of a stream, and what it may spare the decoder."""
+"""Declares what an optional feature may see of a stream, and what it may spare the decoder."""
 
 from __future__ import annotations
 

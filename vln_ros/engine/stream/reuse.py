@@ -1,4 +1,4 @@
-"""VLN-Cache (arXiv 2603.07080) as a plug: pictures are computed only where a plan asks for it."""
+"""Plugs VLN-Cache (arXiv 2603.07080) into a stream: pictures are computed only where a plan asks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One robot's stream through a shared, stateless Qwen2.5-VL.
+"""One robot's stream through a shared, stateless model: push, roll back, evict, ask.
 
 A session owns a timeline and a cache. Pieces (text, images, videos) are prefilled when they arrive;
 questions are asked behind the stream and leave it bit for bit as it was.

@@ -1,4 +1,4 @@
-"""A forward that computes only some of its tokens; the others take over what was computed before."""
+"""Prefills only the tokens that are not taken over from earlier frames (VLN-Cache, arXiv 2603.07080)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An episode without ROS: engine and world take turns, action for action as the graph in lockstep."""
+"""Runs an episode without ROS: engine and world take turns, as the graph does in lockstep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field's measures of one episode, and their summary over many with 95 % intervals.
+"""Computes the field's measures (success, SPL, nDTW ...) of an episode and of many.
 
 Definitions are those of VLN-CE (Krantz et al. 2020) and, for nDTW and SDTW, Ilharco et al. 2019.
 

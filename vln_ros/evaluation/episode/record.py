@@ -1,4 +1,4 @@
-"""What happened in one episode: gathered while it runs, frozen when it ends.
+"""Records what happens in an episode while it runs, and freezes it at the end.
 
 Steps and decisions are kept (about 200 bytes each); pictures are not: each frame goes straight into
 the video encoder.

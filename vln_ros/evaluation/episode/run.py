@@ -1,4 +1,7 @@
-"""The world's side of one episode: base, camera and judge. Used by the ROS bridge and without ROS alike."""
+"""Runs the world's side of one episode: renders, moves the base, decides when it ends.
+
+Used by the ROS bridge and without ROS alike.
+"""
 
 from __future__ import annotations
 

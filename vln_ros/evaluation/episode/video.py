@@ -1,4 +1,4 @@
-"""Annotated video of an episode: colour beside depth, the instruction and the action queue below."""
+"""Writes an episode's video: colour beside depth, instruction and action queue below."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs side by side, episode by episode."""
+"""Compares two runs episode by episode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON Lines files of a run: episodes, trajectories, decisions."""
+"""Writes and reads the JSON Lines files of a run: episodes, trajectories, decisions."""
 
 from __future__ import annotations
 

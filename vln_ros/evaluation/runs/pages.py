@@ -1,4 +1,4 @@
-"""Pages for a person, from the templates beside this file: each page is one file that loads nothing else."""
+"""Renders the pages from their templates: each page is one file that loads nothing else."""
 
 from __future__ import annotations
 

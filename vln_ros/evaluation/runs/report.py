@@ -1,4 +1,4 @@
-"""One page for a person: ``report.html`` beside the files it shows; it loads nothing from a network."""
+"""Writes ``report.html`` of a run, which loads nothing from a network."""
 
 from __future__ import annotations
 

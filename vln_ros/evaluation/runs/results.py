@@ -1,4 +1,4 @@
-"""What a run came to, and how it is written as JSON.
+"""Sums up a run and writes it as JSON.
 
 JSON has no NaN: what is not finite is written as null. A null navigation error reads back as infinity
 (an unreachable goal is the only way to have none), any other null measure as NaN.

@@ -1,4 +1,4 @@
-"""The folder that demo, replay and evaluation leave behind.
+"""Keeps the folder that demo, replay and evaluation leave behind.
 
 ::
 

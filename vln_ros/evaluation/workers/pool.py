@@ -1,4 +1,4 @@
-"""The workers of an evaluation as processes of this machine, or in line.
+"""Runs the workers of an evaluation as processes of this machine, or in line.
 
 A crew is spoken to in turns: a worker is given orders, and answers once with events; until then it is
 given nothing. A worker that ends without an answer is lost.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.evaluation.workers.schedule import Job
-from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench
+from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench, run_worker
 from vln_ros.profiling.files import recorded
 
 _END_TIMEOUT_S = 10.0
@@ -112,20 +112,25 @@ def how_it_ended(status: int | None, last_words: str) -> str:
 
 
 class ProcessCrew:
-    """Processes of this machine. Their first words may take as long as loading a checkpoint does."""
+    """Processes of this machine. Their first words may take as long as loading a checkpoint does.
 
-    def __init__(self, config: EvalConfig) -> None:
-        self._config = config
+    Args:
+        config: of the evaluation.
+        run: what a process runs, with the configuration, its number and its end of the connection.
+    """
+
+    def __init__(
+        self, config: EvalConfig, run: Callable[[EvalConfig, int, Connection[Any, Any]], None] = run_worker
+    ) -> None:
+        self._config, self._run = config, run
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
         self._last_words: dict[int, str] = {}
 
     def hire(self, worker: int) -> None:
-        from vln_ros.evaluation.workers.worker import run_worker
-
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
+            target=self._run, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
         )
         with interrupts_held_back():
             process.start()

@@ -1,4 +1,4 @@
-"""The workers of an evaluation as actors of a Ray cluster (optional: see requirements-ray.txt)."""
+"""Runs the workers of an evaluation as actors of a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which worker runs which episode: whole scenes, longest first."""
+"""Decides which worker runs which episode: whole scenes, longest first."""
 
 from __future__ import annotations
 

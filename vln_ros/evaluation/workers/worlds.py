@@ -1,4 +1,4 @@
-"""The worlds that an evaluation can take place in, and the episodes there."""
+"""Opens the world of an evaluation and finds its episodes."""
 
 from __future__ import annotations
 

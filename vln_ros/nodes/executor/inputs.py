@@ -1,4 +1,4 @@
-"""What the executor hears: subscriptions, and the count of everything refused."""
+"""Subscribes the executor, hands values to the state machine, counts what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import Pose
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
@@ -172,6 +172,11 @@ class ExecutorInput:
             frames = f"{self._config.base_frame} to {frame_id}"
             raise convert.MessageError(NO_TRANSFORM, f"no transform from {frames} on /tf")
         return mount
+
+    @property
+    def camera(self) -> CameraModel | None:
+        """The depth camera, of its newest camera_info that can be used; None before the first."""
+        return self._calibration.camera
 
     @property
     def refused(self) -> int:

@@ -1,4 +1,4 @@
-"""Camera, odometry and instruction in; numbered action queues out."""
+"""The navigator node: lifecycle, services and callbacks around the engine's thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the navigator is, for /diagnostics."""
+"""Collects how the navigator is, for /diagnostics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sensor side of a node: subscriptions, alignment, decoding, and the count of everything refused."""
+"""Subscribes to camera and odometry, joins and decodes them, counts what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The episodes that a bridge is started with, in their order."""
+"""Reads the episodes that a bridge is started with, in their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a mode may ask of the bridge that runs it."""
+"""Declares what a mode may ask of the bridge that runs it."""
 
 from __future__ import annotations
 

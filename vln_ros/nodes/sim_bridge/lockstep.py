@@ -1,4 +1,4 @@
-"""Simulated time waits: step by step with the queue."""
+"""Mode ``lockstep``: the action queue moves the robot, and the world waits for the model."""
 
 from __future__ import annotations
 

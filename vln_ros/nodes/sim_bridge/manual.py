@@ -1,4 +1,4 @@
-"""Simulated time by hand: one service call, one discrete action."""
+"""Mode ``manual``: each service call is one discrete action."""
 
 from __future__ import annotations
 

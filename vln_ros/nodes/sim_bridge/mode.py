@@ -1,4 +1,4 @@
-"""How simulated time passes: what a mode is, and which one the options name."""
+"""Declares what a mode is (how simulated time passes), and makes the one that the options name."""
 
 from __future__ import annotations
 

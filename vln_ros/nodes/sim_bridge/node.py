@@ -1,4 +1,4 @@
-"""A simulated robot: publishes what a robot publishes, takes what a robot takes, runs episodes."""
+"""The simulator bridge node: publishes and takes what a robot does, and runs episodes."""
 
 from __future__ import annotations
 

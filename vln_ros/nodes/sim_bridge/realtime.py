@@ -1,4 +1,4 @@
-"""Simulated time passes on its own, with cmd_vel."""
+"""Mode ``realtime``: cmd_vel moves the robot, and time passes on its own."""
 
 from __future__ import annotations
 

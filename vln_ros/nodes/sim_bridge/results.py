@@ -1,4 +1,4 @@
-"""Where the results of a bridge go, if anywhere, and what identifies their run."""
+"""Writes the results of a bridge into its run folder, if it was given one, with what identifies the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One episode after the other: asked of the navigator, run in a mode, measured, written down."""
+"""Runs one episode after the other: tells the navigator, runs the mode, measures, writes down."""
 
 from __future__ import annotations
 

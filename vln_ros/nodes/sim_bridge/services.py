@@ -1,4 +1,4 @@
-"""What a person, or a program of somebody else's, can ask a bridge for: the episode to run."""
+"""Serves requests for the next episode."""
 
 from __future__ import annotations
 

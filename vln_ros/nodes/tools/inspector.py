@@ -1,4 +1,4 @@
-"""Markers, trail, annotated image and numbers to plot: for people, and only while somebody looks."""
+"""The inspector node: markers, trail, annotated image and plots, only while somebody looks."""
 
 from __future__ import annotations
 

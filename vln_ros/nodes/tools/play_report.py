@@ -1,4 +1,4 @@
-"""What the player of recordings notes down."""
+"""Notes down what is heard while a recording is played."""
 
 from __future__ import annotations
 

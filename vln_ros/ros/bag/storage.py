@@ -1,4 +1,4 @@
-"""The files of a rosbag2: MCAP or SQLite, compressed or not, whole or cut off by a crash.
+"""Opens the files of a rosbag2: MCAP or SQLite, compressed or not, whole or cut off by a crash.
 
 Only topics, types and bytes are read. Definitions are not, so that a damaged one of a topic that nobody
 asks for does no harm, and the qualities of service in metadata.yaml may have been edited.

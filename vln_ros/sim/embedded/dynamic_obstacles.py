@@ -1,4 +1,4 @@
-"""People who step into the robot's way and go again, as boxes: for measuring what it does then."""
+"""Puts boxes before the robot and takes them away again, like people who step in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Procedural flats: rooms, doors and furniture from a seed.
+"""Generates flats from a seed: rooms, doors, furniture.
 
 Metres, ROS axes (z up), the floor at z = 0. Everything is made of axis-aligned rectangles
 ``(x_min, y_min, x_max, y_max)``, so that what can be walked on is known exactly.

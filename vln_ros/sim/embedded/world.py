@@ -1,4 +1,4 @@
-"""The embedded simulator: a robot in a procedural flat, needing neither GPU, display nor data."""
+"""The embedded simulator: a robot in a generated flat; needs neither GPU, display nor data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is Habitat on this machine the one that this package believes in? Asked of a flat that both can show."""
+"""Checks the axes, images and steps of an installed Habitat against the embedded world, in one flat."""
 
 from __future__ import annotations
 

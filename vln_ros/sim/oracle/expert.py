@@ -1,4 +1,4 @@
-"""The expert: follows the shortest way with discrete actions. It knows the map and sees nothing."""
+"""Chooses discrete actions along the shortest path; knows the map and sees nothing."""
 
 from __future__ import annotations
 

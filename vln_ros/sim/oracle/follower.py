@@ -1,4 +1,4 @@
-"""Follows the shortest way with a protocol's own actions, in any world that can try a step without making it.
+"""Follows the shortest path in any world that can try a step without making it.
 
 Where robots slide along walls, nearly any step toward the goal will do. Where they stop at them and turn in
 steps of 30 degrees, the next step alone does not tell: what grazes a door frame is lost. So actions are

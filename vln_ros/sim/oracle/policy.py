@@ -1,4 +1,4 @@
-"""The expert as an engine for a whole set of episodes: it recognises which one it is in."""
+"""The oracle policy as an engine: recognises its episode by instruction and start pose."""
 
 from __future__ import annotations
 
