@@ -7,8 +7,8 @@ from typing import Any
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.context.base import Context
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.oom_fallback import is_out_of_memory
 from vln_ros.engine.stream.kv_cache import TornStreamError
 from vln_ros.engine.stream.segments import Image, Piece
@@ -21,14 +21,19 @@ class BesideTheRun:
 
     Args:
         session, context: of the run; read only.
-        eyes: not the run's own, which numbers what it sees.
+        encoder: not the run's own, which numbers what it sees.
         end_tokens: any of these ends an answer.
     """
 
     def __init__(
-        self, session: Session, script: Script, context: Context, eyes: Eyes, end_tokens: Sequence[int]
+        self,
+        session: Session,
+        template: ChatTemplate,
+        context: Context,
+        encoder: VisionEncoder,
+        end_tokens: Sequence[int],
     ) -> None:
-        self._session, self._script, self._context, self._eyes = session, script, context, eyes
+        self._session, self._template, self._context, self._encoder = session, template, context, encoder
         self._end_tokens = tuple(end_tokens)
         self._copy: Session | None = None
 
@@ -47,8 +52,8 @@ class BesideTheRun:
             newest: a frame that is not in the run.
             max_pixels: of a frame, as in the run at this moment.
         """
-        query = self._script.query(question.text)
-        choices = [(*self._script.tokenize(c), self._end_tokens[0]) for c in question.choices]
+        query = self._template.query(question.text)
+        choices = [(*self._template.tokenize(c), self._end_tokens[0]) for c in question.choices]
         length = len(query) + sum(map(len, choices))
         if length > max_question_tokens:
             raise QuestionError(
@@ -72,7 +77,7 @@ class BesideTheRun:
                     return Spoken(question.choices[chances.index(max(chances))], tuple(chances))
                 ids = yield from self._words(copy, query, max_answer_tokens)
                 cut = len(ids) == max_answer_tokens
-                return Spoken(self._script.detokenize(ids).strip(), cut=cut)
+                return Spoken(self._template.detokenize(ids).strip(), cut=cut)
             finally:
                 self.drop()
         except (MemoryError, RuntimeError, OSError) as error:
@@ -81,7 +86,7 @@ class BesideTheRun:
             raise _no_memory() from error
 
     def drop(self) -> str | None:
-        """Give up the question under way and the memory of its copy, as a rung; None if there is none."""
+        """Give up the question under way and the memory of its copy, as a step of :class:`~vln_ros.engine.oom_fallback.OomFallback`; None if there is none."""
         copy, self._copy = self._copy, None
         if copy is None:
             return None
@@ -93,8 +98,8 @@ class BesideTheRun:
         copy = self._copy = self._session.fork()
         pieces = list(self._context.aside(copy))
         if newest is not None:
-            self._eyes.max_pixels = max_pixels
-            pieces += self._script.shown(self._eyes.see(newest.rgb))
+            self._encoder.max_pixels = max_pixels
+            pieces += self._template.shown(self._encoder.encode(newest.rgb))
         return copy, pieces
 
     def _words(
