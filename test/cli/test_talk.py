@@ -22,10 +22,9 @@ from rclpy.node import Node
 from ros_endings import gone_afterwards
 from std_msgs.msg import String
 
-from vln_ros.cli.demo import SIMULATED_ROBOT
+from vln_ros.cli.demo import SIMULATED_ROBOT, write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.ros import qos
-from vln_ros.sim.splits import write_split
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import os
 import queue
+import shlex
 import socket
 import sys
 import tempfile
@@ -74,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
             "camera.height": height,
             "max_episode_s": options.limit_s,
             "run_folder": "" if out is None else str(out),
+            "command": shlex.join(["vln_ros", *sys.argv[1:]]),
         }
         simulated: dict[str, Scalar] = {"use_sim_time": True}
         navigator: dict[str, Scalar] = {
@@ -173,7 +175,9 @@ class _Live:
         """Until the last line, or for ever where there is no terminal and nothing was typed."""
         ready = self._person.until(self._ready, READY_S)
         if not ready:
-            raise GraphError(f"the nodes did not find each other within {READY_S:g} s")
+            raise GraphError(
+                f"the nodes did not find each other within {READY_S:g} s; executor: {self._executor}"
+            )
         print(f"ready after {time.monotonic() - begun_s:.1f} s")
         print(
             page
@@ -257,7 +261,7 @@ class _Live:
         topic = self._person.node.resolve_topic_name("instruction")
         there = {info.node_name for info in self._person.node.get_subscriptions_info_by_topic(topic)}
         asks = self._asked.get_subscription_count() > 0 and self._cancel.service_is_ready()
-        return there >= NEEDED and asks and self._executor not in ("", "stopped: no odometry")
+        return there >= NEEDED and asks and self._executor != "" and not self._executor.startswith("stopped")
 
     def _on_news(self, msg: Any) -> None:
         print(msg.data, flush=True)
