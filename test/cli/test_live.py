@@ -83,6 +83,7 @@ def test_sentences_questions_and_stop_in_their_order(tmp_path: Path) -> None:
     verdict = re.search(r"^(not )?reached: .* beside the \w+ lamp.*m is the shortest way$", out, re.MULTILINE)
     assert verdict is not None
     (episode,) = load_run(out_folder).episodes
+    assert episode.metrics is not None
     assert episode.metrics.success == (verdict[1] is None)
     assert f"report: {out_folder / 'report.html'}" in out
 
