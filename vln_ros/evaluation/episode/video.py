@@ -35,6 +35,7 @@ _DONE = (32, 37, 47)
 _ACTIVE = (43, 125, 233)
 _STOP = (214, 69, 65)
 _ALERT = (244, 162, 60)
+_GOOD = (26, 143, 75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,8 @@ class Overlay:
         step: number of steps so far.
         time_s: seconds since the episode's start.
         collided: the last step touched something.
+        verdict: how the episode has ended, on its last frames; empty before.
+        success: what it is drawn in; None where nobody can tell.
     """
 
     instruction: str
@@ -56,6 +59,8 @@ class Overlay:
     step: int
     time_s: float
     collided: bool
+    verdict: str = ""
+    success: bool | None = None
 
 
 @lru_cache(maxsize=8)
@@ -203,6 +208,9 @@ def annotate(
         draw.rounded_rectangle((12, 12, 100, 38), 6, _ALERT)
         draw.text((56, 25), "collision", _BACKGROUND, _font(16), anchor="mm")
 
+    if overlay.verdict:
+        _verdict(draw, width, overlay)
+
     margin, top = 14, _PANE_HEIGHT + 10
     status = f"step {overlay.step}   {overlay.time_s:.1f} s"
     status_width = int(_font(15).getlength(status)) + 2 * margin
@@ -213,6 +221,15 @@ def annotate(
         draw.text((margin, top + 21 * n), line, _TEXT, font)
     _queue(image, margin, _PANE_HEIGHT + 62, width - margin, overlay)
     return np.asarray(image)
+
+
+def _verdict(draw: Any, width: int, overlay: Overlay) -> None:
+    """A band across both panes."""
+    fill = {True: _GOOD, False: _STOP, None: _QUEUED}[overlay.success]
+    middle = _PANE_HEIGHT // 2
+    draw.rectangle((0, middle - 24, width - 1, middle + 24), fill)
+    (line,) = _wrap(overlay.verdict, _font(20), width - 28, 1)
+    draw.text((width / 2, middle), line, _TEXT, _font(20), anchor="mm")
 
 
 def _depth_scale(image: Image.Image, left: int, max_depth_m: float) -> None:
