@@ -171,7 +171,7 @@ def test_the_path_lies_where_the_plan_says() -> None:
     [
         (True, "stop", 0.4, "success: stop, 0.40 m from the goal", (26, 143, 75)),
         (False, "step limit", 3.0, "failure: step limit, 3.00 m from the goal", (214, 69, 65)),
-        (False, "stop", math.inf, "failure: stop, no way leads to the goal from there", (214, 69, 65)),
+        (False, "stop", math.inf, "failure: stop, no way leads to the goal", (214, 69, 65)),
         (None, "end of recording", 0.0, "ended: end of recording", (52, 60, 76)),
     ],
 )
