@@ -19,10 +19,10 @@ from vln_ros.nodes import MODULES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vln_ros"
 
-BASE = {"datatypes", "axes", "protocols", "config"}
+BASE = {"datatypes", "axes", "protocols", "questions", "config"}
 CORE = {"geometry", "sync", "engine", "capacity", "reuse", "memory", "motion", "sim", "profiling"}
 RANKS = {
-    **dict.fromkeys(("datatypes", "config"), 0),
+    **dict.fromkeys(("datatypes", "questions", "config"), 0),
     **dict.fromkeys(("axes", "protocols"), 1),
     **dict.fromkeys(("geometry", "profiling"), 2),
     **dict.fromkeys(("sync", "motion"), 3),
@@ -60,7 +60,7 @@ ROS_MESSAGES = re.compile(r"^(\w+_msgs|\w+_interfaces|std_srvs)$")
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML", "jinja2": "Jinja2"}
 
 # Used where they are installed; huggingface_hub is pinned by transformers, whose files it fetches.
-OPTIONAL = {"habitat_sim", "nav2_msgs", "torchao", "bitsandbytes", "huggingface_hub", "peft", "ray"}
+OPTIONAL = {"habitat_sim", "nav2_msgs", "rerun", "torchao", "bitsandbytes", "huggingface_hub", "peft", "ray"}
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def test_ros_knows_datatypes_axes_and_config_only() -> None:
     wrong = [
         f"{i.module} imports {i.target}"
         for i, part in inner(every_import())
-        if i.part == "ros" and part not in {"ros", "datatypes", "axes", "config"}
+        if i.part == "ros" and part not in {"ros", "datatypes", "questions", "axes", "config"}
     ]
     assert not wrong
 

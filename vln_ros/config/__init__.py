@@ -9,7 +9,6 @@ from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, Strea
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
 from vln_ros.config.guards import GuardsConfig
-from vln_ros.config.look_down import LookDownConfig
 from vln_ros.config.names import (
     NAME_ARGUMENTS,
     OWN_DEPTH_INFO_TOPIC,
@@ -34,6 +33,7 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
@@ -101,6 +101,7 @@ __all__ = [
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",
+    "QuestionConfig",
     "QwenConfig",
     "RecorderConfig",
     "ReuseConfig",

@@ -10,6 +10,7 @@ from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.options import group, option
 from vln_ros.config.place import DriveName, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.simulation import ExpertConfig, PixelOracleConfig, StepConfig
 
 EngineName = Literal["qwen", "expert", "pixel_oracle", "paced"]
@@ -353,4 +354,5 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     place: PlaceConfig = group(PlaceConfig)
     nav2: Nav2Config = group(Nav2Config)
     guards: GuardsConfig = group(GuardsConfig)
+    questions: QuestionConfig = group(QuestionConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

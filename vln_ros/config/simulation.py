@@ -15,7 +15,7 @@ DepthName = Literal["registered", "own"]
 DepthCompression = Literal["png", "rvl"]
 OdometryOutput = Literal["topic", "tf"]
 OracleAnswers = Literal["pixels", "arrows"]
-BridgeMode = Literal["lockstep", "realtime", "manual"]
+BridgeMode = Literal["lockstep", "realtime", "manual", "live"]
 
 
 @dataclass(frozen=True)
@@ -415,7 +415,8 @@ class BridgeConfig(WorldConfig):
     mode: BridgeMode = option(
         "lockstep",
         "What moves the simulated robot. lockstep: the action queue, and the world waits for the model; "
-        "realtime: cmd_vel, and nothing waits; manual: one service call per action.",
+        "realtime: cmd_vel, and nothing waits; manual: one service call per action; live: as realtime, and "
+        "instructions come from people: episodes only say where the robot stands at first.",
         choices=get_args(BridgeMode),
     )
     run_folder: str = option(

@@ -23,7 +23,15 @@ from vln_ros.datatypes import (
     Pose,
 )
 from vln_ros.evaluation.episode.maps import draw_map
-from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics
+from vln_ros.evaluation.episode.record import (
+    END_FRAMES,
+    EpisodeInfo,
+    EpisodeRecord,
+    EpisodeRecorder,
+    Step,
+    verdict,
+)
 from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth, mark_pixel
 
 QUEUE = (Action(forward_m=0.25), Action(turn_rad=0.26), Action(turn_rad=-0.26), STOP)
@@ -224,3 +232,42 @@ def test_a_recorded_answer_marks_the_picture_that_it_is_about(tmp_path: Path) ->
     assert inset == [False, True, True, False]
     marked = [len(goal_places(f[180:320, 200:330])) > 10 for f in frames]
     assert marked == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("success", "ended", "error_m", "said", "colour"),
+    [
+        (True, "stop", 0.4, "success: stop, 0.40 m from the goal", (26, 143, 75)),
+        (False, "step limit", 3.0, "failure: step limit, 3.00 m from the goal", (214, 69, 65)),
+        (False, "stop", math.inf, "failure: stop, no way leads to the goal", (214, 69, 65)),
+        (None, "end of recording", 0.0, "ended: end of recording", (52, 60, 76)),
+    ],
+)
+def test_the_last_frames_say_how_it_ended(
+    tmp_path: Path, success: bool | None, ended: str, error_m: float, said: str, colour: tuple[int, int, int]
+) -> None:
+    metrics = None
+    if success is not None:
+        metrics = EpisodeMetrics(
+            success=success, spl=0.0, oracle_success=None, navigation_error_m=error_m, path_length_m=1.0,
+            ndtw=math.nan, sdtw=math.nan, collisions=0, steps=3,
+        )  # fmt: skip
+    assert verdict(ended, metrics) == said
+    info = EpisodeInfo(episode_id="1", scene_id="flat", instruction="Go.")
+    recorder = EpisodeRecorder(info, VideoWriter(tmp_path / "video.mp4", 4.0))
+    for n in range(3):
+        recorder.frame(RGB, DEPTH, n * 10**9, None)
+    record = recorder.finish(ended, 1.0, metrics)
+    assert record.video_frames == 3 + END_FRAMES
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        decoded = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert len(decoded) == 3 + END_FRAMES
+    for number, frame in enumerate(decoded):
+        band = frame[140:144, 4:20].reshape(-1, 3).mean(0)
+        assert (np.abs(band - colour).max() < 12) == (number >= 3), number
+
+
+def test_an_episode_without_a_picture_has_no_end_in_pictures(tmp_path: Path) -> None:
+    info = EpisodeInfo(episode_id="1", scene_id="flat", instruction="Go.")
+    record = EpisodeRecorder(info, VideoWriter(tmp_path / "video.mp4", 4.0)).finish("aborted", 1.0, None)
+    assert record.video_frames == 0 and not list(tmp_path.iterdir())

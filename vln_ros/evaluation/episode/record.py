@@ -6,7 +6,8 @@ the video encoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ from vln_ros.datatypes import Action, ActionChunk, Float64Array, PixelGoal, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics
 from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, mark_pixel
 from vln_ros.reuse.accounting import ReuseStats
+
+END_FRAMES = 8
+"""At the end of a video, which say how the episode has ended: two seconds of an evaluation's."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -184,6 +188,7 @@ class EpisodeRecorder:
         self._decisions: list[Decision] = []
         self._shown: tuple[int, npt.NDArray[np.uint8]] | None = None
         self._answered: npt.NDArray[np.uint8] | None = None
+        self._last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, Overlay] | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -235,6 +240,7 @@ class EpisodeRecorder:
             answered=self._answered,
         )
         self._video.add(annotate(rgb, depth_m, overlay))
+        self._last = rgb, depth_m, overlay
 
     def _marked(self, pixel: PixelGoal | None) -> npt.NDArray[np.uint8] | None:
         """The newest picture with the pixel that it was answered with; None where it is another one's."""
@@ -255,6 +261,7 @@ class EpisodeRecorder:
         """Close the video and freeze the record."""
         frames = 0
         if self._video is not None:
+            self._film_end(ended, metrics)
             self._video.close()
             frames = self._video.frames
         return EpisodeRecord(
@@ -271,7 +278,27 @@ class EpisodeRecorder:
             given_up=given_up,
         )
 
+    def _film_end(self, ended: str, metrics: EpisodeMetrics | None) -> None:
+        """The last picture again, with how it has ended."""
+        if self._video is None or self._last is None:
+            return
+        rgb, depth_m, overlay = self._last
+        success = None if metrics is None else metrics.success
+        end = replace(overlay, verdict=verdict(ended, metrics), success=success, executing=None)
+        picture = annotate(rgb, depth_m, end)
+        for _ in range(END_FRAMES):
+            self._video.add(picture)
+
     def discard(self) -> None:
         """Give the episode up: its unfinished video is removed."""
         if self._video is not None:
             self._video.discard()
+
+
+def verdict(ended: str, metrics: EpisodeMetrics | None) -> str:
+    """How an episode has ended, in one line for people."""
+    if metrics is None:
+        return f"ended: {ended}"
+    error_m = metrics.navigation_error_m
+    away = f"{error_m:.2f} m from the goal" if math.isfinite(error_m) else "no way leads to the goal"
+    return f"{'success' if metrics.success else 'failure'}: {ended}, {away}"

@@ -38,6 +38,7 @@ _ALERT = (244, 162, 60)
 _GOAL = (255, 64, 190)
 _INSET_SHARE = 0.28
 """Of the pane's sides."""
+_GOOD = (26, 143, 75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,8 @@ class Overlay:
         goal: row and column, in the picture's pixels, of the place that is driven to; not drawn outside it.
         answered: ``[H, W, 3]`` the picture that was answered with a pixel, marked by :func:`mark_pixel`;
             shown small.
+        verdict: how the episode has ended, on its last frames; empty before.
+        success: what it is drawn in; None where nobody can tell.
     """
 
     instruction: str
@@ -64,6 +67,8 @@ class Overlay:
     collided: bool
     goal: tuple[float, float] | None = None
     answered: UInt8Array | None = None
+    verdict: str = ""
+    success: bool | None = None
 
 
 @lru_cache(maxsize=8)
@@ -214,6 +219,9 @@ def annotate(
         draw.rounded_rectangle((12, 12, 100, 38), 6, _ALERT)
         draw.text((56, 25), "collision", _BACKGROUND, _font(16), anchor="mm")
 
+    if overlay.verdict:
+        _verdict(draw, width, overlay)
+
     margin, top = 14, _PANE_HEIGHT + 10
     status = f"step {overlay.step}   {overlay.time_s:.1f} s"
     status_width = int(_font(15).getlength(status)) + 2 * margin
@@ -251,6 +259,15 @@ def _inset(image: Image.Image, answered: UInt8Array, pane_width: int) -> None:
     image.paste(
         Image.fromarray(np.ascontiguousarray(answered)).resize(size, Image.Resampling.BILINEAR), (left, top)
     )
+
+
+def _verdict(draw: Any, width: int, overlay: Overlay) -> None:
+    """A band across both panes."""
+    fill = {True: _GOOD, False: _STOP, None: _QUEUED}[overlay.success]
+    middle = _PANE_HEIGHT // 2
+    draw.rectangle((0, middle - 24, width - 1, middle + 24), fill)
+    (line,) = _wrap(overlay.verdict, _font(20), width - 28, 1)
+    draw.text((width / 2, middle), line, _TEXT, _font(20), anchor="mm")
 
 
 def _depth_scale(image: Image.Image, left: int, max_depth_m: float) -> None:

@@ -15,6 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
+from vln_ros.engine.questions import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.motion.place_drive import PlaceDrive
@@ -24,6 +25,7 @@ from vln_ros.nodes.lifecycle import ManagedNode
 from vln_ros.nodes.navigator.cameras import RawFrame
 from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
+from vln_ros.nodes.navigator.questions import QuestionTopics
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health, second_camera_values
 from vln_ros.nodes.navigator.sensors import SensorInput, look_down_input
 from vln_ros.nodes.process import run_node
@@ -63,6 +65,7 @@ class Navigator(ManagedNode):
         c = self.config
         self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
+        self._questions = QuestionTopics(self)
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
 
@@ -77,12 +80,14 @@ class Navigator(ManagedNode):
             self.create_subscription(
                 PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
             )
-        self._worker = worker = EngineWorker(loop, self._sensors.decode, self)
+        desk = QuestionDesk(self._engine, c.questions, self._questions.tell)
+        self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk)
         self._below = look_down_input(self, c, self._engine, worker.put_look_down)
         self._nav2 = Nav2Drive(self, c, worker.put_progress, time.monotonic) if c.drive == "nav2" else None
         worker.start()
         self._heard.forget()
         hear_instructions(self, self._on_instruction, self._heard)
+        self._questions.hear(worker.ask)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -234,7 +239,9 @@ class Navigator(ManagedNode):
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
         if self._nav2 is not None:
             is_now = self._nav2.health(is_now)
-        more = (*second_camera_values(self._below), *self._profiling.values())
+        more = (
+            *second_camera_values(self._below), *self._questions.values(), *self._profiling.values(),
+        )  # fmt: skip
         self.say(replace(is_now, values=(*is_now.values, *more)))
 
 

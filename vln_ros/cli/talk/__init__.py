@@ -1,0 +1,1 @@
+"""A person's sentences to a robot, from a terminal."""
