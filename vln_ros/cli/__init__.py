@@ -34,6 +34,7 @@ COMMANDS = (
     "scenes",
     "tiny",
     "train",
+    "web",
 )
 _FOLDERS = ("doctor", "habitat", "replay")
 """The commands that are more than one file."""

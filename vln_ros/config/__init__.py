@@ -34,6 +34,7 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import (
+    ColorInputConfig,
     DepthInputConfig,
     ExecutorConfig,
     ImageInputConfig,
@@ -55,12 +56,14 @@ from vln_ros.config.simulation import (
     with_protocol,
 )
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.web import WebConfig
 
 __all__ = [
     "NODES",
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
+    "ColorInputConfig",
     "ConfigError",
     "DepthInputConfig",
     "EvalConfig",
@@ -92,6 +95,7 @@ __all__ = [
     "SyncConfig",
     "TinyConfig",
     "TrainConfig",
+    "WebConfig",
     "WorldConfig",
     "check_value",
     "flatten",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from vln_ros.config.robot import ExecutorConfig, NavigatorConfig
 from vln_ros.config.simulation import BridgeConfig
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.web import WebConfig
 
 NODES: Mapping[str, type] = {
     "navigator": NavigatorConfig,
@@ -15,5 +16,6 @@ NODES: Mapping[str, type] = {
     "bag_player": PlayerConfig,
     "inspector": InspectorConfig,
     "recorder": RecorderConfig,
+    "web": WebConfig,
 }
 """The parameters of every node, by its name."""

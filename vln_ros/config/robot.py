@@ -63,8 +63,8 @@ class DepthInputConfig:
 
 
 @dataclass(frozen=True)
-class ImageInputConfig(DepthInputConfig):
-    """Where colour and depth come from."""
+class ColorInputConfig:
+    """Where colour comes from."""
 
     color_topic: str = option(
         "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
@@ -72,6 +72,12 @@ class ImageInputConfig(DepthInputConfig):
     color_transport: str = option(
         "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
     )
+
+
+@dataclass(frozen=True)
+class ImageInputConfig(ColorInputConfig, DepthInputConfig):
+    """Where colour and depth come from."""
+
     depth_transport: str = option(
         "raw",
         "raw: Image messages; compressed: CompressedImage, compressedDepth",

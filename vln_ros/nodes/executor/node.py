@@ -161,6 +161,7 @@ class ExecutorNode(ManagedNode):
         """Say again how things are: to who has missed it, or counts on a queue from before a restart."""
         self._report_progress()
         self._diagnose()
+        self._report.show_obstacles(self._active, self.config.odom_frame or "odom")
 
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()

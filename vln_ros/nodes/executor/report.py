@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import numpy as np
 from geometry_msgs.msg import TwistStamped, Vector3, Vector3Stamped
 from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 
+from vln_ros.datatypes import Pose
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.ros import convert, qos
+from vln_ros.ros.clouds import cloud_from_points
 from vln_ros.ros.diagnostics import Health, Level
 
 LATE_MS = 20
@@ -64,6 +68,7 @@ class ExecutorReport:
         self._state_pub = node.create_publisher(String, "executor_state", qos.latched())
         self._velocity_pub = node.create_publisher(TwistStamped, "velocity_sent", qos.diagnostics())
         self._error_pub = node.create_publisher(Vector3Stamped, "remaining_error", qos.diagnostics())
+        self._obstacles_pub = node.create_publisher(PointCloud2, "~/obstacles", qos.diagnostics())
 
     def publish(self, output: Output, reasons: Mapping[Fault, str], stamp_ns: int) -> None:
         self.last = output
@@ -83,6 +88,13 @@ class ExecutorReport:
             self._error_pub.publish(
                 Vector3Stamped(header=header, vector=Vector3(x=e.along_m, y=e.beside_m, z=e.heading_rad))
             )
+
+    def show_obstacles(self, executor: Executor, odom_frame: str) -> None:
+        """What the executor takes for obstacles, on the floor, where somebody wants to see it."""
+        if self._obstacles_pub.get_subscription_count():
+            flat = executor.obstacles.around(Pose.planar(0.0, 0.0, 0.0))  # seen from odom's origin: in odom
+            points = np.concatenate([flat, np.zeros((len(flat), 1))], 1)
+            self._obstacles_pub.publish(cloud_from_points(points, executor.odometry_stamp_ns, odom_frame))
 
 
 def described(state: ExecutorState, faults: tuple[Fault, ...], reasons: Mapping[Fault, str]) -> str:
