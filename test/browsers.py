@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,28 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-
-
-def find_browser() -> str:
-    """The path of a Chromium; skips the test where there is none."""
-    for name in NAMES:
-        if path := shutil.which(name):
-            return path
-    pytest.skip(f"needs one of {', '.join(NAMES)} (Debian: apt install chromium-headless-shell)")
+from benchmarks.measure.chromium import chromium, why_no_chromium
 
 
 @contextmanager
 def launched() -> Iterator[Any]:
-    """A browser of playwright's."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright (requirements-dev.txt)")
-    path = find_browser()
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    """A browser of playwright's; skips the test where there is none."""
+    if why := why_no_chromium():
+        pytest.skip(why)
+    with chromium() as browser:
+        yield browser
 
 
 class Complaints:

@@ -58,6 +58,7 @@ BENCHES = (
     "startup",
     "stream",
     "tracking",
+    "web",
     "world",
 )
 

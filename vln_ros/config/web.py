@@ -8,7 +8,7 @@ from vln_ros.config.options import option
 from vln_ros.config.robot import ColorInputConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WebConfig(ColorInputConfig):
     """The page in the browser: shows what the robot does, takes instructions and STOP."""
 

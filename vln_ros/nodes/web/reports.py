@@ -1,4 +1,4 @@
-"""/diagnostics of this robot's nodes as gauges and tables."""
+"""Turns /diagnostics of this robot's nodes into gauges and tables."""
 
 from __future__ import annotations
 
