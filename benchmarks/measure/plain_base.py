@@ -44,6 +44,7 @@ class PlainBase(Node):
         self._info_pub = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
         self._color_pub = self.create_publisher(Image, COLOR_TOPIC, sensor)
         self._depth_pub = self.create_publisher(Image, DEPTH_TOPIC, sensor)
+        self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(Twist, "cmd_vel", self._on_command, qos.events())
         self.create_subscription(String, "instruction", self._on_instruction, qos.events())
         self.pose = Pose.planar(0.0, 0.0, 0.0)
@@ -65,6 +66,10 @@ class PlainBase(Node):
         """Stop the thread; the node can be destroyed then."""
         self._executor.shutdown()
         self._thread.join()
+
+    def tell(self, text: str) -> None:
+        """Publish an instruction, for whoever is there or comes."""
+        self._instruction_pub.publish(String(data=text))
 
     @property
     def is_moving(self) -> bool:

@@ -54,11 +54,11 @@ class WebFigures:
 
     Attributes:
         shown_hz: pictures per second on the page's screen; None without one.
-        screen_p50_ms, screen_p95_ms: from a picture's stamp (it is published then) until the browser draws it.
+        screen_p50_ms, screen_p95_ms: from a picture's stamp, when it is published, until the browser draws it.
         web_cpu, executor_cpu: share of a core that the process took.
-        late_p50_ms, late_p999_ms, late_worst_ms: how late the executor's control periods began, median over
-            rounds, of the whole rounds.
-        late_p999_low_ms, late_p999_high_ms: least and most of the rounds.
+        late_p999_ms: how late the executor's control periods began, median of the rounds; ``low``, ``high``:
+            least and most of them.
+        late_worst_ms: of all.
         missed: control periods that began more than 20 ms late, of ``periods``.
     """
 
@@ -208,6 +208,8 @@ def _measure(
     browsers, reading, stalled = SETTINGS[setting]
     with ExitStack() as stack:
         graph, address = stack.enter_context(_graph(folder, environment, base, setting != "no web node"))
+        base.tell("Go on.")
+        _until(graph, lambda: base.is_moving, "driving")
         page = stack.enter_context(_page(address)) if browsers else None
         if reading or stalled:
             stack.enter_context(watching(address, reading, stalled))
@@ -357,10 +359,11 @@ def section(figures: dict[str, Any]) -> str:
         for setting, f in figures["settings"].items()
     ]
     text = (
-        f"A camera of {figures['size']} at 10 Hz on a base without a world, executor and navigator (which only takes "
-        f"time) as processes, one page in a headless Chromium on the same machine. {figures['rounds']} rounds of "
-        f"{figures['seconds']:g} s for each setting, by turns. *To the screen* is from the picture's stamp until the "
-        "browser draws it; *late* is how late control periods begin (median of the rounds, least to most).\n\n"
+        f"A camera of {figures['size']} at 10 Hz on a base without a world that drives, executor and navigator "
+        "(which only takes time) as processes, one page in a headless Chromium on the same machine. "
+        f"{figures['rounds']} rounds of {figures['seconds']:g} s for each setting, by turns. *To the screen* is "
+        "from the picture's stamp until the browser draws it; *late* is how late control periods begin (median of "
+        "the rounds, least to most).\n\n"
     )
     text += table(
         (
