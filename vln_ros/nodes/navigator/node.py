@@ -14,12 +14,14 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
+from vln_ros.engine.questions import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.lifecycle import ManagedNode
 from vln_ros.nodes.navigator.output import NavigatorOutput
+from vln_ros.nodes.navigator.questions import QuestionTopics
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
 from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
 from vln_ros.nodes.process import run_node
@@ -57,6 +59,7 @@ class Navigator(ManagedNode):
         c = self.config
         self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
+        self._questions = QuestionTopics(self)
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
 
@@ -65,10 +68,12 @@ class Navigator(ManagedNode):
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
         self._sensors = SensorInput(self, c, self._on_observation)
-        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
+        desk = QuestionDesk(self._engine, c.questions, self._questions.tell)
+        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self, desk)
         self._worker.start()
         self._heard.forget()
         hear_instructions(self, self._on_instruction, self._heard)
+        self._questions.hear(self._worker.ask)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -190,7 +195,8 @@ class Navigator(ManagedNode):
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
-        self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
+        values = (*is_now.values, *self._questions.values(), *self._profiling.values())
+        self.say(replace(is_now, values=values))
 
 
 def main() -> None:
