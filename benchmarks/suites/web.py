@@ -54,7 +54,7 @@ class WebFigures:
 
     Attributes:
         shown_hz: pictures per second on the page's screen; None without one.
-        screen_p50_ms, screen_p95_ms: from a picture's stamp, when it is published, until the browser draws it.
+        screen_p50_ms, screen_p95_ms: from publication until the browser draws it.
         web_cpu, executor_cpu: share of a core that the process took.
         late_p999_ms: how late the executor's control periods began, median of the rounds; ``low``, ``high``:
             least and most of them.
@@ -359,11 +359,11 @@ def section(figures: dict[str, Any]) -> str:
         for setting, f in figures["settings"].items()
     ]
     text = (
-        f"A camera of {figures['size']} at 10 Hz on a base without a world that drives, executor and navigator "
+        f"A camera of {figures['size']} at 10 Hz on a base without a world, executor and navigator "
         "(which only takes time) as processes, one page in a headless Chromium on the same machine. "
-        f"{figures['rounds']} rounds of {figures['seconds']:g} s for each setting, by turns. *To the screen* is "
-        "from the picture's stamp until the browser draws it; *late* is how late control periods begin (median of "
-        "the rounds, least to most).\n\n"
+        f"{figures['rounds']} rounds of {figures['seconds']:g} s per setting, by turns. *To the screen* is "
+        "from the picture's stamp until the browser draws it; *late* is how late control periods begin "
+        "(median of the rounds, least to most).\n\n"
     )
     text += table(
         (

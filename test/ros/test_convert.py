@@ -25,7 +25,15 @@ pytest.importorskip("sensor_msgs.msg", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Twist
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, RegionOfInterest
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    LaserScan,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -766,3 +774,41 @@ def test_a_transform_carries_stamp_frames_and_pose() -> None:
     assert (msg.header.frame_id, msg.child_frame_id) == ("odom", "base_link")
     assert convert.stamp_ns_from_time(msg.header.stamp) == 1_500_000_001
     assert np.allclose(convert.pose_from_transform(msg.transform).matrix, pose.matrix, atol=1e-12)
+
+
+def test_a_cloud_keeps_its_points() -> None:
+    points = np.random.default_rng(1).normal(0.0, 3.0, (50, 3))
+    cloud = convert.cloud_from_points(points, 5_000_000_001, "odom")
+    assert (cloud.header.frame_id, cloud.width, cloud.height) == ("odom", 50, 1)
+    np.testing.assert_allclose(convert.points_from_cloud(cloud), points, atol=1e-6)
+    assert convert.points_from_cloud(convert.cloud_from_points(np.zeros((0, 3)), 0, "odom")).shape == (0, 3)
+
+
+def test_a_cloud_of_somebody_else_is_read_by_its_fields() -> None:
+    rows = np.zeros(2, [("r", "<u1"), ("z", "<f4"), ("x", "<f4"), ("y", "<f4"), ("pad", "<u2")])
+    rows["x"], rows["y"], rows["z"] = [1.0, math.nan], [2.0, 0.0], [3.0, 0.0]
+    fields = [
+        PointField(name=n, offset=int(rows.dtype.fields[n][1]), datatype=PointField.FLOAT32, count=1)  # type: ignore[index]
+        for n in "xyz"
+    ]
+    cloud = PointCloud2(height=1, width=2, fields=fields, point_step=rows.dtype.itemsize)
+    cloud.data = array.array("B", rows.tobytes())
+    assert convert.points_from_cloud(cloud).tolist() == [[1.0, 2.0, 3.0]], "no number is no point"
+
+
+@pytest.mark.parametrize("fault", ["no z", "doubles", "big-endian", "truncated", "overlapping step"])
+def test_a_cloud_that_cannot_be_read(fault: str) -> None:
+    cloud = convert.cloud_from_points(np.ones((4, 3)), 0, "odom")
+    if fault == "no z":
+        cloud.fields = cloud.fields[:2]
+    elif fault == "doubles":
+        cloud.fields[0].datatype = PointField.FLOAT64
+    elif fault == "big-endian":
+        cloud.is_bigendian = True
+    elif fault == "truncated":
+        cloud.width = 5
+    else:
+        cloud.point_step = 8
+    with pytest.raises(convert.MessageError) as refused:
+        convert.points_from_cloud(cloud)
+    assert refused.value.reason == "bad_cloud"

@@ -35,7 +35,7 @@ from geometry_msgs.msg import (
 )
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -44,6 +44,7 @@ from vln_ros.datatypes import (
     ActionChunk,
     CameraModel,
     Executed,
+    Float64Array,
     OdometryPose,
     Pose,
     RangeScan,
@@ -820,6 +821,50 @@ def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
         header=_header(chunk.frame_stamp_ns, frame_id),
         poses=[stamped_from_pose(p, chunk.frame_stamp_ns, frame_id) for p in poses],
     )
+
+
+# ------------------------------------------------------------------------------------ points
+
+_CLOUD_FIELDS = ("x", "y", "z")
+_CLOUD_BYTES = 4
+
+
+def cloud_from_points(points: Float64Array, stamp_ns: int, frame_id: str) -> PointCloud2:
+    """``[N, 3]`` in metres as float32 x, y, z."""
+    data = np.ascontiguousarray(points, "<f4")
+    return PointCloud2(
+        header=Header(stamp=time_from_stamp_ns(stamp_ns), frame_id=frame_id),
+        height=1,
+        width=len(data),
+        fields=[
+            PointField(name=name, offset=i * _CLOUD_BYTES, datatype=PointField.FLOAT32, count=1)
+            for i, name in enumerate(_CLOUD_FIELDS)
+        ],
+        point_step=len(_CLOUD_FIELDS) * _CLOUD_BYTES,
+        row_step=len(data) * len(_CLOUD_FIELDS) * _CLOUD_BYTES,
+        data=array.array("B", data.tobytes()),
+        is_dense=True,
+    )
+
+
+def points_from_cloud(msg: PointCloud2) -> Float64Array:
+    """``[N, 3]`` in metres; points that are none (NaN, infinite) are left out.
+
+    Errors: ``bad_cloud``: no float32 x, y and z, big-endian, or less data than it says.
+    """
+    offsets = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32}
+    if any(name not in offsets for name in _CLOUD_FIELDS) or msg.is_bigendian:
+        raise MessageError("bad_cloud", "a point cloud needs little-endian float32 x, y and z")
+    count, step = msg.width * msg.height, msg.point_step
+    if step < max(offsets[name] for name in _CLOUD_FIELDS) + _CLOUD_BYTES or len(msg.data) < count * step:
+        raise MessageError("bad_cloud", f"{len(msg.data)} bytes are not {count} points of {step}")
+    rows = np.frombuffer(msg.data, np.uint8, count * step).reshape(count, step)
+    columns = [
+        np.ascontiguousarray(rows[:, offsets[name] : offsets[name] + _CLOUD_BYTES]).view("<f4")[:, 0]
+        for name in _CLOUD_FIELDS
+    ]
+    points = np.stack(columns, 1).astype(np.float64)
+    return np.asarray(points[np.isfinite(points).all(1)])
 
 
 # ------------------------------------------------------------------------------------ instructions

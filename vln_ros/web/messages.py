@@ -147,8 +147,8 @@ class Note:
     Attributes:
         number: counted from 1.
         time_s: since 1970, for people.
-        what: ``instruction``, ``question``, ``answer``, ``stop``, ``release``, ``driver``, ``held``,
-            ``failure`` or ``refused``.
+        what: ``instruction``, ``question``, ``answer``, ``unanswered``, ``stop``, ``release``, ``driver``,
+            ``held``, ``failure`` or ``refused``.
     """
 
     number: int

@@ -252,6 +252,34 @@ def test_of_two_pages_one_drives_and_both_stop(robot: Robot, people: Callable[..
     first.sees("#refusal", "take over first")
 
 
+def test_a_release_moves_nothing_though_somebody_has_told_a_stopped_robot_to_go(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    person = people()
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    person.page.click("#stop")
+    person.sees("#standstill", "stands still")
+    robot.plain.tell("Go on.")  # by another way than the page
+    person.sees("#task", "Go on.")
+    person.page.wait_for_timeout(500)
+    person.page.click("#release")
+    person.sees("#headline", "ready for the next")
+    commands = len(robot.plain.commands)
+    person.waits(lambda: len(robot.plain.commands) > commands + 30, "commands that go on")
+    assert all(zero for _, zero in robot.plain.commands[commands:])
+
+
+def test_a_question_is_answered_on_the_page(robot: Robot, people: Callable[..., Person]) -> None:
+    """By a navigator that says that it has no model; anybody may ask."""
+    person = people()
+    person.page.fill("#question", "{What is {to} your left? | a door | a wall")
+    person.page.press("#question", "Enter")
+    person.sees("#log", "What is {to} your left?")
+    person.page.wait_for_function("document.getElementById('answer').textContent.includes('model')")
+    assert person.page.input_value("#question") == ""
+
+
 def test_390_pixels_are_enough(robot: Robot, people: Callable[..., Person]) -> None:
     person = people(
         viewport={"width": 390, "height": 780}, has_touch=True, is_mobile=True, color_scheme="dark"

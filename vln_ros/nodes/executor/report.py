@@ -15,7 +15,6 @@ from vln_ros.datatypes import Pose
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.ros import convert, qos
-from vln_ros.ros.clouds import cloud_from_points
 from vln_ros.ros.diagnostics import Health, Level
 
 LATE_MS = 20
@@ -94,7 +93,9 @@ class ExecutorReport:
         if self._obstacles_pub.get_subscription_count():
             flat = executor.obstacles.around(Pose.planar(0.0, 0.0, 0.0))  # seen from odom's origin: in odom
             points = np.concatenate([flat, np.zeros((len(flat), 1))], 1)
-            self._obstacles_pub.publish(cloud_from_points(points, executor.odometry_stamp_ns, odom_frame))
+            self._obstacles_pub.publish(
+                convert.cloud_from_points(points, executor.odometry_stamp_ns, odom_frame)
+            )
 
 
 def described(state: ExecutorState, faults: tuple[Fault, ...], reasons: Mapping[Fault, str]) -> str:

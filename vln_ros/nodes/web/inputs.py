@@ -20,7 +20,6 @@ from vln_ros.datatypes import ActionChunk
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
-from vln_ros.ros.clouds import points_from_cloud
 from vln_ros.web.feed import Feed
 from vln_ros.web.messages import Obstacles, PathAhead, Place, Queue, State, Task, Trail
 from vln_ros.web.words import plain_state
@@ -148,7 +147,7 @@ class FeedInputs:
         self._feed.put(Place(x_m, y_m, round(pose.yaw_rad, _MM)))
 
     def _on_obstacles(self, msg: PointCloud2) -> None:
-        points = points_from_cloud(msg)
+        points = convert.points_from_cloud(msg)
         self._feed.put(Obstacles(tuple(_rounded(x, y) for x, y, _ in points)))
 
 

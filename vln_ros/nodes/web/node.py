@@ -42,7 +42,7 @@ class WebNode(ProcessNode):
         self._instruction_pub = self.create_publisher(String, TOPIC, qos.commands(), event_callbacks=quiet)
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
         self._inputs = FeedInputs(self, c, self.feed)
-        self._questions = QuestionTopics(self, self.feed)
+        self._questions = QuestionTopics(self, self.feed, self._inputs.refuse)
         self._standstill = Standstill(self, self.feed.put)
         compressed = c.color_transport == "compressed"
         self._pictures = [
@@ -88,11 +88,10 @@ class WebNode(ProcessNode):
         self.get_logger().warning(f"STOP ({who})")
 
     def _release(self, who: str) -> None:
-        if why := self._standstill.why_not_release():
-            self.feed.note("refused", f"not released: {why}")
-            return
-        self._standstill.release()
-        self.feed.note("release", f"released by {who}")
+        if self._standstill.release():
+            self.feed.note("release", f"released by {who}")
+        else:
+            self.feed.note("refused", "not released: no executor is there")
 
     def _instruct(self, text: str, who: str) -> None:
         msg = String(data=text)

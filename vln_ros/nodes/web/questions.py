@@ -1,18 +1,24 @@
-"""Questions of viewers, and the navigator's answers."""
+"""Questions of viewers, and the navigator's answers, as lines of the log."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 from rclpy.node import Node
 from std_msgs.msg import String
 
+from vln_ros.questions import Question, QuestionAnswer, QuestionError
 from vln_ros.ros import qos
+from vln_ros.ros.convert import MessageError
+from vln_ros.ros.questions import (
+    ANSWER_TOPIC,
+    QUESTION_TOPIC,
+    answer_from_string,
+    question_from_string,
+    string_from_question,
+)
 from vln_ros.web.feed import Feed
-
-LONGEST_QUESTION = 1000
 
 
 class QuestionTopics:
@@ -21,41 +27,48 @@ class QuestionTopics:
     Args:
         node: gets publisher and subscription.
         feed: gets both as lines of the log.
+        refuse: gets answers that cannot be read.
     """
 
-    def __init__(self, node: Node, feed: Feed) -> None:
-        self._feed = feed
+    def __init__(self, node: Node, feed: Feed, refuse: Callable[[MessageError], None]) -> None:
+        self._feed, self._refuse = feed, refuse
         self._numbers = count(1)
-        self._publisher = node.create_publisher(String, "question", qos.events())
-        node.create_subscription(String, "answer", self._on_answer, qos.events())
+        self._publisher = node.create_publisher(String, QUESTION_TOPIC, qos.events())
+        node.create_subscription(String, ANSWER_TOPIC, self._on_answer, qos.events())
 
     def ask(self, text: str, who: str) -> None:
-        """Send a question, if somebody is there to answer."""
-        text = text.strip()
-        if not text or len(text) > LONGEST_QUESTION or not text.isprintable():
-            self._feed.note("refused", f"a question has 1 to {LONGEST_QUESTION} characters, in one line")
-        elif not self._publisher.get_subscription_count():
+        """Send a question, if somebody is there to answer; behind ``|`` are answers to choose from."""
+        words, *choices = (part.strip() for part in text.split("|"))
+        try:
+            msg = string_from_question(Question(f"web-{next(self._numbers)}", words, tuple(choices)))
+            question = question_from_string(msg, str)  # what a navigator would refuse, is refused here
+        except QuestionError as error:
+            self._feed.note("refused", str(error))
+            return
+        if not self._publisher.get_subscription_count():
             self._feed.note("refused", "no navigator is there that answers questions")
-        else:
-            self._feed.note("question", f"{text} ({who})")
-            question = {"id": f"web-{next(self._numbers)}", "question": text}
-            self._publisher.publish(String(data=json.dumps(question, ensure_ascii=False)))
+            return
+        self._feed.note("question", f"{question.text} ({who})")
+        self._publisher.publish(msg)
 
     def _on_answer(self, msg: String) -> None:
-        what, text = answer_words(msg.data)
-        self._feed.note(what, text)
+        try:
+            answer = answer_from_string(msg)
+        except ValueError as error:
+            self._refuse(MessageError("bad_answer", str(error)))
+            return
+        self._feed.note(*answer_line(answer))
 
 
-def answer_words(text: str) -> tuple[str, str]:
-    """An answer as a line of the log: its kind, and its words. What cannot be read is shown as it is."""
-    try:
-        answer: Any = json.loads(text)
-        question, said = answer["question"], answer["answer"]
-        if said is None:
-            return "refused", f"the question was not answered: {answer['message'] or answer['reason']}"
-        chances = ", ".join(f"{name} {float(share):.0%}" for name, share in answer["probabilities"] or [])
-        words = f"{said} ({chances})" if chances else str(said)
-        words += " …" if answer["cut"] else ""
-        return "answer", f"{question} – {words}" if question else words
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "answer", text
+def answer_line(answer: QuestionAnswer) -> tuple[str, str]:
+    """An answer, or a refusal, as what is noted and its words."""
+    question = answer.question
+    asked = f"{question.text} – " if question is not None else ""
+    if answer.spoken is None:
+        return "unanswered", f"{asked}{answer.message}"
+    said = answer.spoken
+    chances = ""
+    if question is not None and said.probabilities:
+        pairs = zip(question.choices, said.probabilities, strict=True)
+        chances = f" ({', '.join(f'{name} {share:.0%}' for name, share in pairs)})"
+    return "answer", f"{asked}{said.text}{' …' if said.cut else ''}{chances}"

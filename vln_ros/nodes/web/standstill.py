@@ -62,8 +62,9 @@ class Standstill:
     """Belongs to the node's thread.
 
     STOP asks for two things: that the executor stands (``executor/pause``) and that the navigator's run ends
-    (``navigator/cancel``), so that nothing goes on when the robot is released. A STOP that nobody hears yet
-    is kept, and delivered to who comes.
+    (``navigator/cancel``). A STOP that nobody hears yet is kept, and delivered to who comes. A release ends
+    the run once more before the executor may take queues again: somebody may have given an instruction to a
+    robot that was stopped.
 
     Args:
         node: gets the clients.
@@ -82,26 +83,19 @@ class Standstill:
     def stop(self) -> None:
         """Ask for it now, also where it was asked for before."""
         self._forget()
-        self._pause = _Call(self._pause_client, SetBool.Request(data=True), self._say)
-        self._cancel = _Call(self._cancel_client, Trigger.Request(), self._say)
+        self._pause = _Call(self._pause_client, SetBool.Request(data=True), self.tick)
+        self._cancel = _Call(self._cancel_client, Trigger.Request(), self.tick)
         self.tick()
 
-    def why_not_release(self) -> str:
-        """Why the robot may not be released; empty: it may.
-
-        Who is released must not drive on: the run has to be over, as far as there is a navigator.
-        """
-        if self._cancel is not None and not self._cancel.granted and self._cancel.is_possible:
-            return "the navigator has not confirmed yet that the run is over: try again"
+    def release(self) -> bool:
+        """Let the executor take queues again. Nothing moves by it. False: there is no executor."""
         if not self._pause_client.service_is_ready():
-            return "no executor is there"
-        return ""
-
-    def release(self) -> None:
-        """Let the executor take queues again. Nothing moves by it."""
+            return False
         self._forget()
-        self._release = _Call(self._pause_client, SetBool.Request(data=False), self._say)
+        self._cancel = _Call(self._cancel_client, Trigger.Request(), self.tick)
+        self._release = _Call(self._pause_client, SetBool.Request(data=False), self.tick)
         self.tick()
+        return True
 
     @property
     def is_asked(self) -> bool:
@@ -109,11 +103,15 @@ class Standstill:
         return self._pause is not None
 
     def tick(self) -> None:
-        """Repeat what was not answered."""
+        """Send what is due, and repeat what was not answered."""
         now_s = time.monotonic()
-        for call in (self._pause, self._cancel, self._release):
-            if call is not None:
-                call.push(now_s)
+        if self._pause is not None:
+            self._pause.push(now_s)
+        if self._cancel is not None:
+            self._cancel.push(now_s)
+            is_over = self._cancel.granted or not self._cancel.is_possible
+            if self._release is not None and is_over:
+                self._release.push(now_s)
         self._say()
 
     def _forget(self) -> None:

@@ -120,7 +120,7 @@ const hear = {
     by("log").prepend(line);
     while (by("log").childElementCount > LOG_KEPT) by("log").lastElementChild.remove();
     if (time_s < openedS) return; // of before this page was there: only the log tells of it
-    if (what === "answer") say(by("answer"), text);
+    if (what === "answer" || what === "unanswered") say(by("answer"), text);
     if (what === "refused") say(by("refusal"), sentence(text));
     if (what === "instruction" || what === "release") say(by("refusal"), "");
   },
