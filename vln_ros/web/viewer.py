@@ -9,7 +9,6 @@ from aiohttp import web
 
 from vln_ros.web.feed import Feed
 from vln_ros.web.messages import VIEWS, Driving, Message, encode
-from vln_ros.web.requests import NO_VIEW
 
 IN_FLIGHT = 2
 """Pictures that may be on their way to a page: the next one comes when one of them is on the screen. So what
@@ -87,9 +86,8 @@ class Viewer:
                 self._noted = number
                 await self._send(text)
             for entry in self._feed.newer(self._seen):
-                if entry.subject in VIEWS and (
-                    entry.subject != self.view or self.view == NO_VIEW or len(self._in_flight) >= IN_FLIGHT
-                ):
+                is_full = len(self._in_flight) >= IN_FLIGHT
+                if entry.subject in VIEWS and (entry.subject != self.view or is_full):
                     continue
                 self._seen[entry.subject] = entry.version
                 if isinstance(entry.payload, bytes):
