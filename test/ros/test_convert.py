@@ -796,15 +796,13 @@ def test_a_cloud_of_somebody_else_is_read_by_its_fields() -> None:
     assert convert.points_from_cloud(cloud).tolist() == [[1.0, 2.0, 3.0]], "no number is no point"
 
 
-@pytest.mark.parametrize("fault", ["no z", "doubles", "big-endian", "truncated", "overlapping step"])
+@pytest.mark.parametrize("fault", ["no z", "doubles", "truncated", "short step"])
 def test_a_cloud_that_cannot_be_read(fault: str) -> None:
     cloud = convert.cloud_from_points(np.ones((4, 3)), 0, "odom")
     if fault == "no z":
         cloud.fields = cloud.fields[:2]
     elif fault == "doubles":
         cloud.fields[0].datatype = PointField.FLOAT64
-    elif fault == "big-endian":
-        cloud.is_bigendian = True
     elif fault == "truncated":
         cloud.width = 5
     else:

@@ -823,46 +823,45 @@ def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
     )
 
 
-# ------------------------------------------------------------------------------------ points
+# --------------------------------------------------------------------------------------- obstacles
 
-_CLOUD_FIELDS = ("x", "y", "z")
-_CLOUD_BYTES = 4
+_CLOUD_FIELDS = tuple(
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
+)
 
 
 def cloud_from_points(points: Float64Array, stamp_ns: int, frame_id: str) -> PointCloud2:
-    """``[N, 3]`` in metres as float32 x, y, z."""
-    data = np.ascontiguousarray(points, "<f4")
-    return PointCloud2(
-        header=Header(stamp=time_from_stamp_ns(stamp_ns), frame_id=frame_id),
+    """``[N, 3]`` metres, as 32-bit floats x, y, z."""
+    msg = PointCloud2(
+        header=_header(stamp_ns, frame_id),
         height=1,
-        width=len(data),
-        fields=[
-            PointField(name=name, offset=i * _CLOUD_BYTES, datatype=PointField.FLOAT32, count=1)
-            for i, name in enumerate(_CLOUD_FIELDS)
-        ],
-        point_step=len(_CLOUD_FIELDS) * _CLOUD_BYTES,
-        row_step=len(data) * len(_CLOUD_FIELDS) * _CLOUD_BYTES,
-        data=array.array("B", data.tobytes()),
+        width=len(points),
+        fields=list(_CLOUD_FIELDS),
+        point_step=12,
+        row_step=12 * len(points),
         is_dense=True,
     )
+    msg.data = array.array("B", np.ascontiguousarray(points, "<f4").tobytes())
+    return msg
 
 
 def points_from_cloud(msg: PointCloud2) -> Float64Array:
-    """``[N, 3]`` in metres; points that are none (NaN, infinite) are left out.
+    """The inverse of :func:`cloud_from_points`: ``[N, 3]`` metres; of other makes, too, if x, y and z are
+    32-bit floats. Points that are not finite are left out.
 
-    Errors: ``bad_cloud``: no float32 x, y and z, big-endian, or less data than it says.
+    Errors: ``bad_cloud``.
     """
-    offsets = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32}
-    if any(name not in offsets for name in _CLOUD_FIELDS) or msg.is_bigendian:
-        raise MessageError("bad_cloud", "a point cloud needs little-endian float32 x, y and z")
+    at = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32 and f.count == 1}
     count, step = msg.width * msg.height, msg.point_step
-    if step < max(offsets[name] for name in _CLOUD_FIELDS) + _CLOUD_BYTES or len(msg.data) < count * step:
-        raise MessageError("bad_cloud", f"{len(msg.data)} bytes are not {count} points of {step}")
-    rows = np.frombuffer(msg.data, np.uint8, count * step).reshape(count, step)
-    columns = [
-        np.ascontiguousarray(rows[:, offsets[name] : offsets[name] + _CLOUD_BYTES]).view("<f4")[:, 0]
-        for name in _CLOUD_FIELDS
-    ]
+    if not {"x", "y", "z"} <= at.keys() or any(at[n] + 4 > step for n in "xyz"):
+        raise MessageError("bad_cloud", "a cloud of obstacles needs x, y and z as 32-bit floats")
+    if (msg.height > 1 and msg.row_step != msg.width * step) or len(msg.data) != count * step:
+        raise MessageError(
+            "bad_cloud", f"cloud of {msg.width}x{msg.height} points of {step} bytes has {len(msg.data)} bytes"
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(count, step)
+    order = ">f4" if msg.is_bigendian else "<f4"
+    columns = [np.ascontiguousarray(rows[:, at[n] : at[n] + 4]).view(order)[:, 0] for n in "xyz"]
     points = np.stack(columns, 1).astype(np.float64)
     return np.asarray(points[np.isfinite(points).all(1)])
 

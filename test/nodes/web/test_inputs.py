@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
@@ -121,6 +122,12 @@ def test_where_the_robot_is_and_was(page: Page) -> None:
     assert page.shown("trail")["points"][0] == [0.0, 0.5]
 
 
+def test_obstacles_are_seen_from_above(page: Page) -> None:
+    points = np.array([[1.0, 2.0, 0.1], [1.01, 2.0, 0.9], [-1.0, 0.0, 0.3]])
+    page.publish("obstacles", convert.cloud_from_points(points, 10**9, "odom"))
+    assert page.shown("obstacles")["points"] == [[-1.0, 0.0], [1.0, 2.0]]
+
+
 def test_what_cannot_be_used_is_counted_and_the_rest_goes_on(page: Page) -> None:
     bad = Odometry()
     bad.pose.pose.position.x = math.nan
@@ -129,7 +136,7 @@ def test_what_cannot_be_used_is_counted_and_the_rest_goes_on(page: Page) -> None
     page.publish(
         "predicted_path", Path(poses=[convert.stamped_from_pose(Pose.planar(0.0, 0.0, 0.0), 0, "odom")])
     )
-    page.publish("executor/obstacles", PointCloud2(width=5, point_step=12))
+    page.publish("obstacles", PointCloud2(width=5, point_step=12))
     page.publish("instruction", String(data=" "))
     assert page.inputs.refused["bad_joints"] == page.inputs.refused["bad_cloud"] == 1
     assert page.inputs.refused["empty_instruction"] == 1

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-import numpy as np
 from geometry_msgs.msg import TwistStamped, Vector3, Vector3Stamped
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 
-from vln_ros.datatypes import Pose
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.ros import convert, qos
@@ -64,10 +62,19 @@ class ExecutorReport:
         self._base_frame = base_frame
         self.last: Output | None = None
         self._said = ""
+        self._obstacles_pub = node.create_publisher(PointCloud2, "obstacles", qos.diagnostics())
         self._state_pub = node.create_publisher(String, "executor_state", qos.latched())
         self._velocity_pub = node.create_publisher(TwistStamped, "velocity_sent", qos.diagnostics())
         self._error_pub = node.create_publisher(Vector3Stamped, "remaining_error", qos.diagnostics())
-        self._obstacles_pub = node.create_publisher(PointCloud2, "~/obstacles", qos.diagnostics())
+
+    def obstacles(self, executor: Executor, odom_frame: str) -> None:
+        """What is known of obstacles around the robot, where somebody listens."""
+        if self._obstacles_pub.get_subscription_count():
+            self._obstacles_pub.publish(
+                convert.cloud_from_points(
+                    executor.obstacles.points, executor.odometry_stamp_ns, odom_frame or "odom"
+                )
+            )
 
     def publish(self, output: Output, reasons: Mapping[Fault, str], stamp_ns: int) -> None:
         self.last = output
@@ -86,15 +93,6 @@ class ExecutorReport:
             e = output.error
             self._error_pub.publish(
                 Vector3Stamped(header=header, vector=Vector3(x=e.along_m, y=e.beside_m, z=e.heading_rad))
-            )
-
-    def show_obstacles(self, executor: Executor, odom_frame: str) -> None:
-        """What the executor takes for obstacles, on the floor, where somebody wants to see it."""
-        if self._obstacles_pub.get_subscription_count():
-            flat = executor.obstacles.around(Pose.planar(0.0, 0.0, 0.0))  # seen from odom's origin: in odom
-            points = np.concatenate([flat, np.zeros((len(flat), 1))], 1)
-            self._obstacles_pub.publish(
-                convert.cloud_from_points(points, executor.odometry_stamp_ns, odom_frame)
             )
 
 

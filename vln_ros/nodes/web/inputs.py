@@ -8,6 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry, Path
 from rclpy.node import Node
@@ -27,6 +28,7 @@ from vln_ros.web.words import plain_state
 NAVIGATOR_TIMEOUT_S = 3.0
 """A navigator that has said nothing for so long is not there."""
 ANSWER_TIMEOUT_S = 2.0
+OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
 TRAIL_PERIOD_S = 2.0
 """The whole trail is sent so often; between, the page adds the places that it is told."""
 _MM = 3
@@ -48,7 +50,7 @@ class FeedInputs:
         self._logger = node.get_logger()
         self._queue: ActionChunk | None = None
         self._trail: deque[tuple[float, float]] = deque(maxlen=config.trail_points)
-        self._placed_s = self._trailed_s = self._beaten_s = -math.inf
+        self._blocked_s = self._placed_s = self._trailed_s = self._beaten_s = -math.inf
         self._reports = DiagnosticReports(node.get_namespace(), feed)
         create = node.create_subscription
         hear_instructions(node, self._on_instruction, InstructionFilter())
@@ -57,7 +59,7 @@ class FeedInputs:
         create(JointTrajectory, "queue_progress", self._guarded(self._on_progress), qos.commands())
         create(Path, "predicted_path", self._guarded(self._on_path), qos.diagnostics())
         create(Odometry, "odom", self._guarded(self._on_odometry), qos.sensor("best_effort", 1))
-        create(PointCloud2, "executor/obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
+        create(PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
         create(Header, "navigator_heartbeat", self._on_heartbeat, qos.sensor("best_effort", 1))
         create(String, "decision_held", lambda msg: feed.note("held", msg.data), qos.events())
         create(String, "engine_failure", lambda msg: feed.note("failure", msg.data), qos.events())
@@ -147,8 +149,14 @@ class FeedInputs:
         self._feed.put(Place(x_m, y_m, round(pose.yaw_rad, _MM)))
 
     def _on_obstacles(self, msg: PointCloud2) -> None:
+        """Seen from above: what stands one above the other is one."""
+        now_s = time.monotonic()
+        if now_s - self._blocked_s < OBSTACLES_PERIOD_S:
+            return
         points = convert.points_from_cloud(msg)
-        self._feed.put(Obstacles(tuple(_rounded(x, y) for x, y, _ in points)))
+        self._blocked_s = now_s
+        cells = np.unique(np.rint(points[:, :2] / OBSTACLE_M), axis=0) * OBSTACLE_M
+        self._feed.put(Obstacles(tuple(_rounded(x_m, y_m) for x_m, y_m in cells)))
 
 
 def _rounded(x_m: float, y_m: float) -> tuple[float, float]:
