@@ -19,6 +19,7 @@ from vln_ros.config import Scalar
 DESKTOP = {"width": 1360, "height": 1000}
 PHONE = {"width": 390, "height": 844}
 DRIVES_S = 9.0
+QUALITY = 85
 
 
 def main(out: Path) -> None:
@@ -50,11 +51,11 @@ def main(out: Path) -> None:
             pages[0].wait_for_selector("#state[data-level=moving]", timeout=120_000)
             pages[0].wait_for_timeout(DRIVES_S * 1e3)
             for look, page in zip(LOOKS, pages, strict=True):
-                page.screenshot(path=str(out / f"web-{look}.png"))
+                page.screenshot(path=str(out / f"web-{look}.jpg"), quality=QUALITY)
             pages[0].keyboard.press("Escape")
             pages[0].wait_for_selector("#release", state="visible")
             pages[0].wait_for_timeout(500)
-            pages[0].screenshot(path=str(out / "web-stopped.png"))
+            pages[0].screenshot(path=str(out / "web-stopped.jpg"), quality=QUALITY)
             graph.check()
 
 

@@ -90,12 +90,23 @@ class Round:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="of each measurement (default: %(default)g)"
+        "--seconds",
+        type=float,
+        default=20.0,
+        help="how long each measurement takes, seconds (default: %(default)g)",
     )
-    parser.add_argument("--rounds", type=int, default=3, help="of all settings, by turns (default: 3)")
-    parser.add_argument("--stops", type=int, default=20, help="how often STOP is clicked (default: 20)")
-    parser.add_argument("--size", default="640x480", help="of the camera's pictures (default: %(default)s)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="how often every setting is measured, by turns (default: 3)"
+    )
+    parser.add_argument(
+        "--stops", type=int, default=20, help="how often STOP is clicked on a robot that drives (default: 20)"
+    )
+    parser.add_argument(
+        "--size", default="640x480", help="size of the camera's pictures, pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="file that the figures are also written to"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

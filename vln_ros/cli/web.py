@@ -15,12 +15,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default=_DEFAULTS.host,
-        help="address to serve at; 0.0.0.0: the network, with a token in the address (default: %(default)s)",
+        help="address to serve the page at; 0.0.0.0 serves the network, with a token (default: %(default)s)",
     )
     parser.add_argument(
-        "--port", type=int, default=_DEFAULTS.port, help="TCP port; 0: a free one (default: %(default)s)"
+        "--port",
+        type=int,
+        default=_DEFAULTS.port,
+        help="TCP port to serve the page at; 0 takes a free one (default: %(default)s)",
     )
-    parser.add_argument("--namespace", default="", help="of the robot's nodes and topics (default: none)")
+    parser.add_argument(
+        "--namespace", default="", help="namespace that the robot's nodes and topics are in (default: none)"
+    )
     parser.add_argument(
         "--sim-time", action="store_true", help="take time from /clock, as the robot of a simulation does"
     )
@@ -30,7 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="stop the robot when the driver's page is gone (parameter driver_gone)",
     )
     parser.add_argument(
-        "--params-file", default="", metavar="FILE", help="parameter file, as robot.launch.py takes"
+        "--params-file",
+        default="",
+        metavar="FILE",
+        help="parameter file of your own, as robot.launch.py takes it",
     )
 
 
