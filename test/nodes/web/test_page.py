@@ -20,7 +20,7 @@ from browsers import Complaints, launched
 from web_graph import Robot, printed_address, robot_on_a_plain
 
 from vln_ros.cli.graph import NodeSpec
-from vln_ros.config import ExecutorConfig
+from vln_ros.config import ExecutorConfig, Scalar
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -337,6 +337,26 @@ def test_without_the_token_there_is_nothing_to_see(tmp_path: Path, robot: Robot,
     page.reload()
     person.sees("#connection", "connected")
     context.close()
+
+
+def test_the_robot_stands_when_the_drivers_page_is_gone_if_so_configured(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    parameters: dict[str, Scalar] = {"port": 0, "driver_gone": "hold", "driver_grace_s": 1.0}
+    robot.graph.start(NodeSpec("web", parameters, key_suffix=".holding"))
+    log = robot.graph.log_path("web.holding")
+    robot.wait(lambda: bool(printed_address(log)), "a page that is served")
+    watcher, driver = people(printed_address(log)), people(printed_address(log))
+    driver.waits(lambda: driver.page.is_hidden("#no-picture"), "a node that hears the robot")
+    driver.instructs("Go.")
+    driver.waits(lambda: robot.plain.is_moving, "the robot's going")
+    driver.page.reload()
+    driver.sees("#driving", "You drive")
+    driver.waits(lambda: robot.plain.is_moving, "the robot's going on over a reload")
+    driver.page.close()
+    watcher.waits(lambda: not robot.plain.is_moving, "the robot's standing")
+    watcher.sees("#log", "STOP (the driver's page is gone)")
+    watcher.sees("#standstill", "stands still")
 
 
 def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(
