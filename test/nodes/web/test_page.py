@@ -37,6 +37,10 @@ SHOWS = """([selector, text]) => {
   const element = document.querySelector(selector);
   return element && !element.hidden && element.textContent.includes(text);
 }"""
+COUNTS_PICTURES = """() => {
+  window.pictures = 0;
+  document.addEventListener("picture-shown", () => { window.pictures += 1; });
+}"""
 CONNECTS = """url => new Promise((done) => {
   const socket = new WebSocket(url);
   socket.onopen = () => done("open");
@@ -222,6 +226,8 @@ def test_a_reload_in_mid_run_changes_nothing(robot: Robot, people: Callable[...,
     person.sees("#log", "Go far away.")
     person.page.wait_for_selector("#no-picture", state="hidden")
     assert len(robot.plain.instructions) == told
+    page.evaluate(COUNTS_PICTURES)
+    page.wait_for_function("window.pictures > 2")
     assert not all(zero for _, zero in robot.plain.commands[commands:])
     person.instructs("Go farther.")
     person.waits(lambda: robot.plain.instructions[-1] == "Go farther.", "an instruction of the same driver")

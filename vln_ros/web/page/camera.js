@@ -20,6 +20,11 @@ export class Camera {
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
+  // Pictures are counted by the node: another one counts from 1 again.
+  beginAnew() {
+    this.newest = 0;
+  }
+
   async take(buffer) {
     const head = new DataView(buffer);
     const view = VIEWS[head.getUint8(0)];

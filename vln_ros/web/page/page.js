@@ -142,6 +142,7 @@ const connection = new Connection({
     if (isOpen) {
       lastNote = 0; // the node may be another one, with a log of its own
       by("log").replaceChildren();
+      camera.beginAnew();
       sendView();
     } else {
       driving = { you: false, who: "", viewers: 0 };
