@@ -226,8 +226,6 @@ def test_a_reload_in_mid_run_changes_nothing(robot: Robot, people: Callable[...,
     person.sees("#log", "Go far away.")
     person.page.wait_for_selector("#no-picture", state="hidden")
     assert len(robot.plain.instructions) == told
-    page.evaluate(COUNTS_PICTURES)
-    page.wait_for_function("window.pictures > 2")
     assert not all(zero for _, zero in robot.plain.commands[commands:])
     person.instructs("Go farther.")
     person.waits(lambda: robot.plain.instructions[-1] == "Go farther.", "an instruction of the same driver")
@@ -387,3 +385,5 @@ def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(
     person.waits(lambda: not robot.plain.is_moving, "the robot's standing")
     person.sees("#standstill", "stands still")
     assert len(robot.plain.instructions) == told
+    page.evaluate(COUNTS_PICTURES)
+    page.wait_for_function("window.pictures > 2")
