@@ -29,9 +29,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "mode",
         default_value="realtime",
-        choices=["realtime", "lockstep", "manual"],
+        choices=["realtime", "lockstep", "manual", "live"],
         description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries; "
-        "manual: services do, and only the bridge is started",
+        "manual: services do, and only the bridge is started; live: as realtime, for sentences of your own",
     ),
     DeclareLaunchArgument(
         "world", default_value="embedded", choices=["embedded", "habitat"], description="What simulates"
@@ -114,7 +114,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     if context.launch_configurations.get("record") == "true":
         values["listeners"] = 2  # navigator and recorder: no frame is published before both hear it
-    realtime = given["mode"] == "realtime"
+    realtime = given["mode"] in ("realtime", "live")
     robot = {
         "camera": "sim",
         "base": "sim",

@@ -21,6 +21,7 @@ GROUPS = {
     "requirements.txt": ("", "sim", "web"),
     "requirements-ros.txt": ("ros",),
     "requirements-ray.txt": ("ray",),
+    "requirements-rerun.txt": ("rerun",),
     "requirements-dev.txt": ("dev",),
 }
 """Which of the extras of pyproject.toml, "" for the dependencies, a file pins."""

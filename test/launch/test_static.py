@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +270,59 @@ def test_rviz_shows_topics_that_somebody_publishes() -> None:
     for topic in topics:
         assert f"`{topic}`" in documented
         assert not topic.startswith("/"), "relative, so that a namespace holds"
+
+
+FOXGLOVE = json.loads((ROOT / "config/vln.foxglove.json").read_text("utf-8"))
+TOPIC = re.compile(r"/[\w/]+")
+
+
+def foxglove_topics() -> dict[str, str]:
+    """Every topic that a panel shows or publishes, and the panel."""
+    found: dict[str, str] = {}
+    for name, panel in FOXGLOVE["configById"].items():
+        values = [panel.get(key) for key in ("topicPath", "topicName", "topicToRender")]
+        values += [path["value"] for path in panel.get("paths", [])]
+        values += [*panel.get("topics", {}), panel.get("imageMode", {}).get("imageTopic")]
+        for value in filter(None, values):
+            topic = TOPIC.match(value)
+            assert topic is not None, f"{name}: {value}"
+            found[topic[0]] = name
+    return found
+
+
+def test_foxglove_shows_topics_and_calls_services_that_are_documented() -> None:
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    topics = foxglove_topics()
+    assert len(topics) > 10
+    for topic, panel in topics.items():
+        name = topic if topic == "/diagnostics" else topic.removeprefix("/")
+        assert f"`{name}`" in documented, panel
+    services = {
+        panel["serviceName"].removeprefix("/"): json.loads(panel["requestPayload"])
+        for name, panel in FOXGLOVE["configById"].items()
+        if name.startswith("CallService!")
+    }
+    assert set(services) == {"executor/pause", "navigator/cancel"}
+    assert "`executor/pause`" in documented and "`~/cancel`" in documented
+
+
+@pytest.mark.parametrize("name", [n for n in FOXGLOVE["configById"] if n.startswith("Publish!")])
+def test_what_foxglove_publishes_is_of_the_documented_type(name: str) -> None:
+    panel = FOXGLOVE["configById"][name]
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    package, _, kind = panel["datatype"].split("/")
+    assert f"| `{panel['topicName'].removeprefix('/')}` | {package}/{kind}" in documented
+    assert set(json.loads(panel["value"])) == {"data"}
+
+
+def test_every_panel_of_foxglove_has_its_place() -> None:
+    def places(node: Any) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        assert node["direction"] in ("row", "column") and 0 < node["splitPercentage"] < 100
+        return [*places(node["first"]), *places(node["second"])]
+
+    assert sorted(places(FOXGLOVE["layout"])) == sorted(FOXGLOVE["configById"])
 
 
 def test_a_replay_renames_what_moves_a_robot_as_the_command_does() -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "eval",
     "habitat",
+    "live",
     "node",
     "params",
     "plan",

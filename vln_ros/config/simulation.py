@@ -9,7 +9,7 @@ from typing import Literal, TypeVar, get_args
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
 
 WorldName = Literal["embedded", "habitat"]
-BridgeMode = Literal["lockstep", "realtime", "manual"]
+BridgeMode = Literal["lockstep", "realtime", "manual", "live"]
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,8 @@ class BridgeConfig(WorldConfig):
     mode: BridgeMode = option(
         "lockstep",
         "What moves the simulated robot. lockstep: the action queue, and the world waits for the model; "
-        "realtime: cmd_vel, and nothing waits; manual: one service call per action.",
+        "realtime: cmd_vel, and nothing waits; manual: one service call per action; live: as realtime, and "
+        "instructions come from people: episodes only say where the robot stands at first.",
         choices=get_args(BridgeMode),
     )
     run_folder: str = option(

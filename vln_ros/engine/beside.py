@@ -1,4 +1,4 @@
-"""Questions beside a run: asked of a copy of its stream, so that the run may go on meanwhile."""
+"""Asks questions of a copy of a run's stream, so that the run may go on meanwhile."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class BesideTheRun:
             raise _no_memory() from error
 
     def drop(self) -> str | None:
-        """Give up the question under way and the memory of its copy, as a step of :class:`~vln_ros.engine.oom_fallback.OomFallback`; None if there is none."""
+        """Give up the question under way and the memory of its copy; None if there is none."""
         copy, self._copy = self._copy, None
         if copy is None:
             return None
