@@ -26,7 +26,7 @@ RANKS = {
     **dict.fromkeys(("axes", "protocols"), 1),
     **dict.fromkeys(("geometry", "profiling"), 2),
     **dict.fromkeys(("sync", "motion"), 3),
-    **dict.fromkeys(("reuse", "memory", "ros", "sim"), 4),
+    **dict.fromkeys(("reuse", "memory", "ros", "sim", "web"), 4),
     "engine": 5,
     "capacity": 6,
     "engines": 7,
@@ -242,6 +242,7 @@ def test_the_core_knows_nothing_of_ros() -> None:
         ("rclpy", {"ros", "nodes", "cli"}),
         ("rosbags", {"ros", "cli"}),
         ("cv_bridge", {"ros"}),
+        ("aiohttp", {"web"}),
     ],
 )
 def test_libraries_stay_where_they_belong(library: str, allowed: set[str]) -> None:

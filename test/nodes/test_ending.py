@@ -60,7 +60,7 @@ MANAGED: dict[str, dict[str, Scalar]] = {
     "navigator": {"autostart": False, "engine": "paced", "extrinsics": "parameters"},
     "executor": {"autostart": False, "extrinsics": "parameters"},
 }
-PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player")
+PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player", "web")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -154,6 +154,7 @@ def test_a_plain_node(
     """The bridge and the player wait for somebody who listens."""
     parameters: dict[str, dict[str, Scalar]] = {
         "inspector": {},
+        "web": {"port": 0},
         "recorder": {"folder": str(tmp_path / "bags")},
         "sim_bridge": {"episodes": str(episodes), "camera.width": 64, "camera.height": 48},
         "bag_player": {"bag": str(short_bag(tmp_path)), "instruction": "go"},

@@ -39,6 +39,7 @@ COMMANDS = (
     "stop",
     "tiny",
     "train",
+    "web",
 )
 _FOLDERS = ("doctor", "habitat", "replay")
 """The commands that are more than one file."""
@@ -64,6 +65,7 @@ BENCHES = (
     "startup",
     "stream",
     "tracking",
+    "web",
     "world",
 )
 

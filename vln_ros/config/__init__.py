@@ -37,6 +37,7 @@ from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
+    ColorInputConfig,
     DepthCameraConfig,
     DepthInputConfig,
     Extrinsics,
@@ -62,6 +63,7 @@ from vln_ros.config.simulation import (
 )
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
+from vln_ros.config.web import WebConfig
 
 __all__ = [
     "NAME_ARGUMENTS",
@@ -71,6 +73,7 @@ __all__ = [
     "BridgeConfig",
     "CameraConfig",
     "CameraExtrinsics",
+    "ColorInputConfig",
     "ConfigError",
     "DepthCameraConfig",
     "DepthInputConfig",
@@ -114,6 +117,7 @@ __all__ = [
     "SyncConfig",
     "TinyConfig",
     "TrainConfig",
+    "WebConfig",
     "WorldConfig",
     "check_value",
     "flatten",

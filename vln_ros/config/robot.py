@@ -91,8 +91,8 @@ class DepthInputConfig:
 
 
 @dataclass(frozen=True)
-class ImageInputConfig(DepthInputConfig):
-    """Where colour and depth come from."""
+class ColorInputConfig:
+    """Where colour comes from."""
 
     color_topic: str = option(
         "camera/color/image_raw",
@@ -105,6 +105,12 @@ class ImageInputConfig(DepthInputConfig):
         "which saves network where the navigator runs on another machine.",
         choices=("raw", "compressed"),
     )
+
+
+@dataclass(frozen=True)
+class ImageInputConfig(ColorInputConfig, DepthInputConfig):
+    """Where colour and depth come from."""
+
     depth_transport: str = option(
         "raw",
         "How depth images come. raw: as Image messages; compressed: as CompressedImage in the "

@@ -180,6 +180,7 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
         "executor": given["machine"] != "gpu" and given["drive"] == "queue",
         "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
         "recorder": given["record"] == "true",
+        "web": given["web"] == "true",
     }
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
