@@ -195,7 +195,7 @@ def clutter(draw: st.DrawFn) -> tuple[Float64Array, Pose, Float64Array]:
     hall = wall((-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0), (-3.0, -3.0))
     obstacles = np.concatenate([things, hall])
     start, goal = rng.uniform(-2.5, 2.5, (2, 2))
-    return obstacles, Pose.planar(*start, rng.uniform(-math.pi, math.pi)), goal
+    return obstacles, Pose.planar(float(start[0]), float(start[1]), rng.uniform(-math.pi, math.pi)), goal
 
 
 @settings(deadline=None, max_examples=60)

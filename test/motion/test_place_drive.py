@@ -244,7 +244,7 @@ def test_places_in_flats_are_reached_by_what_depth_shows() -> None:
         start = roomy.nearest(episode.start.position)
         leg = roomy.path(start, roomy.nearest(episode.goal))[1] - start
         length_m = min(2.0, float(np.linalg.norm(leg)))
-        world.place(Pose.planar(*start, math.atan2(leg[1], leg[0])))
+        world.place(Pose.planar(float(start[0]), float(start[1]), math.atan2(leg[1], leg[0])))
         drive = PlaceDrive(config, STEP)
         drive.begin()
         drive.observe(replace(frame(1, world.pose), depth_m=world.render()[1]))
