@@ -9,7 +9,7 @@ import pytest
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import LookDownConfig, PlaceConfig
-from vln_ros.config.look_down import LookDownPicture
+from vln_ros.config.place import LookDownPicture
 from vln_ros.datatypes import STOP, Action, CameraModel, Frame, Instruction, PixelGoal, Pose
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.spoken import SpokenEngine

@@ -9,7 +9,6 @@ from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, Strea
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
 from vln_ros.config.guards import GuardsConfig
-from vln_ros.config.look_down import LookDownConfig
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -25,7 +24,7 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
-from vln_ros.config.place import Nav2Config, PlaceConfig
+from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.config.look_down import LookDownConfig
 from vln_ros.config.options import group, option
+from vln_ros.config.place import LookDownConfig
 from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig
 
 

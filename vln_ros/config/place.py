@@ -1,4 +1,4 @@
-"""Options of driving to a place that the model points at, and the size of the robot that fits there."""
+"""Options of places that a model points at: in which picture, how large the robot is, how it gets there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from vln_ros.config.options import option
 
 DriveName = Literal["queue", "nav2"]
 GoalTransport = Literal["auto", "action", "topic"]
+LookDownPicture = Literal["profile", "same", "camera"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,4 +146,43 @@ class Nav2Config:
         "checker's own tolerance, or turns are never done, and below one turn of the policy, or they "
         "are done before they begin.",
         unit="deg", minimum=0.5, maximum=90.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookDownConfig:
+    """The picture in which a model points at places."""
+
+    picture: LookDownPicture = option(
+        "profile",
+        "Which picture the model is shown when it asks to look down. profile: as the profile says; same: the "
+        "newest picture again, for a camera that is fixed, as the released robot server does; camera: the "
+        "newest picture of a second camera that looks down, as in the released evaluation.",
+        choices=get_args(LookDownPicture),
+    )
+    max_age_s: float = option(
+        0.5,
+        "Largest difference between the stamps of the second camera's picture and of the newest frame. "
+        "Without a picture within it the robot holds and says so. Too low holds with a slow second camera, "
+        "too high shows what lies behind the robot by now.",
+        unit="s", minimum=0.0, maximum=10.0,
+    )  # fmt: skip
+    color_topic: str = option(
+        "camera_down/color/image_raw",
+        "Topic of the second camera's colour images, which must be rectified. Transport, quality of service "
+        "and everything else are as the first camera's.",
+    )
+    depth_topic: str = option(
+        "camera_down/aligned_depth_to_color/image_raw",
+        "Topic of the second camera's depth images, registered to its colour.",
+    )
+    camera_info_topic: str = option(
+        "camera_down/color/camera_info",
+        "Topic of the second camera's calibration. It must be the one of its colour images.",
+    )
+    pitch_down_deg: float = option(
+        30.0,
+        "Downward tilt of the second camera where extrinsics is parameters; its place is then that of the "
+        "first. With extrinsics tf the transform counts. A wrong tilt puts every place at a wrong distance.",
+        unit="deg", minimum=-90.0, maximum=90.0,
     )  # fmt: skip

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-from vln_ros.config.look_down import LookDownPicture
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
+from vln_ros.config.place import LookDownPicture
 
 WorldName = Literal["embedded", "habitat"]
 OracleAnswers = Literal["pixels", "arrows"]

@@ -9,29 +9,26 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import yaml
 
 from vln_ros.config import ConfigError
-from vln_ros.datatypes import STOP, Action, PixelGoal
-
-Choice = TypeVar("Choice", bound=str)
+from vln_ros.datatypes import STOP, Action
+from vln_ros.engine.checkpoint.keys import Keys
+from vln_ros.engine.checkpoint.pixel_goal import PixelGoalSpec as PixelGoalSpec
+from vln_ros.engine.checkpoint.pixel_goal import parse_pixel_goal
 
 ON_UNPARSED = ("hold", "repeat", "ask_again")
-LOOK_DOWN_PICTURES = ("same", "camera")
-PIXEL_ORDERS = ("row_column", "column_row")
 IMAGE_MARKS = ("image", "history")
 """``{image}``: the frame (or frames) asked about; ``{history}``: all past frames that are shown."""
 
 _MARK = re.compile(r"\{(\w+)\}")
 _SUFFIX = ".yaml"
-_OF_CHECKPOINT = "checkpoint"
 
 ContextStrategy = Literal["append", "window_reset", "history", "delayed_batch"]
 _CONTEXT_PARAMETERS: dict[ContextStrategy, frozenset[str]] = {
@@ -128,47 +125,6 @@ class Phrase:
 
     text: str
     actions: tuple[Action, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PixelGoalSpec:
-    """How a checkpoint points at where it wants to go: in a picture that it asks for in the same chat.
-
-    Attributes:
-        request: what it says when it wants that picture; always an answer of its own.
-        turn: template of the user's message that shows it, with one ``{image}``.
-        picture: ``same`` (the newest picture again, as the camera took it, for cameras that are fixed), or
-            ``camera`` (of a second camera, which looks down).
-        order: ``row_column`` or ``column_row``: which of the two numbers comes first. They are pixels of that
-            picture as the camera took it.
-        separator: text between the two numbers.
-        already_there_m: a place nearer to the base than this is not driven to.
-        nowhere_turn_deg: what is done where the pixel is no place, or one where the robot already is: a turn
-            to the left, so that the next question shows something else; 0: stand still and say why.
-    """
-
-    request: str
-    turn: str
-    picture: str
-    order: str
-    separator: str
-    already_there_m: float
-    nowhere_turn_deg: float
-
-    def goal(self, first: int, second: int, stamp_ns: int) -> PixelGoal:
-        """The point that two numbers name."""
-        row, column = (first, second) if self.order == "row_column" else (second, first)
-        return PixelGoal(row, column, stamp_ns)
-
-    def text(self, goal: PixelGoal) -> str:
-        """How the checkpoint says it."""
-        numbers = (goal.row, goal.column) if self.order == "row_column" else (goal.column, goal.row)
-        return self.separator.join(map(str, numbers))
-
-    def parse(self, text: str) -> tuple[int, int] | None:
-        """The first two whole numbers of a free answer, as the released code reads it; None if not there."""
-        numbers = re.findall(r"[0-9]+", text)
-        return (int(numbers[0]), int(numbers[1])) if len(numbers) >= 2 else None
 
 
 @dataclass(frozen=True)
@@ -288,7 +244,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 def parse_profile(name: str, tree: object) -> Profile:
     """The profile that a YAML tree describes. Raises ConfigError as :func:`load_profile`."""
-    top = _Keys(f"profile {name}", tree)
+    top = Keys(f"profile {name}", tree)
     context = _context(top.keys("context"))
     profile = Profile(
         name=name,
@@ -306,7 +262,9 @@ def parse_profile(name: str, tree: object) -> Profile:
         on_unparsed=top.choice("on_unparsed", ON_UNPARSED),
         limits=_limits(top.keys("limits")),
         unsupported=_unsupported(top),
-        pixel_goal=_pixel_goal(top.keys("pixel_goal"), context) if top.has("pixel_goal") else None,
+        pixel_goal=parse_pixel_goal(top.keys("pixel_goal"), context.strategy)
+        if top.has("pixel_goal")
+        else None,
     )
     top.finish()
     if profile.pixel_goal is not None and profile.pixel_goal.request in [p.text for p in profile.vocabulary]:
@@ -320,85 +278,7 @@ def _shipped() -> Traversable:
     return resources.files("vln_ros") / "profiles"
 
 
-class _Keys:
-    """A mapping of a YAML tree, taken apart key by key; what is left over at the end is an error."""
-
-    def __init__(self, where: str, tree: object) -> None:
-        if not isinstance(tree, Mapping):
-            raise ConfigError(f"{where} must be a mapping, got {type(tree).__name__}")
-        self.where = where
-        self._tree = tree
-        self._known: list[str] = []
-
-    def error(self, key: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {key} = {self._tree[key]!r}: expected {expected}")
-
-    def has(self, key: str) -> bool:
-        self._known.append(key)
-        return key in self._tree
-
-    def take(self, key: str) -> Any:
-        if not self.has(key):
-            # A misspelt key is both missing and unknown: name both at once.
-            near = difflib.get_close_matches(key, [str(k) for k in self._tree], n=1)
-            raise ConfigError(
-                f"{self.where}: {key} is missing" + (f"; is {near[0]!r} meant?" if near else "")
-            )
-        return self._tree[key]
-
-    def keys(self, key: str) -> _Keys:
-        return _Keys(f"{self.where}, {key}", self.take(key))
-
-    def items(self, key: str) -> list[_Keys]:
-        value = self.take(key)
-        if not isinstance(value, list):
-            raise self.error(key, "a list")
-        return [_Keys(f"{self.where}, {key}[{i}]", item) for i, item in enumerate(value)]
-
-    def text(self, key: str, *, may_be_empty: bool = False) -> str:
-        value = self.take(key)
-        if not isinstance(value, str) or not (value or may_be_empty):
-            raise self.error(key, "a text")
-        return value
-
-    def integer(self, key: str, least: int) -> int:
-        value = self.take(key)
-        if type(value) is not int or value < least:
-            raise self.error(key, f"an integer of at least {least}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.take(key)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.error(key, "a finite number")
-        return float(value)
-
-    def number_or_checkpoint(self, key: str, least: float, most: float) -> float | None:
-        value = self.take(key)
-        if value == _OF_CHECKPOINT:
-            return None
-        if type(value) not in (int, float) or not least <= value <= most:
-            raise self.error(key, f"a number from {least:g} to {most:g}, or {_OF_CHECKPOINT}")
-        return float(value)
-
-    def choice(self, key: str, choices: tuple[Choice, ...]) -> Choice:
-        value = self.take(key)
-        for choice in choices:
-            if value == choice:
-                return choice
-        raise self.error(key, f"one of {', '.join(choices)}")
-
-    def finish(self) -> None:
-        for key in self._tree:
-            if key not in self._known:
-                near = difflib.get_close_matches(str(key), self._known, n=1)
-                raise ConfigError(
-                    f"{self.where}: unknown key {key!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(self._known)}")
-                )
-
-
-def _context(keys: _Keys) -> ContextSpec:
+def _context(keys: Keys) -> ContextSpec:
     strategy = keys.choice("strategy", tuple(_CONTEXT_PARAMETERS))
     wanted = _CONTEXT_PARAMETERS[strategy]
 
@@ -424,7 +304,7 @@ def _context(keys: _Keys) -> ContextSpec:
     return spec
 
 
-def _template(top: _Keys, key: str, context: ContextSpec) -> str:
+def _template(top: Keys, key: str, context: ContextSpec) -> str:
     template = top.text(key)
     marks = _MARK.findall(template)
     known = (*IMAGE_MARKS, "instruction")
@@ -444,7 +324,7 @@ def _template(top: _Keys, key: str, context: ContextSpec) -> str:
     return template
 
 
-def _image(keys: _Keys) -> ImageSpec:
+def _image(keys: Keys) -> ImageSpec:
     size = None
     if keys.has("resize"):
         value = keys.take("resize")
@@ -456,7 +336,7 @@ def _image(keys: _Keys) -> ImageSpec:
     return ImageSpec(size, max_pixels)
 
 
-def _generation(keys: _Keys) -> GenerationSpec:
+def _generation(keys: Keys) -> GenerationSpec:
     top_k = keys.number_or_checkpoint("top_k", 0, 10_000_000)
     spec = GenerationSpec(
         keys.number_or_checkpoint("temperature", 0.0, 10.0),
@@ -468,7 +348,7 @@ def _generation(keys: _Keys) -> GenerationSpec:
     return spec
 
 
-def _vocabulary(top: _Keys) -> tuple[Phrase, ...]:
+def _vocabulary(top: Keys) -> tuple[Phrase, ...]:
     phrases = tuple(_phrase(keys) for keys in top.items("vocabulary"))
     texts = [phrase.text for phrase in phrases]
     if not texts:
@@ -478,7 +358,7 @@ def _vocabulary(top: _Keys) -> tuple[Phrase, ...]:
     return phrases
 
 
-def _phrase(keys: _Keys) -> Phrase:
+def _phrase(keys: Keys) -> Phrase:
     text = keys.text("text")
     given = [key for key in ("forward_m", "turn_deg", "stop") if keys.has(key)]
     if len(given) != 1:
@@ -500,7 +380,7 @@ def _phrase(keys: _Keys) -> Phrase:
     return Phrase(text, (action,) * times)
 
 
-def _limits(keys: _Keys) -> Limits:
+def _limits(keys: Keys) -> Limits:
     limits = Limits(
         keys.integer("turns_in_place", 0),
         keys.integer("actions", 0),
@@ -511,34 +391,7 @@ def _limits(keys: _Keys) -> Limits:
     return limits
 
 
-def _pixel_goal(keys: _Keys, context: ContextSpec) -> PixelGoalSpec:
-    if context.strategy != "history":
-        raise ConfigError(
-            f"{keys.where}: needs context strategy history, where every question is a chat of its own, "
-            f"not {context.strategy}"
-        )
-    spec = PixelGoalSpec(
-        request=keys.text("request"),
-        turn=keys.text("turn"),
-        picture=keys.choice("picture", LOOK_DOWN_PICTURES),
-        order=keys.choice("order", PIXEL_ORDERS),
-        separator=keys.text("separator"),
-        already_there_m=keys.number("already_there_m"),
-        nowhere_turn_deg=keys.number("nowhere_turn_deg"),
-    )
-    keys.finish()
-    if _MARK.findall(spec.turn) != ["image"]:
-        raise keys.error("turn", "a text with one {image} and no other mark")
-    if re.search(r"\d", spec.separator):
-        raise keys.error("separator", "a text without digits")
-    if spec.already_there_m < 0.0:
-        raise keys.error("already_there_m", "a distance of at least 0 m")
-    if not 0.0 <= spec.nowhere_turn_deg <= 180.0:
-        raise keys.error("nowhere_turn_deg", "an angle from 0 to 180 degrees")
-    return spec
-
-
-def _unsupported(top: _Keys) -> tuple[Unsupported, ...]:
+def _unsupported(top: Keys) -> tuple[Unsupported, ...]:
     if not top.has("unsupported"):
         return ()
     found = []

@@ -23,6 +23,8 @@ from vln_ros.engine.stream.session import Session
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7
+_MOST_NODES = 100_000
+"""A pixel grammar grows by what is said; beyond this it is made anew."""
 
 Question = Callable[[], Sequence[Piece]]
 """Puts the stream where the model answers next, and says what is still to be pushed; once for each try."""
@@ -153,7 +155,7 @@ class AnswerDecoder:
     def _pixels(self, bounds: tuple[int, int]) -> PixelGrammar:
         spec, made = self._profile.pixel_goal, self._pixel_grammar
         assert spec is not None
-        if made is None or made[0] != bounds:
+        if made is None or made[0] != bounds or len(made[1].nodes) > _MOST_NODES:
             grammar = PixelGrammar(
                 self._template.tokenize, self._profile.vocabulary, self._rules, self._end_tokens,
                 spec.separator, bounds,
