@@ -85,14 +85,19 @@ def as_tokenizer(tree: dict[str, Any]) -> dict[str, Any]:
     """A ``tokenizer.json`` of Qwen's structure with Qwen's own tokens in place of the ones that it has."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+    from vln_ros.engine.tiny import FIRST_SPECIAL_ID
+
     letters = bytes_to_unicode()
     data = json.loads(DATA.read_text("utf-8"))
 
     def spelt(encoded: str) -> str:
         return "".join(letters[b] for b in base64.b64decode(encoded))
 
+    vocabulary = {spelt(token): rank for token, rank in data["ids"].items()}
+    # Entries that no text can produce in the place of those that were left out: ids are counted.
+    vocabulary |= {f"<unused_{i}>": i for i in set(range(FIRST_SPECIAL_ID)) - set(vocabulary.values())}
     model = tree["model"] | {
-        "vocab": {spelt(token): rank for token, rank in data["ids"].items()},
+        "vocab": dict(sorted(vocabulary.items(), key=lambda item: item[1])),
         "merges": [[spelt(a), spelt(b)] for a, b in data["merges"]],
     }
     return tree | {"model": model}

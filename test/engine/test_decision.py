@@ -541,9 +541,9 @@ def test_with_actions_left_the_next_queue_begins_with_them() -> None:
 # -- guards --------------------------------------------------------------------------------------
 
 
-def guarded(**limits: int) -> tuple[Scripted, DecisionLoop]:
+def guarded(limits: GuardLimits) -> tuple[Scripted, DecisionLoop]:
     engine = Scripted()
-    loop = DecisionLoop(engine, "progress", 0, LOST_NS, guards=ProgressGuards(GuardLimits(**limits)))
+    loop = DecisionLoop(engine, "progress", 0, LOST_NS, guards=ProgressGuards(limits))
     loop.start(Instruction(1, "go"))
     return engine, loop
 
@@ -564,7 +564,7 @@ def turn_until_given_up(engine: Scripted, loop: DecisionLoop) -> ActionChunk:
 
 
 def test_a_run_that_turns_in_place_is_given_up_with_a_reason_and_stays_so() -> None:
-    engine, loop = guarded(turns_in_place=6)
+    engine, loop = guarded(GuardLimits(turns_in_place=6))
     chunk = turn_until_given_up(engine, loop)
     assert chunk.is_hold and chunk.held == (
         "the run is given up: turning in place: 6 turns without a way between them"
@@ -582,8 +582,8 @@ def test_a_run_that_turns_in_place_is_given_up_with_a_reason_and_stays_so() -> N
 
 
 def test_a_robot_that_stands_is_given_up_and_one_without_guards_is_not() -> None:
-    for limits, given_up in (({"stuck": 3}, True), ({}, False)):
-        engine, loop = guarded(**limits)
+    for limits, given_up in ((GuardLimits(stuck=3), True), (GuardLimits(), False)):
+        engine, loop = guarded(limits)
         engine.actions = ()
         held = []
         for stamp in range(1, 10):

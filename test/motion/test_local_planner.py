@@ -88,6 +88,17 @@ def test_goes_through_a_door(gap_m: float) -> None:
     assert np.linalg.norm(pose.position[:2] - [2.0, 0.0]) <= CONFIG.reached_within_m
 
 
+def test_the_margin_is_kept_where_there_is_room_and_given_up_where_there_is_not() -> None:
+    for gap_m, nearest_m in ((1.0, FITS_M), (2.0 * CONFIG.robot_radius_m + 0.02, CONFIG.robot_radius_m)):
+        obstacles = np.concatenate([wall((1.0, -4.0), (1.0, -gap_m / 2)), wall((1.0, gap_m / 2), (1.0, 4.0))])
+        pose, planner = Pose.identity(), LocalPlanner(CONFIG, STEP)
+        plan = planner.plan(pose, np.array([2.0, 0.0]), obstacles)
+        assert isinstance(plan, LocalPlan), plan
+        assert closest_m(pose, plan.actions, obstacles) >= nearest_m - 1e-5
+        end, _ = drive(planner, pose, np.array([2.0, 0.0]), obstacles)
+        assert end.position[0] > 1.7
+
+
 def test_does_not_go_through_a_door_that_is_too_narrow() -> None:
     obstacles = np.concatenate([wall((1.0, -4.0), (1.0, -0.2)), wall((1.0, 0.2), (1.0, 4.0))])
     plan = LocalPlanner(CONFIG, STEP).plan(Pose.identity(), np.array([2.5, 0.0]), obstacles)
@@ -184,7 +195,7 @@ def clutter(draw: st.DrawFn) -> tuple[Float64Array, Pose, Float64Array]:
     hall = wall((-3.0, -3.0), (3.0, -3.0), (3.0, 3.0), (-3.0, 3.0), (-3.0, -3.0))
     obstacles = np.concatenate([things, hall])
     start, goal = rng.uniform(-2.5, 2.5, (2, 2))
-    return obstacles, Pose.planar(*start, rng.uniform(-math.pi, math.pi)), goal
+    return obstacles, Pose.planar(float(start[0]), float(start[1]), rng.uniform(-math.pi, math.pi)), goal
 
 
 @settings(deadline=None, max_examples=60)
@@ -197,8 +208,8 @@ def test_no_plan_touches_anything_and_no_executor_stops_it(
     if isinstance(plan, NoWay):
         return
     start_m = float(np.linalg.norm(obstacles - pose.position[:2], axis=1).min())
-    assert closest_m(pose, plan.actions, obstacles) >= min(FITS_M, start_m) - 1e-5
-    if start_m < FITS_M:
+    assert closest_m(pose, plan.actions, obstacles) >= min(CONFIG.robot_radius_m, start_m) - 1e-5
+    if start_m < CONFIG.robot_radius_m:
         return
     at = pose
     for action in plan.actions:

@@ -227,6 +227,23 @@ def test_with_actions_left_the_queue_begins_with_them_and_is_planned_from_their_
     assert second.actions[2:] == standing.take(answer(3.0, 2.0)).actions
 
 
+def test_where_what_is_remembered_leaves_no_way_the_newest_picture_decides() -> None:
+    """A wall that was seen once and is not there: remembered, for the camera looks over its place."""
+    high = base_from_optical(0.0, 0.0, 1.25)
+
+    def seen(stamp: int, depth_m: np.ndarray) -> Frame:
+        return replace(frame(stamp, Pose.identity(), depth_m), odom_from_optical=high)
+
+    size = (CAMERA.height, CAMERA.width)
+    drive = drive_at(max_shift_m=0.3, max_detour=1.3)  # around it is too long
+    drive.observe(seen(2, np.full(size, 0.9, np.float32)))
+    drive.observe(seen(3, np.zeros(size, np.float32)))
+    assert drive.take(answer(2.0, 0.0, stamp=3)).actions == (FORWARD,) * 4
+    assert drive.figures()["ways planned by the newest picture alone"] == 1
+    drive.hear(np.stack([np.full(161, 0.9), np.linspace(-4.0, 4.0, 161)], 1))
+    assert drive.take(answer(2.0, 0.0, stamp=3)).is_hold, "what the executor knows is believed"
+
+
 def test_a_depth_image_in_a_wrong_unit_teaches_nothing() -> None:
     drive = drive_at()
     millimetres = np.full((CAMERA.height, CAMERA.width), 0.001, np.float32)
@@ -244,7 +261,7 @@ def test_places_in_flats_are_reached_by_what_depth_shows() -> None:
         start = roomy.nearest(episode.start.position)
         leg = roomy.path(start, roomy.nearest(episode.goal))[1] - start
         length_m = min(2.0, float(np.linalg.norm(leg)))
-        world.place(Pose.planar(*start, math.atan2(leg[1], leg[0])))
+        world.place(Pose.planar(float(start[0]), float(start[1]), math.atan2(leg[1], leg[0])))
         drive = PlaceDrive(config, STEP)
         drive.begin()
         drive.observe(replace(frame(1, world.pose), depth_m=world.render()[1]))

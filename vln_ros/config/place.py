@@ -25,8 +25,9 @@ class PlaceConfig:
     )  # fmt: skip
     margin_m: float = option(
         0.02,
-        "Distance that a planned way keeps from obstacles at least, beyond the robot's circle. Too low is "
-        "stopped when the robot drifts off its line; too high finds no way through doors.",
+        "Distance that a planned way keeps from obstacles beyond the robot's circle, where there is room for "
+        "it. Too low is stopped when the robot drifts off its line; too high makes detours around narrow "
+        "places.",
         unit="m", minimum=0.0, maximum=1.0,
     )  # fmt: skip
     stop_distance_m: float = option(

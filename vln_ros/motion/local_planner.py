@@ -32,7 +32,7 @@ _TURN_COST = 0.3
 """Of a forward primitive."""
 _EAGERNESS = 1.5
 """What is left of the way counts so much more than what was spent: fewer places are looked at."""
-_MOST_PLACES = 600
+_MOST_PLACES = 400
 _SAME_PLACE_M = 0.03
 _LEG_M = 1.5
 """Primitives are searched for until the way is so much shorter."""
@@ -138,28 +138,36 @@ class LocalPlanner:
 
     def plan(self, pose: Pose, goal: Float64Array, obstacles: Float64Array) -> LocalPlan | NoWay:
         """The way from ``pose`` to ``goal`` ``[2]`` around ``obstacles`` ``[N, 2]``: metres, in one frame."""
-        start = pose.position[:2]
+        start, c = pose.position[:2], self._config
         distance_m = float(np.linalg.norm(goal - start))
-        c = self._config
         if distance_m > c.max_distance_m:
             detail = f"{distance_m:.1f} m, more than place.max_distance_m = {c.max_distance_m:g}"
             return NoWay(GiveUp.TOO_FAR, detail)
-        radii = self._radii(start, obstacles)
-        grid, weights = self._grid(start, goal, obstacles[radii >= self._radius_m])
-        here = _cell(grid, start)
-        fits = float(np.linalg.norm(obstacles - goal, axis=1).min(initial=math.inf)) >= self._radius_m
+        plan = self._plan(pose, goal, obstacles, c.robot_radius_m + c.margin_m)
+        if isinstance(plan, NoWay) and c.margin_m:
+            # Steps of one length and angle leave the middle of a narrow way: there the circle must do.
+            return self._plan(pose, goal, obstacles, c.robot_radius_m)
+        return plan
+
+    def _plan(
+        self, pose: Pose, goal: Float64Array, obstacles: Float64Array, radius_m: float
+    ) -> LocalPlan | NoWay:
+        start, c = pose.position[:2], self._config
+        distance_m = float(np.linalg.norm(goal - start))
+        # Not nearer than it already is to those that are too near.
+        radii = np.minimum(radius_m, np.linalg.norm(obstacles - start, axis=1) * _TOUCHED)
+        grid, weights = self._grid(start, goal, obstacles[radii >= radius_m], radius_m)
+        fits = float(np.linalg.norm(obstacles - goal, axis=1).min(initial=math.inf)) >= radius_m
         target = self._target(grid, weights, start, goal, fits)
         if isinstance(target, NoWay):
             return target
         left = lengths(weights, _cell(grid, target)) * CELL_M
-        length_m = float(left[here])
+        length_m = float(left[_cell(grid, start)])
         if not length_m < c.max_detour * max(distance_m, 1.0):
             detail = f"{length_m:.1f} m for {distance_m:.1f} m straight, place.max_detour = {c.max_detour:g}"
             return NoWay(GiveUp.DETOUR, detail)
-        search = _Search(
-            self._step, self._headings, self._radius_m, self._config.stop_distance_m, obstacles, radii
-        )
-        end = search.run(pose, target, grid, left, self._config.reached_within_m)
+        search = _Search(self._step, self._headings, radius_m, c.stop_distance_m, obstacles, radii)
+        end = search.run(pose, target, grid, left, c.reached_within_m)
         if end is None:
             turn_deg, away_m = math.degrees(self._step.turn_rad), float(np.linalg.norm(target - start))
             detail = f"of {self._step.forward_m:g} m and {turn_deg:g} degrees, to {away_m:.1f} m away"
@@ -167,20 +175,11 @@ class LocalPlanner:
         actions, path = self._unrolled(end)
         return LocalPlan(actions=actions, path=path, target=target, length_m=length_m)
 
-    @property
-    def _radius_m(self) -> float:
-        return self._config.robot_radius_m + self._config.margin_m
-
-    def _radii(self, start: Float64Array, obstacles: Float64Array) -> Float64Array:
-        """``[N]``: how near the robot's middle may come to each obstacle: not nearer than it already is to
-        those that are too near."""
-        return np.minimum(self._radius_m, np.linalg.norm(obstacles - start, axis=1) * _TOUCHED)
-
     def _grid(
-        self, start: Float64Array, goal: Float64Array, obstacles: Float64Array
+        self, start: Float64Array, goal: Float64Array, obstacles: Float64Array, radius_m: float
     ) -> tuple[FloorGrid, Float64Array]:
         """The floor, and what a way over each cell costs; ``inf`` where the robot surely does not fit."""
-        radius_m, away_m = self._radius_m, self._config.keep_away_m
+        away_m = self._config.keep_away_m
         grid = FloorGrid.around(
             np.stack([start, goal]), obstacles, cell_m=CELL_M, margin_m=MARGIN_M,
             bound_m=radius_m + away_m + CELL_M,

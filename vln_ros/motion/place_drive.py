@@ -20,7 +20,7 @@ from vln_ros.datatypes import (
     apply_action,
 )
 from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
-from vln_ros.motion.local_planner import LocalPlan, LocalPlanner, NoWay
+from vln_ros.motion.local_planner import GiveUp, LocalPlan, LocalPlanner, NoWay
 from vln_ros.motion.obstacles import ObstacleMemory
 
 _CHECKS = FrameCheckConfig()
@@ -93,11 +93,7 @@ class PlaceDrive:
             self.counts["places lost by a jump"] += self._answer is not None
             self.forget()
         self._frame = frame
-        if (
-            frame.depth_m is not None
-            and depth_fault(frame.depth_m, _CHECKS, self._config.max_depth_m) is None
-        ):
-            self._seen.see(frame.depth_m, frame.camera, frame.odom_from_optical, frame.odom_from_base)
+        self._take_in(self._seen)
 
     def hear(self, obstacles: Float64Array) -> None:
         """What the executor knows of obstacles now, ``[N, 2]`` metres in odom. From any thread."""
@@ -162,9 +158,15 @@ class PlaceDrive:
 
     def _plan(self, pose: Pose) -> LocalPlan | NoWay:
         assert self.place is not None, "only toward a place"
-        around = self._seen.points[:, :2]
-        plan = self._planner.plan(pose, self._target, np.concatenate([around, self._told]))
+        plan = self._planner.plan(pose, self._target, self._around(self._seen))
         self.counts["ways planned"] += 1
+        if isinstance(plan, NoWay) and plan.kind is not GiveUp.TOO_FAR:
+            # Errors of depth add up in what is remembered until nothing fits any more. The executor, which
+            # remembers too, stops what goes wrong now.
+            again = self._planner.plan(pose, self._target, self._around(self._newest()))
+            if isinstance(again, LocalPlan):
+                self.counts["ways planned by the newest picture alone"] += 1
+                plan = again
         if isinstance(plan, NoWay):
             self.counts[f"places given up: {plan.kind.value}"] += 1
         else:
@@ -172,6 +174,22 @@ class PlaceDrive:
             # place on the other side.
             self.plan, self._target = plan, plan.target
         return plan
+
+    def _around(self, seen: ObstacleMemory) -> Float64Array:
+        return np.concatenate([seen.points[:, :2], self._told])
+
+    def _newest(self) -> ObstacleMemory:
+        """What the newest frame alone shows of obstacles."""
+        memory = ObstacleMemory(self._config.min_height_m, self._config.max_height_m)
+        self._take_in(memory)
+        return memory
+
+    def _take_in(self, memory: ObstacleMemory) -> None:
+        """The newest frame's depth, if it says anything."""
+        frame, limit_m = self._frame, self._config.max_depth_m
+        if frame is None or frame.depth_m is None or depth_fault(frame.depth_m, _CHECKS, limit_m) is not None:
+            return
+        memory.see(frame.depth_m, frame.camera, frame.odom_from_optical, frame.odom_from_base)
 
     def _queue(self, queue: int, ahead: Sequence[Action], pose: Pose, plan: LocalPlan) -> ActionChunk:
         """The first actions of a plan that begins at ``pose``."""

@@ -16,15 +16,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 
 from geometry_msgs.msg import PoseStamped
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
 from std_msgs.msg import Header, String
 
-from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
+from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import (
     STOP,
     Action,
@@ -52,9 +51,7 @@ HAS_NAV2 = importlib.util.find_spec("nav2_msgs") is not None
 class Robot:
     """A node with a Nav2Drive, another in Nav2's place, and a clock that is turned by hand."""
 
-    def __init__(
-        self, context: Context, put: Callable[[Progress], None] | None = None, **options: Scalar
-    ) -> None:
+    def __init__(self, context: Context, goals: str, put: Callable[[Progress], None] | None = None) -> None:
         namespace = f"robot_{next(NUMBERS)}"  # each test has topics of its own
         self.node = Node("navigator", context=context, namespace=namespace)
         self.nav2 = Node("bt_navigator", context=context, namespace=namespace)
@@ -70,7 +67,7 @@ class Robot:
         self.state_pub = self.nav2.create_publisher(String, "executor_state", qos.latched())
         self.now_s, self.stamp_ns, self.queue = 100.0, 0, 1
         self.reports: list[Progress] = []
-        config = from_flat(NavigatorConfig, {"drive": "nav2", **options})
+        config = from_flat(NavigatorConfig, {"drive": "nav2", "nav2.goals": goals})
         self.drive = Nav2Drive(self.node, config, put or self.reports.append, lambda: self.now_s)
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -118,7 +115,7 @@ def context() -> Iterator[Context]:
 
 @pytest.fixture
 def by_topic(context: Context) -> Iterator[Robot]:
-    robot = Robot(context, **{"nav2.goals": "topic"})
+    robot = Robot(context, "topic")
     robot.until(lambda: robot.node.count_subscribers("goal_pose") == 1, "nobody hears goals")
     yield robot
     robot.drive.destroy()
@@ -180,7 +177,7 @@ def test_a_hold_cancels(by_topic: Robot) -> None:
 
 
 def test_the_end_of_the_node_cancels(context: Context) -> None:
-    robot = Robot(context, **{"nav2.goals": "topic"})
+    robot = Robot(context, "topic")
     robot.until(lambda: robot.node.count_subscribers("goal_pose") == 1, "nobody hears goals")
     robot.answer(place=(3.0, 0.0))
     robot.until(lambda: len(robot.goals) == 1, "no goal came")
@@ -247,7 +244,7 @@ def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(conte
         worker_lock.release()
         reports.append(progress)
 
-    robot = Robot(context, put, **{"nav2.goals": "topic"})
+    robot = Robot(context, "topic", put)
     with worker_lock:
         robot.answer(place=(3.0, 0.0))
         robot.hold()
@@ -304,7 +301,7 @@ class Nav2Server:
 def by_action(context: Context) -> Iterator[Robot]:
     if not HAS_NAV2:
         pytest.skip("needs nav2_msgs (ros-jazzy-nav2-msgs)")
-    robot = Robot(context, **{"nav2.goals": "action"})
+    robot = Robot(context, "action")
     yield robot
     robot.drive.destroy()
     robot.close()

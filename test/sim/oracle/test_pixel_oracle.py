@@ -169,7 +169,8 @@ def test_says_what_internvla_n1_says() -> None:
     said: set[str] = set()
     oracle, exact, missing = oracle_of(episode), oracle_of(episode), oracle_of(episode, noise_px=8.0, seed=3)
     for stamp in range(24):
-        world.place(Pose.planar(*world.pose.position[:2], episode.start.yaw_rad + stamp * TURN_RAD))
+        x, y, _ = (float(c) for c in episode.start.position)
+        world.place(Pose.planar(x, y, episode.start.yaw_rad + stamp * TURN_RAD))
         frame = Frame(stamp, stamp, *world.render(), CAMERA, world.pose, world.pose @ DOWN)
         first = oracle.answer(frame, looked_down=False)
         said.add(first)

@@ -94,6 +94,10 @@ def decision_lines(record: EpisodeRecord) -> str:
     return "".join(lines)
 
 
+def _place(x_m: float, y_m: float, stamp_ns: int, source: str, moved_m: float) -> PlaceGoal:
+    return PlaceGoal(x_m, y_m, stamp_ns, PlaceSource(source), moved_m)
+
+
 def read_decisions(path: Path) -> tuple[Decision, ...]:
     """The queues of :func:`decision_lines`; those of an earlier release have neither pixel goal nor place."""
     decisions = []
@@ -110,7 +114,7 @@ def read_decisions(path: Path) -> tuple[Decision, ...]:
             allowed=line["allowed"],
             held=line["held"],
             pixel_goal=None if pixel is None else PixelGoal(*pixel),
-            place=None if place is None else PlaceGoal(*place[:3], PlaceSource(place[3]), place[4]),
+            place=None if place is None else _place(*place),
         )
         decisions.append(Decision(chunk=chunk, latency_ms=line["latency_ms"], step=line["step"]))
     return tuple(decisions)

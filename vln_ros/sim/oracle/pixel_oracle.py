@@ -103,7 +103,7 @@ def next_stretch(frame: Frame, way: Way, *, stop_within_m: float, turn_rad: floa
     if len(found):
         k = int(found[-1])
         return Point(int(rows[k]), int(columns[k]), float(ahead_m[k]))
-    k = int(min(np.searchsorted(ahead_m, _LEG_M), len(places) - 1))
+    k = min(int(np.searchsorted(ahead_m, _LEG_M)), len(places) - 1)
     off = places[k, :2] - here[:2]
     angle_rad = wrap_angle(math.atan2(off[1], off[0]) - frame.odom_from_base.yaw_rad)
     if abs(angle_rad) >= turn_rad / 2.0:
