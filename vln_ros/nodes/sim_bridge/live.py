@@ -67,7 +67,7 @@ class LiveRunner:
         self.run: EpisodeRun | None = None
         self._goal: Goal | None = None
         self._sentences = 0
-        self._followed: int | None = None
+        self._followed: tuple[int, int] | None = None
         self._stamp_ns = RESET_PAUSE_NS
         self._mode = make_mode(self)
         hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
@@ -107,12 +107,14 @@ class LiveRunner:
         self.node.done.set_result(1)
 
     def hear(self, chunk: ActionChunk) -> None:
-        """A navigator's queue. The first word about a sentence is a hold under its number."""
+        """A navigator's queue. The first word about a sentence is a hold under its number; before that, a hold
+        may end what was going on, under the number before."""
         if self.run is None:
             return
-        if not chunk.actions and self._followed is None:
-            self._followed = chunk.instruction
-        elif chunk.actions and chunk.instruction == self._followed:
+        number = chunk.epoch, chunk.instruction
+        if not chunk.actions:
+            self._followed = max(self._followed or number, number)
+        elif number == self._followed:
             self.guard(lambda run: self._mode.on_queue(run, chunk))
 
     def engine_failed(self, why: str) -> None:
