@@ -87,7 +87,7 @@ class _Run:
         if self._executor.startswith("stopped"):
             print(f"executor: {self._executor}")
         self._queues.clear()
-        self._stopped, self._failure, self._held = False, "", ""
+        self._stopped, self._failure, self._held, self._other = False, "", "", None
         begun_s = time.monotonic()
         self._told.publish(self._convert.string_from_instruction(self._text))
         if not person.until(lambda: self._number is not None, options.wait_s):

@@ -107,8 +107,8 @@ class LiveRunner:
         self.node.done.set_result(1)
 
     def hear(self, chunk: ActionChunk) -> None:
-        """A navigator's queue. The first word about a sentence is a hold under its number; before that, a hold
-        may end what was going on, under the number before."""
+        """A navigator's queue. It answers a sentence with a hold under its number; before that, a hold may end
+        what was going on, under the number before."""
         if self.run is None:
             return
         number = chunk.epoch, chunk.instruction
