@@ -25,7 +25,7 @@ from vln_ros.protocols import World, WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
-from vln_ros.sim.episodes.sentences import Goal, candidates, nearest, read_sentence
+from vln_ros.sim.episodes.sentences import ANOTHER_SENTENCE, Goal, candidates, nearest, read_sentence
 from vln_ros.sim.splits import GOAL_RADIUS_M
 
 _NEVER = EpisodeLimits(steps=2**31)
@@ -87,7 +87,7 @@ class LiveRunner:
         if self.node.done.done() or not self.topics.heard or self.trouble:
             return
         if self.run is None:
-            self._begin(self._start, None)
+            self._begin(self._idle(self._start), None)
         elif self.run.ended is not None:
             self.guard(self._end)
         else:
@@ -107,8 +107,8 @@ class LiveRunner:
         self.node.done.set_result(1)
 
     def hear(self, chunk: ActionChunk) -> None:
-        """A navigator's queue. It answers a sentence with a hold under its number; before that, a hold may end
-        what was going on, under the number before."""
+        """A navigator's queue. It answers a sentence with a hold under its number; before that, one under the
+        number before may end what was going on."""
         if self.run is None:
             return
         number = chunk.epoch, chunk.instruction
@@ -132,7 +132,7 @@ class LiveRunner:
             self.run.discard()
             self._stamp_ns, self.run = self.run.stamp_ns + RESET_PAUSE_NS, None
         self._start = wanted or self._start
-        if not self._begin(self._start, None):
+        if not self._begin(self._idle(self._start), None):
             return False, "it cannot be put there: the log says why"
         return (
             True,
@@ -161,7 +161,7 @@ class LiveRunner:
         if self.run is None:
             return
         if self.run.ended is None:
-            self.run.end("another sentence")
+            self.run.end(ANOTHER_SENTENCE)
         self.guard(self._end)
         self._hear_sentence(text)
 
@@ -191,6 +191,10 @@ class LiveRunner:
         self._begin(self._episode(text, goal), goal)
         if news:
             self._tell(news)
+
+    def _idle(self, start: Episode) -> Episode:
+        """There, and nothing is told: what the episode itself would tell is no person's sentence."""
+        return replace(start, instruction="")
 
     def _episode(self, text: str, goal: Goal | None) -> Episode:
         """From where the robot stands. Without a goal nothing of it is measured."""
