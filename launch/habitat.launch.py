@@ -26,9 +26,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "mode",
         default_value="lockstep",
-        choices=["lockstep", "realtime", "manual"],
+        choices=["lockstep", "realtime", "manual", "live"],
         description="lockstep: the queue moves the robot, as in an evaluation; realtime: cmd_vel does; "
-        "manual: services do, and only the bridge is started",
+        "manual: services do, and only the bridge is started; live: as realtime, for sentences of your own",
     ),
     DeclareLaunchArgument(
         "protocol",

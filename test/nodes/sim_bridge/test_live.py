@@ -110,6 +110,7 @@ class Others(Node):
         for actions in ((), (FORWARD,)):
             chunk = ActionChunk(self._numbers, self._numbers, self.poses[-1][0], actions)
             self.queue.publish(convert.trajectory_from_chunk(chunk, "base_link", 0.5, 1.0))
+            self.hear(3)  # the bridge keeps the newest only, and its world goes on meanwhile
         return "\n".join(self.news[before:])
 
     def stop(self, news: str) -> str:

@@ -157,7 +157,7 @@ class _Live:
         self._convert, self._string_from_question = convert, string_from_question
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._typed: list[str | None] = []
-        self._ended = False
+        self._ended = self._is_ready = False
         self._executor = ""
         self._answers: dict[str, QuestionAnswer] = {}
         self._questions = 0
@@ -178,6 +178,7 @@ class _Live:
             raise GraphError(
                 f"the nodes did not find each other within {READY_S:g} s; executor: {self._executor}"
             )
+        self._is_ready = True
         print(f"ready after {time.monotonic() - begun_s:.1f} s")
         print(
             page
@@ -264,8 +265,12 @@ class _Live:
         return there >= NEEDED and asks and self._executor != "" and not self._executor.startswith("stopped")
 
     def _on_news(self, msg: Any) -> None:
+        """That the last sentence is over because of this one is no end of this one."""
+        from vln_ros.sim.episodes.sentences import ANOTHER_SENTENCE
+
         print(msg.data, flush=True)
-        if msg.data.startswith(("reached", "not reached", "over")):
+        over = msg.data.startswith(("reached", "not reached", "over"))
+        if over and ANOTHER_SENTENCE not in msg.data:
             self._ended = True
 
     def _on_answer(self, msg: Any) -> None:
@@ -284,6 +289,6 @@ class _Live:
         print(f"the engine failed: {msg.data}", flush=True)
 
     def _on_state(self, msg: Any) -> None:
-        if msg.data != self._executor and self._executor and msg.data.startswith("stopped"):
+        if msg.data != self._executor and self._is_ready and msg.data.startswith("stopped"):
             print(f"executor: {msg.data}", flush=True)
         self._executor = msg.data

@@ -68,13 +68,15 @@ class Person:
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
         from rclpy.signals import SignalHandlerOptions
+        from rclpy.validate_namespace import validate_namespace
 
+        if namespace:
+            try:
+                validate_namespace(f"/{namespace.strip('/')}")
+            except InvalidNamespaceException as error:
+                raise ConfigError(f"--namespace = {namespace!r}: letters, digits, _ and /") from error
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        try:
-            self.node = Node(f"person_{os.getpid()}", namespace=namespace)
-        except InvalidNamespaceException as error:
-            rclpy.shutdown()
-            raise ConfigError(f"--namespace = {namespace!r}: {error}") from error
+        self.node = Node(f"person_{os.getpid()}", namespace=namespace)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
 

@@ -60,7 +60,6 @@ class _Run:
         self._executor = self._failure = self._held = ""
         self._other: str | None = None
         self._queues: list[ActionChunk] = []
-        self._number: int | None = None
         self._told: Any = person.node.create_publisher(String, "instruction", qos.latched())
         person.hear(Header, "navigator_heartbeat", self._on_beat, qos.sensor("best_effort", 10))
         person.hear(JointTrajectory, "action_queue", self._on_queue, qos.events())
@@ -88,13 +87,12 @@ class _Run:
         if self._executor.startswith("stopped"):
             print(f"executor: {self._executor}")
         self._queues.clear()
-        self._stopped, self._failure, self._held = False, "", ""
+        self._stopped, self._failure, self._held, self._other = False, "", "", None
         begun_s = time.monotonic()
         self._told.publish(self._convert.string_from_instruction(self._text))
-        if not person.until(self._taken, options.wait_s):
+        if not person.until(lambda: self._number is not None, options.wait_s):
             print(f"vln_ros: no navigator took it within {options.wait_s:g} s", file=sys.stderr)
             return 1
-        print(f"instruction {self._number} is taken")
         if not person.until(self._decided, options.decision_s):
             state = f"; executor: {self._executor}" if self._executor else ""
             print(
@@ -125,7 +123,7 @@ class _Run:
         if self._other is not None:
             print(f"vln_ros: another instruction has ended this run: {self._other}", file=sys.stderr)
             return 1
-        mine = [q for q in self._queues if q.actions]
+        mine = [q for q in self._queues if self._is_mine(q)]
         print(f"the model says that it is there; {len(mine)} queues, {time.monotonic() - begun_s:.1f} s")
         return 0
 
@@ -138,20 +136,22 @@ class _Run:
         return 1
 
     def _first(self) -> str:
-        queue = next((q for q in self._queues if q.actions), None)
+        queue = next(filter(self._is_mine, self._queues), None)
         if queue is None:
-            return f"the robot holds: {self._held}"
-        return f"it goes: {', '.join(map(str, queue.actions))}"
+            return f"taken; the robot holds: {self._held}"
+        return f"taken as instruction {queue.instruction}; it goes: {', '.join(map(str, queue.actions))}"
 
-    def _taken(self) -> bool:
-        """A navigator answers an instruction with a hold under its number, before anything else."""
-        if self._number is None:
-            self._number = next((q.instruction for q in self._queues if not q.actions), None)
-        return self._number is not None
+    @property
+    def _number(self) -> tuple[int, int] | None:
+        """A navigator answers an instruction with a hold under its number. The hold that ends what was going
+        on, under the number before, may come first."""
+        return max(((q.epoch, q.instruction) for q in self._queues if not q.actions), default=None)
+
+    def _is_mine(self, queue: ActionChunk) -> bool:
+        return bool(queue.actions) and (queue.epoch, queue.instruction) == self._number
 
     def _decided(self) -> bool:
-        mine = any(q.actions and q.instruction == self._number for q in self._queues)
-        return mine or bool(self._held) or bool(self._failure)
+        return any(map(self._is_mine, self._queues)) or bool(self._held) or bool(self._failure)
 
     def _on_beat(self, _: Any) -> None:
         self._alive = True

@@ -68,7 +68,7 @@ class _Stop:
             person.until(lambda: bool(self._state) and "paused" not in self._state, STANDS_S)
             print(f"executor: {self._state}; it takes the next instruction")
             return 0
-        person.find("executor or navigator", self._any_called, "nothing of ours moves a robot there")
+        person.find("executor or navigator", self._any_called, "use the robot's own stop")
         person.until(lambda: self._done("executor") and self._done("navigator"), COMPANION_S)
         if not self._answered("executor"):
             print(

@@ -25,7 +25,7 @@ from vln_ros.protocols import World, WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
-from vln_ros.sim.episodes.sentences import Goal, candidates, nearest, read_sentence
+from vln_ros.sim.episodes.sentences import ANOTHER_SENTENCE, Goal, candidates, nearest, read_sentence
 from vln_ros.sim.splits import GOAL_RADIUS_M
 
 _NEVER = EpisodeLimits(steps=2**31)
@@ -67,7 +67,7 @@ class LiveRunner:
         self.run: EpisodeRun | None = None
         self._goal: Goal | None = None
         self._sentences = 0
-        self._followed: int | None = None
+        self._followed: tuple[int, int] | None = None
         self._stamp_ns = RESET_PAUSE_NS
         self._mode = make_mode(self)
         hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
@@ -87,7 +87,7 @@ class LiveRunner:
         if self.node.done.done() or not self.topics.heard or self.trouble:
             return
         if self.run is None:
-            self._begin(self._start, None)
+            self._begin(self._idle(self._start), None)
         elif self.run.ended is not None:
             self.guard(self._end)
         else:
@@ -107,12 +107,14 @@ class LiveRunner:
         self.node.done.set_result(1)
 
     def hear(self, chunk: ActionChunk) -> None:
-        """A navigator's queue. The first word about a sentence is a hold under its number."""
+        """A navigator's queue. It answers a sentence with a hold under its number; before that, one under the
+        number before may end what was going on."""
         if self.run is None:
             return
-        if not chunk.actions and self._followed is None:
-            self._followed = chunk.instruction
-        elif chunk.actions and chunk.instruction == self._followed:
+        number = chunk.epoch, chunk.instruction
+        if not chunk.actions:
+            self._followed = max(self._followed or number, number)
+        elif number == self._followed:
             self.guard(lambda run: self._mode.on_queue(run, chunk))
 
     def engine_failed(self, why: str) -> None:
@@ -130,7 +132,7 @@ class LiveRunner:
             self.run.discard()
             self._stamp_ns, self.run = self.run.stamp_ns + RESET_PAUSE_NS, None
         self._start = wanted or self._start
-        if not self._begin(self._start, None):
+        if not self._begin(self._idle(self._start), None):
             return False, "it cannot be put there: the log says why"
         return (
             True,
@@ -159,7 +161,7 @@ class LiveRunner:
         if self.run is None:
             return
         if self.run.ended is None:
-            self.run.end("another sentence")
+            self.run.end(ANOTHER_SENTENCE)
         self.guard(self._end)
         self._hear_sentence(text)
 
@@ -189,6 +191,10 @@ class LiveRunner:
         self._begin(self._episode(text, goal), goal)
         if news:
             self._tell(news)
+
+    def _idle(self, start: Episode) -> Episode:
+        """There, and nothing is told: what the episode itself would tell is no person's sentence."""
+        return replace(start, instruction="")
 
     def _episode(self, text: str, goal: Goal | None) -> Episode:
         """From where the robot stands. Without a goal nothing of it is measured."""

@@ -16,6 +16,8 @@ from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.episodes.instructions import vocabulary
 from vln_ros.sim.splits import place_beside
 
+ANOTHER_SENTENCE = "another sentence"
+"""Why a run ends that a person interrupts with the next one."""
 _END = ("stop", "wait")
 """Behind the last of these words stands what the sentence ends at."""
 _ARTICLES = ("in", "of", "from", "the", "a", "an", "my", "your")
