@@ -14,11 +14,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.config import name_parameters, name_remappings
 from vln_ros.ros.launching import (
     check_arguments,
     check_before_start,
     check_robot,
     declared_in,
+    name_arguments,
     package_node,
 )
 
@@ -82,6 +84,7 @@ ARGUMENTS = [
         description="Least severity that is logged",
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
+    *name_arguments(),
 ]
 
 PARAMETERS = {
@@ -112,6 +115,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for argument, parameter in PARAMETERS["sim_bridge"].items()
         if given[argument]
     }
+    for parameter, frame in name_parameters("sim_bridge", given).items():
+        values[parameter] = ParameterValue(frame, value_type=str)
     if context.launch_configurations.get("record") == "true":
         values["listeners"] = 2  # navigator and recorder: no frame is published before both hear it
     realtime = given["mode"] in ("realtime", "live")
@@ -140,6 +145,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             finished="the episodes are done",
             namespace=given["namespace"],
             parameters=[*filter(None, [given["bridge_params_file"]]), values],
+            remappings=name_remappings(given, publishes_camera=True),
             ros_arguments=["--log-level", given["log_level"]],
         ),
     ]

@@ -23,7 +23,8 @@ from transform_fakes import Buffer, tf2_ros  # noqa: F401
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
+from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, SensorInput
 from vln_ros.ros import convert, qos
 from vln_ros.ros.extrinsics import ExtrinsicsSources, FixedExtrinsics, TfExtrinsics
 

@@ -31,6 +31,7 @@ COMMANDS = (
     "params",
     "plan",
     "profile",
+    "record",
     "replay",
     "report",
     "say",

@@ -86,7 +86,7 @@ def test_every_episode_is_a_recording_of_all_that_is_known(tmp_path: Path) -> No
         text = printed(tmp_path / "out" / f"{name}.rrd")
         for entity in ("/instruction", "/world/trajectory", "/world/robot", "/decision/text", "/touches"):
             assert entity in text, entity
-        assert f"go to the lamp of {name}" in text and "success, ended by stop" in text
+        assert f"go to the lamp of {name}" in text and "success: stop, 0.00 m from the goal" in text
         assert "forward 0.25 m, stop; wanted 'fly'" in text
         assert ("/video" in text) == video
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.config import ConfigError
+from vln_ros.evaluation.episode.record import END_FRAMES, verdict
 from vln_ros.evaluation.runs.results import EpisodeResult
 
 _TIMELINE = "episode"
@@ -46,7 +47,11 @@ def _write(rerun: Any, to: Any, episode: EpisodeResult, folder: Path) -> None:
         raise ConfigError(f"{folder / 'trajectory.jsonl'} holds no step: the run is of another version")
     start_ns = steps[0]["stamp_ns"]
     points = [(s["x_m"], s["y_m"], s["z_m"]) for s in steps]
-    to.log("instruction", rerun.TextDocument(f"{episode.instruction}\n\n{_verdict(episode)}"), static=True)
+    to.log(
+        "instruction",
+        rerun.TextDocument(f"{episode.instruction}\n\n{verdict(episode.ended, episode.metrics)}"),
+        static=True,
+    )
     to.log("world", rerun.ViewCoordinates.RIGHT_HAND_Z_UP, static=True)
     to.log("world/trajectory", rerun.LineStrips3D([points], colors=[_BLUE], radii=[0.01]), static=True)
     for step, point in zip(steps, points, strict=True):
@@ -63,7 +68,7 @@ def _write(rerun: Any, to: Any, episode: EpisodeResult, folder: Path) -> None:
     if video.exists():
         asset = rerun.AssetVideo(path=video)
         to.log("video", asset, static=True)
-        shown = [int(t) for t in asset.read_frame_timestamps_nanos()]
+        shown = [int(t) for t in asset.read_frame_timestamps_nanos()[:-END_FRAMES]]
         lasts_s = (steps[-1]["stamp_ns"] - start_ns) / 1e9
         for number, timestamp in enumerate(shown):  # its frames are evenly spaced over the episode
             to.set_time(_TIMELINE, duration=lasts_s * number / max(len(shown) - 1, 1))
@@ -86,11 +91,3 @@ def _queue(decision: dict[str, Any]) -> str:
     ]
     wanted = f"; wanted {decision['wanted']!r}" if decision.get("wanted") else ""
     return (", ".join(said) or "hold") + wanted
-
-
-def _verdict(episode: EpisodeResult) -> str:
-    m = episode.metrics
-    if m is None:
-        return f"ended by {episode.ended}"
-    result = "success" if m.success else "failure"
-    return f"{result}, ended by {episode.ended}; error {m.navigation_error_m:.2f} m, SPL {m.spl:.2f}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -17,13 +18,16 @@ from vln_ros.engine.decision import Progress
 from vln_ros.engine.questions import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.questions import QuestionTopics
-from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health, second_camera_values
+from vln_ros.nodes.navigator.sensors import SensorInput, look_down_input
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine
@@ -53,6 +57,8 @@ class Navigator(ManagedNode):
         self._heard = InstructionFilter()
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
+        self._drive: PlaceDrive | None = None
+        self._nav2: Nav2Drive | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
 
     def configure(self) -> None:
@@ -68,12 +74,20 @@ class Navigator(ManagedNode):
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
         self._sensors = SensorInput(self, c, self._on_observation)
+        loop = build_loop(self._engine, c)
+        self._drive = loop.drive
+        if self._drive is not None:
+            self.create_subscription(
+                PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
+            )
         desk = QuestionDesk(self._engine, c.questions, self._questions.tell)
-        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self, desk)
-        self._worker.start()
+        self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk)
+        self._below = look_down_input(self, c, self._engine, worker.put_look_down)
+        self._nav2 = Nav2Drive(self, c, worker.put_progress, time.monotonic) if c.drive == "nav2" else None
+        worker.start()
         self._heard.forget()
         hear_instructions(self, self._on_instruction, self._heard)
-        self._questions.hear(self._worker.ask)
+        self._questions.hear(worker.ask)
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
@@ -93,6 +107,9 @@ class Navigator(ManagedNode):
         if worker is not None:
             worker.command(Cancel())
             worker.close()
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
 
     def cleanup(self) -> None:
         if self._engine is not None:
@@ -106,6 +123,9 @@ class Navigator(ManagedNode):
             worker.command(Cancel())
             if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
                 self.computing, self._engine = True, None
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
         super().close()
         self._profiling.close()
 
@@ -128,7 +148,9 @@ class Navigator(ManagedNode):
         self._instructions += 1
         self._figures.failure = self._figures.held = None
         self.get_logger().info(f"instruction {self._instructions}: {text}")
-        self._sensors.begin_anew()
+        for sensors in (self._sensors, self._below):
+            if sensors is not None:
+                sensors.begin_anew()
         self._active.command(Start(Instruction(self._instructions, text)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
@@ -141,6 +163,15 @@ class Navigator(ManagedNode):
             executed = None  # of another life of this node: its instructions had the same numbers
         numbers = left.instruction, left.queue
         self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
+
+    def _on_obstacles(self, msg: PointCloud2) -> None:
+        try:
+            points = convert.points_from_cloud(msg)
+        except convert.MessageError as error:
+            self._sensors.refuse(error)
+            return
+        if self._drive is not None:
+            self._drive.hear(points[:, :2])
 
     def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._active.command(Cancel())
@@ -160,7 +191,9 @@ class Navigator(ManagedNode):
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
         if self._worker is not None:
-            self._sensors.tune(config.sync)
+            for sensors in (self._sensors, self._below):
+                if sensors is not None:
+                    sensors.tune(config.sync)
             self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
     def _beat(self) -> None:
@@ -175,14 +208,23 @@ class Navigator(ManagedNode):
     def on_frame(self, frame: Frame, observe_ms: float) -> None:
         self._figures.observe_ms.append(observe_ms)
         self._output.processed(frame)
+        if self._nav2 is not None:
+            self._nav2.observe(frame)
 
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
-        self._output.queue(chunk)
+        if self._nav2 is not None:
+            self._nav2.follow(chunk, frame)
+        if self._nav2 is None or not chunk.actions:  # an executor that runs all the same stands
+            self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
-            self._figures.decided(self._engine, decide_ms)
-            self._output.answer(chunk, frame, self._engine)
+            if not chunk.goes_on:
+                self._figures.decided(self._engine, decide_ms)
+            if self._drive is not None:
+                self._figures.driving = tuple(self._drive.figures().items())
+            plan = None if self._drive is None or chunk.place is None else self._drive.plan
+            self._output.answer(chunk, frame, self._engine, plan)
 
     def on_bad_frame(self, error: ValueError) -> None:
         if not isinstance(error, convert.MessageError):
@@ -195,8 +237,12 @@ class Navigator(ManagedNode):
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
-        values = (*is_now.values, *self._questions.values(), *self._profiling.values())
-        self.say(replace(is_now, values=values))
+        if self._nav2 is not None:
+            is_now = self._nav2.health(is_now)
+        more = (
+            *second_camera_values(self._below), *self._questions.values(), *self._profiling.values(),
+        )  # fmt: skip
+        self.say(replace(is_now, values=(*is_now.values, *more)))
 
 
 def main() -> None:
