@@ -22,7 +22,7 @@ from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instru
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import Obstacles, PathAhead, Place, Queue, State, Task, Trail
+from vln_ros.web.messages import Goal, Obstacles, PathAhead, Place, Queue, State, Task, Trail
 from vln_ros.web.words import plain_state
 
 NAVIGATOR_TIMEOUT_S = 3.0
@@ -32,6 +32,7 @@ OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
 TRAIL_PERIOD_S = 2.0
 """The whole trail is sent so often; between, the page adds the places that it is told."""
 _MM = 3
+NO_GOAL = Goal(None, None, "")
 
 
 class FeedInputs:
@@ -107,6 +108,7 @@ class FeedInputs:
         self._feed.put(Trail(()))
         self._feed.put(PathAhead(()))
         self._feed.put(Queue((), 0))
+        self._feed.put(NO_GOAL)
         self._feed.put(Task(text))
         self._feed.note("instruction", text)
 
@@ -121,6 +123,9 @@ class FeedInputs:
         self._expected_s = math.inf
         self._queue = chunk = convert.chunk_from_trajectory(msg)
         self._feed.put(Queue(tuple(map(str, chunk.actions)), len(chunk.actions)))
+        if not chunk.goes_on:  # toward the point that an answer before has named
+            pixel = chunk.pixel_goal
+            self._feed.put(NO_GOAL if pixel is None else Goal(pixel.row, pixel.column, str(pixel.stamp_ns)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         left = convert.chunk_from_trajectory(msg)
