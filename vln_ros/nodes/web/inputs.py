@@ -62,8 +62,8 @@ class FeedInputs:
         create(Odometry, "odom", self._guarded(self._on_odometry), qos.sensor("best_effort", 1))
         create(PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
         create(Header, "navigator_heartbeat", self._on_heartbeat, qos.sensor("best_effort", 1))
-        create(String, "decision_held", lambda msg: feed.note("held", msg.data), qos.events())
-        create(String, "engine_failure", lambda msg: feed.note("failure", msg.data), qos.events())
+        create(String, "decision_held", self._on_held, qos.events())
+        create(String, "engine_failure", self._on_failure, qos.events())
         create(DiagnosticArray, "/diagnostics", self._reports.hear, qos.diagnostics())
 
     def expect_navigator(self) -> None:
@@ -115,6 +115,12 @@ class FeedInputs:
     def _on_state(self, msg: String) -> None:
         self.state = plain_state(msg.data)
         self._feed.put(self.state)
+
+    def _on_held(self, msg: String) -> None:
+        self._feed.note("held", msg.data)
+
+    def _on_failure(self, msg: String) -> None:
+        self._feed.note("failure", msg.data)
 
     def _on_heartbeat(self, _: Header) -> None:
         self._beaten_s = time.monotonic()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
+import numpy.typing as npt
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
@@ -90,7 +91,7 @@ class PictureStream:
         """With the size that it has of the camera's. Raises MessageError for one that cannot be read."""
         if isinstance(msg, CompressedImage) and bytes(msg.data[:2]) == b"\xff\xd8":
             return bytes(msg.data), 1.0  # encoded by the camera
-        rgb = convert.rgb_from_message(msg)
+        rgb: npt.NDArray[Any] = convert.rgb_from_message(msg)
         c = self._config
         height, width = rgb.shape[:2]
         if width > c.image_width_px:
