@@ -35,7 +35,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.writer import BagWriter
-from vln_ros.ros.environment import PARENT
+from vln_ros.ros.terminal.environment import PARENT
 from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 

@@ -43,8 +43,8 @@ COMMANDS = (
 )
 _FOLDERS = ("doctor", "habitat", "replay")
 """The commands that are more than one file."""
-_TALK = ("ask", "say", "stop")
-"""Those that share a person's place among a robot's nodes."""
+_TALK = ("ask", "live", "say", "stop", "web")
+"""Those by which a person talks with a robot."""
 BENCHES = (
     "collisions",
     "engine",

@@ -8,7 +8,6 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
-from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.names import (
     NAME_ARGUMENTS,
     OWN_DEPTH_INFO_TOPIC,
@@ -33,7 +32,6 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
@@ -42,28 +40,28 @@ from vln_ros.config.robot import (
     DepthInputConfig,
     Extrinsics,
     ExtrinsicsConfig,
+    GuardsConfig,
     ImageInputConfig,
     NavigatorConfig,
     OdometryConfig,
+    QuestionConfig,
     SyncConfig,
 )
+from vln_ros.config.sensors import LensName, SensorsConfig
 from vln_ros.config.simulation import (
     PROTOCOL_RULES,
     BridgeConfig,
     CameraConfig,
     ExpertConfig,
     HabitatConfig,
-    LensName,
     LimitsConfig,
     PixelOracleConfig,
-    SensorsConfig,
     StepConfig,
     WorldConfig,
     with_protocol,
 )
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
-from vln_ros.config.web import WebConfig
 
 __all__ = [
     "NAME_ARGUMENTS",

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from vln_ros.config.executor import ExecutorConfig
 from vln_ros.config.robot import NavigatorConfig
 from vln_ros.config.simulation import BridgeConfig
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
-from vln_ros.config.web import WebConfig
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
 
 NODES: Mapping[str, type] = {
     "navigator": NavigatorConfig,

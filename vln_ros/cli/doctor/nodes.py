@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import vln_ros
 from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.config import NODES, ConfigError
-from vln_ros.ros.environment import prepare_environment
-from vln_ros.ros.interpreter import find_executable, installed_interpreter
+from vln_ros.ros.terminal.environment import prepare_environment
+from vln_ros.ros.terminal.interpreter import find_executable, installed_interpreter
 
 OF_EXTRAS = frozenset({"web"})
 """Nodes that driving does not need, and whose dependencies are an extra of the package."""
