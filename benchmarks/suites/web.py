@@ -31,9 +31,9 @@ HELP = (
 SETTINGS = {
     "no web node": (0, 0, 0),
     "nobody looks": (0, 0, 0),
-    "ten pages elsewhere, one stalled": (0, 9, 1),
-    "one page in a browser here": (1, 0, 0),
-    "nine more, one stalled": (1, 8, 1),
+    "ten pages without a browser, one stalled": (0, 9, 1),
+    "one page": (1, 0, 0),
+    "ten pages, one stalled": (1, 8, 1),
 }
 """Pages in a browser, others that read, others that do not."""
 STARTUP_S = 60.0
