@@ -69,7 +69,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 def _page(browser: Any, address: str, **look: Any) -> Any:
     page = browser.new_context(**look).new_page()
     page.goto(address)
-    page.wait_for_function("document.getElementById('connection').textContent === 'connected'")
+    page.wait_for_function("() => document.getElementById('connection').textContent === 'connected'")
     return page
 
 

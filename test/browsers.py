@@ -33,9 +33,13 @@ class Complaints:
         self.expected: tuple[str, ...] = ()
 
     def listen(self, context: Any) -> None:
-        context.on("console", lambda m: m.type in ("error", "warning") and self._note(f"{m.type}: {m.text}"))
+        context.on("console", self._read)
         context.on("weberror", lambda e: self._note(str(e.error)))
         context.on("request", lambda r: self._look(r.url))
+
+    def _read(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self._note(f"{message.type}: {message.text}")
 
     def _look(self, url: str) -> None:
         if urlsplit(url).scheme not in ("blob", "data") and urlsplit(url).hostname != "127.0.0.1":

@@ -31,6 +31,7 @@ HELP = (
 SETTINGS = {
     "no web node": (0, 0, 0),
     "nobody looks": (0, 0, 0),
+    "ten pages without a browser, one stalled": (0, 9, 1),
     "one page": (1, 0, 0),
     "ten pages, one stalled": (1, 8, 1),
 }
@@ -207,7 +208,7 @@ def _page(address: str) -> Iterator[Any]:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.add_init_script(NOTE_PICTURES)
         page.goto(address)
-        page.wait_for_function("document.getElementById('connection').textContent === 'connected'")
+        page.wait_for_function("() => document.getElementById('connection').textContent === 'connected'")
         yield page
 
 
@@ -226,7 +227,7 @@ def _measure(
             stack.enter_context(watching(address, reading, stalled))
         books = stack.enter_context(_books())
         if page is not None:
-            page.wait_for_function("window.shown.length > 5")
+            page.wait_for_function("() => window.shown.length > 5")
             page.evaluate("window.shown.length = 0")
         before = {name: _cpu_s(graph, name) for name in ("executor", "web")}
         begun_s = time.monotonic()

@@ -50,12 +50,12 @@ def test_the_newest_of_each_subject_is_kept() -> None:
 def test_pictures_carry_their_view_number_and_stamp() -> None:
     feed = Feed()
     feed.put_picture("camera", 1_700_000_000_123_456_789, b"\xff\xd8old")
-    feed.put_picture("camera", 1_700_000_000_223_456_789, b"\xff\xd8new")
+    feed.put_picture("camera", 1_700_000_000_223_456_789, b"\xff\xd8new", 0.5)
     (entry,) = feed.newer({})
     assert isinstance(entry.payload, bytes)
-    view, number, stamp_ns = struct.unpack(">BIQ", entry.payload[:13])
-    assert (view, number, stamp_ns) == (0, entry.version, 1_700_000_000_223_456_789)
-    assert entry.payload[13:] == b"\xff\xd8new"
+    view, number, stamp_ns, scale = struct.unpack(">BIQf", entry.payload[:17])
+    assert (view, number, stamp_ns, scale) == (0, entry.version, 1_700_000_000_223_456_789, 0.5)
+    assert entry.payload[17:] == b"\xff\xd8new"
 
 
 def test_the_log_is_read_from_where_one_was() -> None:

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="needs aiohttp, the extra web")
 
 import aiohttp
+from yarl import URL
 
 from vln_ros.config import ConfigError, WebConfig, from_flat
 from vln_ros.web.feed import Feed
@@ -136,7 +137,7 @@ def test_the_page_and_its_files_and_nothing_else() -> None:
                 "ws/",
                 "INDEX.HTML",
             ):
-                async with session.get(aiohttp.client.URL(f"{base}/{name}", encoded=True)) as answer:
+                async with session.get(URL(f"{base}/{name}", encoded=True)) as answer:
                     assert answer.status == 404, name
                     assert HEADERS.items() <= answer.headers.items()
             for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):

@@ -23,7 +23,9 @@ def test_every_fault_is_a_reason_in_words(fault: Fault) -> None:
 
 
 def test_states_without_a_fault() -> None:
-    assert plain_state(f"moving: {Action(forward_m=0.25)}").headline == "Drives: forward 25 cm"
+    assert plain_state(f"moving: {Action(forward_m=0.25)}").headline == "Drives forward 25 cm"
+    assert plain_state(f"moving: {Action(turn_rad=-0.26)}").headline == "Turns right 15°"
+    assert plain_state("moving").headline == "Drives"
     assert plain_state("moving").level == "moving"
     assert plain_state("idle").level == "idle"
     assert plain_state(f"finished: {STOP}").level == "finished"

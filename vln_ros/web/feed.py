@@ -58,11 +58,11 @@ class Feed:
             self._entries[subject] = Entry(subject, self._version, payload)
         self._changed()
 
-    def put_picture(self, view: str, stamp_ns: int, jpeg: bytes) -> None:
-        """``view`` is one of :data:`vln_ros.web.messages.VIEWS`."""
+    def put_picture(self, view: str, stamp_ns: int, jpeg: bytes, scale: float = 1.0) -> None:
+        """``view`` is one of :data:`vln_ros.web.messages.VIEWS`; ``scale``: see :func:`picture_bytes`."""
         with self._lock:
             self._version += 1
-            payload = picture_bytes(view, self._version, stamp_ns, jpeg)
+            payload = picture_bytes(view, self._version, stamp_ns, scale, jpeg)
             self._entries[view] = Entry(view, self._version, payload)
         self._changed()
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 VIEWS = ("camera", "reuse")
 """The pictures that a page may show, one at a time."""
-_PICTURE = struct.Struct(">BIQ")
+_PICTURE = struct.Struct(">BIQf")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,20 @@ class Queue:
 
     actions: tuple[str, ...]
     left: int
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The point in a picture that the model has answered with, if its last answer was one.
+
+    Attributes:
+        row, column: pixels of the camera's picture; None: the answer was no point.
+        stamp_ns: of that picture, as text: it has more digits than the page's numbers.
+    """
+
+    row: int | None
+    column: int | None
+    stamp_ns: str
 
 
 @dataclass(frozen=True)
@@ -171,6 +185,7 @@ Message: TypeAlias = (
     | Standstill
     | Task
     | Queue
+    | Goal
     | Place
     | Trail
     | PathAhead
@@ -195,6 +210,9 @@ def encode(message: Message) -> str:
     )
 
 
-def picture_bytes(view: str, number: int, stamp_ns: int, jpeg: bytes) -> bytes:
-    """A picture as the page reads it: which view (one byte), its number (4 bytes), stamp in ns (8), JPEG."""
-    return _PICTURE.pack(VIEWS.index(view), number & 0xFFFFFFFF, stamp_ns) + jpeg
+def picture_bytes(view: str, number: int, stamp_ns: int, scale: float, jpeg: bytes) -> bytes:
+    """A picture as the page reads it: view (1 byte), number (4), stamp in ns (8), scale (float32), JPEG.
+
+    ``scale`` is the size that is sent, as a share of the camera's.
+    """
+    return _PICTURE.pack(VIEWS.index(view), number & 0xFFFFFFFF, stamp_ns, scale) + jpeg

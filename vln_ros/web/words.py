@@ -45,7 +45,9 @@ def plain_state(text: str) -> State:
     """
     state, _, rest = text.partition(": ")
     if state == "moving":
-        return State("moving", f"Drives: {rest}" if rest else "Drives", (), False)
+        action = rest.replace(" deg", "°")
+        verb = "Turns" if action.startswith(("left", "right")) else "Drives"
+        return State("moving", f"{verb} {action}".strip(), (), False)
     if state == "idle":
         return State("idle", "Stands, ready for the next action", (), False)
     if state == "finished":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import WebConfig
-from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
+from vln_ros.datatypes import STOP, Action, ActionChunk, PixelGoal, PlaceGoal, PlaceSource, Pose
 from vln_ros.nodes.web.inputs import FeedInputs
 from vln_ros.nodes.web.questions import answer_line
 from vln_ros.nodes.web.reports import DiagnosticReports
@@ -99,6 +100,16 @@ def test_a_queue_shrinks_as_it_is_executed(page: Page) -> None:
     older = ActionChunk(2, 1, 10**9, ())
     page.publish("queue_progress", convert.trajectory_from_report(older, (), "base_link", 1.0, 1.0))
     assert page.shown("queue")["left"] == 2, "of another queue"
+
+
+def test_the_point_that_a_model_names_is_shown_until_the_next_answer(page: Page) -> None:
+    pixel, place = PixelGoal(100, 200, 10**9), PlaceGoal(1.0, 2.0, 10**9, PlaceSource.DEPTH)
+    page.publish("action_queue", queue(replace(CHUNK, pixel_goal=pixel, place=place)))
+    assert page.shown("goal") == {"kind": "goal", "row": 100, "column": 200, "stamp_ns": "1000000000"}
+    page.publish("action_queue", queue(replace(CHUNK, queue=4, place=place)))
+    assert page.shown("goal")["row"] == 100, "nobody was asked: it drives on to the same place"
+    page.publish("action_queue", queue(replace(CHUNK, queue=5)))
+    assert page.shown("goal")["row"] is None
 
 
 def test_an_instruction_begins_trail_path_and_queue_anew(page: Page) -> None:

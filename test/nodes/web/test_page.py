@@ -280,7 +280,7 @@ def test_a_question_is_answered_on_the_page(robot: Robot, people: Callable[..., 
     person.page.fill("#question", "{What is {to} your left? | a door | a wall")
     person.page.press("#question", "Enter")
     person.sees("#log", "What is {to} your left?")
-    person.page.wait_for_function("document.getElementById('answer').textContent.includes('model')")
+    person.page.wait_for_function("() => document.getElementById('answer').textContent.includes('model')")
     assert person.page.input_value("#question") == ""
 
 
@@ -386,4 +386,4 @@ def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(
     person.sees("#standstill", "stands still")
     assert len(robot.plain.instructions) == told
     page.evaluate(COUNTS_PICTURES)
-    page.wait_for_function("window.pictures > 2")
+    page.wait_for_function("() => window.pictures > 2")

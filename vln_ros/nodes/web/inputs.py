@@ -22,7 +22,7 @@ from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instru
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import Obstacles, PathAhead, Place, Queue, State, Task, Trail
+from vln_ros.web.messages import Goal, Obstacles, PathAhead, Place, Queue, State, Task, Trail
 from vln_ros.web.words import plain_state
 
 NAVIGATOR_TIMEOUT_S = 3.0
@@ -32,6 +32,7 @@ OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
 TRAIL_PERIOD_S = 2.0
 """The whole trail is sent so often; between, the page adds the places that it is told."""
 _MM = 3
+NO_GOAL = Goal(None, None, "")
 
 
 class FeedInputs:
@@ -61,8 +62,8 @@ class FeedInputs:
         create(Odometry, "odom", self._guarded(self._on_odometry), qos.sensor("best_effort", 1))
         create(PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
         create(Header, "navigator_heartbeat", self._on_heartbeat, qos.sensor("best_effort", 1))
-        create(String, "decision_held", lambda msg: feed.note("held", msg.data), qos.events())
-        create(String, "engine_failure", lambda msg: feed.note("failure", msg.data), qos.events())
+        create(String, "decision_held", self._on_held, qos.events())
+        create(String, "engine_failure", self._on_failure, qos.events())
         create(DiagnosticArray, "/diagnostics", self._reports.hear, qos.diagnostics())
 
     def expect_navigator(self) -> None:
@@ -107,12 +108,19 @@ class FeedInputs:
         self._feed.put(Trail(()))
         self._feed.put(PathAhead(()))
         self._feed.put(Queue((), 0))
+        self._feed.put(NO_GOAL)
         self._feed.put(Task(text))
         self._feed.note("instruction", text)
 
     def _on_state(self, msg: String) -> None:
         self.state = plain_state(msg.data)
         self._feed.put(self.state)
+
+    def _on_held(self, msg: String) -> None:
+        self._feed.note("held", msg.data)
+
+    def _on_failure(self, msg: String) -> None:
+        self._feed.note("failure", msg.data)
 
     def _on_heartbeat(self, _: Header) -> None:
         self._beaten_s = time.monotonic()
@@ -121,6 +129,9 @@ class FeedInputs:
         self._expected_s = math.inf
         self._queue = chunk = convert.chunk_from_trajectory(msg)
         self._feed.put(Queue(tuple(map(str, chunk.actions)), len(chunk.actions)))
+        if not chunk.goes_on:  # toward the point that an answer before has named
+            pixel = chunk.pixel_goal
+            self._feed.put(NO_GOAL if pixel is None else Goal(pixel.row, pixel.column, str(pixel.stamp_ns)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         left = convert.chunk_from_trajectory(msg)

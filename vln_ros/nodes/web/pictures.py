@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
+import numpy.typing as npt
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
@@ -79,18 +80,18 @@ class PictureStream:
         while (msg := self._mailbox.take()) is not None:
             try:
                 stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
-                jpeg = self._jpeg(msg)
+                jpeg, scale = self._jpeg(msg)
             except convert.MessageError as error:
                 self._refuse(error)
                 continue
             self.encoded += 1
-            self._feed.put_picture(self.view, stamp_ns, jpeg)
+            self._feed.put_picture(self.view, stamp_ns, jpeg, scale)
 
-    def _jpeg(self, msg: Picture) -> bytes:
-        """Raises MessageError for a picture that cannot be read."""
+    def _jpeg(self, msg: Picture) -> tuple[bytes, float]:
+        """With the size that it has of the camera's. Raises MessageError for one that cannot be read."""
         if isinstance(msg, CompressedImage) and bytes(msg.data[:2]) == b"\xff\xd8":
-            return bytes(msg.data)  # encoded by the camera
-        rgb = convert.rgb_from_message(msg)
+            return bytes(msg.data), 1.0  # encoded by the camera
+        rgb: npt.NDArray[Any] = convert.rgb_from_message(msg)
         c = self._config
         height, width = rgb.shape[:2]
         if width > c.image_width_px:
@@ -100,4 +101,4 @@ class PictureStream:
         done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, c.jpeg_quality])
         if not done:
             raise convert.MessageError("not_encodable", f"a picture of {width} x {height} cannot be encoded")
-        return jpeg.tobytes()
+        return jpeg.tobytes(), rgb.shape[1] / width

@@ -26,7 +26,7 @@ function say(node, text) {
 // ---------------------------------------------------------------------- what the robot says
 
 const map = new RobotMap(by("map"));
-const camera = new Camera(by("camera"), by("no-picture"), (number) => connection.send({ kind: "shown", number }));
+const camera = new Camera(by("camera"), by("goal"), by("no-picture"), (number) => connection.send({ kind: "shown", number }));
 
 const ARROWS = [["forward", "↑"], ["left", "↶"], ["right", "↷"], ["stop", "■"]];
 
@@ -73,6 +73,9 @@ const hear = {
   },
   queue({ actions, left }) {
     by("queue").replaceChildren(...actions.slice(actions.length - left).map((a) => element("li", actionText(a))));
+  },
+  goal(goal) {
+    camera.setGoal(goal);
   },
   place(place) {
     map.setPlace(place);
