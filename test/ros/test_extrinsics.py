@@ -91,7 +91,7 @@ def test_tf_is_asked_at_the_stamp_of_the_image(node: Node) -> None:
 def test_frames_wait_for_their_transform_and_then_come_in_order(node: Node) -> None:
     delivered: list[RawFrame] = []
     options = {"reliability": "reliable", "image_depth": 50}
-    sensors = SensorInput(node, from_flat(NavigatorConfig, options), delivered.append)
+    sensors = SensorInput(node, from_flat(NavigatorConfig, options), delivered.append, lambda *_: None)
     sensor = qos.sensor("reliable", 50)
     publishers = {
         name: node.create_publisher(kind, name, sensor)

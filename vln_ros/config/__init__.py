@@ -33,6 +33,7 @@ from vln_ros.config.robot import (
     MountConfig,
     NavigatorConfig,
     OdometryConfig,
+    RunLimitsConfig,
     SyncConfig,
 )
 from vln_ros.config.simulation import (
@@ -80,6 +81,7 @@ __all__ = [
     "QwenConfig",
     "RecorderConfig",
     "ReuseConfig",
+    "RunLimitsConfig",
     "SafetyConfig",
     "SamplingConfig",
     "Scalar",

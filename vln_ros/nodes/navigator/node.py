@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from std_msgs.msg import String
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
-from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
+from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.nodes.heartbeat import Heartbeat
-from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
+from vln_ros.nodes.instruction_input import InstructionFilter
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.instructions import InstructionHooks, Instructions
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
 from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
@@ -47,8 +48,9 @@ class Navigator(ManagedNode):
         self.config = declare_config(self, NavigatorConfig)
         self._profiling = NodeProfiling(self, self.config.profiling)
         self._epoch = time.time_ns() // 1_000_000
-        self._instructions = 0
+        self._numbers = itertools.count(1)
         self._heard = InstructionFilter()
+        self._instructions: Instructions | None = None
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
@@ -57,6 +59,7 @@ class Navigator(ManagedNode):
         c = self.config
         self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
+        self._instructions = Instructions(self, c, self._epoch, self._heard, self._numbers)
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
 
@@ -64,13 +67,12 @@ class Navigator(ManagedNode):
         c = self.config
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
-        self._sensors = SensorInput(self, c, self._on_observation)
+        instructions = self._told
+        self._sensors = SensorInput(self, c, self._on_observation, instructions.moved)
         self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
         self._worker.start()
-        self._heard.forget()
-        hear_instructions(self, self._on_instruction, self._heard)
+        instructions.open(InstructionHooks(self._worker.command, self._on_begin, self._sensors.refuse))
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
-        self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._paused = False
         self._heartbeat = Heartbeat(
@@ -88,8 +90,13 @@ class Navigator(ManagedNode):
         if worker is not None:
             worker.command(Cancel())
             worker.close()
+        if self._instructions is not None:
+            self._instructions.close("the navigator was deactivated")
 
     def cleanup(self) -> None:
+        if self._instructions is not None:
+            self._instructions.destroy()
+            self._instructions = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -101,6 +108,9 @@ class Navigator(ManagedNode):
             worker.command(Cancel())
             if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
                 self.computing, self._engine = True, None
+        if self._instructions is not None:
+            self._instructions.close("the navigator has ended")
+            self._instructions.wait_until_told(ENDING_WAIT_S)
         super().close()
         self._profiling.close()
 
@@ -109,22 +119,19 @@ class Navigator(ManagedNode):
         assert self._worker is not None, "callbacks exist only while the node is active"
         return self._worker
 
+    @property
+    def _told(self) -> Instructions:
+        assert self._instructions is not None, "configured before anything comes"
+        return self._instructions
+
     # ------------------------------------------------------------------ callbacks: store and return
 
     def _on_observation(self, raw: RawFrame) -> None:
         self._active.put_frame(raw)
 
-    def _on_instruction(self, msg: String, _: Info) -> None:
-        try:
-            text = convert.instruction_from_string(msg)
-        except convert.MessageError as error:
-            self._sensors.refuse(error)
-            return
-        self._instructions += 1
+    def _on_begin(self, _: Instruction) -> None:
         self._figures.failure = self._figures.held = None
-        self.get_logger().info(f"instruction {self._instructions}: {text}")
         self._sensors.begin_anew()
-        self._active.command(Start(Instruction(self._instructions, text)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
@@ -134,13 +141,9 @@ class Navigator(ManagedNode):
             return
         if left.epoch not in (0, self._epoch):
             executed = None  # of another life of this node: its instructions had the same numbers
+        self._told.reported(left, executed)  # first: what ends here is not decided on any more
         numbers = left.instruction, left.queue
         self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
-
-    def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._active.command(Cancel())
-        response.success, response.message = True, "cancelled; publish an instruction to begin again"
-        return response
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
@@ -150,12 +153,15 @@ class Navigator(ManagedNode):
 
     def _hold_or_go_on(self) -> None:
         """Beside a second navigator this one plans nothing: the robot would follow the two in turns."""
-        self._active.command(Pause(self._paused or bool(self._heartbeat.doubles)))
+        paused = self._paused or bool(self._heartbeat.doubles)
+        self._active.command(Pause(paused))
+        self._told.pause(paused)
 
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
         if self._worker is not None:
             self._sensors.tune(config.sync)
+            self._told.tune(config)
             self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
     def _beat(self) -> None:
@@ -164,6 +170,7 @@ class Navigator(ManagedNode):
         self._beat_s = now_s
         self._figures.latest_beat_ms = max(self._figures.latest_beat_ms, late_ms)
         self._heartbeat.beat(self._sensors.newest_ns)
+        self._told.beat()
 
     # ------------------------------------------------------------------ events, in the worker's thread
 
@@ -174,6 +181,7 @@ class Navigator(ManagedNode):
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
         self._output.queue(chunk)
+        self._told.said(chunk, answers=frame is not None)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
             self._figures.decided(self._engine, decide_ms)
@@ -186,6 +194,7 @@ class Navigator(ManagedNode):
 
     def on_failure(self, error: BaseException) -> None:
         self._answers.failed(error, self._figures)
+        self._told.failed(str(self._figures.failure))
 
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds

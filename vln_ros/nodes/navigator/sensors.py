@@ -75,11 +75,18 @@ class SensorInput:
         node: gets the subscriptions.
         config: topics' quality of service, transport, extrinsics and alignment.
         deliver: receives each complete observation, in the thread of the callbacks.
+        moved: the same of each pose of the base, with its stamp.
     """
 
-    def __init__(self, node: Node, config: NavigatorConfig, deliver: Callable[[RawFrame], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: NavigatorConfig,
+        deliver: Callable[[RawFrame], None],
+        moved: Callable[[Pose, int], None],
+    ) -> None:
         self._node = node
-        self._deliver = deliver
+        self._deliver, self._moved = deliver, moved
         self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
         self._calibration = CameraCalibration(
             config.camera_info_topic, config.color_topic, config.calibration
@@ -144,6 +151,7 @@ class SensorInput:
                 self._aligner.reject_odometry()
                 raise
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+            self._moved(pose, stamp_ns)
             return self._aligner.add_odometry(stamp_ns, pose, msg.header.frame_id)
 
         self._take(add)
