@@ -42,5 +42,9 @@ def grammar(
     return Grammar(spell, phrases, QueueRules(separator, max_phrases, **rules), (IM_END,))
 
 
-def options(mode: DecodeMode, temperature: float = 0.0, nodes: int = 4096, wanted: int = 0) -> DecodeOptions:
-    return DecodeOptions(mode=mode, sampling=Sampling(temperature), tree_nodes=nodes, wanted_tokens=wanted)
+def options(
+    mode: DecodeMode, temperature: float = 0.0, nodes: int = 4096, unconstrained: int = 0
+) -> DecodeOptions:
+    return DecodeOptions(
+        mode=mode, sampling=Sampling(temperature), tree_nodes=nodes, wanted_tokens=unconstrained
+    )

@@ -23,7 +23,7 @@ from vln_ros.ros.bag.reader import COMPRESSED, IMAGE
 
 FRAMES = 12
 CAMERA = CameraModel.from_hfov(64, 48, 1.4)
-MOUNT = base_from_optical(0.1, 0.0, 1.2, pitch_down_rad=0.2)
+EXTRINSICS = base_from_optical(0.1, 0.0, 1.2, pitch_down_rad=0.2)
 PERIOD_NS = 100_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -38,8 +38,8 @@ TRANSPORTS: dict[bool, dict[str, tuple[str, str]]] = {
 
 def static_transform() -> bytes:
     t = TYPES.types
-    x, y, z = (float(v) for v in MOUNT.position)
-    qx, qy, qz, qw = (float(v) for v in MOUNT.orientation)
+    x, y, z = (float(v) for v in EXTRINSICS.position)
+    qx, qy, qz, qw = (float(v) for v in EXTRINSICS.orientation)
     stamp = t["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
     transform = t["geometry_msgs/msg/TransformStamped"](
         header=t["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link"),

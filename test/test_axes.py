@@ -58,10 +58,10 @@ def test_poses_survive_the_round_trip_and_move_points_alike(
 
 
 def test_level_camera_looks_along_base_x() -> None:
-    mount = axes.base_from_optical(0.1, 0.2, 1.25)
-    np.testing.assert_allclose(mount.transform(np.array([0.0, 0.0, 2.0])), [2.1, 0.2, 1.25], atol=1e-12)
-    np.testing.assert_allclose(mount.transform(np.array([1.0, 0.0, 0.0])), [0.1, -0.8, 1.25], atol=1e-12)
-    np.testing.assert_allclose(mount.transform(np.array([0.0, 1.0, 0.0])), [0.1, 0.2, 0.25], atol=1e-12)
+    extrinsics = axes.base_from_optical(0.1, 0.2, 1.25)
+    np.testing.assert_allclose(extrinsics.transform(np.array([0.0, 0.0, 2.0])), [2.1, 0.2, 1.25], atol=1e-12)
+    np.testing.assert_allclose(extrinsics.transform(np.array([1.0, 0.0, 0.0])), [0.1, -0.8, 1.25], atol=1e-12)
+    np.testing.assert_allclose(extrinsics.transform(np.array([0.0, 1.0, 0.0])), [0.1, 0.2, 0.25], atol=1e-12)
 
 
 def test_downward_tilt_lowers_the_view_and_does_not_roll() -> None:

@@ -96,7 +96,7 @@ def active(node: str, *options: str) -> Process:
 LAZY = {
     # The expert drives by what the simulator knows. Where no option names it, it is not there.
     ("vln_ros.engines", "vln_ros.sim.episodes.episode.read_episodes"),
-    ("vln_ros.engines", "vln_ros.sim.experts.build_guide"),
+    ("vln_ros.engines", "vln_ros.sim.experts.build_oracle"),
     # Of pruning, which is off unless options say otherwise; transformers has loaded scipy by then.
     ("vln_ros.reuse.accounting", "scipy.optimize"),
 }

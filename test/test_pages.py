@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *sorted((ROOT / "docs/history").glob("*.md"))]
 LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
 ROW = re.compile(r"^\| (?P<file>`[^`]+`|[a-z ]+) \|(?P<inside>[^|]*)\| (?P<what>[^|]*) \|$", re.M)
 NEW = "new"

@@ -66,11 +66,11 @@ def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     from vln_ros.engine.paced import PacedEngine
     from vln_ros.sim.episodes.episode import read_episodes
-    from vln_ros.sim.experts import build_guide
+    from vln_ros.sim.experts import build_oracle
 
     episodes = read_episodes(Path(expert.episodes))
     step = StepSize(config.step.forward_m, math.radians(config.step.turn_deg))
-    return [PacedEngine(build_guide(episodes, expert, step), expert.decision_ms / 1e3) for _ in range(count)]
+    return [PacedEngine(build_oracle(episodes, expert, step), expert.decision_ms / 1e3) for _ in range(count)]
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:

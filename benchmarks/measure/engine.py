@@ -334,7 +334,7 @@ def _robot(model: LoadedModel, profile: Profile, number: int) -> QwenEngine:
 
 
 def _said(chunk: ActionChunk) -> tuple[object, ...]:
-    return chunk.actions, chunk.wanted, chunk.instruction, chunk.frame_stamp_ns
+    return chunk.actions, chunk.unconstrained, chunk.instruction, chunk.frame_stamp_ns
 
 
 def _now(model: LoadedModel) -> float:

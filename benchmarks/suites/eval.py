@@ -218,11 +218,11 @@ def _run_way(
 
     from vln_ros.evaluation.driver import Driver, make_jobs, run_info
     from vln_ros.evaluation.runs.run_folder import RunFolder
-    from vln_ros.evaluation.workers.pool import Answer, ProcessCrew
+    from vln_ros.evaluation.workers.pool import Answer, ProcessPool
     from vln_ros.evaluation.workers.schedule import SceneSchedule, SliceSchedule
     from vln_ros.evaluation.workers.worker import Ready
 
-    class TimedCrew(ProcessCrew):
+    class TimedPool(ProcessPool):
         """Knows when the first worker was ready."""
 
         ready_s: float | None = None
@@ -242,13 +242,13 @@ def _run_way(
         schedule: Schedule = SliceSchedule(jobs, workers)
     else:
         schedule = SceneSchedule(jobs, 1)
-    crew = TimedCrew(config)
+    pool = TimedPool(config)
     with RunFolder(folder, run_info(config, episodes, folder, ["bench"]), resume=False) as run_folder:
-        with closing(Driver(crew, run_folder, workers, config.sessions)) as driver:
+        with closing(Driver(pool, run_folder, workers, config.sessions)) as driver:
             driver.run(schedule)
             ended_s = time.monotonic()
-        assert crew.ready_s is not None, "episodes were run"
-        return run_folder.result(complete=True, frames=None), ended_s - crew.ready_s
+        assert pool.ready_s is not None, "episodes were run"
+        return run_folder.result(complete=True, frames=None), ended_s - pool.ready_s
 
 
 def _measure_lines(count: int) -> dict[str, float]:

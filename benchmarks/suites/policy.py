@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.runs.results import finite_tree
-    from vln_ros.training.baselines import judge
+    from vln_ros.training.baselines import evaluate_policies
 
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
     for kind in options.kinds:
         if "baselines" in options.only:
-            for verdict in judge(model, profile, [kind], options.episodes, 0, size):
+            for verdict in evaluate_policies(model, profile, [kind], options.episodes, 0, size):
                 note("baselines", verdict)
         if "ways" in options.only:
             for way in compare(model, profile, kind, options.episodes, 0, options.ways, size, against):
@@ -156,13 +156,14 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
 def section(figures: dict[str, Any]) -> str:
     from benchmarks.policy import ablations as ways
     from vln_ros.evaluation.episode.metrics import Summary
-    from vln_ros.training import baselines as judge
+    from vln_ros.training import baselines
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:
         return {k: _estimate(k, v) if isinstance(v, dict) else v for k, v in row.items()}
 
     verdicts = [
-        judge.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"]))) for v in figures["baselines"]
+        baselines.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"])))
+        for v in figures["baselines"]
     ]
     rows = [ways.WayFigures(**estimates(w)) for w in figures["ways"]]
     text = (
@@ -172,7 +173,7 @@ def section(figures: dict[str, Any]) -> str:
         f"({figures.get('intervals', _OLD_METHOD)}).\n\n"
     )
     if verdicts:
-        text += judge.table(verdicts) + "\n"
+        text += baselines.table(verdicts) + "\n"
     if rows:
         text += (
             "The same policy run in different ways. *Points gained*: success against the reference, paired. "

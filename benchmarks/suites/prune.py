@@ -164,13 +164,13 @@ def walks(flats: str, count: int) -> Iterator[Walk]:
     """The expert's walks through the first episodes of val_unseen, frame by frame."""
     from tqdm import tqdm
 
-    from vln_ros.sim.oracle.policy import EpisodeGuide
+    from vln_ros.sim.oracle.policy import OraclePolicy
     from vln_ros.sim.splits import SPLIT_STEP, make_episodes
-    from vln_ros.training.baselines import MAX_ACTIONS, Contestant, run_all
+    from vln_ros.training.baselines import MAX_ACTIONS, Policy, run_all
 
     for episode in tqdm(make_episodes("val_unseen", count, flats), desc="walks", disable=None):
-        engine = _Recording(EpisodeGuide([episode], SPLIT_STEP, _QUEUE))
-        run_all(Contestant("expert", engine, (episode,), True), MAX_ACTIONS[flats])
+        engine = _Recording(OraclePolicy([episode], SPLIT_STEP, _QUEUE))
+        run_all(Policy("expert", engine, (episode,), True), MAX_ACTIONS[flats])
         yield Walk(episode.instruction, engine.events)
 
 

@@ -323,13 +323,13 @@ def _motions(
 
 
 def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The contexts among the ways of `bench policy` under which frames are pictures."""
+    """The contexts among the ablations of `bench policy` under which frames are pictures."""
     from benchmarks.measure.frames import motion_frames
-    from benchmarks.policy.ablations import ways
+    from benchmarks.policy.ablations import ablations
     from vln_ros.engine.checkpoint.profile import load_profile
 
     contexts: dict[str, Profile] = {}
-    for way in ways(load_profile(options.profile)):
+    for way in ablations(load_profile(options.profile)):
         if way.profile.context.strategy != "delayed_batch":  # where nothing is taken over
             name = (
                 f"{way.profile.context.strategy}, unasked frames {way.profile.context.unasked_frames or '-'}"

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     measure("visibility graph", [partial(w.distance, a, b) for w, a, b in firsts])
     measure("geodesic distance", [partial(w.distance, a, b) for w, a, b in queries])
     options = CameraConfig()
-    mount = base_from_optical(0.0, 0.0, options.height_m)
+    extrinsics = base_from_optical(0.0, 0.0, options.height_m)
     for width, height in _SIZES:
         camera = CameraModel.from_hfov(width, height, math.radians(options.hfov_deg))
         calls: list[Callable[[], object]] = []
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             episode = episodes[number % len(episodes)]
             way = episode.reference_path
             x, y, _ = way[number // len(episodes) % len(way)]
-            pose = Pose.planar(float(x), float(y), number * math.radians(15.0)) @ mount
+            pose = Pose.planar(float(x), float(y), number * math.radians(15.0)) @ extrinsics
             calls.append(partial(scenes[episode.scene_id].renderer.render, camera, pose))
         calls[0]()
         measure(f"RGB-D frame {width}x{height}", calls)

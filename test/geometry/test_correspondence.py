@@ -17,10 +17,10 @@ from vln_ros.geometry.correspondence import (
     Fate,
     TokenGrid,
     correspond,
-    refusal,
+    fallback_reason,
     token_anchors,
 )
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 
 TOLERANCE = 0.05
 
@@ -193,9 +193,9 @@ def test_refusals() -> None:
     grid, frame = TokenGrid(6, 8), frame_of(np.full((48, 64), 3.0))
     blind = replace(frame, depth_m=None)
     zoomed = replace(frame, camera=CameraModel.from_hfov(64, 48, 1.0))
-    assert refusal(frame, frame) is None
-    assert refusal(frame, blind) is refusal(blind, frame) is Refusal.NO_DEPTH
-    assert refusal(frame, zoomed) is Refusal.CAMERA_CHANGED
+    assert fallback_reason(frame, frame) is None
+    assert fallback_reason(frame, blind) is fallback_reason(blind, frame) is FallbackReason.NO_DEPTH
+    assert fallback_reason(frame, zoomed) is FallbackReason.CAMERA_CHANGED
     with pytest.raises(ValueError, match="camera or resolution"):
         correspond(frame, [zoomed], grid, depth_tolerance=0.05)
     with pytest.raises(ValueError, match="no depth"):

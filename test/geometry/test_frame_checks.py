@@ -22,7 +22,7 @@ from vln_ros.config import (
     SyncConfig,
 )
 from vln_ros.datatypes import CameraModel, Frame, Pose
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.geometry.frame_checks import (
     MotionLimits,
     clock_went_back,
@@ -125,10 +125,10 @@ def test_of_a_frame_the_clock_is_looked_at_first_and_the_camera_counts() -> None
     away, tipped = Pose.planar(5.0, 0.0, 0.0), tilted(1.3)
     assert motion_fault(frame(200, HERE), before, STEP) is None
     assert motion_fault(frame(100, HERE), before, STEP) is None
-    assert motion_fault(frame(99, HERE), before, STEP) is Refusal.CLOCK
-    assert motion_fault(frame(99, away), before, STEP) is Refusal.CLOCK
-    assert motion_fault(frame(200, away), before, STEP) is Refusal.POSE_JUMP
-    assert motion_fault(frame(200, tipped), before, STEP) is Refusal.POSE_JUMP
+    assert motion_fault(frame(99, HERE), before, STEP) is FallbackReason.CLOCK
+    assert motion_fault(frame(99, away), before, STEP) is FallbackReason.CLOCK
+    assert motion_fault(frame(200, away), before, STEP) is FallbackReason.POSE_JUMP
+    assert motion_fault(frame(200, tipped), before, STEP) is FallbackReason.POSE_JUMP
 
 
 ROOM_M = np.random.default_rng(0).uniform(0.4, 6.0, (48, 64)).astype(np.float32)
@@ -146,30 +146,32 @@ def with_readings(share: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("depth_m", "fault"),
     [
-        (None, Refusal.NO_DEPTH),
-        (np.zeros((48, 64), np.float32), Refusal.NO_DEPTH),
-        (np.full((48, 64), np.nan, np.float32), Refusal.NO_DEPTH),
-        (np.full((48, 64), np.inf, np.float32), Refusal.NO_DEPTH),
-        (np.full((48, 64), -1.0, np.float32), Refusal.NO_DEPTH),
-        (with_readings(0.04), Refusal.NO_DEPTH),
+        (None, FallbackReason.NO_DEPTH),
+        (np.zeros((48, 64), np.float32), FallbackReason.NO_DEPTH),
+        (np.full((48, 64), np.nan, np.float32), FallbackReason.NO_DEPTH),
+        (np.full((48, 64), np.inf, np.float32), FallbackReason.NO_DEPTH),
+        (np.full((48, 64), -1.0, np.float32), FallbackReason.NO_DEPTH),
+        (with_readings(0.04), FallbackReason.NO_DEPTH),
         (with_readings(0.06), None),
         (ROOM_M, None),
         (np.where(ROOM_M > 2.0, ROOM_M, np.float32(np.nan)), None),
         (np.where(ROOM_M > 2.0, ROOM_M, np.float32(0.0)), None),
-        (ROOM_M * np.float32(1000.0), Refusal.BAD_DEPTH),
-        (ROOM_M * np.float32(100.0), Refusal.BAD_DEPTH),
-        (ROOM_M * np.float32(0.01), Refusal.BAD_DEPTH),
-        (ROOM_M * np.float32(0.001), Refusal.BAD_DEPTH),
+        (ROOM_M * np.float32(1000.0), FallbackReason.BAD_DEPTH),
+        (ROOM_M * np.float32(100.0), FallbackReason.BAD_DEPTH),
+        (ROOM_M * np.float32(0.01), FallbackReason.BAD_DEPTH),
+        (ROOM_M * np.float32(0.001), FallbackReason.BAD_DEPTH),
     ],
 )
-def test_a_depth_image_says_something_in_metres(depth_m: np.ndarray | None, fault: Refusal | None) -> None:
+def test_a_depth_image_says_something_in_metres(
+    depth_m: np.ndarray | None, fault: FallbackReason | None
+) -> None:
     config = ReuseConfig()
     assert depth_fault(depth_m, config, config.max_depth_m) is fault
 
 
 def test_without_a_farthest_depth_only_what_is_too_near_is_in_a_wrong_unit() -> None:
     assert depth_fault(ROOM_M * np.float32(1000.0), PruneConfig()) is None
-    assert depth_fault(ROOM_M * np.float32(0.001), PruneConfig()) is Refusal.BAD_DEPTH
+    assert depth_fault(ROOM_M * np.float32(0.001), PruneConfig()) is FallbackReason.BAD_DEPTH
     assert depth_fault(ROOM_M * np.float32(0.001), PruneConfig(min_depth_m=0.0)) is None
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vln_ros.memory.instruction import (
     InstructionAgent,
     LandmarkRegistry,
-    PlanRefusal,
+    PlanFallback,
     PlanSource,
     Said,
     make_plan,
@@ -111,27 +111,27 @@ def test_an_answer_in_the_format_is_taken() -> None:
 @pytest.mark.parametrize(
     ("answer", "ended", "refusal"),
     [
-        ("", True, PlanRefusal.EMPTY),
-        (" \n ", False, PlanRefusal.EMPTY),
-        (GOOD, False, PlanRefusal.CUT_OFF),
-        ("leave the bedroom", True, PlanRefusal.FORMAT),
-        ("| bedroom", True, PlanRefusal.FORMAT),
-        ("turn left |\n" * 12, True, PlanRefusal.TOO_MANY),
-        ("leave the kitchen |", True, PlanRefusal.INVENTED_STAGE),
-        ("leave the bedroom | green chair", True, PlanRefusal.INVENTED_LANDMARK),
-        ("leave the bedroom | the", True, PlanRefusal.INVENTED_LANDMARK),
-        ("leave the bedroom | chair red", True, PlanRefusal.INVENTED_LANDMARK),
+        ("", True, PlanFallback.EMPTY),
+        (" \n ", False, PlanFallback.EMPTY),
+        (GOOD, False, PlanFallback.CUT_OFF),
+        ("leave the bedroom", True, PlanFallback.FORMAT),
+        ("| bedroom", True, PlanFallback.FORMAT),
+        ("turn left |\n" * 12, True, PlanFallback.TOO_MANY),
+        ("leave the kitchen |", True, PlanFallback.INVENTED_STAGE),
+        ("leave the bedroom | green chair", True, PlanFallback.INVENTED_LANDMARK),
+        ("leave the bedroom | the", True, PlanFallback.INVENTED_LANDMARK),
+        ("leave the bedroom | chair red", True, PlanFallback.INVENTED_LANDMARK),
     ],
 )
 def test_an_answer_that_does_not_hold_is_refused_and_rules_step_in(
-    answer: str, ended: bool, refusal: PlanRefusal
+    answer: str, ended: bool, fallback_reason: PlanFallback
 ) -> None:
-    assert parse_plan(answer, TOLD, ended=ended) is refusal
+    assert parse_plan(answer, TOLD, ended=ended) is fallback_reason
     agent = InstructionAgent(lambda question: Said(answer, ended))
     plan = agent.read(TOLD)
-    assert (plan.source, plan.refusal) == (PlanSource.RULES, refusal)
+    assert (plan.source, plan.fallback_reason) == (PlanSource.RULES, fallback_reason)
     assert [landmark.name for landmark in plan.landmarks] == ["bedroom", "red chair"]
-    assert agent.refused == {refusal: 1}
+    assert agent.refused == {fallback_reason: 1}
 
 
 @settings(max_examples=150, deadline=None)
@@ -139,7 +139,7 @@ def test_an_answer_that_does_not_hold_is_refused_and_rules_step_in(
 def test_no_answer_upsets_the_parser(answer: str, told: str) -> None:
     for instruction in (TOLD, told):
         draft = parse_plan(answer, instruction, ended=True)
-        if not isinstance(draft, PlanRefusal):
+        if not isinstance(draft, PlanFallback):
             make_plan(instruction, draft, LandmarkRegistry(), PlanSource.MODEL)
 
 
@@ -153,7 +153,7 @@ def test_the_model_is_asked_about_this_instruction() -> None:
     agent = InstructionAgent(answer)
     plan = agent.read(TOLD)
     assert asked == [plan_question(TOLD)] and asked[0].endswith(TOLD)
-    assert plan.source is PlanSource.MODEL and plan.refusal is None
+    assert plan.source is PlanSource.MODEL and plan.fallback_reason is None
     assert plan.stages[2].landmarks == (plan.landmarks[1].number,)
 
 

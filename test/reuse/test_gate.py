@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.reuse.accounting import ForwardTimes, ReuseMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
 from vln_ros.reuse.similarity import refine, unit
@@ -128,7 +128,7 @@ def test_it_switches_itself_off_where_it_loses_and_only_there() -> None:
     meter.begin()
     assert not meter.off
     assert meter.stats(0).frames == 0
-    meter.refused(Refusal.NO_DEPTH)
+    meter.refused(FallbackReason.NO_DEPTH)
     for _ in range(9):
         meter.whole(100, 90, 0.1, 0.0001, tried=False)
     assert not meter.off  # nothing was tried, so nothing was lost

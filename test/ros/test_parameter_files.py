@@ -55,10 +55,10 @@ REFUSED = {
 def test_what_would_not_take_effect_is_refused(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as fallback_reason:
         check_parameter_file(path, "right", ["executor"])
-    assert said in str(refusal.value)
-    assert str(path) in str(refusal.value)
+    assert said in str(fallback_reason.value)
+    assert str(path) in str(fallback_reason.value)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from vln_ros.sim.embedded.furniture import ROOM_FURNITURE
 from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import SPLIT_STEP, make_scene_episodes
-from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
+from vln_ros.training.batch import IGNORED, Collator, Conversation, collate
 from vln_ros.training.curves import read_curve
 from vln_ros.training.demonstrations import (
     Decision,
@@ -65,10 +65,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
-    camera, mount = robot_camera(64, 48)
+    camera, extrinsics = robot_camera(64, 48)
     return Rules(
         camera=camera,
-        mount=mount,
+        extrinsics=extrinsics,
         grid=grid,
         queue=profile.max_phrases,
         max_turns=4,
@@ -93,14 +93,14 @@ def frame(index: int, view: np.ndarray) -> Frame:
 @pytest.mark.parametrize("size", [(112, 112), (140, 112)])
 def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, size: tuple[int, int]) -> None:
     profile = profiled(keep, size)
-    scribe = Scribe(model, profile)
-    assert scribe.grid == (size[1] // 28, size[0] // 28)
-    shared = rules(profile, scribe.grid, keep=keep)
+    collator = Collator(model, profile)
+    assert collator.grid == (size[1] // 28, size[0] // 28)
+    shared = rules(profile, collator.grid, keep=keep)
     runs = [demonstrate(Task("room", n, 0.2, n), shared) for n in (0, 7)]
     assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
     with torch.no_grad():
-        batch = collate([scribe.write(r) for r in runs])
-        hidden = forward(model.network, batch, scribe.grid).hidden
+        batch = collate([collator.write(r) for r in runs])
+        hidden = forward(model.network, batch, collator.grid).hidden
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     for row, run in enumerate(runs):
         engine.start(Instruction(row, run.instruction))
@@ -112,9 +112,9 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
                 asked += 1
             states.append(engine.session.push(engine.context.question()))
             if number < len(run.decisions) - 1:
-                engine.context.answered(scribe.words.tokens(decision.executed), len(decision.executed))
+                engine.context.answered(collator.words.tokens(decision.executed), len(decision.executed))
         stream = torch.cat(states)
-        last = scribe.words.tokens(run.decisions[-1].executed)
+        last = collator.words.tokens(run.decisions[-1].executed)
         length = stream.shape[0]
         assert engine.session.timeline.tokens == length
         ids = [i for s in engine.session.timeline.segments for i in s.ids]
@@ -149,12 +149,12 @@ def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
-    scribe = Scribe(model, profiled(False))
+    collator = Collator(model, profiled(False))
     end = model.tokens.im_end
 
     def taught(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> list[str]:
-        labels = scribe.words.labels(decision(executed, expert))
-        assert len(labels) == len(scribe.words.tokens(executed)) + 1
+        labels = collator.words.labels(decision(executed, expert))
+        assert len(labels) == len(collator.words.tokens(executed)) + 1
         return [
             "-" if k == IGNORED else "END" if k == end else str(model.tokenizer.decode([k])) for k in labels
         ]
@@ -247,7 +247,7 @@ def test_tokens_are_named_after_what_rays_hit() -> None:
 def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
     """Against the depth image and the whole view, pixel by pixel."""
     scene = Scene(scene_id(12, "room"), 0.18)
-    camera, mount = robot_camera(96, 96)
+    camera, extrinsics = robot_camera(96, 96)
     target = next(iter(scene.flat.referents))
     labeller = TokenLabeller(
         scene.flat, named_items(scene.flat, f"at the {scene.flat.referents[target]}"), (4, 4)
@@ -256,7 +256,7 @@ def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
     for heading in range(8):
         center = np.array(scene.flat.rooms[0].inner).reshape(2, 2).mean(0)
         place = scene.walkable.nearest(center)
-        optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+        optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ extrinsics
         _, depth = scene.renderer.render(camera, optical)
         labels = labeller.label(depth, camera, optical, None)
         assert not labels.onward.any()
@@ -285,7 +285,7 @@ def test_tokens_say_what_lies_behind_the_next_door() -> None:
     """Against a reference that asks, pixel by pixel, where the line to the camera crosses a wall."""
     scene = Scene(scene_id(3, "small"), 0.18)
     flat = scene.flat
-    camera, mount = robot_camera(96, 96)
+    camera, extrinsics = robot_camera(96, 96)
     target = next(iter(flat.referents))
     labeller = TokenLabeller(flat, named_items(flat, f"at the {flat.referents[target]}"), (4, 4))
     rooms = list(ROOM_FURNITURE)
@@ -294,7 +294,7 @@ def test_tokens_say_what_lies_behind_the_next_door() -> None:
         for heading in range(8):
             middle = np.array(flat.rooms[door.rooms[0]].inner).reshape(2, 2).mean(0)
             place = scene.walkable.nearest(middle)
-            optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+            optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ extrinsics
             _, depth = scene.renderer.render(camera, optical)
             labels = labeller.label(depth, camera, optical, number)
             v, u = np.mgrid[0:96, 0:96]
@@ -428,7 +428,7 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
     gradients = {}
     for precision in ("float32", "bfloat16"):
         trainer = Trainer(tmp_path / precision, config(precision=precision), resume=False)
-        drawn = [trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
+        drawn = [trainer.collator.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
         with ThreadPoolExecutor(1) as threads:
             trainer.step(drawn, threads)
         grads = [p.grad for p in trainer.network.parameters()]
@@ -483,12 +483,12 @@ _KILLED = """
 import multiprocessing, os, signal, sys
 from pathlib import Path
 from vln_ros.training.demonstrations import Rules, Task, robot_camera
-from vln_ros.training.loader import Source, Supply
+from vln_ros.training.loader import Source, Loader
 
 if __name__ == "__main__":
     source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
-    supply = Supply(source, 1)
-    supply.order(Task("room", 0, 0.0, 0)).result()
+    loader = Loader(source, 1)
+    loader.order(Task("room", 0, 0.0, 0)).result()
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     sys.stdin.read(1)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -498,10 +498,10 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(_KILLED)
+    template = tmp_path / "killed.py"
+    template.write_text(_KILLED)
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(template)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as killed:
         assert killed.stdout is not None and killed.stdin is not None
         worker = int(killed.stdout.readline())

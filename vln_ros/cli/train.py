@@ -68,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.training.baselines import judge, table, write_table
+    from vln_ros.training.baselines import evaluate_policies, table, write_table
 
     checkpoint = folder / "best" if (folder / "best").is_dir() else folder
     model = load_model(
         str(checkpoint), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
     )
     verdicts = []
-    for verdict in judge(model, load_profile(config.profile), kinds, count, config.seed):
+    for verdict in evaluate_policies(model, load_profile(config.profile), kinds, count, config.seed):
         verdicts.append(verdict)
         write_table(verdicts, folder / "table.md", model, count)
     print(table(verdicts), end="")

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from vln_ros.config.options import ConfigError, group, option
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.robot import Extrinsics, MountConfig, SyncConfig
+from vln_ros.config.robot import Extrinsics, ExtrinsicsConfig, SyncConfig
 
 ObstacleSensors = Literal["none", "depth", "scan", "both"]
 
@@ -177,7 +177,7 @@ class SafetyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutorConfig(MountConfig):
+class ExecutorConfig(ExtrinsicsConfig):
     """The executor: action queue and odometry to velocities."""
 
     autostart: bool = option(

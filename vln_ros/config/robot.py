@@ -158,7 +158,7 @@ class OdometryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MountConfig(DepthInputConfig):
+class ExtrinsicsConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
     extrinsics: CameraExtrinsics = option(
@@ -249,7 +249,7 @@ class RunLimitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NavigatorConfig(MountConfig, ImageInputConfig):
+class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     """The navigator: sees frames, hears the instruction, publishes action queues."""
 
     autostart: bool = option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Refusal(Enum):
+class FallbackReason(Enum):
     """The reason, in the words of the counters."""
 
     FIRST_FRAME = "first frame"

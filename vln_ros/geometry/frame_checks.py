@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vln_ros.config import ExecutorConfig, FrameCheckConfig, SyncConfig
 from vln_ros.datatypes import Frame, Pose, wrap_angle
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 
 DepthM = npt.NDArray[np.float32]
 
@@ -94,27 +94,27 @@ def clock_went_back(before_ns: int, stamp_ns: int, late_ns: int = 0) -> bool:
     return before_ns - stamp_ns > late_ns
 
 
-def motion_fault(frame: Frame, before: Frame, limits: MotionLimits) -> Refusal | None:
+def motion_fault(frame: Frame, before: Frame, limits: MotionLimits) -> FallbackReason | None:
     """Why nothing is where it was in the frame before."""
     if clock_went_back(before.stamp_ns, frame.stamp_ns):
-        return Refusal.CLOCK
+        return FallbackReason.CLOCK
     if pose_jumped(before.odom_from_optical, frame.odom_from_optical, limits):
-        return Refusal.POSE_JUMP
+        return FallbackReason.POSE_JUMP
     return None
 
 
 def depth_fault(
     depth_m: DepthM | None, config: FrameCheckConfig, max_depth_m: float = math.inf
-) -> Refusal | None:
+) -> FallbackReason | None:
     """Why a depth image ``[H, W]`` says nothing of places: hardly a reading, or their median is not between
     ``config.min_depth_m`` and ``max_depth_m``."""
     if depth_m is None:
-        return Refusal.NO_DEPTH
+        return FallbackReason.NO_DEPTH
     looked_at = depth_m[::_STRIDE, ::_STRIDE]
     said_m = looked_at[(looked_at > 0) & np.isfinite(looked_at)]
     if len(said_m) < _LEAST_DEPTH_SHARE * looked_at.size:
-        return Refusal.NO_DEPTH
-    return None if config.min_depth_m <= float(np.median(said_m)) <= max_depth_m else Refusal.BAD_DEPTH
+        return FallbackReason.NO_DEPTH
+    return None if config.min_depth_m <= float(np.median(said_m)) <= max_depth_m else FallbackReason.BAD_DEPTH
 
 
 def depth_unit_suspicion(encoding: str, depth_m: DepthM) -> str | None:

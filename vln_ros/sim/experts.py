@@ -11,10 +11,10 @@ from vln_ros.sim.embedded.world import SceneCache
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.habitat.world import HabitatGround, HabitatWorld
 from vln_ros.sim.oracle.follower import EmbeddedGround, FollowerEngine
-from vln_ros.sim.oracle.policy import EpisodeGuide
+from vln_ros.sim.oracle.policy import OraclePolicy
 
 
-def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> EpisodeGuide:
+def build_oracle(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> OraclePolicy:
     """The expert of the world that the options describe.
 
     Raises:
@@ -39,5 +39,5 @@ def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSiz
 
         follower = FollowerEngine(ground_in_flat, step, count, scenes.clear)
     else:
-        return EpisodeGuide(episodes, step, count, clearance_m)
-    return EpisodeGuide(episodes, step, count, follower=follower)
+        return OraclePolicy(episodes, step, count, clearance_m)
+    return OraclePolicy(episodes, step, count, follower=follower)

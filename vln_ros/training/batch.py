@@ -14,7 +14,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.inputs.preprocess import patchify, smart_resize
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
@@ -45,8 +45,8 @@ class ActionWords:
         ConfigError: the profile lacks a phrase for one of the four actions of the embedded world.
     """
 
-    def __init__(self, script: Script, profile: Profile, end_token: int) -> None:
-        self._script, self._separator, self._end = script, profile.separator, end_token
+    def __init__(self, template: ChatTemplate, profile: Profile, end_token: int) -> None:
+        self._template, self._separator, self._end = template, profile.separator, end_token
         self._most = profile.max_phrases
         self._texts: dict[ActionKind, str] = {}
         self._tokens: dict[tuple[ActionKind, ...], tuple[int, ...]] = {(): ()}  # there are but some hundred
@@ -60,7 +60,7 @@ class ActionWords:
     def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
         said = tuple(kinds)
         if said not in self._tokens:
-            self._tokens[said] = self._script.tokenize(self._separator.join(self._texts[k] for k in said))
+            self._tokens[said] = self._template.tokenize(self._separator.join(self._texts[k] for k in said))
         return self._tokens[said]
 
     def options(self, decision: Decision) -> list[Options]:
@@ -155,7 +155,7 @@ class Conversation:
     way: Way
 
 
-class Scribe:
+class Collator:
     """Turns demonstrations into conversations exactly as the engine would hold them.
 
     Args:
@@ -171,8 +171,8 @@ class Scribe:
             )
         self._model, self.profile = model, profile
         self._config = model.network.config
-        self._script = Script(model, profile)
-        self.words = ActionWords(self._script, profile, model.tokens.im_end)
+        self._template = ChatTemplate(model, profile)
+        self.words = ActionWords(self._template, profile, model.tokens.im_end)
         width, height = profile.image.resize
         pixels = model.pixels
         bound = profile.image.max_pixels or pixels.max_pixels
@@ -194,20 +194,20 @@ class Scribe:
             for piece in pieces:
                 append_piece(timeline, piece, self._config)
 
-        say(self._script.opening())
+        say(self._template.opening())
         for number, decision in enumerate(demonstration.decisions):
-            turn = self._script.turn(number, demonstration.instruction, ())
-            say(turn.head)
+            turn = self._template.turn(number, demonstration.instruction, ())
+            say(turn.prefix)
             for _ in decision.views:
-                say(self._script.shown(blank))
-            say(turn.tail)
+                say(self._template.shown(blank))
+            say(turn.suffix)
             asked.append(timeline.tokens - 1)
             options += [replace(o, position=asked[-1] + o.position) for o in self.words.options(decision)]
             wanted = self.words.labels(decision)
             labels += [IGNORED] * (timeline.tokens - 1 - len(labels)) + wanted
             said = self.words.tokens(decision.executed)
             if number < len(demonstration.decisions) - 1:
-                say(self._script.reply(said))
+                say(self._template.reply(said))
             else:
                 say([Text(said)])
         labels += [IGNORED] * (timeline.tokens - len(labels))

@@ -112,7 +112,7 @@ def follow(
 
 def training_world(rules: Rules) -> EmbeddedWorld:
     """A world with the camera that the demonstrations are made with."""
-    return EmbeddedWorld(rules.camera, rules.mount, scenes=shared_scenes())
+    return EmbeddedWorld(rules.camera, rules.extrinsics, scenes=shared_scenes())
 
 
 @functools.lru_cache(maxsize=1)

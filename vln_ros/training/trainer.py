@@ -31,7 +31,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.baselines import MAX_ACTIONS
-from vln_ros.training.batch import Conversation, Scribe, collate
+from vln_ros.training.batch import Collator, Conversation, collate
 from vln_ros.training.curves import LOSSES, draw_curves, forget_after
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -40,7 +40,7 @@ from vln_ros.training.demonstrations import (
     robot_camera,
     split_episode,
 )
-from vln_ros.training.loader import Lot, Source, Supply
+from vln_ros.training.loader import Loader, PoolItem, Source
 from vln_ros.training.objective import Heads, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, score, training_world
 
@@ -123,12 +123,12 @@ class Trainer:
             str(start), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
         )
         self.profile = load_profile(config.profile)
-        self.scribe = Scribe(self.model, self.profile)
-        camera, mount = robot_camera(config.render_width, config.render_height)
+        self.collator = Collator(self.model, self.profile)
+        camera, extrinsics = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
             camera=camera,
-            mount=mount,
-            grid=self.scribe.grid,
+            extrinsics=extrinsics,
+            grid=self.collator.grid,
             queue=self.profile.max_phrases,
             max_turns=config.max_turns,
             keep_frames=self.profile.context.unasked_frames == "keep",
@@ -167,22 +167,22 @@ class Trainer:
         begun = time.monotonic() - done.seconds
         recent: deque[list[float]] = deque(maxlen=_CURVE_EVERY)
         with (
-            Supply(Source(self.rules, self.folder / "own", config.profile), config.workers) as supply,
+            Loader(Source(self.rules, self.folder / "own", config.profile), config.workers) as loader,
             _side_by_side(config.threads) as threads,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(Lot(task, supply.order(task)) for task in done.pool)
+            pool = deque(PoolItem(task, loader.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
                     export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
                     task = self.next_task()
-                    pool.append(Lot(task, supply.order(task)))
+                    pool.append(PoolItem(task, loader.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self.step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
+                recent.append(self.step([pool[int(k)].conversation(self.collator) for k in chosen], threads))
                 done.step += 1
                 bar.update()
                 done.seconds = time.monotonic() - begun
@@ -195,9 +195,9 @@ class Trainer:
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
-                    self._validate(supply)
+                    self._validate(loader)
                 if self._due(config.save_every) or done.step == config.steps:
-                    done.pool = [lot.task for lot in pool]
+                    done.pool = [item.task for item in pool]
                     self.save()
 
     def _due(self, every: int) -> bool:
@@ -237,7 +237,7 @@ class Trainer:
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
             batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                states = forward(self.network, batch, self.scribe.grid)
+                states = forward(self.network, batch, self.collator.grid)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
@@ -285,10 +285,10 @@ class Trainer:
         unheld = StreamConfig(min_allowed=0.0)  # what it is learning is not yet what it wants
         return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed, stream=unheld)
 
-    def _validate(self, supply: Supply) -> None:
+    def _validate(self, loader: Loader) -> None:
         done = self.progress
         unseen = {
-            kind: [supply.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
+            kind: [loader.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
             for kind in self.kinds()
         }
         scores = {kind: self.validate(kind) for kind in unseen}
@@ -339,8 +339,8 @@ class Trainer:
         """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
         for run in runs:
-            batch = collate([self.scribe.write(run)]).to(self.model.device)
-            states = forward(self.network, batch, self.scribe.grid)
+            batch = collate([self.collator.write(run)]).to(self.model.device)
+            states = forward(self.network, batch, self.collator.grid)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
             decisions += count

@@ -49,7 +49,7 @@ def decode(seed: int, language: Grammar, how: DecodeOptions) -> Decoded:
 
 
 def assert_same(a: Decoded, b: Decoded) -> None:
-    assert (a.queue, a.ids, a.wanted) == (b.queue, b.ids, b.wanted)
+    assert (a.queue, a.ids, a.unconstrained) == (b.queue, b.ids, b.unconstrained)
     assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
     assert a.ended == pytest.approx(b.ended, abs=1e-5)
 
@@ -67,9 +67,9 @@ def test_two_ways_one_result(name: str, temperature: float) -> None:
     language = LANGUAGES[name]
     queues = set()
     for seed in range(5):
-        slow = decode(seed, language, options(DecodeMode.TOKENS, temperature, wanted=3))
-        tree = decode(seed, language, options(DecodeMode.TREE, temperature, wanted=3))
-        narrow = decode(seed, language, options(DecodeMode.TREE, temperature, nodes=7, wanted=3))
+        slow = decode(seed, language, options(DecodeMode.TOKENS, temperature, unconstrained=3))
+        tree = decode(seed, language, options(DecodeMode.TREE, temperature, unconstrained=3))
+        narrow = decode(seed, language, options(DecodeMode.TREE, temperature, nodes=7, unconstrained=3))
         for other in (tree, narrow):
             assert_same(slow, other)
         assert tree.stats.work.forwards == 1
@@ -166,10 +166,10 @@ def test_what_the_model_wanted_is_its_free_text() -> None:
             session, prompt, max_tokens=6, end_tokens=(IM_END,), sampling=GREEDY, generator=generator
         ),
     )
-    result = decode(2, language, options(DecodeMode.TREE, wanted=5))
-    assert result.wanted is not None and result.wanted == free
+    result = decode(2, language, options(DecodeMode.TREE, unconstrained=5))
+    assert result.unconstrained is not None and result.unconstrained == free
     assert result.stats.wanted_work.forwards == 5
-    assert decode(2, language, options(DecodeMode.TREE)).wanted == free[:1]
+    assert decode(2, language, options(DecodeMode.TREE)).unconstrained == free[:1]
 
 
 def test_nothing_is_wanted_when_the_model_stays_within_the_grammar() -> None:
@@ -180,7 +180,7 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar() -> None:
     handle = network.lm_head.register_forward_hook(lambda _m, _i, out: out + mute)
     try:
         for seed in range(4):
-            result = decode(seed, grammar(max_phrases=1), options(DecodeMode.TREE, wanted=5))
+            result = decode(seed, grammar(max_phrases=1), options(DecodeMode.TREE, unconstrained=5))
             session, prompt, _ = stream(seed)
             free = run(
                 session,
@@ -194,9 +194,9 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar() -> None:
                 ),
             )
             if free and free[0] < 300:
-                assert result.wanted is None and result.ids == free
+                assert result.unconstrained is None and result.ids == free
             else:
-                assert result.wanted is not None
+                assert result.unconstrained is not None
     finally:
         handle.remove()
 

@@ -255,7 +255,9 @@ def test_a_model_that_wants_something_else_does_not_stop(way: str) -> None:
         first = math.exp(2) + 3
         outside = math.exp(10) + VOCABULARY - 5
         assert made.allowed == pytest.approx(first / (first + outside), rel=1e-4)
-        assert made.wanted is not None and made.wanted[0] == down and len(made.wanted) == 17
+        assert (
+            made.unconstrained is not None and made.unconstrained[0] == down and len(made.unconstrained) == 17
+        )
         assert not decode(0, way, Sampling(0.0), min_allowed=0.0).held
     finally:
         handle.remove()
@@ -295,7 +297,7 @@ def test_the_second_word_counts_as_much_as_the_first(way: str) -> None:
     f, down = 10 + ord("F"), 200
     with speaks(network_of(), (f, down), IM_END):
         made = decode(0, way, Sampling(0.0), min_allowed=0.5)
-    assert made.held and made.wanted is not None and made.wanted[:2] == (f, down)
+    assert made.held and made.unconstrained is not None and made.unconstrained[:2] == (f, down)
     assert made.allowed < 1e-6
 
 
@@ -305,7 +307,7 @@ def test_all_that_is_a_little_likely_counts_not_only_the_most_likely() -> None:
     handle = scored(network_of(), row)
     try:
         held = decode(0, "tree", Sampling(0.0), min_allowed=0.5)
-        assert held.held and held.wanted is not None and held.wanted[0] in range(200, 260)
+        assert held.held and held.unconstrained is not None and held.unconstrained[0] in range(200, 260)
         assert not decode(0, "tree", Sampling(0.0), min_allowed=0.5, random_weights=True).held
     finally:
         handle.remove()
@@ -344,7 +346,7 @@ def test_look_down_is_a_hold_that_says_so(model: LoadedModel, decode: str) -> No
     with speaks(model.network, text("↓"), text("STOP")[0]):
         robot.observe(frame(0))
         chunk = robot.decide(1)
-    assert chunk.actions == () and chunk.wanted is not None and chunk.wanted.startswith("↓")
+    assert chunk.actions == () and chunk.unconstrained is not None and chunk.unconstrained.startswith("↓")
     assert chunk.held is not None
     assert "↓" in chunk.held and "look down" in chunk.held  # the profile's own reason
     vitals = dict(robot.vitals())

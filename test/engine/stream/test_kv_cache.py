@@ -115,9 +115,9 @@ def test_slots_hold_what_a_plain_list_holds(operations: list[tuple[str, int]]) -
             del model[n:]
         elif name == "keep":
             start = len(model) // 3
-            wanted = [i for i in range(start, len(model)) if n >> (i % 16) & 1]
-            cache.keep(torch.tensor(wanted, dtype=torch.long), start)
-            model = model[:start] + [model[i] for i in wanted]
+            unconstrained = [i for i in range(start, len(model)) if n >> (i % 16) & 1]
+            cache.keep(torch.tensor(unconstrained, dtype=torch.long), start)
+            model = model[:start] + [model[i] for i in unconstrained]
         else:
             old, cache = cache, cache.fork()
             old.discard()

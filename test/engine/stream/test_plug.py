@@ -17,7 +17,7 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.decode.decode import Push
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
 from vln_ros.engine.stream.segments import Image, Piece, Text
@@ -37,7 +37,7 @@ PICTURE: list[Piece] = [
 class Recorder(Plug):
     """Notes what it is told, and plans what it is made to."""
 
-    def __init__(self, plan: Callable[[Chunk], Plan | None] | None = None, timed: bool = False) -> None:
+    def __init__(self, plan: Callable[[Prefill], Plan | None] | None = None, timed: bool = False) -> None:
         self.calls: list[Any] = []
         self.queries: list[Tensor] = []
         self.make, self.timed = plan, timed
@@ -48,16 +48,16 @@ class Recorder(Plug):
     def on_frame(self, frame: Frame, image: Image) -> None:
         self.calls.append(("on_frame", frame.index, image.image_id))
 
-    def plan(self, chunk: Chunk, cache: SlotCache) -> Plan | None:
-        self.calls.append(("plan", len(chunk.embeddings), chunk.last))
-        return None if self.make is None else self.make(chunk)
+    def plan(self, prefill: Prefill, cache: SlotCache) -> Plan | None:
+        self.calls.append(("plan", len(prefill.embeddings), prefill.last))
+        return None if self.make is None else self.make(prefill)
 
-    def on_cached(self, chunk: Chunk, cache: SlotCache, cost: Cost | None) -> None:
-        assert torch.equal(cache.positions[:, chunk.before.tokens :], chunk.positions)
-        self.calls.append(("on_cached", tuple(s.image_id for s in chunk.segments), cost is not None))
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
+        assert torch.equal(cache.positions[:, prefill.before.tokens :], prefill.positions)
+        self.calls.append(("on_cached", tuple(s.image_id for s in prefill.segments), cost is not None))
 
-    def on_attention(self, chunk: Chunk, cache: SlotCache, queries: Sequence[Tensor]) -> None:
-        self.calls.append(("on_attention", chunk.last))
+    def on_attention(self, prefill: Prefill, cache: SlotCache, queries: Sequence[Tensor]) -> None:
+        self.calls.append(("on_attention", prefill.last))
         self.queries.append(torch.stack(list(queries)))
 
 
@@ -108,7 +108,7 @@ def test_the_queries_are_those_of_the_last_token_whatever_is_computed_of_the_oth
         before = one.snapshot()
         one.push(PICTURE)
         one.rollback(before)
-        plug.make = lambda chunk: Plan(sources, attention=True)
+        plug.make = lambda prefill: Plan(sources, attention=True)
         one.push_tree(PICTURE, tree)
         return plug.queries[-1]
 
@@ -125,7 +125,7 @@ def test_the_first_plan_holds_and_all_are_told_what_came_of_it() -> None:
     slots[4:10] = 2
     plan = Plan(Sources(slots), attention=True)
     first, second = Recorder(), Recorder(lambda _: Plan())
-    third = Recorder(lambda chunk: plan if len(chunk.embeddings) == 15 else None)
+    third = Recorder(lambda prefill: plan if len(prefill.embeddings) == 15 else None)
     one, plain = session(first, second, third), session()
     one.push(PICTURE)
     plain.push(PICTURE)

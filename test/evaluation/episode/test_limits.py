@@ -16,7 +16,7 @@ from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome
 from vln_ros.evaluation.workers.schedule import Job
-from vln_ros.evaluation.workers.worker import Workbench, episode_limits
+from vln_ros.evaluation.workers.worker import Worker, episode_limits
 from vln_ros.evaluation.workers.worlds import build_worlds
 from vln_ros.sim.splits import make_episodes
 
@@ -121,7 +121,7 @@ def test_sessions_that_share_a_model_take_the_decisions_of_one(checkpoint: Path)
 
     def outcomes(sessions: int) -> dict[str, EpisodeOutcome]:
         found: dict[str, EpisodeOutcome] = {}
-        with Workbench(from_flat(EvalConfig, {**options, "sessions": sessions})) as bench:
+        with Worker(from_flat(EvalConfig, {**options, "sessions": sessions})) as bench:
             assert bench.ready().checkpoint
             waiting = list(orders)
             while len(found) < len(orders):

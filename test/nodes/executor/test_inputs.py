@@ -312,19 +312,23 @@ def one_ray(heard: Heard, angle_rad: float, **changes: Any) -> LaserScan:
 
 
 def test_a_scanner_by_parameters(node: Node) -> None:
-    mount: dict[str, Any] = {"safety__obstacles": "scan", "safety__scan_x_m": 0.3, "safety__scan_y_m": -0.1}
-    level = Heard(node, **mount)
+    extrinsics: dict[str, Any] = {
+        "safety__obstacles": "scan",
+        "safety__scan_x_m": 0.3,
+        "safety__scan_y_m": -0.1,
+    }
+    level = Heard(node, **extrinsics)
     expected = [0.3 + 2.0 * math.cos(0.5), -0.1 + 2.0 * math.sin(0.5)]
     assert seen(level, one_ray(level, 0.5)) == pytest.approx(np.array([expected]), abs=1e-6)
-    hanging = Heard(node, **mount, safety__scan_roll_deg=180.0)
+    hanging = Heard(node, **extrinsics, safety__scan_roll_deg=180.0)
     mirrored = [0.3 + 2.0 * math.cos(0.5), -0.1 - 2.0 * math.sin(0.5)]
     assert seen(hanging, one_ray(hanging, 0.5)) == pytest.approx(np.array([mirrored]), abs=1e-6)
-    turned = Heard(node, **mount, safety__scan_roll_deg=180.0, safety__scan_yaw_deg=30.0)
+    turned = Heard(node, **extrinsics, safety__scan_roll_deg=180.0, safety__scan_yaw_deg=30.0)
     angle = math.radians(30.0) - 0.5
     across = [0.3 + 2.0 * math.cos(angle), -0.1 + 2.0 * math.sin(angle)]
     assert seen(turned, one_ray(turned, 0.5)) == pytest.approx(np.array([across]), abs=1e-6)
     with pytest.raises(ConfigError, match=r"safety\.scan_roll_deg = 90"):
-        Heard(node, **mount, safety__scan_roll_deg=90.0)
+        Heard(node, **extrinsics, safety__scan_roll_deg=90.0)
 
 
 @pytest.mark.usefixtures("tf2_ros")

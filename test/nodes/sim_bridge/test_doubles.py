@@ -41,12 +41,12 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
 DEADLINE_S = 60.0
 NOTICED_S = 5.0
 """On a loaded machine, from when both are active. The bench holds the real limit."""
-MOUNT: dict[str, Scalar] = {"extrinsics": "parameters", "camera_z_m": 0.5, "diagnostics_hz": 10.0}
+EXTRINSICS: dict[str, Scalar] = {"extrinsics": "parameters", "camera_z_m": 0.5, "diagnostics_hz": 10.0}
 SPECS = {
-    "navigator": NodeSpec("navigator", {**MOUNT, "engine": "paced", "paced.decision_ms": 50.0}),
+    "navigator": NodeSpec("navigator", {**EXTRINSICS, "engine": "paced", "paced.decision_ms": 50.0}),
     # Time-outs that a loaded machine does not reach by itself.
     "executor": NodeSpec(
-        "executor", {**MOUNT, "safety.obstacles": "none", "safety.odometry_timeout_s": 2.0,
+        "executor", {**EXTRINSICS, "safety.obstacles": "none", "safety.odometry_timeout_s": 2.0,
                      "safety.heartbeat_timeout_s": 1.0, "safety.frame_timeout_s": 3.0},
     ),
 }  # fmt: skip

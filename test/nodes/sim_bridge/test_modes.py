@@ -408,9 +408,9 @@ def test_in_real_time_the_base_takes_what_the_parameter_says_and_publishes_its_f
                 person.wait(lambda: len(moved) == 2, "no frames")
                 mounted = moved["camera_color_optical_frame"]
                 assert mounted.header.frame_id == "base_link"
-                mount = base_from_optical(0.0, 0.0, 0.9, pitch_down_rad=math.radians(20.0))
+                extrinsics = base_from_optical(0.0, 0.0, 0.9, pitch_down_rad=math.radians(20.0))
                 assert np.allclose(
-                    convert.pose_from_transform(mounted.transform).matrix, mount.matrix, atol=1e-9
+                    convert.pose_from_transform(mounted.transform).matrix, extrinsics.matrix, atol=1e-9
                 )
                 assert moved["base_link"].header.frame_id == "odom"
                 stamp_ns = convert.stamp_ns_from_time(moved["base_link"].header.stamp)

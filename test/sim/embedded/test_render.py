@@ -45,12 +45,12 @@ def slow_depth(mesh: SceneMesh, camera: CameraModel, world_from_optical: Pose, u
 def test_depth_is_planar_and_exact_at_pixel_centres(scene: Scene, pitch_deg: float) -> None:
     camera = CameraModel(97, 61, 60.0, 75.0, 40.0, 35.0)  # nothing symmetric
     rng = np.random.default_rng(int(pitch_deg) + 90)
-    mount = base_from_optical(0.05, 0.02, 1.1, pitch_down_rad=math.radians(pitch_deg))
+    extrinsics = base_from_optical(0.05, 0.02, 1.1, pitch_down_rad=math.radians(pitch_deg))
     wrong = 0
     for room in scene.flat.rooms[:4]:
         x0, y0, x1, y1 = room.inner
         place = scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2]))
-        pose = standing(place, rng.uniform(-3, 3)) @ mount
+        pose = standing(place, rng.uniform(-3, 3)) @ extrinsics
         _, depth = scene.renderer.render(camera, pose)
         for u, v in rng.integers((97, 61), size=(40, 2)):
             wrong += abs(depth[v, u] - slow_depth(scene.mesh, camera, pose, u, v)) > 1e-4

@@ -17,7 +17,7 @@ from vln_ros.sim.embedded.geodesic import Walkable
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import Expert, ExpertEngine
-from vln_ros.sim.oracle.policy import EpisodeGuide
+from vln_ros.sim.oracle.policy import OraclePolicy
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 
 CAMERA = CameraModel.from_hfov(16, 12, 1.3)
@@ -123,10 +123,10 @@ def test_the_guide_knows_the_episode_by_its_words_and_where_words_do_not_tell_by
     elsewhere = replace(other, instruction=first.instruction)
 
     def begins_at(pose: Pose, *episodes: Episode) -> ActionChunk:
-        guide = EpisodeGuide(episodes, SPLIT_STEP, 1)
-        guide.start(Instruction(1, first.instruction))
-        guide.observe(frame_at(pose))
-        return guide.decide(1)
+        oracle = OraclePolicy(episodes, SPLIT_STEP, 1)
+        oracle.start(Instruction(1, first.instruction))
+        oracle.observe(frame_at(pose))
+        return oracle.decide(1)
 
     assert begins_at(halfway, first, other).actions == begins_at(halfway, first, again).actions
     assert other.actions is not None

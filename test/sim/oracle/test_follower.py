@@ -82,8 +82,8 @@ def test_it_keeps_clear_of_walls_where_there_is_room() -> None:
         for episode in make_episodes("val_unseen", 4, "small"):
             success, _, _, poses = follow(world, episode, step, sliding=False, clearance_m=clearance_m)
             assert success
-            roomy = world.scene.walkable.narrowed(0.1)
-            nearness += [not roomy.contains(p.position[None, :2])[0] for p in poses]
+            with_clearance = world.scene.walkable.narrowed(0.1)
+            nearness += [not with_clearance.contains(p.position[None, :2])[0] for p in poses]
         near[clearance_m] = np.mean(nearness)
     assert near[0.15] < near[0.0] / 2
 

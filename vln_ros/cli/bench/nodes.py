@@ -210,8 +210,8 @@ def _record(path: Path) -> Path:
 
     episode = make_episodes("val_unseen", 1)[0]
     camera = CameraModel.from_hfov(640, 480, math.radians(79.0))
-    mount = base_from_optical(0.0, 0.0, 1.25)
-    world = EmbeddedWorld(camera, mount)
+    extrinsics = base_from_optical(0.0, 0.0, 1.25)
+    world = EmbeddedWorld(camera, extrinsics)
     world.load(episode.scene_id)
     world.place(episode.start)
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -227,7 +227,7 @@ def _record(path: Path) -> Path:
                 ("/tf_static", "tf2_msgs/msg/TFMessage"),
             )
         }
-        transform = _static_transform(store, mount, frame)
+        transform = _static_transform(store, extrinsics, frame)
         writer.write(
             connections["/tf_static"], 10**18, store.serialize_cdr(transform, "tf2_msgs/msg/TFMessage")
         )
@@ -246,11 +246,11 @@ def _record(path: Path) -> Path:
     return path
 
 
-def _static_transform(store: Any, mount: Any, frame: str) -> Any:
+def _static_transform(store: Any, extrinsics: Any, frame: str) -> Any:
     types = store.types
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](10**9, 0), "base_link")
-    x, y, z = (float(v) for v in mount.position)
-    rotation = types["geometry_msgs/msg/Quaternion"](*(float(v) for v in mount.orientation))
+    x, y, z = (float(v) for v in extrinsics.position)
+    rotation = types["geometry_msgs/msg/Quaternion"](*(float(v) for v in extrinsics.orientation))
     transform = types["geometry_msgs/msg/Transform"](types["geometry_msgs/msg/Vector3"](x, y, z), rotation)
     stamped = types["geometry_msgs/msg/TransformStamped"](header, frame, transform)
     return types["tf2_msgs/msg/TFMessage"]([stamped])

@@ -98,7 +98,7 @@ class Decoded:
     ids: tuple[int, ...]
     probabilities: tuple[float, ...]
     ended: float
-    wanted: tuple[int, ...] | None
+    unconstrained: tuple[int, ...] | None
     stats: DecodeStats
     allowed: float
     held: bool
@@ -210,10 +210,10 @@ def decode_queue(
         pieces = [Text((grammar.nodes[node].token,))]
     session.rollback(asked)
     decided = session.work
-    wanted = departure if departure is not None or not held else outside
+    unconstrained = departure if departure is not None or not held else outside
     more = max(options.wanted_tokens, _HELD_TOKENS) if held else options.wanted_tokens
-    if wanted is not None and more:
-        wanted = yield from _follow(session, wanted, more, grammar.end_tokens, options.sampling)
+    if unconstrained is not None and more:
+        unconstrained = yield from _follow(session, unconstrained, more, grammar.end_tokens, options.sampling)
         session.rollback(asked)
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
@@ -222,7 +222,7 @@ def decode_queue(
         ids=tuple(grammar.nodes[n].token for n in path[1:]),
         probabilities=tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
         ended=ended,
-        wanted=wanted,
+        unconstrained=unconstrained,
         stats=DecodeStats(decided - begun, session.work - decided),
         allowed=allowed,
         held=held,

@@ -29,7 +29,7 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class Prefill:
     """Tokens that have a place in the timeline and are about to be computed.
 
     Attributes:

@@ -300,7 +300,7 @@ class Answers:
             len(shares),
             min(shares, default=math.nan),
             sum(shares) / len(shares) if shares else math.nan,
-            sum(c.wanted is not None for c in chunks),
+            sum(c.unconstrained is not None for c in chunks),
             sum(c.held is not None for c in chunks),
         )
 

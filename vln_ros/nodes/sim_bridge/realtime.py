@@ -15,7 +15,7 @@ from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.evaluation.episode.run import EpisodeRun
 from vln_ros.nodes.sim_bridge.host import Host
 from vln_ros.ros import convert, qos
-from vln_ros.sim.embedded.dynamic_obstacles import Surprises
+from vln_ros.sim.embedded.dynamic_obstacles import DynamicObstacles
 from vln_ros.sim.embedded.world import EmbeddedWorld
 
 CATCH_UP = 4
@@ -40,7 +40,7 @@ class RealTime:
         self._due_s = 0.0
         self._image_ns = round(1e9 / c.image_hz)
         self._run: EpisodeRun | None = None
-        self._surprises: Surprises | None = None
+        self._dynamic_obstacles: DynamicObstacles | None = None
         self._velocity = Velocity()
         self._commanded_ns = 0
         self._next_image_ns = 0
@@ -76,14 +76,14 @@ class RealTime:
             self._log.begin()
             world, count = run.world, self._host.config.surprises
             if count and isinstance(world, EmbeddedWorld):
-                self._surprises = Surprises(world, run.stamp_ns, count)
+                self._dynamic_obstacles = DynamicObstacles(world, run.stamp_ns, count)
             self._next_image_ns = run.stamp_ns
         c = self._host.config
         if run.stamp_ns - self._commanded_ns > c.command_timeout_s * 1e9:
             self._velocity = Velocity()
         linear_m_s, angular_rad_s = self._velocity.linear_m_s, self._velocity.angular_rad_s
         run.drive(linear_m_s, angular_rad_s, self._tick_ns)
-        if self._surprises is not None and self._surprises.step(run.stamp_ns, linear_m_s):
+        if self._dynamic_obstacles is not None and self._dynamic_obstacles.step(run.stamp_ns, linear_m_s):
             run.look_again()
         topics = self._host.topics
         topics.clock(run.stamp_ns)
@@ -99,7 +99,7 @@ class RealTime:
     def end(self, run: EpisodeRun) -> None:
         """Tell what came of the boxes."""
         c = self._host.config
-        s = self._surprises
+        s = self._dynamic_obstacles
         if s is not None and c.run_folder:
             figures = {"episode": run.episode.episode_id, "put": s.put, "contacts": s.contacts}
             with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:

@@ -15,7 +15,7 @@ _PAUSE_NS = 3_000_000_000
 _ASIDE_M = 0.15
 
 
-class Surprises:
+class DynamicObstacles:
     """Puts one box at a time in front of the robot while it drives, and takes it away after four seconds.
 
     Args:

@@ -87,7 +87,7 @@ class EmbeddedWorld:
 
     Args:
         camera: intrinsics of the rendered images.
-        base_from_optical: mounting pose of the camera.
+        base_from_optical: extrinsics of the camera.
         agent_radius_m: half side of the base's square.
         cached_scenes: how many scenes to keep.
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two

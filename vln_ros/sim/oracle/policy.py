@@ -14,7 +14,7 @@ from vln_ros.sim.oracle.follower import FollowerEngine
 _START_TOLERANCE_M = 0.5
 
 
-class EpisodeGuide:
+class OraclePolicy:
     """Implements :class:`vln_ros.protocols.Engine`.
 
     A navigator is told an instruction and shown frames, nothing else. The episode is the one with
