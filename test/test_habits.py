@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {
     "requirements.txt": ("", "sim"),
     "requirements-ros.txt": ("ros",),
+    "requirements-msgs.txt": ("msgs",),
     "requirements-ray.txt": ("ray",),
     "requirements-dev.txt": ("dev",),
 }
@@ -93,7 +94,8 @@ def test_pins_are_what_the_package_declares(file: str, machine: str, python: str
 
 def test_ros_is_pinned_exactly() -> None:
     """Unpinned message packages resolve to a later distribution."""
-    assert {str(r) for r in declared("ros")} == {str(r) for r in pins("requirements-ros.txt")}
+    for group in ("ros", "msgs"):
+        assert {str(r) for r in declared(group)} == {str(r) for r in pins(f"requirements-{group}.txt")}
 
 
 # ------------------------------------------------------------------ versions

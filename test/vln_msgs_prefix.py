@@ -69,8 +69,13 @@ def load_here(built: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For this process, which was started before: the loader reads LD_LIBRARY_PATH only then."""
     if built is None:
         return
-    for name, value in sourced(built, dict(os.environ)).items():
-        monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(packages(built).parent))
-    for kind in ("rosidl_generator_c", "rosidl_typesupport_c", "rosidl_generator_py"):
-        ctypes.CDLL(str(built / "lib" / f"libvln_msgs__{kind}.so"), ctypes.RTLD_GLOBAL)
+    kinds = (
+        "generator_c",
+        "typesupport_fastrtps_c",
+        "typesupport_introspection_c",
+        "typesupport_c",
+        "generator_py",
+    )
+    for kind in kinds:
+        ctypes.CDLL(str(built / "lib" / f"libvln_msgs__rosidl_{kind}.so"), ctypes.RTLD_GLOBAL)

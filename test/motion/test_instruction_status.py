@@ -39,7 +39,7 @@ class Heard:
         self.tracker.tick(self.now_s, self.now_s)
 
     def decide(self, queue: int, *actions: Action, held: str | None = None) -> None:
-        self.tracker.decided(ActionChunk(queue, self.number, 1, actions, held=held, wanted=held))
+        self.tracker.decided(ActionChunk(queue, self.number, 1, actions, held=held, unconstrained=held))
 
     def report(self, queue: int, *left: Action, done: tuple[Action, ...] = (), epoch: int = EPOCH) -> None:
         executed = tuple(Executed(i, action) for i, action in enumerate(done))
@@ -226,7 +226,7 @@ def test_decisions_ahead_and_holds_count() -> None:
     heard.begin(RunLimitsConfig(max_decisions=2))
     heard.decide(4, held="TURN AROUND")
     assert heard.tracker.now is not None
-    assert heard.tracker.now.wanted == "TURN AROUND"
+    assert heard.tracker.now.unconstrained == "TURN AROUND"
     assert "TURN AROUND" in heard.tracker.now.reason
     heard.decide(5, held="TURN AROUND")
     assert heard.last.cause is AbortCause.LIMIT

@@ -240,7 +240,7 @@ class RunLimitsConfig:
         minimum=0, maximum=1000000, live=True,
     )  # fmt: skip
     max_fault_s: float = option(
-        30.0,
+        60.0,
         "How long the executor may stand for a fault, or say nothing, before the instruction is aborted; 0: "
         "for ever. A pause and obstacles are none. Too short ends runs that a lost link interrupts; too long "
         "lets a robot drive off after minutes, when nobody expects it any more.",

@@ -1,6 +1,6 @@
-"""What becomes of an instruction, from the moment it is accepted to its one end: a pure state machine.
+"""Follows each instruction from the moment it is accepted to its one end, and says which that is.
 
-No ROS, no threads, no clock of its own.
+A pure state machine: no ROS, no threads, no clock of its own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class InstructionStatus:
         decisions: how often the engine has answered a frame.
         duration_s: since it was accepted, by the clock of the node.
         distance_m: that the base has driven since, by its odometry.
-        wanted: what the model wanted last that is no action; None where it wanted one.
+        unconstrained: what the model would have said that is no action; None where it wanted one.
         left: of the queue in execution; the first is in progress.
     """
 
@@ -71,7 +71,7 @@ class InstructionStatus:
     decisions: int = 0
     duration_s: float = 0.0
     distance_m: float = 0.0
-    wanted: str | None = None
+    unconstrained: str | None = None
     left: tuple[Action, ...] = ()
 
     @property
@@ -158,8 +158,8 @@ class InstructionTracker:
         run.queue, run.held = chunk.queue, ""
         if not chunk.actions:
             run.held = f"the model holds: {chunk.held or 'it wants no queue'}"
-        wanted = chunk.wanted if chunk.held else None
-        run.now = replace(run.now, decisions=run.now.decisions + 1, wanted=wanted)
+        unconstrained = chunk.unconstrained if chunk.held else None
+        run.now = replace(run.now, decisions=run.now.decisions + 1, unconstrained=unconstrained)
         if run.now.decisions > run.limits.max_decisions or not chunk.actions:
             self._judge_decisions(run)
 

@@ -1,4 +1,4 @@
-"""What of vln_msgs the navigator offers, where that package is installed; without it nothing differs."""
+"""Serves the action follow_instruction and the readable queue where vln_msgs is installed."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class _FollowInstructionServer:
         handle = None if now is None else self._goals.get(now.instruction.number)
         if now is None or handle is None:
             return
-        told = now.instruction.number, now.status, now.reason, now.left, now.wanted
+        told = now.instruction.number, now.status, now.reason, now.left, now.unconstrained
         now_s = time.monotonic()
         if told == self._fed and now_s - self._fed_s < FEEDBACK_PERIOD_S:
             return
@@ -149,7 +149,7 @@ class _FollowInstructionServer:
                 reason=now.reason,
                 action=str(now.left[0]) if now.left else "",
                 actions_left=len(now.left),
-                wanted=now.wanted or "",
+                unconstrained_output=now.unconstrained or "",
                 epoch=now.epoch,
                 number=now.instruction.number,
                 decisions=now.decisions,

@@ -1,4 +1,4 @@
-"""What the navigator is told to follow, by topic, action and service, and what it tells of that."""
+"""Takes instructions by topic, action and service, and tells what becomes of each."""
 
 from __future__ import annotations
 
