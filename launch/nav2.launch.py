@@ -53,7 +53,7 @@ ARGUMENTS = [
     ),
 ]
 
-PARAMETERS: dict[str, dict[str, str]] = {}
+PARAMETERS = {}
 """Of the nodes of this package, robot.launch.py sets them."""
 MANAGED = ["velocity_smoother", "collision_monitor", "navigator", "executor"]
 """In this order: what stands between executor and base is active before the executor is."""

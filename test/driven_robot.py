@@ -33,7 +33,7 @@ _CAMERA = CameraModel.from_hfov(64, 48, 1.4)
 _RGB = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 _DEPTH = np.full((48, 64), 5.0, np.float32)
 # Time-outs that a loaded machine does not reach by itself.
-_EXECUTOR: dict[str, Scalar] = {
+EXECUTOR: dict[str, Scalar] = {
     "safety.obstacles": "scan",
     "extrinsics": "parameters",
     "safety.odometry_timeout_s": 2.0,
@@ -43,7 +43,7 @@ _EXECUTOR: dict[str, Scalar] = {
     "max_linear_m_s": 1.0,
     "max_angular_rad_s": 2.0,
 }
-_NAVIGATOR: dict[str, Scalar] = {"extrinsics": "parameters", "reliability": "reliable"}
+NAVIGATOR: dict[str, Scalar] = {"extrinsics": "parameters", "reliability": "reliable"}
 
 
 class Told:
@@ -194,8 +194,8 @@ def driven_robot(
         gone_afterwards(context, robot),
         Graph(folder, environment or graph_environment()) as graph,
     ):
-        graph.start(NodeSpec("executor", _EXECUTOR, namespace=namespace))
-        graph.start(NodeSpec("navigator", {**_NAVIGATOR, **navigator}, namespace=namespace))
+        graph.start(NodeSpec("executor", EXECUTOR, namespace=namespace))
+        graph.start(NodeSpec("navigator", {**NAVIGATOR, **navigator}, namespace=namespace))
 
         def ready() -> bool:
             graph.check()
