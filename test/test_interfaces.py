@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -71,6 +72,20 @@ def test_every_outcome_is_documented_with_its_status() -> None:
     assert sorted(outcomes.values()) == list(range(1, len(outcomes) + 1))
     page = (ROOT / "docs/nodes.md").read_text("utf-8")
     assert all(f"`{name}`" in page for name in outcomes)
+
+
+def test_the_navigator_fills_in_every_field() -> None:
+    """rclpy's messages take no notice of a name that they do not have."""
+    tree = ast.parse((ROOT / "vln_ros/nodes/navigator/follow_instruction.py").read_text("utf-8"))
+    _, result, feedback = fields(MESSAGES / "action/FollowInstruction.action")
+    (chunk,) = fields(MESSAGES / "msg/ActionChunk.msg")
+    wanted = {"Result": set(result), "Feedback": set(feedback), "_type": set(chunk)}
+    given = {
+        node.func.attr: {keyword.arg for keyword in node.keywords}
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in wanted
+    }
+    assert given == wanted
 
 
 def test_the_trees_use_ports_of_the_node_and_these_are_fields_of_the_action() -> None:

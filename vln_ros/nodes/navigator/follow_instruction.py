@@ -27,6 +27,7 @@ ACTION = "follow_instruction"
 FEEDBACK_PERIOD_S = 0.5
 """Feedback is told when it changes, and so often for its figures."""
 _FLUSH_TURNS = 20
+"""Of the executor, before a server with goals goes."""
 
 Limits = Callable[[RunLimitsConfig], RunLimitsConfig]
 """The navigator's own limits to those of a goal."""
@@ -41,8 +42,8 @@ class GoalServer(Protocol):
     def end(self, status: InstructionStatus) -> None:
         """An instruction has ended; if it is the goal's, the goal has."""
 
-    def close(self) -> None:
-        """No goal is taken any more."""
+    def close(self, spinning: bool) -> None:
+        """No goal is taken any more, and who waits for a result gets it. ``spinning``: in a callback."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,12 @@ class _FollowInstructionServer:
 
         self._server.notify_execute(handle, execute)
 
-    def close(self) -> None:
+    def close(self, spinning: bool) -> None:
         executor = self._node.executor
-        for _ in range(_FLUSH_TURNS):
-            if executor is None or not self._goals:
-                break
+        if self._goals and spinning:
+            return  # the results go out after this callback
+        # The end of a goal is a task of the executor's, and sending its result to who waits is another.
+        for _ in range(_FLUSH_TURNS if executor is not None and self._goals else 0):
             executor.spin_once(timeout_sec=0.0)
         self._server.destroy()
 

@@ -100,10 +100,10 @@ class Instructions:
         self._take_news()
         self._tracker.rest(reason)
 
-    def destroy(self) -> None:
-        """The action server goes, too, once who waits for a result has it."""
+    def destroy(self, spinning: bool) -> None:
+        """The action server goes, too, once who waits for a result has it. ``spinning``: in a callback."""
         if self._server is not None:
-            self._server.close()
+            self._server.close(spinning)
             self._server = None
 
     def tune(self, config: NavigatorConfig) -> None:

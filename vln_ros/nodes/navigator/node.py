@@ -51,6 +51,7 @@ class Navigator(ManagedNode):
         self._numbers = itertools.count(1)
         self._heard = InstructionFilter()
         self._instructions: Instructions | None = None
+        self._ending = False
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
@@ -95,7 +96,7 @@ class Navigator(ManagedNode):
 
     def cleanup(self) -> None:
         if self._instructions is not None:
-            self._instructions.destroy()
+            self._instructions.destroy(spinning=not self._ending)
             self._instructions = None
         if self._engine is not None:
             self._engine.close()
@@ -103,6 +104,7 @@ class Navigator(ManagedNode):
             free_memory(self.config)
 
     def close(self) -> None:
+        self._ending = True
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.command(Cancel())
