@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -19,6 +19,7 @@ from vln_ros.datatypes import (
     Instruction,
     Pose,
 )
+from vln_ros.questions import Question, Spoken
 
 
 class EngineError(RuntimeError):
@@ -67,6 +68,27 @@ class WorksAhead(Protocol):
 
     def work_ahead(self) -> None:
         """Nobody asks about the newest frame: do what shortens the next decision, and nothing else."""
+
+
+@runtime_checkable
+class AnswersQuestions(Protocol):
+    """An engine that says what it has seen. The run goes on bit for bit as if nobody had asked."""
+
+    def asking(
+        self, question: Question, newest: Frame | None, *, max_question_tokens: int, max_answer_tokens: int
+    ) -> Generator[None, None, Spoken]:
+        """The answer about the run as it stands when the first step is taken; a step is one forward at most.
+
+        Whatever the run does between the steps changes nothing of the answer. From the engine's thread.
+
+        Args:
+            newest: a frame that may not have been observed; the model is shown it beside the run.
+
+        Raises:
+            RuntimeError: no instruction yet.
+            QuestionError: too long, or there is no memory for it; the run has lost nothing.
+            EngineError: the model's scores are not numbers.
+        """
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from typing import Any
 import vln_ros
 
 COMMANDS = (
+    "ask",
     "compare",
     "demo",
     "doctor",
@@ -31,12 +32,16 @@ COMMANDS = (
     "profile",
     "replay",
     "report",
+    "say",
     "scenes",
+    "stop",
     "tiny",
     "train",
 )
 _FOLDERS = ("doctor", "habitat", "replay")
 """The commands that are more than one file."""
+_TALK = ("ask", "say", "stop")
+"""Those that share a person's place among a robot's nodes."""
 BENCHES = (
     "collisions",
     "engine",
@@ -115,11 +120,8 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in [only] if only else COMMANDS:
-        _add(
-            commands,
-            name,
-            importlib.import_module(f"vln_ros.cli.{name}{'.command' if name in _FOLDERS else ''}"),
-        )
+        place = f"talk.{name}" if name in _TALK else f"{name}.command" if name in _FOLDERS else name
+        _add(commands, name, importlib.import_module(f"vln_ros.cli.{place}"))
     if only:
         return parser
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")

@@ -24,6 +24,7 @@ from vln_ros.config.options import (
     walk_options,
 )
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
@@ -78,6 +79,7 @@ __all__ = [
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",
+    "QuestionConfig",
     "QwenConfig",
     "RecorderConfig",
     "ReuseConfig",

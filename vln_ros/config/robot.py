@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from vln_ros.config.engine import PacedConfig, QwenConfig
 from vln_ros.config.options import group, option
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.simulation import ExpertConfig, StepConfig
 
 EngineName = Literal["qwen", "expert", "paced"]
@@ -316,4 +317,5 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     expert: ExpertConfig = group(ExpertConfig)
     paced: PacedConfig = group(PacedConfig)
     limits: RunLimitsConfig = group(RunLimitsConfig)
+    questions: QuestionConfig = group(QuestionConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

@@ -54,11 +54,15 @@ class OomFallback:
         steps: in the order in which to take them, each once a run; a step may occur several times.
         last: what remains when they are used up, once for each piece of work; also where the stream was
             torn (:class:`TornStreamError`).
+        spare: what the run itself does without; it goes before all others, and is no step.
     """
 
-    def __init__(self, steps: Sequence[FallbackStep], last: FallbackStep) -> None:
+    def __init__(
+        self, steps: Sequence[FallbackStep], last: FallbackStep, spare: FallbackStep | None = None
+    ) -> None:
         self._all = tuple(steps)
         self._last = last
+        self._spare = spare
         self.begin()
 
     def begin(self) -> None:
@@ -84,13 +88,21 @@ class OomFallback:
                     raise
                 # Without its traceback, which would hold the tensors of the failed forward.
                 failure = error.with_traceback(None)
+            if not torn and self._spare is not None and (spared := self._spare()) is not None:
+                logger.warning("out of memory: going on with %s", spared)
+                _give_back()
+                continue
             step = _give_up(last if torn else chain(self._rungs, last))
             if step is None:
                 raise failure
             logger.warning("%s: going on with %s", "stream torn" if torn else "out of memory", step)
             self.steps.append(step)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _give_back()
+
+
+def _give_back() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _give_up(steps: Iterable[FallbackStep]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
+from vln_ros.engine.beside import BesideTheRun
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.budget import TokenBudget
@@ -34,6 +35,7 @@ from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
+from vln_ros.questions import Question, Spoken
 from vln_ros.reuse.accounting import ReuseStats
 
 
@@ -133,11 +135,14 @@ class QwenEngine:
         self.landmarks = LandmarkMemory(
             config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
+        own = VisionEncoder(model, profile.image)
+        self._beside = BesideTheRun(self.session, self._template, self.context, own, self._end_tokens)
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._fallback = OomFallback(
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
+            spare=self._beside.drop,
         )
         spec = profile.context
         self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
@@ -274,6 +279,23 @@ class QwenEngine:
 
         return self._fallback.run(work)
 
+    def asking(
+        self, question: Question, newest: Frame | None, *, max_question_tokens: int, max_answer_tokens: int
+    ) -> Generator[None, None, Spoken]:
+        """Implements :class:`vln_ros.protocols.AnswersQuestions`."""
+        if self._instruction is None:
+            raise RuntimeError("the engine is asked a question before any instruction")
+        newest = newest or self._skipped
+        if self._frame is not None and newest is not None and newest.stamp_ns == self._frame.stamp_ns:
+            newest = None
+        return self._beside.asking(
+            question,
+            newest,
+            self._encoder.max_pixels,
+            max_question_tokens=max_question_tokens,
+            max_answer_tokens=max_answer_tokens,
+        )
+
     def report(self) -> EngineReport:
         done, self._reported = self.session.work - self._reported, self.session.work
         cache = self.session.cache
@@ -336,7 +358,7 @@ class QwenEngine:
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
-        pieces = self.context.aside()
+        pieces = self.context.aside(self.session)
         before = self.session.snapshot()
         try:
             if pieces:

@@ -11,7 +11,9 @@ from typing import Generic, Protocol, TypeVar
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.engine.questions import QuestionDesk
 from vln_ros.profiling.spans import PUBLICATION, span
+from vln_ros.questions import Question
 from vln_ros.sync.mailbox import LatestMailbox
 
 Raw = TypeVar("Raw")
@@ -70,10 +72,18 @@ class EngineWorker(Generic[Raw]):
         decode: turns what the mailbox carries into a frame with the given index. Decoding an image
             takes milliseconds, so it is done here and not in the callback that received it.
         events: told what happens.
+        desk: answers questions where no decision is due; None: nobody asks.
     """
 
-    def __init__(self, loop: DecisionLoop, decode: Callable[[Raw, int], Frame], events: WorkerEvents) -> None:
+    def __init__(
+        self,
+        loop: DecisionLoop,
+        decode: Callable[[Raw, int], Frame],
+        events: WorkerEvents,
+        desk: QuestionDesk | None = None,
+    ) -> None:
         self._loop = loop
+        self._desk = desk
         self._decode = decode
         self._events = events
         self.mailbox: LatestMailbox[Raw] = LatestMailbox()
@@ -112,11 +122,21 @@ class EngineWorker(Generic[Raw]):
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        ended = not self._thread.is_alive()
+        if ended and self._desk is not None:
+            self._desk.close()
+        return ended
 
     def put_frame(self, raw: Raw) -> None:
         with self._lock:
             self.mailbox.put(raw)
+        self._wake.set()
+
+    def ask(self, question: Question) -> None:
+        """Its answer comes when no decision is due. Raises ValueError if there is no desk."""
+        if self._desk is None:
+            raise ValueError("this worker has no desk for questions")
+        self._desk.put(question)
         self._wake.set()
 
     def put_progress(self, progress: Progress) -> None:
@@ -150,7 +170,7 @@ class EngineWorker(Generic[Raw]):
 
     def _run(self) -> None:
         while True:
-            self._wake.wait()
+            self._wake.wait(self._patience_s())
             self._wake.clear()
             if self._closing:
                 return
@@ -163,11 +183,20 @@ class EngineWorker(Generic[Raw]):
                 if hold is not None:
                     with self._lock:
                         self._say(hold, None, 0.0)
+                if self._desk is not None:
+                    self._desk.failed(f"{type(error).__name__}: {error}")
                 self._events.on_failure(error)
                 self._wake.set()  # what came after the one that failed is still waiting
 
+    def _patience_s(self) -> float | None:
+        """How long to wait for something to happen: questions are due without it. None: for ever."""
+        return None if self._desk is None else self._desk.expire()
+
     def _turn(self) -> None:
-        """The oldest command, if any; otherwise the reports and the newest frame, then the decision."""
+        """The oldest command, if any; otherwise the reports and the newest frame, then the decision.
+
+        Where none is due, the next forward of an answer.
+        """
         with self._lock:
             # Under one lock with put_frame: what a Start finds in the mailbox is of the run before, and
             # what comes after it must not be taken before it.
@@ -191,8 +220,11 @@ class EngineWorker(Generic[Raw]):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
-        elif raw is not None:
+            return
+        if raw is not None:
             self._loop.work_ahead()
+        if self._desk is not None:
+            self._desk.step()
 
     def _hear(self) -> None:
         """Hand on the reports that have come, oldest first."""
@@ -209,6 +241,8 @@ class EngineWorker(Generic[Raw]):
                 chunk = self._loop.start(instruction)
                 self._frames = 0
                 self._frame = None
+                if self._desk is not None:
+                    self._desk.begin(instruction)
             case Cancel():
                 chunk = self._loop.cancel()
             case Pause(paused):
@@ -233,4 +267,6 @@ class EngineWorker(Generic[Raw]):
         self._frames += 1
         self.frames_processed += 1
         self._frame = frame
+        if self._desk is not None:
+            self._desk.saw(frame)
         self._events.on_frame(frame, (time.monotonic() - begun) * 1e3)

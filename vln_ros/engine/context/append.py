@@ -132,7 +132,7 @@ class AppendContext:
         self._is_settled = False
         return self._asked.pieces
 
-    def aside(self) -> Sequence[Piece]:
+    def aside(self, stream: Session) -> Sequence[Piece]:
         if self._answer is not None:
             return (*self._template.reply(self._answer.ids), *self._template.user())
         if not self._turn:

@@ -13,6 +13,7 @@ from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.stream.segments import Image, Piece
+from vln_ros.engine.stream.session import Session
 from vln_ros.memory.landmarks import LandmarkScores, choose_shown, rank_frames
 
 
@@ -49,10 +50,12 @@ class Context(Protocol):
             RuntimeError: no frame yet.
         """
 
-    def aside(self) -> Sequence[Piece]:
+    def aside(self, stream: Session) -> Sequence[Piece]:
         """What is still to be pushed before a question beside the run, at the end of a user turn.
 
-        The caller takes it back afterwards.
+        Args:
+            stream: the run's own, and the caller takes back what it pushes; or a copy of it, which alone is
+                changed.
         """
 
     def answered(self, ids: Sequence[int], actions: int) -> None:

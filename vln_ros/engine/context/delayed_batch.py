@@ -81,24 +81,34 @@ class DelayedBatchContext:
         self._show()
         return self._suffix
 
-    def aside(self) -> Sequence[Piece]:
-        if self._kept:
+    def aside(self, stream: Session) -> Sequence[Piece]:
+        if self._kept and stream is self._session:
             self._show()
             return ()
-        self._session.reset()
-        return (*self._template.opening(), *self._template.user())
+        if self._asked is not None:
+            stream.rollback(self._asked)
+            return ()
+        stream.reset()
+        return self._shown()[0] if self._kept else (*self._template.opening(), *self._template.user())
 
     def _show(self) -> None:
         """Bring the stream to right behind the video of what is kept."""
         if self._asked is None:
-            turn = self._template.turn(0, self._instruction, ())
+            pieces, suffix = self._shown()
             self._session.reset()
-            self._session.push(
-                (*self._template.opening(), *turn.prefix, *self._template.shown(self._video()))
-            )
-            self._asked, self._suffix = self._session.snapshot(), turn.suffix
+            self._session.push(pieces)
+            self._asked, self._suffix = self._session.snapshot(), suffix
         else:
             self._session.rollback(self._asked)
+
+    def _shown(self) -> tuple[Sequence[Piece], tuple[Piece, ...]]:
+        """All up to the end of the video of what is kept, and the rest of the turn."""
+        turn = self._template.turn(0, self._instruction, ())
+        return (
+            *self._template.opening(),
+            *turn.prefix,
+            *self._template.shown(self._video()),
+        ), turn.suffix
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Nothing of an answer is shown again."""

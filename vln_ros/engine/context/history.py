@@ -67,34 +67,35 @@ class HistoryContext:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
         self._answer = None
-        before, suffix = self._chat()
+        before, suffix = self._chat(self._session)
         return (*before, *suffix)
 
-    def aside(self) -> Sequence[Piece]:
+    def aside(self, stream: Session) -> Sequence[Piece]:
         if self._answer is not None:  # the chat about the newest frame is still there
             return (*self._template.reply(self._answer), *self._template.user())
         if len(self._bank):
-            return self._chat()[0]
-        self._go_back()
+            return self._chat(stream)[0]
+        self._go_back(stream)
         return self._template.user()
 
-    def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
+    def _chat(self, stream: Session) -> tuple[Sequence[Piece], Sequence[Piece]]:
         """A turn about the newest frame: all up to that frame, and the rest."""
         past = len(self._bank) - 1
         (current,) = self._bank.choose([past])
         if past:
             frames = [*self._bank.choose_past(self._spec, past), current]
-            *shown, current = self._pruning.thin(frames, whole=1)
+            pruning = self._pruning if stream is self._session else KeepAll()  # it counts what it leaves out
+            *shown, current = pruning.thin(frames, whole=1)
         else:
             shown = [current] if self._spec.history_empty == "current" else []
         turn = self._template.turn(0, self._instruction, shown)
-        self._go_back()
+        self._go_back(stream)
         return (*turn.prefix, *self._template.shown(current)), turn.suffix
 
-    def _go_back(self) -> None:
+    def _go_back(self, stream: Session) -> None:
         """To what stands before the first frame."""
         assert self._opened is not None, "a run has begun"
-        self._session.rollback(self._opened)
+        stream.rollback(self._opened)
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         """Only questions beside the run are shown the answer, until the next frame."""

@@ -7,7 +7,7 @@ questions are asked behind the stream and leave it bit for bit as it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -210,6 +210,18 @@ class Session:
         Raises:
             NotFiniteError: the model's scores are not numbers; nothing has changed then.
         """
+        asking = self.asking(question, max_tokens=max_tokens, end_tokens=end_tokens)
+        while True:
+            try:
+                next(asking)
+            except StopIteration as end:
+                answer: tuple[int, ...] = end.value
+                return answer
+
+    def asking(
+        self, question: Sequence[int], *, max_tokens: int, end_tokens: Sequence[int]
+    ) -> Generator[None, None, tuple[int, ...]]:
+        """:meth:`ask`, one forward a step. Until it has ended or is closed the stream is not to be used."""
         before = self.snapshot()
         answer: list[int] = []
         try:
@@ -224,6 +236,7 @@ class Session:
                 answer.append(token)
                 if len(answer) == max_tokens:
                     break
+                yield
                 hidden = self.push([Text((token,))])
         finally:
             self.rollback(before)

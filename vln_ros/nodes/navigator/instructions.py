@@ -83,6 +83,11 @@ class Instructions:
         self._server: GoalServer | None = goal_server(node, hooks)
         self._chunks = ActionChunkTopic(node, config.base_frame) if self._server is not None else None
 
+    @property
+    def has_messages(self) -> bool:
+        """vln_msgs is installed and works."""
+        return self._server is not None
+
     # ------------------------------------------------------------------ while the node is active
 
     def open(self, hooks: InstructionHooks) -> None:

@@ -14,18 +14,22 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
+from vln_ros.engine.questions import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import InstructionFilter
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.ask_services import AskServices
 from vln_ros.nodes.navigator.instructions import InstructionHooks, Instructions
 from vln_ros.nodes.navigator.output import NavigatorOutput
+from vln_ros.nodes.navigator.questions import QuestionTopics
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
 from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine
+from vln_ros.questions import QuestionAnswer
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -61,6 +65,7 @@ class Navigator(ManagedNode):
         self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
         self._instructions = Instructions(self, c, self._epoch, self._heard, self._numbers)
+        self._questions = QuestionTopics(self)
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
 
@@ -70,9 +75,12 @@ class Navigator(ManagedNode):
         self._figures = NavigatorFigures()
         instructions = self._told
         self._sensors = SensorInput(self, c, self._on_observation, instructions.moved)
-        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self)
+        desk = QuestionDesk(self._engine, c.questions, self._on_answer)
+        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self, desk)
         self._worker.start()
         instructions.open(InstructionHooks(self._worker.command, self._on_begin, self._sensors.refuse))
+        self._questions.hear(self._worker.ask)
+        self._ask_services = AskServices(self, self._worker.ask) if instructions.has_messages else None
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._paused = False
@@ -189,6 +197,11 @@ class Navigator(ManagedNode):
             self._figures.decided(self._engine, decide_ms)
             self._output.answer(chunk, frame, self._engine)
 
+    def _on_answer(self, answer: QuestionAnswer) -> None:
+        self._questions.tell(answer)
+        if self._ask_services is not None:
+            self._ask_services.tell(answer)
+
     def on_bad_frame(self, error: ValueError) -> None:
         if not isinstance(error, convert.MessageError):
             error = convert.MessageError("bad_frame", str(error))
@@ -201,7 +214,8 @@ class Navigator(ManagedNode):
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
-        self.say(replace(is_now, values=(*is_now.values, *self._profiling.values())))
+        values = (*is_now.values, *self._questions.values(), *self._profiling.values())
+        self.say(replace(is_now, values=values))
 
 
 def main() -> None:

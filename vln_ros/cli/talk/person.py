@@ -1,0 +1,128 @@
+"""A person at a terminal, among the nodes of a robot."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+from vln_ros.config import ConfigError
+from vln_ros.ros.environment import DOMAIN, LARGEST_DOMAIN, domain_of, prepare_environment
+
+WAIT_S = 10.0
+"""How long a command looks for the nodes that it needs."""
+SPIN_S = 0.05
+
+
+class NobodyError(RuntimeError):
+    """Nobody answers; the message says who, where it was looked for, and what would help."""
+
+
+def seconds(text: str) -> float:
+    """An option's value: more than none, and an end to it."""
+    value = float(text)
+    if not 0.0 < value <= 86400.0:
+        raise argparse.ArgumentTypeError(f"{text}: a number of seconds up to 86400")
+    return value
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Where the robot is."""
+    parser.add_argument(
+        "--domain",
+        type=int,
+        default=None,
+        help=f"ROS domain of the robot (default: the terminal's, {DOMAIN}); a demo prints its own",
+    )
+    parser.add_argument("--namespace", default="", help="of the robot's nodes and topics (default: none)")
+    parser.add_argument(
+        "--wait-s",
+        type=seconds,
+        default=WAIT_S,
+        help="seconds to look for the nodes (default: %(default)g)",
+    )
+
+
+class Person:
+    """A node of no process of its own. Use as a context.
+
+    Args:
+        options: as of :func:`add_place`.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        if options.domain is not None:
+            if not 0 <= options.domain <= LARGEST_DOMAIN:
+                raise ConfigError(f"--domain = {options.domain}: a ROS domain is 0 to {LARGEST_DOMAIN}")
+            os.environ[DOMAIN] = str(options.domain)
+        prepare_environment()
+        self.domain = domain_of(os.environ)
+        self._wait_s, self._namespace = options.wait_s, options.namespace
+        import rclpy
+        from rclpy.exceptions import InvalidNamespaceException
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.signals import SignalHandlerOptions
+
+        rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            self.node = Node(f"person_{os.getpid()}", namespace=options.namespace)
+        except InvalidNamespaceException as error:
+            rclpy.shutdown()
+            raise ConfigError(f"--namespace = {options.namespace!r}: {error}") from error
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+
+    def hear(self, kind: Any, topic: str, told: Callable[[Any], None], profile: Any) -> None:
+        """Subscribe."""
+        self.node.create_subscription(kind, topic, told, profile)
+
+    def until(self, condition: Callable[[], bool], limit_s: float | None) -> bool:
+        """Whether it came true within ``limit_s`` (None: for ever)."""
+        end_s = None if limit_s is None else time.monotonic() + limit_s
+        while not condition():
+            if end_s is not None and time.monotonic() > end_s:
+                return False
+            self._executor.spin_once(SPIN_S)
+        return True
+
+    def find(self, who: str, condition: Callable[[], bool], remedy: str) -> None:
+        """Raises NobodyError if it does not come true while one may look."""
+        if not self.until(condition, self._wait_s):
+            raise NobodyError(
+                f"no {who} within {self._wait_s:g} s in {self.place}: {remedy}, or name its ROS domain "
+                f"(--domain, {DOMAIN}) and namespace"
+            )
+
+    @property
+    def place(self) -> str:
+        namespace = self.node.get_namespace()
+        return f"ROS domain {self.domain}" + ("" if namespace == "/" else f", namespace {namespace}")
+
+    def __enter__(self) -> Person:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        import rclpy
+
+        with _uninterrupted():
+            self._executor.shutdown()
+            self.node.destroy_node()
+            rclpy.shutdown()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C while the node goes would leave a traceback."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

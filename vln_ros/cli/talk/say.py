@@ -1,0 +1,182 @@
+"""``vln_ros say``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from vln_ros.cli.talk.person import NobodyError, Person, add_place, seconds
+from vln_ros.config import ConfigError
+
+if TYPE_CHECKING:
+    from vln_ros.datatypes import ActionChunk
+
+HELP = "Give a robot an instruction; says whether it goes, holds or failed"
+EXECUTOR_WAIT_S = 1.0
+"""A navigator that is there may have no executor (lockstep); one that comes is found as soon as it was."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("instruction", help="what to do; the robot stands at once and begins anew")
+    parser.add_argument(
+        "--follow", action="store_true", help="go on until the run has ended, and say how; Ctrl-C leaves it"
+    )
+    parser.add_argument(
+        "--decision-s", type=seconds, default=60.0, help="seconds to wait for the first decision (60)"
+    )
+    add_place(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    from std_msgs.msg import String
+
+    from vln_ros.ros import convert
+
+    try:
+        text = convert.instruction_from_string(String(data=options.instruction))
+    except convert.MessageError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        with Person(options) as person:
+            return _Run(person, text).go(options)
+    except NobodyError as error:
+        print(f"vln_ros: {error}", file=sys.stderr)
+        return 1
+
+
+class _Run:
+    """What is heard of a run, from before its instruction on."""
+
+    def __init__(self, person: Person, text: str) -> None:
+        from std_msgs.msg import Header, String
+        from trajectory_msgs.msg import JointTrajectory
+
+        from vln_ros.ros import convert, qos
+
+        self._person, self._text, self._convert = person, text, convert
+        self._alive = self._stopped = self._echoed = False
+        self._executor = self._failure = self._held = ""
+        self._other: str | None = None
+        self._queues: list[ActionChunk] = []
+        self._number: int | None = None
+        self._told: Any = person.node.create_publisher(String, "instruction", qos.latched())
+        person.hear(Header, "navigator_heartbeat", self._on_beat, qos.sensor("best_effort", 10))
+        person.hear(JointTrajectory, "action_queue", self._on_queue, qos.events())
+        person.hear(String, "executor_state", self._on_state, qos.latched())
+        person.hear(String, "decision_held", self._on_held, qos.events())
+        person.hear(String, "engine_failure", self._on_failure, qos.events())
+        person.hear(Header, "stopped", self._on_stopped, qos.commands())
+        person.hear(String, "instruction", self._on_instruction, qos.events())
+
+    def go(self, options: argparse.Namespace) -> int:
+        person = self._person
+        person.find(
+            "navigator",
+            lambda: self._alive and self._told.get_subscription_count() > 0,
+            "start one, and see that it is active",
+        )
+        person.until(lambda: bool(self._executor), EXECUTOR_WAIT_S)
+        if "paused" in self._executor:
+            print(
+                f"vln_ros: nothing was said: the executor is paused ({self._executor}). If nobody is in its "
+                "way, `vln_ros stop --release` first",
+                file=sys.stderr,
+            )
+            return 1
+        if self._executor.startswith("stopped"):
+            print(f"executor: {self._executor}")
+        self._queues.clear()
+        self._stopped, self._failure, self._held = False, "", ""
+        begun_s = time.monotonic()
+        self._told.publish(self._convert.string_from_instruction(self._text))
+        if not person.until(self._taken, options.wait_s):
+            print(f"vln_ros: no navigator took it within {options.wait_s:g} s", file=sys.stderr)
+            return 1
+        print(f"instruction {self._number} is taken")
+        if not person.until(self._decided, options.decision_s):
+            state = f"; executor: {self._executor}" if self._executor else ""
+            print(
+                f"vln_ros: no decision within {options.decision_s:g} s: do camera and odometry come? "
+                f"/diagnostics says more{state}",
+                file=sys.stderr,
+            )
+            return 1
+        if self._failure:
+            return self._failed()
+        print(self._first())
+        return self._follow(begun_s) if options.follow else 0
+
+    def _follow(self, begun_s: float) -> int:
+        """Until the run has ended."""
+        said = ""
+        while True:
+            self._person.until(lambda: self._ended or self._executor.startswith("stopped"), None)
+            if self._ended:
+                break
+            if self._executor != said:
+                said = self._executor
+                print(f"executor: {said}")
+            before = self._executor
+            self._person.until(lambda before=before: self._ended or self._executor != before, None)  # type: ignore[misc]
+        if self._failure:
+            return self._failed()
+        if self._other is not None:
+            print(f"vln_ros: another instruction has ended this run: {self._other}", file=sys.stderr)
+            return 1
+        mine = [q for q in self._queues if q.actions]
+        print(f"the model says that it is there; {len(mine)} queues, {time.monotonic() - begun_s:.1f} s")
+        return 0
+
+    @property
+    def _ended(self) -> bool:
+        return bool(self._failure) or self._stopped or self._other is not None
+
+    def _failed(self) -> int:
+        print(f"vln_ros: the engine failed: {self._failure}", file=sys.stderr)
+        return 1
+
+    def _first(self) -> str:
+        queue = next((q for q in self._queues if q.actions), None)
+        if queue is None:
+            return f"the robot holds: {self._held}"
+        return f"it goes: {', '.join(map(str, queue.actions))}"
+
+    def _taken(self) -> bool:
+        """A navigator answers an instruction with a hold under its number, before anything else."""
+        if self._number is None:
+            self._number = next((q.instruction for q in self._queues if not q.actions), None)
+        return self._number is not None
+
+    def _decided(self) -> bool:
+        mine = any(q.actions and q.instruction == self._number for q in self._queues)
+        return mine or bool(self._held) or bool(self._failure)
+
+    def _on_beat(self, _: Any) -> None:
+        self._alive = True
+
+    def _on_queue(self, msg: Any) -> None:
+        try:
+            self._queues.append(self._convert.chunk_from_trajectory(msg))
+        except self._convert.MessageError as error:
+            print(f"a queue that cannot be read: {error}", file=sys.stderr)
+
+    def _on_state(self, msg: Any) -> None:
+        self._executor = msg.data
+
+    def _on_held(self, msg: Any) -> None:
+        self._held = msg.data
+
+    def _on_failure(self, msg: Any) -> None:
+        self._failure = msg.data
+
+    def _on_stopped(self, _: Any) -> None:
+        self._stopped = True
+
+    def _on_instruction(self, msg: Any) -> None:
+        """One's own comes back, before or after it is answered."""
+        if msg.data == self._text and not self._echoed:
+            self._echoed = True
+        elif self._number is not None:
+            self._other = msg.data
