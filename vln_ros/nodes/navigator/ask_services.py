@@ -28,7 +28,7 @@ class _Later:
 class AskServices:
     """One response for each request, when the engine's thread has an answer: nobody waits in a callback.
 
-    A service of rclpy sends what its callback returns; as a coroutine that waits it would be run over and over. So
+    A service of rclpy sends what its callback returns; a coroutine that waits would be run over and over. So
     what a callback returns for a question is no response, and is not sent.
     """
 

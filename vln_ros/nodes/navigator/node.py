@@ -55,6 +55,7 @@ class Navigator(ManagedNode):
         self._numbers = itertools.count(1)
         self._heard = InstructionFilter()
         self._instructions: Instructions | None = None
+        self._ask_services: AskServices | None = None
         self._ending = False
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
