@@ -97,7 +97,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             remappings=[("cmd_vel", "cmd_vel_vln"), ("/tf", "tf"), ("/tf_static", "tf_static")]
             if executable == "velocity_smoother"
             else [("/tf", "tf"), ("/tf_static", "tf_static")],
-            arguments=["--ros-args", "--log-level", given["log_level"]],
+            ros_arguments=["--log-level", given["log_level"]],
         )
         for executable, package in NAV2.items()
     ]

@@ -25,7 +25,7 @@ from vln_ros.ros.questions import ANSWER_TOPIC, QUESTION_TOPIC, answer_from_stri
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 POLICY: dict[str, Scalar] = {
-    "engine": "qwen", "qwen.checkpoint": "shipped:tiny", "qwen.device": "cpu", 
+    "engine": "qwen", "qwen.checkpoint": "shipped:tiny", "qwen.device": "cpu",
     "questions.max_answer_tokens": 4,
 }  # fmt: skip
 CHOICES = ["a door", "a wall"]
