@@ -308,8 +308,9 @@ def test_stopped_by_the_model_and_engine_failure(
 
 
 def offers(robot: DrivenRobot) -> set[str]:
-    """What the graph has of an action."""
-    return {name for name, _ in robot.get_topic_names_and_types() if "follow_instruction" in name}
+    """What its namespace has of an action."""
+    own = f"{robot.get_namespace()}/follow_instruction"
+    return {name for name, _ in robot.get_topic_names_and_types() if name.startswith(own)}
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["without the package", "with half of it"])
