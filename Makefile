@@ -1,4 +1,5 @@
 # make demo   a robot follows instructions through a flat, over real ROS 2 topics; leaves a report page
+# make live   the same world in real time, for sentences of your own
 # make test   every test
 # Each sets up what it needs in .venv; nothing else has to be installed.
 PYTHON ?= python3
@@ -8,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-msgs.txt requirements-dev.txt
 
-.PHONY: setup demo test test-fast coverage check docs clean
+.PHONY: setup demo live test test-fast coverage check docs clean
 
 setup: $(READY)
 
@@ -23,6 +24,9 @@ $(READY): $(REQUIREMENTS) pyproject.toml setup.py
 
 demo: $(READY)
 	$(BIN)/vln_ros demo
+
+live: $(READY)
+	$(BIN)/vln_ros live
 
 test: $(READY)
 	$(PYTEST)

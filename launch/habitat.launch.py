@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
-from vln_ros.ros.launching import check_arguments, declared_in
+from vln_ros.ros.launching import check_arguments, declared_in, name_arguments
 
 SIM = Path(__file__).with_name("sim.launch.py")
 ROBOT = Path(__file__).with_name("robot.launch.py")
@@ -36,6 +36,7 @@ ARGUMENTS = [
         choices=["custom", "r2r-vlnce", "rxr-vlnce", "streamvln"],
         description="Named rules of the evaluation (docs/habitat.md)",
     ),
+    *name_arguments(),
 ]
 
 PARAMETERS = {

@@ -19,11 +19,13 @@ from launch_ros.actions import SetRemap
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.config import name_remappings
 from vln_ros.ros.launching import (
     check_arguments,
     check_before_start,
     check_robot,
     declared_in,
+    name_arguments,
     package_node,
 )
 
@@ -57,6 +59,7 @@ ARGUMENTS = [
         description="Least severity that is logged",
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
+    *name_arguments(),
 ]
 
 MOVING = ["cmd_vel", "action_queue"]
@@ -104,7 +107,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             finished="the recording is at its end",
             namespace=given["namespace"],
             parameters=[values],
-            remappings=[("/tf_static", "tf_static")],
+            remappings=[("/tf_static", "tf_static"), *name_remappings(given, publishes_camera=True)],
             ros_arguments=["--log-level", given["log_level"]],
         ),
         IncludeLaunchDescription(

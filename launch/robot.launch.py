@@ -8,29 +8,39 @@ Drivers of camera and base are not started here. `--show-args` describes every a
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from vln_ros.ros.launching import check_arguments, check_robot, package_node, robot_nodes
+from vln_ros.config import name_parameters, name_remappings
+from vln_ros.ros.launching import (
+    check_arguments,
+    check_robot,
+    name_arguments,
+    package_node,
+    presets,
+    robot_nodes,
+    view_file,
+)
 
 CONFIG = Path(__file__).parents[1] / "config"
 BOOL = ["true", "false"]
+TF = [("/tf", "tf"), ("/tf_static", "tf_static")]
 
 ARGUMENTS = [
     DeclareLaunchArgument(
         "camera",
         default_value="generic",
         description="Preset of the camera's topics and extrinsics (config/camera_*.yaml)",
-        choices=["generic", "realsense", "zed", "orbbec", "sim"],
+        choices=presets(CONFIG, "camera"),
     ),
     DeclareLaunchArgument(
         "base",
         default_value="generic",
         description="Preset of the base's speeds and accelerations (config/base_*.yaml)",
-        choices=["generic", "turtlebot4", "legged", "sim"],
+        choices=presets(CONFIG, "base"),
     ),
     DeclareLaunchArgument(
         "params_file", default_value="", description="Parameter file of your own; it wins over the presets"
@@ -75,7 +85,10 @@ ARGUMENTS = [
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
     DeclareLaunchArgument(
-        "engine", default_value="qwen", description="What decides", choices=["qwen", "expert", "paced"]
+        "engine",
+        default_value="qwen",
+        description="What decides",
+        choices=["qwen", "expert", "pixel_oracle", "paced"],
     ),
     DeclareLaunchArgument(
         "checkpoint", default_value="", description="Folder or hub name of a Qwen2.5-VL checkpoint"
@@ -91,6 +104,12 @@ ARGUMENTS = [
         default_value="",
         choices=["", "progress", "frame"],
         description="When the engine is asked: progress, as the queue runs out, or frame, for recordings",
+    ),
+    DeclareLaunchArgument(
+        "drive",
+        default_value="queue",
+        choices=["queue", "nav2"],
+        description="Who drives: queue, the executor; nav2, Nav2 by goals, and no executor is started",
     ),
     DeclareLaunchArgument(
         "episodes", default_value="", description="Episode file that the oracle policy (engine expert) knows"
@@ -111,6 +130,7 @@ ARGUMENTS = [
         description="Record inputs, queues, commands and diagnostics",
     ),
     DeclareLaunchArgument("record_folder", default_value="bags", description="Where recordings go"),
+    *name_arguments(),
 ]
 
 PARAMETERS = {
@@ -121,6 +141,7 @@ PARAMETERS = {
         "profile": "qwen.profile",
         "device": "qwen.device",
         "decide_on": "decide_on",
+        "drive": "drive",
         "episodes": "expert.episodes",
     },
     "executor": {"autostart": "autostart"},
@@ -136,6 +157,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     started: list[LaunchDescriptionEntity] = [*check_robot(context, ARGUMENTS, given)]
     for name in robot_nodes(given):
         values: dict[str, object] = {"use_sim_time": given["use_sim_time"] == "true"}
+        for parameter, topic_or_frame in name_parameters(name, given).items():
+            values[parameter] = ParameterValue(topic_or_frame, value_type=str)
         for argument, parameter in PARAMETERS[name].items():
             if given[argument] in BOOL:
                 values[parameter] = given[argument] == "true"
@@ -152,7 +175,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 respawn=given["respawn"] == "true",
                 namespace=given["namespace"],
                 parameters=[*map(str, files), values],
-                remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+                remappings=[*TF, *name_remappings(given)],
                 ros_arguments=["--log-level", given["log_level"]],
             )
         )
@@ -162,10 +185,14 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 package="rviz2",
                 executable="rviz2",
                 namespace=given["namespace"],
-                arguments=["-d", str(CONFIG / "vln.rviz")],
-                remappings=[("/tf", "tf"), ("/tf_static", "tf_static")],
+                arguments=["-d", str(view_file(CONFIG, "vln.rviz", given))],
+                parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
+                remappings=TF,
             )
         )
+    if given["inspect"] == "true" and given["machine"] != "gpu":
+        perspective = view_file(CONFIG, "vln.perspective", given)
+        started.append(LogInfo(msg=f"for rqt: rqt --perspective-file {perspective}"))
     return started
 
 

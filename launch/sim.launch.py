@@ -14,11 +14,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from vln_ros.config import name_parameters, name_remappings
 from vln_ros.ros.launching import (
     check_arguments,
     check_before_start,
     check_robot,
     declared_in,
+    name_arguments,
     package_node,
 )
 
@@ -29,9 +31,9 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "mode",
         default_value="realtime",
-        choices=["realtime", "lockstep", "manual"],
+        choices=["realtime", "lockstep", "manual", "live"],
         description="realtime: cmd_vel moves the robot; lockstep: the queue does, nothing hurries; "
-        "manual: services do, and only the bridge is started",
+        "manual: services do, and only the bridge is started; live: as realtime, for sentences of your own",
     ),
     DeclareLaunchArgument(
         "world", default_value="embedded", choices=["embedded", "habitat"], description="What simulates"
@@ -82,6 +84,7 @@ ARGUMENTS = [
         description="Least severity that is logged",
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
+    *name_arguments(),
 ]
 
 PARAMETERS = {
@@ -112,9 +115,11 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for argument, parameter in PARAMETERS["sim_bridge"].items()
         if given[argument]
     }
+    for parameter, frame in name_parameters("sim_bridge", given).items():
+        values[parameter] = ParameterValue(frame, value_type=str)
     if context.launch_configurations.get("record") == "true":
         values["listeners"] = 2  # navigator and recorder: no frame is published before both hear it
-    realtime = given["mode"] == "realtime"
+    realtime = given["mode"] in ("realtime", "live")
     robot = {
         "camera": "sim",
         "base": "sim",
@@ -140,6 +145,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             finished="the episodes are done",
             namespace=given["namespace"],
             parameters=[*filter(None, [given["bridge_params_file"]]), values],
+            remappings=name_remappings(given, publishes_camera=True),
             ros_arguments=["--log-level", given["log_level"]],
         ),
     ]

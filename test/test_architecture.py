@@ -60,7 +60,17 @@ ROS_MESSAGES = re.compile(r"^(\w+_msgs|\w+_interfaces|std_srvs)$")
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML", "jinja2": "Jinja2"}
 
 # Used where they are installed; huggingface_hub is pinned by transformers, whose files it fetches.
-OPTIONAL = {"habitat_sim", "torchao", "bitsandbytes", "huggingface_hub", "peft", "ray", "vln_msgs"}
+OPTIONAL = {
+    "habitat_sim",
+    "nav2_msgs",
+    "rerun",
+    "torchao",
+    "bitsandbytes",
+    "huggingface_hub",
+    "peft",
+    "ray",
+    "vln_msgs",
+}
 
 
 @dataclass(frozen=True)
@@ -167,11 +177,15 @@ def test_no_circle_of_folders() -> None:
         assert not left, f"in {parent_name} each of these imports another one of them"
 
 
-def test_the_composition_root_knows_the_simulator_for_the_expert_only() -> None:
-    """The expert drives by what the simulator knows, so where the options name it, and only there, it is
+def test_the_composition_root_knows_the_simulator_for_the_experts_only() -> None:
+    """The experts drive by what the simulator knows, so where the options name one, and only there, it is
     imported; a robot's navigator has neither (test_lean.py)."""
     found = {i.target for i in every_import() if i.module == "vln_ros.engines" and ".sim." in i.target}
-    assert found == {"vln_ros.sim.episodes.episode.read_episodes", "vln_ros.sim.experts.build_oracle"}
+    assert found == {
+        "vln_ros.sim.episodes.episode.read_episodes",
+        "vln_ros.sim.experts.build_oracle",
+        "vln_ros.sim.experts.build_pixel_oracle",
+    }
 
 
 def test_no_file_is_too_long() -> None:

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from vln_ros.config import ConfigError, NavigatorConfig, from_flat
+from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.engines import build_engine, build_engines, build_loop, free_memory
+from vln_ros.engines import build_drive, build_engine, build_engines, build_loop, free_memory
 
 
 def test_so_many_engines_as_asked_for() -> None:
@@ -65,3 +66,45 @@ def test_what_options_lack_is_said_before_anything_heavy_is_loaded(
     found, modules = json.loads(done.stdout)
     assert (said in found) and bool(found) is bool(said)
     assert not {"torch", "transformers", "scipy", "vln_ros.sim", "vln_ros.evaluation"} & set(modules)
+
+
+class Silent:
+    """An engine that nobody asks."""
+
+    def start(self, instruction: Instruction) -> None: ...
+
+    def observe(self, frame: Frame) -> None: ...
+
+    def decide(self, queue: int) -> ActionChunk:
+        raise AssertionError("asked")
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "drives"),
+    [
+        ({"engine": "paced"}, False),
+        ({"engine": "expert"}, False),
+        ({"engine": "qwen", "qwen.profile": "tiny"}, False),
+        ({"engine": "qwen", "qwen.profile": "internvla-n1-s2"}, True),
+        ({"engine": "pixel_oracle"}, True),
+        ({"engine": "pixel_oracle", "decide_on": "frame"}, False),
+        ({"engine": "pixel_oracle", "drive": "nav2"}, False),
+    ],
+)
+def test_places_are_driven_to_where_the_profile_has_them(options: dict[str, Scalar], drives: bool) -> None:
+    loop = build_loop(Silent(), from_flat(NavigatorConfig, options))
+    assert (loop.drive is not None) == drives
+
+
+@pytest.mark.parametrize("options", [{"decide_on": "frame"}, {"decide_ahead": 1}])
+def test_nav2_reports_goals_and_not_actions(options: dict[str, Scalar]) -> None:
+    config = from_flat(NavigatorConfig, {"engine": "pixel_oracle", "drive": "nav2", **options})
+    with pytest.raises(ConfigError, match="leave progress and 0"):
+        build_loop(Silent(), config)
+
+
+def test_without_a_robot_there_is_no_nav2() -> None:
+    with pytest.raises(ConfigError, match="leave drive at queue"):
+        build_drive(from_flat(NavigatorConfig, {"engine": "pixel_oracle", "drive": "nav2"}))

@@ -22,6 +22,7 @@ GROUPS = {
     "requirements-ros.txt": ("ros",),
     "requirements-msgs.txt": ("msgs",),
     "requirements-ray.txt": ("ray",),
+    "requirements-rerun.txt": ("rerun",),
     "requirements-dev.txt": ("dev",),
 }
 """Which of the extras of pyproject.toml, "" for the dependencies, a file pins."""

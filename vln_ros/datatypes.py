@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, IntEnum
 from functools import cached_property
 
 import numpy as np
@@ -249,13 +249,48 @@ class CameraModel:
         """The same camera after its image was resampled to another size."""
         sx, sy = width / self.width, height / self.height
         return CameraModel(
-            width,
-            height,
-            self.fx * sx,
-            self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5,
-            (self.cy + 0.5) * sy - 0.5,
-        )
+            width, height, self.fx * sx, self.fy * sy,
+            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5,
+        )  # fmt: skip
+
+
+class LensModel(Enum):
+    """How a lens bends the rays, in the words of ``CameraInfo.distortion_model``."""
+
+    BROWN = "plumb_bob"
+    """k1, k2, p1, p2, k3, k4, k5, k6, s1 ... s4: OpenCV's, which ``rational_polynomial`` fills up."""
+    EQUIDISTANT = "equidistant"
+    """k1 ... k4 of a fisheye (Kannala and Brandt)."""
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A camera as it is: a pinhole behind a lens.
+
+    Attributes:
+        camera: where an undistorted ray would be; also the pinhole that its images are brought to.
+        model: which formula the coefficients belong to.
+        coefficients: up to 12, or 4; those that are not there are 0. None at all: an ideal pinhole.
+
+    Raises:
+        ValueError: too many coefficients, or one that is not finite.
+    """
+
+    camera: CameraModel
+    model: LensModel = LensModel.BROWN
+    coefficients: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        most = 12 if self.model is LensModel.BROWN else 4
+        if len(self.coefficients) > most or not all(math.isfinite(k) for k in self.coefficients):
+            raise ValueError(
+                f"a {self.model.value} lens has up to {most} finite coefficients, got {self.coefficients}"
+            )
+
+    @property
+    def is_ideal(self) -> bool:
+        """It bends nothing. An equidistant lens always does."""
+        return self.model is LensModel.BROWN and not any(self.coefficients)
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,15 +364,11 @@ class Action:
         return ActionKind.TURN_LEFT if self.turn_rad > 0.0 else ActionKind.TURN_RIGHT
 
     def __str__(self) -> str:
-        match self.kind:
-            case ActionKind.STOP:
-                return "stop"
-            case ActionKind.FORWARD:
-                return f"forward {self.forward_m * 100:.0f} cm"
-            case ActionKind.TURN_LEFT:
-                return f"left {math.degrees(self.turn_rad):.0f} deg"
-            case ActionKind.TURN_RIGHT:
-                return f"right {-math.degrees(self.turn_rad):.0f} deg"
+        if self.stop:
+            return "stop"
+        if self.forward_m > 0.0:
+            return f"forward {self.forward_m * 100:.0f} cm"
+        return f"{'left' if self.turn_rad > 0.0 else 'right'} {abs(math.degrees(self.turn_rad)):.0f} deg"
 
 
 STOP = Action(stop=True)
@@ -345,10 +376,7 @@ STOP = Action(stop=True)
 
 @dataclass(frozen=True)
 class Executed:
-    """A primitive that the robot has completed, and the stamp of the odometry that showed it.
-
-    One that was cut short (a flush, an obstacle) was not completed, and is none.
-    """
+    """A primitive that was completed, not cut short, and the stamp of the odometry that showed it."""
 
     stamp_ns: int
     action: Action
@@ -362,15 +390,11 @@ class StepSize:
     turn_rad: float
 
     def action(self, kind: ActionKind) -> Action:
-        match kind:
-            case ActionKind.STOP:
-                return STOP
-            case ActionKind.FORWARD:
-                return Action(forward_m=self.forward_m)
-            case ActionKind.TURN_LEFT:
-                return Action(turn_rad=self.turn_rad)
-            case ActionKind.TURN_RIGHT:
-                return Action(turn_rad=-self.turn_rad)
+        if kind is ActionKind.STOP:
+            return STOP
+        if kind is ActionKind.FORWARD:
+            return Action(forward_m=self.forward_m)
+        return Action(turn_rad=self.turn_rad if kind is ActionKind.TURN_LEFT else -self.turn_rad)
 
 
 def apply_action(pose: Pose, action: Action) -> Pose:
@@ -389,13 +413,70 @@ class Velocity:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What the robot was told, and a number that tells one telling from the next.
-
-    Two messages with the same text are two instructions: the run starts anew.
-    """
+    """What the robot was told, and its number: the same text told twice is two instructions and two runs."""
 
     number: int
     text: str
+
+
+@dataclass(frozen=True)
+class PixelGoal:
+    """A point in a picture that the model wants to go to: an answer beside a queue of actions.
+
+    Attributes:
+        row, column: of the picture as the camera took it, not as it was resampled for the model.
+        stamp_ns: stamp of the frame whose picture this is, which may be of another camera (one that looks
+            down) than the frame that the question was about.
+    """
+
+    row: int
+    column: int
+    stamp_ns: int
+
+    def __post_init__(self) -> None:
+        if self.row < 0 or self.column < 0:
+            raise ValueError(f"a pixel goal lies in the picture, got row {self.row}, column {self.column}")
+
+    def __str__(self) -> str:
+        return f"pixel (row {self.row}, column {self.column})"
+
+
+class PlaceSource(Enum):
+    """What the place of a pixel goal was read off, in the words of the counters."""
+
+    DEPTH = "depth at the pixel"
+    FLOOR = "floor along the ray"
+    VIEW = "free floor seen in its direction"
+
+
+@dataclass(frozen=True)
+class PlaceGoal:
+    """A place on the floor that the robot shall drive to, in the odometry frame.
+
+    Attributes:
+        x_m, y_m: where the base's origin shall be, metres.
+        stamp_ns: stamp of the frame that it was seen in.
+        source: what it was read off.
+        moved_m: how far it lies from what the pixel shows, where the robot does not fit (a wall, a chair).
+    """
+
+    x_m: float
+    y_m: float
+    stamp_ns: int
+    source: PlaceSource
+    moved_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.x_m) and math.isfinite(self.y_m)):
+            raise ValueError(f"a place is not finite: {self}")
+
+    def distance_m(self, odom_from_base: Pose) -> float:
+        """As the crow flies from the base's origin."""
+        x_m, y_m, _ = odom_from_base.position
+        return math.hypot(self.x_m - x_m, self.y_m - y_m)
+
+    def __str__(self) -> str:
+        return f"place ({self.x_m:.2f}, {self.y_m:.2f}) m"
 
 
 @dataclass(frozen=True)
@@ -410,12 +491,16 @@ class ActionChunk:
             was queued, stand still and wait.
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
-        unconstrained: what the model would have said without the grammar, where it differs; else None.
+        unconstrained: what the model would have said without the grammar, where it differs; of a pixel goal
+            for which something else is done, why. Else None.
         allowed: share of the model's probability that the grammar left it, at the step of this decision
             where that was least, in ``[0, 1]``; None where there is no grammar.
         held: why the model was asked and the robot holds all the same; None where it does not.
         epoch: which life of the navigator counted ``queue`` and ``instruction``: one that was restarted
             counts from 1 again. Numbers of different epochs cannot be compared.
+        pixel_goal: the answer is a point in a picture.
+        place: where that is on the floor; ``actions`` are the next ones toward it, if any. None where it is
+            nowhere: ``actions`` are what is done instead, or none, and ``unconstrained`` or ``held`` say why.
     """
 
     queue: int
@@ -427,6 +512,18 @@ class ActionChunk:
     epoch: int = 0
     allowed: float | None = None
     held: str | None = field(default=None, compare=False)  # words for a person
+    pixel_goal: PixelGoal | None = None
+    place: PlaceGoal | None = None
+
+    @property
+    def is_hold(self) -> bool:
+        """Nothing is to be done: neither actions nor a place to drive to."""
+        return not self.actions and self.place is None
+
+    @property
+    def goes_on(self) -> bool:
+        """Nobody was asked: these are the next actions toward the place that an answer before has named."""
+        return self.place is not None and self.pixel_goal is None
 
     def __post_init__(self) -> None:
         if any(a.stop for a in self.actions[:-1]):
@@ -438,3 +535,5 @@ class ActionChunk:
             raise ValueError(f"probabilities must be in [0, 1], got {shares}")
         if self.held is not None and self.actions:
             raise ValueError(f"a queue that is held has no actions: {[str(a) for a in self.actions]}")
+        if self.place is not None and self.held is not None:
+            raise ValueError(f"what is held has no {self.place}: {self.held}")

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vln_ros.config import ConfigError, NavigatorConfig
-from vln_ros.datatypes import StepSize
+from vln_ros.datatypes import Action, StepSize
 from vln_ros.engine.decision import DecisionLoop
+from vln_ros.geometry.pixel_goal import PixelGoalRules
+from vln_ros.motion.guards import GuardLimits, ProgressGuards
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
 
@@ -33,6 +37,8 @@ def build_engines(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             return _paced(config, count)
         case "expert":
             return _expert(config, count)
+        case "pixel_oracle":
+            return _pixel_oracle(config, count)
         case "qwen":
             return _qwen(config, count)
     raise ConfigError(f"engine = {config.engine!r}: unknown")
@@ -48,7 +54,65 @@ def free_memory(config: NavigatorConfig) -> None:
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
     """The decision rule that the options describe, around an engine."""
-    return DecisionLoop(engine, config.decide_on, config.decide_ahead, round(config.lost_after_s * 1e9))
+    nav2 = config.drive == "nav2"
+    if nav2 and (config.decide_on != "progress" or config.decide_ahead):
+        raise ConfigError(
+            f"drive = 'nav2' with decide_on = {config.decide_on!r} and decide_ahead = {config.decide_ahead}: "
+            "Nav2 reports goals, not actions; leave progress and 0"
+        )
+    return DecisionLoop(
+        engine,
+        config.decide_on,
+        config.decide_ahead,
+        round(config.lost_after_s * 1e9),
+        drive=None
+        if nav2 or config.decide_on == "frame"
+        else build_drive(config),  # open loop drives nowhere
+        guards=ProgressGuards(guard_limits(config)),
+        reports_actions=not nav2,
+    )
+
+
+def guard_limits(config: NavigatorConfig) -> GuardLimits:
+    """When a run is given up: the options, and the profile's limits where the options leave it to them."""
+    declared = GuardLimits()
+    if config.engine == "qwen":
+        from vln_ros.engine.checkpoint.profile import load_profile
+
+        limits = load_profile(config.qwen.profile).limits
+        declared = GuardLimits(
+            turns_in_place=limits.turns_in_place, to_and_fro=limits.to_and_fro, stuck=limits.stuck
+        )
+    chosen = config.guards
+    return GuardLimits(
+        turns_in_place=declared.turns_in_place if chosen.turns_in_place < 0 else chosen.turns_in_place,
+        to_and_fro=declared.to_and_fro if chosen.to_and_fro < 0 else chosen.to_and_fro,
+        stuck=declared.stuck if chosen.stuck < 0 else chosen.stuck,
+    )
+
+
+def build_drive(config: NavigatorConfig) -> PlaceDrive | None:
+    """What drives to the places that the engine answers; None where it answers none.
+
+    Raises:
+        ConfigError: somebody else is to drive.
+    """
+    if config.drive == "nav2":
+        raise ConfigError("drive = 'nav2': only a navigator on a robot has a Nav2; leave drive at queue")
+    name = {"qwen": config.qwen.profile, "pixel_oracle": config.pixel_oracle.profile}.get(config.engine)
+    if name is None:
+        return None
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    spec = load_profile(name).pixel_goal
+    if spec is None:
+        return None
+    nowhere = math.radians(spec.nowhere_turn_deg)
+    return PlaceDrive(config.place, _step(config), Action(turn_rad=nowhere) if nowhere else None)
+
+
+def _step(config: NavigatorConfig) -> StepSize:
+    return StepSize(config.step.forward_m, math.radians(config.step.turn_deg))
 
 
 def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
@@ -59,18 +123,47 @@ def _paced(config: NavigatorConfig, count: int) -> Sequence[Engine]:
 
 
 def _expert(config: NavigatorConfig, count: int) -> Sequence[Engine]:
-    expert = config.expert
-    if not expert.episodes:
-        raise ConfigError(
-            "expert.episodes is empty: the expert only knows the way in episodes; name their file"
-        )
+    path, expert = _episode_file(config), config.expert
     from vln_ros.engine.paced import PacedEngine
     from vln_ros.sim.episodes.episode import read_episodes
     from vln_ros.sim.experts import build_oracle
 
-    episodes = read_episodes(Path(expert.episodes))
-    step = StepSize(config.step.forward_m, math.radians(config.step.turn_deg))
-    return [PacedEngine(build_oracle(episodes, expert, step), expert.decision_ms / 1e3) for _ in range(count)]
+    episodes = read_episodes(path)
+    return [
+        PacedEngine(build_oracle(episodes, expert, _step(config)), expert.decision_ms / 1e3)
+        for _ in range(count)
+    ]
+
+
+def _pixel_oracle(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    profile = load_profile(config.pixel_oracle.profile)
+    path = _episode_file(config)
+    from vln_ros.engine.spoken import SpokenEngine
+    from vln_ros.sim.episodes.episode import read_episodes
+    from vln_ros.sim.experts import build_pixel_oracle
+
+    episodes = read_episodes(path)
+    place = config.place
+    room_m = place.robot_radius_m + place.margin_m + 0.05
+    return [
+        SpokenEngine(
+            build_pixel_oracle(episodes, config.expert, config.pixel_oracle, _step(config), room_m),
+            profile,
+            PixelGoalRules.of(place),
+            replace(config.qwen.look_down, picture=config.pixel_oracle.picture),
+        )
+        for _ in range(count)
+    ]
+
+
+def _episode_file(config: NavigatorConfig) -> Path:
+    if not config.expert.episodes:
+        raise ConfigError(
+            "expert.episodes is empty: the expert only knows the way in episodes; name their file"
+        )
+    return Path(config.expert.episodes)
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
@@ -106,6 +199,8 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             sampling=qwen.sampling,
             stream=qwen.stream,
             reuse=qwen.reuse,
+            look_down=qwen.look_down,
+            place=config.place,
         )
         for _ in range(count)
     ]

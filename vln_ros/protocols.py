@@ -17,6 +17,7 @@ from vln_ros.datatypes import (
     Float64Array,
     Frame,
     Instruction,
+    Lens,
     Pose,
 )
 from vln_ros.questions import Question, Spoken
@@ -50,6 +51,20 @@ class Engine(Protocol):
         """Free what the engine holds (device memory). It is not used afterwards."""
 
 
+class Speaker(Protocol):
+    """Answers pictures in the words of a profile, as a model does; a test or an oracle in a model's place."""
+
+    def start(self, instruction: Instruction) -> None:
+        """Forget the run so far and follow ``instruction``."""
+
+    def answer(self, frame: Frame, *, looked_down: bool) -> str:
+        """The text that answers the question about ``frame``; ``looked_down``: the second one, about the
+        picture that the first answer has asked for."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
 @runtime_checkable
 class HearsExecuted(Protocol):
     """An engine that tells its model what the robot did, not what it was to do."""
@@ -60,6 +75,18 @@ class HearsExecuted(Protocol):
         Called before a frame is observed and before a decision. Where nobody ever calls it in a run, an
         answer counts as done, and how far the robot has gone is read off the frames' poses.
         """
+
+
+@runtime_checkable
+class LooksDown(Protocol):
+    """An engine whose model may ask for the picture of a second camera that looks down."""
+
+    @property
+    def wants_look_down(self) -> bool:
+        """The options say that it is shown that camera's picture."""
+
+    def look_down(self, frame: Frame) -> None:
+        """What that camera sees now, with its own camera model and poses. Only the newest one counts."""
 
 
 @runtime_checkable
@@ -176,6 +203,32 @@ class World(Protocol):
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class LooksThroughLenses(Protocol):
+    """A world in which a robot may have other cameras than the ideal one of :meth:`World.render`."""
+
+    def look(
+        self, lens: Lens, base_from_optical: Pose
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """As :meth:`World.render`, of a camera as it is: pixel for pixel what comes through its lens."""
+
+
+@runtime_checkable
+class LooksFurtherDown(Protocol):
+    """A world whose robot may have a second camera, like the first and at its place, which looks down."""
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Where its optical frame is on the robot; None where there is no such camera."""
+
+    def render_look_down(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """As :meth:`World.render`, of that camera.
+
+        Raises:
+            RuntimeError: there is none.
+        """
 
 
 @runtime_checkable

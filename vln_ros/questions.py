@@ -1,4 +1,4 @@
-"""Questions about a run, and what comes of them, as they cross module boundaries."""
+"""Declares questions about a run and what comes of them, as they cross module boundaries."""
 
 from __future__ import annotations
 

@@ -95,6 +95,10 @@ def bag_frames(path: Path) -> list[Frame]:
                 case Stream.CAMERA_INFO:
                     camera = convert.camera_from_info(deserialize_message(message.data, CameraInfo))
                     continue
+                case Stream.DEPTH_INFO:
+                    raise ConfigError(
+                        f"bag {path}: depth is not registered to colour; use one in which it is"
+                    )
                 case Stream.ODOMETRY:
                     value = deserialize_message(message.data, Odometry)
                 case _:
@@ -102,7 +106,8 @@ def bag_frames(path: Path) -> list[Frame]:
             found[message.stream][convert.stamp_ns_from_time(value.header.stamp)] = value
     if camera is None:
         raise ConfigError(f"bag {path} has no camera_info")
-    stamps = sorted(set.intersection(*(set(found[s]) for s in found if s is not Stream.CAMERA_INFO)))
+    streams = (Stream.COLOR, Stream.DEPTH, Stream.ODOMETRY)
+    stamps = sorted(set.intersection(*(set(found[s]) for s in streams)))
     frames = []
     for index, stamp in enumerate(stamps):
         colour, depth = found[Stream.COLOR][stamp], found[Stream.DEPTH][stamp]

@@ -22,10 +22,10 @@ from rclpy.node import Node
 from ros_endings import gone_afterwards
 from std_msgs.msg import String
 
-from vln_ros.cli.demo import SIMULATED_ROBOT
+from vln_ros.cli.demo import SIMULATED_ROBOT, write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import Scalar
 from vln_ros.ros import qos
-from vln_ros.sim.splits import write_split
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -82,6 +82,12 @@ class Watcher(Node):
         self.wait(lambda: len(self.sent) >= commands, "no commands come")
 
 
+def alive(graph: Graph) -> bool:
+    """True, or the reason why a node has ended."""
+    graph.check()
+    return True
+
+
 @pytest.fixture(scope="module")
 def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     folder: Path = tmp_path_factory.mktemp("talk")
@@ -89,14 +95,14 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
     context = Context()
     context.init()
     node = Watcher(context)
-    bridge = {
+    bridge: dict[str, Scalar] = {
         "episodes": str(episodes),
         "mode": "realtime",
         "camera.width": 64,
         "camera.height": 48,
         "max_episode_s": 3600.0,
     }
-    navigator = {
+    navigator: dict[str, Scalar] = {
         "engine": "qwen",
         "qwen.checkpoint": "shipped:tiny",
         "qwen.stream.min_allowed": 0.0,
@@ -104,12 +110,12 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
         "reliability": "reliable",
         "use_sim_time": True,
     }
-    executor = {"use_sim_time": True, **SIMULATED_ROBOT, "safety.obstacles": "none"}
+    executor: dict[str, Scalar] = {"use_sim_time": True, **SIMULATED_ROBOT, "safety.obstacles": "none"}
     with gone_afterwards(context, node), Graph(folder / "logs", graph_environment()) as graph:
         graph.start(NodeSpec("sim_bridge", bridge))
         graph.start(NodeSpec("navigator", navigator))
         graph.start(NodeSpec("executor", executor))
-        node.wait(lambda: graph.check() is None and node.place is not None, "no odometry came")
+        node.wait(lambda: alive(graph) and node.place is not None, "no odometry came")
         yield node
         graph.check()
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from vln_ros.datatypes import STOP, Action, ActionChunk, CameraModel, Frame, Instruction, Pose
+from vln_ros.config import PlaceConfig, from_flat
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    CameraModel,
+    Frame,
+    Instruction,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
+    Pose,
+    StepSize,
+)
 from vln_ros.engine.decision import DecisionLoop, Progress
+from vln_ros.motion.guards import GuardLimits, ProgressGuards
+from vln_ros.motion.place_drive import PlaceDrive
 
 F = Action(forward_m=0.25)
 CAMERA = CameraModel.from_hfov(16, 16, 1.0)
@@ -392,3 +409,200 @@ def test_the_engine_works_ahead_only_while_it_drives() -> None:
     run.loop.cancel()
     run.loop.work_ahead()
     assert engine.ahead == [2]
+
+
+class Pointing(Scripted):
+    """Answers with a place three metres ahead of where the world began, if it has no ``actions``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.actions = ()
+        self.asked = 0
+
+    def decide(self, queue: int) -> ActionChunk:
+        self.asked += 1
+        chunk = super().decide(queue)
+        if chunk.actions:
+            return chunk
+        stamp = self.seen[-1]
+        place = PlaceGoal(3.0, 0.0, stamp, PlaceSource.DEPTH)
+        return replace(chunk, pixel_goal=PixelGoal(8, 8, stamp), place=place)
+
+
+class Drive:
+    """A loop that drives to places; every action is done at once, in a world without obstacles."""
+
+    def __init__(self, **options: int) -> None:
+        self.engine = Pointing()
+        drive = PlaceDrive(from_flat(PlaceConfig, {"max_actions": 0, **options}), StepSize(0.25, 0.25))
+        self.loop = DecisionLoop(self.engine, "progress", 0, LOST_NS, drive)
+        self.loop.start(Instruction(1, "go"))
+        self.pose, self.stamp = Pose.identity(), 0
+
+    def see(self) -> bool:
+        self.stamp += 1
+        self.loop.observe(replace(frame(self.stamp), odom_from_base=self.pose, odom_from_optical=self.pose))
+        return self.loop.due()
+
+    def execute(self, chunk: ActionChunk) -> bool:
+        for action in chunk.actions:
+            self.pose = self.pose @ Pose.planar(action.forward_m, 0.0, action.turn_rad)
+        self.loop.progress(Progress(chunk.instruction, chunk.queue, 0, self.stamp))
+        return self.see()
+
+
+def test_on_the_way_to_a_place_nobody_is_asked() -> None:
+    run = Drive()
+    assert run.see()
+    chunks = [run.loop.decide()]
+    while run.execute(chunks[-1]) and run.engine.asked == 1:
+        chunks.append(run.loop.decide())
+    assert chunks[0].pixel_goal is not None
+    way = [c for c in chunks if c.place is not None and c.place.stamp_ns == 1]
+    assert all(c.goes_on for c in way[1:])
+    assert [len(c.actions) for c in way] == [4, 4, 3], "until it is reached, planned anew after four"
+    assert run.engine.asked == 2, "then the engine is asked again"
+    assert [c.queue for c in chunks] == list(range(2, 2 + len(chunks)))
+
+
+def test_another_answer_ends_the_way() -> None:
+    run = Drive(max_actions=4)
+    run.see()
+    chunk = run.loop.decide()
+    run.engine.actions = (F, STOP)
+    run.execute(chunk)
+    last = run.loop.decide()
+    assert last.actions == (F, STOP)
+    assert last.place is None
+    assert not run.execute(last)
+    assert not run.loop.running
+
+
+@pytest.mark.parametrize("what", ["pause", "cancel", "instruction", "clock"])
+def test_what_interrupts_a_run_ends_the_way(what: str) -> None:
+    run = Drive()
+    run.see()
+    chunk = run.loop.decide()
+    run.execute(chunk)
+    match what:
+        case "pause":
+            run.loop.pause(True)
+            run.see()
+            run.loop.pause(False)
+        case "cancel":
+            run.loop.cancel()
+            run.loop.start(Instruction(2, "go"))
+        case "instruction":
+            run.loop.start(Instruction(2, "stay"))
+        case "clock":
+            run.stamp = -1
+    assert run.see()
+    run.loop.decide()
+    assert run.engine.asked == 2
+
+
+def test_what_cannot_be_driven_to_holds_and_the_engine_is_asked_with_the_next_frame() -> None:
+    run = Drive(max_distance_m=1)
+    run.see()
+    chunk = run.loop.decide()
+    assert chunk.is_hold
+    assert "too far away" in (chunk.held or "")
+    assert run.execute(chunk), "the executor reports that nothing is left"
+    run.loop.decide()
+    assert run.engine.asked == 2
+
+
+def test_an_executor_that_was_stopped_gets_a_new_way_and_nobody_is_asked() -> None:
+    run = Drive()
+    run.see()
+    chunk = run.loop.decide()
+    run.pose = Pose.planar(0.6, 0.0, 0.0)
+    run.loop.progress(Progress(1, 0, 0, run.stamp))  # an obstacle, say: the queue was flushed
+    assert run.see()
+    again = run.loop.decide()
+    assert again.goes_on
+    assert again.place == chunk.place
+    assert run.engine.asked == 1
+
+
+def test_with_actions_left_the_next_queue_begins_with_them() -> None:
+    run = Drive()
+    run.loop.decide_ahead = 2
+    run.see()
+    chunk = run.loop.decide()
+    run.pose = Pose.planar(0.6, 0.0, 0.0)  # the third is under way
+    run.loop.progress(Progress(1, chunk.queue, 2, run.stamp))
+    assert run.see()
+    again = run.loop.decide()
+    assert again.actions == (F,) * 6
+    assert run.engine.asked == 1
+
+
+# -- guards --------------------------------------------------------------------------------------
+
+
+def guarded(**limits: int) -> tuple[Scripted, DecisionLoop]:
+    engine = Scripted()
+    loop = DecisionLoop(engine, "progress", 0, LOST_NS, guards=ProgressGuards(GuardLimits(**limits)))
+    loop.start(Instruction(1, "go"))
+    return engine, loop
+
+
+def turn_until_given_up(engine: Scripted, loop: DecisionLoop) -> ActionChunk:
+    """Each queue is two turns to the left, which the executor reports as done."""
+    left = Action(turn_rad=0.2)
+    engine.actions = (left, left)
+    chunk = None
+    for stamp in range(1, 100):
+        loop.observe(frame(10 * stamp))
+        if not loop.due():
+            break
+        chunk = loop.decide()
+        loop.progress(Progress(1, chunk.queue, 0, 10 * stamp + 5))
+    assert chunk is not None
+    return chunk
+
+
+def test_a_run_that_turns_in_place_is_given_up_with_a_reason_and_stays_so() -> None:
+    engine, loop = guarded(turns_in_place=6)
+    chunk = turn_until_given_up(engine, loop)
+    assert chunk.is_hold and chunk.held == (
+        "the run is given up: turning in place: 6 turns without a way between them"
+    )
+    assert loop.ended_by is not None and not loop.running
+    seen = list(engine.seen)
+    loop.observe(frame(5000))
+    loop.work_ahead()
+    assert not loop.due() and engine.seen == seen  # nothing is computed for it any more
+    assert loop.pause(True) is None and loop.pause(False) is None and not loop.due()
+    loop.start(Instruction(2, "again"))
+    loop.observe(frame(6000))
+    assert loop.ended_by is None and loop.running and loop.due()
+    assert loop.decide().actions == engine.actions
+
+
+def test_a_robot_that_stands_is_given_up_and_one_without_guards_is_not() -> None:
+    for limits, given_up in (({"stuck": 3}, True), ({}, False)):
+        engine, loop = guarded(**limits)
+        engine.actions = ()
+        held = []
+        for stamp in range(1, 10):
+            loop.observe(frame(10 * stamp))
+            if loop.due():
+                chunk = loop.decide()
+                held.append(chunk.held)
+                loop.progress(Progress(1, chunk.queue, 0, 10 * stamp + 5))
+        assert (loop.ended_by is not None) is given_up
+        assert len(held) == (4 if given_up else 9)
+        if given_up:
+            assert held[-1] == "the run is given up: stuck: 3 decisions without having moved"
+
+
+def test_open_loop_has_no_guards() -> None:
+    engine = Scripted()
+    loop = DecisionLoop(engine, "frame", 0, LOST_NS, guards=ProgressGuards(GuardLimits(stuck=1)))
+    loop.start(Instruction(1, "go"))
+    for stamp in range(1, 9):
+        loop.observe(frame(10 * stamp))
+        assert loop.due() and loop.decide().actions
+    assert loop.ended_by is None

@@ -103,7 +103,9 @@ class Answers:
             self.all.append(answer)
             self._changed.notify_all()
 
-    def on_frame(self, frame: Frame, observe_ms: float) -> None: ...
+    def on_frame(self, frame: Frame, observe_ms: float) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def on_bad_frame(self, error: ValueError) -> None: ...
 

@@ -362,3 +362,38 @@ def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about(
         ("start", 1), ("observe", 1), ("decide", 1), ("observe", 2), ("ahead", 2), ("observe", 3),
         ("decide", 3),
     ]  # fmt: skip
+
+
+class LooksDownEngine(GatedEngine):
+    """Notes what it is shown of the camera that looks down."""
+
+    wants_look_down = True
+
+    def look_down(self, frame: Frame) -> None:
+        self.note("look down", frame.stamp_ns)
+
+
+def test_the_newest_picture_of_the_second_camera_is_shown_before_a_decision() -> None:
+    """One that came before the instruction is not, nor one that cannot be decoded."""
+    engine, events = LooksDownEngine(), Events()
+    loop = DecisionLoop(engine, "frame", 0, 10**9)
+    worker: EngineWorker[int] = EngineWorker(loop, decode, events)
+    worker.put_look_down(5)
+    worker.command(Start(Instruction(1, "go")))
+    worker.start()
+    try:
+        worker.put_frame(10)
+        events.wait(lambda e: len(e.chunks) == 2)
+        worker.put_look_down(11)
+        worker.put_look_down(12)
+        worker.put_frame(20)
+        events.wait(lambda e: len(e.chunks) == 3)
+        worker.put_look_down(-1)
+        worker.put_frame(30)
+        events.wait(lambda e: len(e.chunks) == 4)
+    finally:
+        worker.close()
+    assert [call for call in engine.calls if call[0] != "observe"] == [
+        ("start", 1), ("decide", 10), ("look down", 12), ("decide", 20), ("decide", 30),
+    ]  # fmt: skip
+    assert len(events.bad) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -70,12 +71,16 @@ def run_graph(
     return result
 
 
-def run_without_ros(path: Path, engine: dict[str, Scalar]) -> list[EpisodeRecord]:
+def run_without_ros(
+    path: Path, engine: dict[str, Scalar], pitch_down_deg: float = 0.0
+) -> list[EpisodeRecord]:
     navigator = from_flat(NavigatorConfig, engine)
     bridge = from_flat(BridgeConfig, CAMERA)
     hfov_rad = bridge.camera.hfov_deg * 3.141592653589793 / 180.0
     camera = CameraModel.from_hfov(bridge.camera.width, bridge.camera.height, hfov_rad)
-    world = EmbeddedWorld(camera, base_from_optical(0.0, 0.0, bridge.camera.height_m))
+    pitch_down_rad = math.radians(pitch_down_deg)
+    extrinsics = base_from_optical(0.0, 0.0, bridge.camera.height_m, pitch_down_rad=pitch_down_rad)
+    world = EmbeddedWorld(camera, extrinsics)
     loop = build_loop(build_engine(navigator), navigator)
     records, start_ns = [], RESET_PAUSE_NS
     for number, episode in enumerate(read_episodes(path), start=1):
@@ -132,6 +137,27 @@ def test_the_shipped_policy_does_the_same_with_and_without_ros(tmp_path: Path) -
         decisions = without_latency(lines(folder / "decisions.jsonl"))
         assert [d["actions"] for d in decisions] == [d["actions"] for d in expected]
         assert len(decisions) > 1
+
+
+def test_pixels_lead_to_the_same_with_and_without_ros(tmp_path: Path) -> None:
+    """Text, pixel, depth, place, plan and queue: bit for bit, with the place on the wire."""
+    path = write_episodes(tmp_path, "val_unseen", make_episodes("val_unseen", 2, "room"))
+    engine: dict[str, Scalar] = {"engine": "pixel_oracle", "expert.episodes": str(path)}
+    bridge: dict[str, Scalar] = {"camera.pitch_down_deg": 30.0}
+    there = {**engine, "camera_pitch_down_deg": 30.0}
+    assert run_graph(tmp_path / "run", path, bridge, False, there)["complete"]
+    places = 0
+    for record in run_without_ros(path, engine, 30.0):
+        folder = tmp_path / "run/episodes" / record.info.episode_id
+        steps = [json.loads(line) for line in trajectory_lines(record).splitlines()]
+        assert lines(folder / "trajectory.jsonl") == steps
+        assert record.ended == "stop"
+        assert record.metrics is not None
+        assert record.metrics.success
+        expected = without_latency([json.loads(line) for line in decision_lines(record).splitlines()])
+        assert without_latency(lines(folder / "decisions.jsonl")) == expected
+        places += sum(d["pixel_goal"] is not None for d in expected)
+    assert places >= 2, "it was not pixels that led there"
 
 
 def test_real_time_with_cmd_vel_reaches_the_goal(tmp_path: Path, episodes: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 from rclpy.context import Context
 from rclpy.node import Node
 
-from vln_ros.cli.demo import EXPERT_CLEARANCE_M, SIMULATED_ROBOT
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, SIMULATED_PLACES, SIMULATED_ROBOT
 from vln_ros.config import NODES, to_flat
 from vln_ros.ros.parameters import declare_config
 
@@ -26,7 +26,8 @@ def test_the_simulated_base_is_the_demos() -> None:
     tree = yaml.safe_load((PRESETS[0].parent / "base_sim.yaml").read_text("utf-8"))
     common = {"extrinsics": "parameters"}  # from the camera's file
     assert tree["/**/executor"]["ros__parameters"] | common == SIMULATED_ROBOT
-    assert tree["/**/navigator"]["ros__parameters"] == {"expert.clearance_m": EXPERT_CLEARANCE_M}
+    expected = {"expert.clearance_m": EXPERT_CLEARANCE_M, **SIMULATED_PLACES}
+    assert tree["/**/navigator"]["ros__parameters"] == expected
 
 
 @pytest.mark.parametrize("namespace", ["", "/left/robot"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,15 +20,22 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS")
 pytest.importorskip("launch_ros", reason="needs ROS's launch and launch_ros, which come from apt only")
 
+import rclpy
 from habitat_fakes import fake_python
 from launch.actions import IncludeLaunchDescription
 from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import launch_config
 from launch_ros.actions import Node
+from rclpy.context import Context
 from recorded_drives import write_bag
 
 from vln_ros.cli.graph import graph_environment
+from vln_ros.config import NAME_ARGUMENTS
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
+from vln_ros.ros.launching import view_file
 from vln_ros.sim.embedded.export import write_scene
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
 from vln_ros.sim.embedded.world import Scene
@@ -502,3 +511,123 @@ def test_a_simulation_that_has_no_episodes_fails(prefix: Path, tmp_path: Path) -
     status, text = launched(prefix, "sim.launch.py", f"episodes:={episodes}", "engine:=paced")
     assert status == 1
     assert "sim_bridge has ended with status" in text
+
+
+# ---------------------------------------------------------------------- names of topics and frames
+
+
+NAMES = [
+    "odom_topic:=wheel/odom",
+    "cmd_vel_topic:=/base/cmd_vel",
+    "instruction_topic:=told",
+    "color_topic:=rgb/image_raw",
+    "depth_topic:=rgb/depth",
+    "camera_info_topic:=rgb/camera_info",
+    "base_frame:=body",
+    "odom_frame:=wheel_odom",
+]
+
+
+@pytest.mark.parametrize("name", ["robot", "sim"])
+def test_every_node_talks_under_the_names_that_are_given(name: str, prefix: Path, tmp_path: Path) -> None:
+    own = STANDS
+    if name == "sim":
+        made = make_scene_episodes("val_unseen", 900_003, "small")[:1]
+        own = ["engine:=paced", f"episodes:={write_episodes(tmp_path, 'val_unseen', made)}"]
+    context = Context()
+    context.init(args=[])
+    looker = rclpy.create_node("looker", context=context)
+    domain = {"ROS_DOMAIN_ID": os.environ["ROS_DOMAIN_ID"]}
+    try:
+        with launching(prefix, f"{name}.launch.py", *own, *NAMES, "namespace:=left", **domain) as running:
+            running.wait_for(r"\]: active$", 2)
+            heard = {
+                "/left/wheel/odom": 3,  # navigator, executor, inspector
+                "/left/rgb/image_raw": 1,
+                "/left/rgb/depth": 2,
+                "/left/rgb/camera_info": 2,
+                "/left/told": 2,
+                "/base/cmd_vel": 0,
+            }
+            until_s = time.monotonic() + END_S
+            while not all(looker.count_subscribers(t) >= n for t, n in heard.items()):
+                assert time.monotonic() < until_s, {t: looker.count_subscribers(t) for t in heard}
+                time.sleep(0.05)
+            assert looker.count_publishers("/base/cmd_vel") == 1
+            for old in ("odom", "cmd_vel", "instruction", COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC):
+                assert looker.count_subscribers(f"/left/{old}") == 0, old
+                assert looker.count_publishers(f"/left/{old}") == 0, old
+            if name == "sim":
+                for topic in ("/left/wheel/odom", "/left/rgb/image_raw", "/left/rgb/depth", "/left/told"):
+                    assert looker.count_publishers(topic) == 1, topic
+    finally:
+        looker.destroy_node()
+        context.shutdown()
+
+
+def test_a_simulated_run_under_other_names_reaches_its_end(prefix: Path, tmp_path: Path) -> None:
+    """What the bridge publishes under these names is what navigator and recorder hear, frames included."""
+    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])
+    episodes = write_episodes(tmp_path, "val_unseen", [min(every, key=lambda e: e.geodesic_distance_m)])
+    parameters = tmp_path / "bridge.yaml"
+    parameters.write_text(
+        "/**/sim_bridge: {ros__parameters: {camera.width: 64, camera.height: 48, video: false}}\n"
+    )
+    status, text = launched(
+        prefix, "sim.launch.py", f"episodes:={episodes}", "engine:=expert", "mode:=lockstep", *NAMES,
+        f"bridge_params_file:={parameters}", f"run_folder:={tmp_path / 'run'}", "namespace:=left",
+        "record:=true", f"record_folder:={tmp_path / 'bags'}",
+    )  # fmt: skip
+    assert status == 0, text
+    assert '"success": true' in (tmp_path / "run/episodes.jsonl").read_text("utf-8")
+    (bag,) = (tmp_path / "bags").iterdir()
+    with Bag(bag, BagTopics()) as recorded:
+        assert recorded.connections[Stream.COLOR].topic == "/left/rgb/image_raw/compressed"
+        assert recorded.connections[Stream.DEPTH].topic == "/left/rgb/depth/compressedDepth"
+        assert recorded.connections[Stream.ODOMETRY].topic == "/left/wheel/odom"
+        assert recorded.frames().odometry == "wheel_odom"
+        assert recorded.frames().base == "body"
+
+
+def test_rviz_and_rqt_follow_the_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_config, "get_log_file_path", lambda name: str(tmp_path / name))
+    given = dict(argument.split(":=") for argument in NAMES)
+    given = {a.name: a.default for a in NAME_ARGUMENTS} | given | {"namespace": "left/robot"}
+    before = (ROOT / "config/vln.rviz").read_text("utf-8")
+    after = view_file(ROOT / "config", "vln.rviz", given).read_text("utf-8")
+    was, now = yaml.safe_load(before), yaml.safe_load(after)
+
+    def told(tree: Any) -> list[str]:
+        manager = tree["Visualization Manager"]
+        topics = [d["Topic"]["Value"] for d in manager["Displays"] if "Topic" in d]
+        return [
+            *topics,
+            manager["Global Options"]["Fixed Frame"],
+            manager["Views"]["Current"]["Target Frame"],
+        ]
+
+    renamed = {"odom": "wheel/odom", "base_link": "body"}
+    assert told(now)[:-2] == [renamed.get(t, t) for t in told(was)[:-2]]
+    assert told(now)[-2:] == ["wheel_odom", "body"]
+    perspective = view_file(ROOT / "config", "vln.perspective", given).read_text("utf-8")
+    assert json.loads(perspective)
+    assert "'/inspector/" not in perspective
+    assert "'/left/robot/inspector/annotated_image'" in perspective
+
+
+def test_a_mistyped_argument_of_an_included_file_is_said(prefix: Path, tmp_path: Path) -> None:
+    outer = tmp_path / "mine.launch.py"
+    inner = prefix / "share/vln_ros/launch/robot.launch.py"
+    outer.write_text(f"""
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+def generate_launch_description():
+    given = [("camra", "sim"), ("base", "sim"), ("mine", "1"), ("params_file", "/nowhere")]
+    source = PythonLaunchDescriptionSource({str(inner)!r})
+    return LaunchDescription([IncludeLaunchDescription(source, launch_arguments=given)])
+""")
+    with launching(prefix, str(outer)) as running:
+        assert running.wait() == 1
+    assert "no argument 'camra'; did you mean 'camera'?" in running.text
+    assert "'mine'" not in running.text

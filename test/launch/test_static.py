@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ import pytest
 import yaml
 
 from vln_ros.cli.replay.command import REMAPS
-from vln_ros.config import NODES, from_flat, walk_options
+from vln_ros.config import (
+    NAME_ARGUMENTS,
+    NODES,
+    PlaceConfig,
+    SafetyConfig,
+    from_flat,
+    name_parameters,
+    name_remappings,
+    to_flat,
+    walk_options,
+)
 from vln_ros.nodes import MODULES
 
 ROOT = Path(__file__).parents[2]
@@ -48,12 +59,14 @@ class LaunchFile:
             if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
                 name = ast.literal_eval(call.args[0])
                 self.arguments[name] = {
-                    k.arg: constants[k.value.id]
-                    if isinstance(k.value, ast.Name)
-                    else ast.literal_eval(k.value)
+                    k.arg: constants[k.value.id] if isinstance(k.value, ast.Name) else literal(k.value)
                     for k in call.keywords
                     if k.arg is not None
                 }
+        if "*name_arguments()" in path.read_text("utf-8"):
+            for argument in NAME_ARGUMENTS:
+                keywords = {"default_value": argument.default, "description": argument.description}
+                self.arguments[argument.name] = keywords
         self.assigned = {
             n.targets[0].id: n.value
             for n in ast.walk(self.tree)
@@ -113,6 +126,14 @@ class LaunchFile:
         assert isinstance(expression, ast.DictComp), f"teach this test to read {ast.unparse(expression)}"
         assert ast.unparse(expression.generators[0].iter) == "ARGUMENTS"
         return set(self.arguments)
+
+
+def literal(value: ast.expr) -> Any:
+    """A literal, or what ``presets(CONFIG, KIND)`` finds."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "presets":
+        kind = ast.literal_eval(value.args[1])
+        return sorted(p.stem.removeprefix(f"{kind}_") for p in PRESETS if p.stem.startswith(f"{kind}_"))
+    return ast.literal_eval(value)
 
 
 LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
@@ -238,10 +259,59 @@ def test_executables_differ_by_their_node_only() -> None:
     assert not (ROOT / "scripts/start.sh").stat().st_mode & 0o111, "`ros2 pkg executables` would list it"
 
 
-def test_every_preset_is_a_choice_and_every_choice_a_preset() -> None:
+def test_every_kind_of_preset_has_one_that_is_the_default() -> None:
     for kind in ("camera", "base"):
-        files = {p.stem.removeprefix(f"{kind}_") for p in PRESETS if p.stem.startswith(f"{kind}_")}
-        assert files == set(LAUNCH["robot"].arguments[kind]["choices"])
+        choices = LAUNCH["robot"].arguments[kind]["choices"]
+        assert {"generic", "sim"} < set(choices)
+        assert LAUNCH["robot"].arguments[kind]["default_value"] in choices
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_every_file_takes_the_names_of_topics_and_frames(name: str) -> None:
+    wanted = {"odom_topic", "cmd_vel_topic", "instruction_topic", "scan_topic", "color_topic", "depth_topic"}
+    wanted |= {"camera_info_topic", "depth_camera_info_topic", "base_frame", "odom_frame"}
+    assert {a.name for a in NAME_ARGUMENTS} == wanted
+    assert wanted <= set(LAUNCH[name].arguments)
+
+
+def test_names_become_parameters_that_the_nodes_have() -> None:
+    for argument in NAME_ARGUMENTS:
+        for node, parameter in argument.parameters.items():
+            assert parameter in {e.name for e in walk_options(NODES[node])}, (argument.name, node)
+        assert argument.known_as or argument.parameters
+        assert argument.default in ("", argument.known_as)
+
+
+def test_every_node_that_has_a_topic_or_frame_is_given_it() -> None:
+    """A node that is left out would talk elsewhere than the others."""
+    for node, config in NODES.items():
+        names = {e.name for e in walk_options(config)}
+        for argument in NAME_ARGUMENTS:
+            for parameter in {*argument.parameters.values()} & names:
+                assert argument.parameters.get(node) == parameter, (argument.name, node)
+
+
+def test_where_nothing_is_given_nothing_is_renamed() -> None:
+    given = {a.name: a.default for a in NAME_ARGUMENTS}
+    assert name_remappings(given, publishes_camera=True) == []
+    assert all(name_parameters(node, given) == {} for node in NODES)
+
+
+def test_what_is_given_reaches_who_hears_and_who_speaks() -> None:
+    given = {
+        "odom_topic": "/wheel/odom",
+        "color_topic": "rgb",
+        "base_frame": "body",
+        "cmd_vel_topic": "cmd_vel",
+    }
+    assert name_parameters("navigator", given) == {"color_topic": "rgb", "base_frame": "body"}
+    assert name_parameters("executor", given) == {"base_frame": "body"}
+    assert name_remappings(given) == [("odom", "/wheel/odom")]
+    assert name_remappings(given, publishes_camera=True) == [
+        ("odom", "/wheel/odom"),
+        ("camera/color/image_raw", "rgb"),
+        ("camera/color/image_raw/compressed", "rgb/compressed"),
+    ]
 
 
 def test_launch_files_do_not_install_download_or_evaluate() -> None:
@@ -261,6 +331,20 @@ def test_presets_hold_options_of_the_nodes_they_name(path: Path) -> None:
     assert path.read_text("utf-8").startswith("# "), "says what it is for"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("base_*.yaml")), ids=lambda p: p.stem)
+def test_ways_are_planned_for_the_robot_that_the_executor_protects(path: Path) -> None:
+    given = yaml.safe_load(path.read_text("utf-8"))
+    safety = {**to_flat(SafetyConfig()), **below(given, "executor", "safety.")}
+    place = {**to_flat(PlaceConfig()), **below(given, "navigator", "place.")}
+    for name in ("robot_radius_m", "stop_distance_m", "min_height_m", "max_height_m"):
+        assert place[name] == safety[name], f"place.{name} and safety.{name}"
+
+
+def below(given: Mapping[str, Any], node: str, prefix: str) -> dict[str, Any]:
+    values = given.get(f"/**/{node}", {}).get("ros__parameters", {})
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
 def test_rviz_shows_topics_that_somebody_publishes() -> None:
     text = (ROOT / "config/vln.rviz").read_text("utf-8")
     shown = {d["Name"]: d for d in yaml.safe_load(text)["Visualization Manager"]["Displays"]}
@@ -270,6 +354,59 @@ def test_rviz_shows_topics_that_somebody_publishes() -> None:
     for topic in topics:
         assert f"`{topic}`" in documented
         assert not topic.startswith("/"), "relative, so that a namespace holds"
+
+
+FOXGLOVE = json.loads((ROOT / "config/vln.foxglove.json").read_text("utf-8"))
+TOPIC = re.compile(r"/[\w/]+")
+
+
+def foxglove_topics() -> dict[str, str]:
+    """Every topic that a panel shows or publishes, and the panel."""
+    found: dict[str, str] = {}
+    for name, panel in FOXGLOVE["configById"].items():
+        values = [panel.get(key) for key in ("topicPath", "topicName", "topicToRender")]
+        values += [path["value"] for path in panel.get("paths", [])]
+        values += [*panel.get("topics", {}), panel.get("imageMode", {}).get("imageTopic")]
+        for value in filter(None, values):
+            topic = TOPIC.match(value)
+            assert topic is not None, f"{name}: {value}"
+            found[topic[0]] = name
+    return found
+
+
+def test_foxglove_shows_topics_and_calls_services_that_are_documented() -> None:
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    topics = foxglove_topics()
+    assert len(topics) > 10
+    for topic, panel in topics.items():
+        name = topic if topic == "/diagnostics" else topic.removeprefix("/")
+        assert f"`{name}`" in documented, panel
+    services = {
+        panel["serviceName"].removeprefix("/"): json.loads(panel["requestPayload"])
+        for name, panel in FOXGLOVE["configById"].items()
+        if name.startswith("CallService!")
+    }
+    assert set(services) == {"executor/pause", "navigator/cancel"}
+    assert "`executor/pause`" in documented and "`~/cancel`" in documented
+
+
+@pytest.mark.parametrize("name", [n for n in FOXGLOVE["configById"] if n.startswith("Publish!")])
+def test_what_foxglove_publishes_is_of_the_documented_type(name: str) -> None:
+    panel = FOXGLOVE["configById"][name]
+    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    package, _, kind = panel["datatype"].split("/")
+    assert f"| `{panel['topicName'].removeprefix('/')}` | {package}/{kind}" in documented
+    assert set(json.loads(panel["value"])) == {"data"}
+
+
+def test_every_panel_of_foxglove_has_its_place() -> None:
+    def places(node: Any) -> list[str]:
+        if isinstance(node, str):
+            return [node]
+        assert node["direction"] in ("row", "column") and 0 < node["splitPercentage"] < 100
+        return [*places(node["first"]), *places(node["second"])]
+
+    assert sorted(places(FOXGLOVE["layout"])) == sorted(FOXGLOVE["configById"])
 
 
 def test_a_replay_renames_what_moves_a_robot_as_the_command_does() -> None:

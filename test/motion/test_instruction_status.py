@@ -7,7 +7,17 @@ import math
 import pytest
 
 from vln_ros.config import RunLimitsConfig, SyncConfig
-from vln_ros.datatypes import STOP, Action, ActionChunk, Executed, Instruction, Pose
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    Executed,
+    Instruction,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
+    Pose,
+)
 from vln_ros.geometry.frame_checks import MotionLimits
 from vln_ros.motion.instruction_status import AbortCause, InstructionStatus, InstructionTracker, Status
 from vln_ros.motion.safety import LATCHED, STANDING, Fault
@@ -152,6 +162,35 @@ def test_each_abort_says_its_cause() -> None:
         assert heard.last.status is Status.ABORTED
         assert heard.last.reason
     assert causes == [AbortCause.FAULT, AbortCause.ENGINE_FAILURE, AbortCause.LIMIT]
+
+
+def test_who_drives_and_does_not_say_what_was_completed_has_stopped_at_the_end_of_the_last_queue() -> None:
+    """As Nav2, to which answers go as goals."""
+    heard = Heard()
+    heard.begin()
+    heard.decide(1, FORWARD)
+    heard.tracker.driving(1)
+    nothing = ActionChunk(1, 1, 1, (), epoch=EPOCH)
+    heard.tracker.reported(nothing, None, heard.now_s)
+    assert heard.statuses == ["1 accepted", "1 driving"], "the end of a queue is none of the run"
+    heard.decide(2, FORWARD, STOP)
+    heard.tracker.reported(nothing, None, heard.now_s)
+    assert not heard.last.ended, "that was the queue before"
+    heard.tracker.reported(ActionChunk(2, 1, 1, (), epoch=EPOCH), None, heard.now_s)
+    assert heard.last.status is Status.SUCCEEDED
+
+
+def test_the_way_to_a_place_is_one_decision() -> None:
+    heard = Heard()
+    heard.begin(RunLimitsConfig(max_decisions=1))
+    place = PlaceGoal(1.0, 0.0, 1, PlaceSource.DEPTH)
+    for queue, pixel in ((1, PixelGoal(3, 4, 1)), (2, None), (3, None)):
+        heard.tracker.decided(ActionChunk(queue, 1, 1, (FORWARD,), pixel_goal=pixel, place=place))
+        heard.report(queue, done=(FORWARD,))
+    assert heard.tracker.now is not None
+    assert heard.tracker.now.decisions == 1
+    heard.decide(4, FORWARD)
+    assert heard.last.cause is AbortCause.LIMIT
 
 
 # ---------------------------------------------------------------------------------------------- limits

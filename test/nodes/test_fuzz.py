@@ -194,7 +194,7 @@ def test_the_navigators_sensors_survive(node: Node) -> None:
     options = {"extrinsics": "parameters", "reliability": "reliable", "sync.odom_frame": ""}
     delivered: list[Any] = []
     config = from_flat(NavigatorConfig, options)
-    sensors = SensorInput(node, config, delivered.append, lambda *_: None)
+    sensors = SensorInput(node, config, delivered.append)
     odd, topics = Odd(2), callbacks(node)
     for topic, make in (
         ("odom", odd.odometry),

@@ -72,8 +72,13 @@ def write(
     moving: tuple[Any, ...] = (),
     base: str = "base_link",
     optical: str = "optical",
+    depth: str = "",
+    odometry: bool = True,
 ) -> Path:
-    """Frames of random pixels; each is an image, a depth, a camera_info and an odometry."""
+    """Frames of random pixels; each is an image, a depth, a camera_info and an odometry.
+
+    With a frame for ``depth`` that is of a camera of its own, half as large, with its calibration beside it.
+    """
     rng = np.random.default_rng(first)
     writer = Writer(path, version=9, storage_plugin=PLUGINS[kind])
     writer.set_compression(mode, CompressionFormat.ZSTD)
@@ -83,7 +88,11 @@ def write(
             return writer.add_connection(topic, type_, typestore=TYPES)
 
         streams = [connect(COLOR, IMAGE), connect(DEPTH, IMAGE)]
-        streams += [connect(INFO, "sensor_msgs/msg/CameraInfo"), connect(ODOM, "nav_msgs/msg/Odometry")]
+        streams += [connect(INFO, "sensor_msgs/msg/CameraInfo")]
+        if odometry:
+            streams.append(connect(ODOM, "nav_msgs/msg/Odometry"))
+        own = CAMERA.resized(16, 12)
+        own_info = connect("/c/depth/camera_info", "sensor_msgs/msg/CameraInfo") if depth else None
         if static:
             writer.write(connect("/tf_static", "tf2_msgs/msg/TFMessage"), BEGIN_NS, tf(*static))
         if moving:
@@ -94,12 +103,17 @@ def write(
             stamp = BEGIN_NS + i * 100_000_000
             messages = (
                 convert.image_from_rgb(rng.integers(0, 255, (24, 32, 3), np.uint8), stamp, optical),
-                convert.image_from_depth(np.full((24, 32), 2.0, np.float32), stamp, optical),
+                convert.image_from_depth(
+                    np.full((12, 16) if depth else (24, 32), 2.0, np.float32), stamp, depth or optical
+                ),
                 convert.info_from_camera(CAMERA, stamp, optical),
                 convert.odometry_from_pose(Pose.planar(0.0, 0.0, 0.0), stamp, "odom", base, 0.0, 0.0),
             )
-            for connection, message in zip(streams, messages, strict=True):
+            for connection, message in zip(streams, messages, strict=odometry):
                 writer.write(connection, stamp, serialize_message(message))
+            if own_info is not None:
+                message = convert.info_from_camera(own, stamp, depth)
+                writer.write(own_info, stamp, serialize_message(message))
     return path
 
 
@@ -371,3 +385,54 @@ def test_frames_come_from_the_first_message_that_is_one(
     database.close()
     with Bag(path, BagTopics()) as bag:
         assert bag.frames().camera == "optical"
+
+
+# --- robots as they are -----------------------------------------------------------------------------------
+
+
+def test_depth_of_its_own_brings_its_calibration(tmp_path: Path) -> None:
+    mounted = (transform("base_link", "optical", 0.1), transform("base_link", "depth_optical", 0.1))
+    with Bag(write(tmp_path / "own", "mcap", depth="depth_optical", static=mounted), BagTopics()) as bag:
+        assert bag.connections[Stream.DEPTH_INFO].topic == "/c/depth/camera_info"
+        assert bag.frames().depth == "depth_optical"
+        assert sum(m.stream is Stream.DEPTH_INFO for m in bag.messages()) == 6
+    with Bag(write(tmp_path / "smaller", "mcap", depth="optical"), BagTopics()) as bag:
+        assert Stream.DEPTH_INFO in bag.connections, "of another size only"
+    with Bag(write(tmp_path / "registered", "mcap"), BagTopics()) as bag:
+        assert Stream.DEPTH_INFO not in bag.connections
+        assert bag.frames().depth == "optical"
+
+
+def odom_to(child: str, x: float, parent: str = "odom") -> Any:
+    return transform(parent, child, x)
+
+
+def test_odometry_on_tf_alone_is_odometry(tmp_path: Path) -> None:
+    moving = tuple(odom_to("base_link", 0.1 * i) for i in range(5))
+    other = (transform("base_link", "wheel", 0.3), transform("map", "odom", 0.0))
+    path = write(tmp_path / "bag", "mcap", moving=(*moving, *other), odometry=False)
+    for name in ("", "/tf"):
+        with Bag(path, BagTopics(odometry=name)) as bag:
+            assert bag.connections[Stream.ODOMETRY].topic == "/tf"
+            assert (bag.frames().odometry, bag.frames().base) == ("odom", "base_link")
+            said = [
+                deserialize_message(m.data, Odometry) for m in bag.messages() if m.stream is Stream.ODOMETRY
+            ]
+        assert [o.child_frame_id for o in said] == ["base_link"] * 5
+        assert np.allclose([o.pose.pose.position.x for o in said], [0.0, 0.1, 0.2, 0.3, 0.4])
+
+
+@pytest.mark.parametrize("children", [(), ("base_link", "dock")])
+def test_tf_that_does_not_say_whose_odometry_it_has_is_none(
+    children: tuple[str, ...], tmp_path: Path
+) -> None:
+    moving = tuple(odom_to(child, 0.1) for child in children) or (transform("map", "base_link", 0.0),)
+    path = write(tmp_path / "bag", "mcap", moving=moving, odometry=False)
+    with pytest.raises(ConfigError, match="--odometry"):
+        Bag(path, BagTopics())
+
+
+def test_messages_of_odometry_win_over_tf(tmp_path: Path) -> None:
+    path = write(tmp_path / "bag", "mcap", moving=(odom_to("base_link", 9.0),))
+    with Bag(path, BagTopics()) as bag:
+        assert bag.connections[Stream.ODOMETRY].topic == "/odom"

@@ -10,7 +10,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
-from vln_ros.datatypes import CameraModel
+from vln_ros.datatypes import CameraModel, Lens, LensModel
 from vln_ros.ros import convert
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
 from vln_ros.ros.convert import MessageError
@@ -23,6 +23,7 @@ D = [-0.32, 0.11, 0.001, -0.0004, 0.0]
 EYE = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
 TILTED = [1.0, 0.0, 0.0, 0.0, 0.9998, -0.02, 0.0, 0.02, 0.9998]
 OF_K, OF_P = 610.0, 498.0
+BROWN = LensModel.BROWN
 TOPIC = "camera/color/image_raw"
 
 
@@ -57,7 +58,9 @@ def scaled(p: list[float], tx: float) -> list[float]:
 )
 def test_auto_goes_by_the_topic_and_by_what_there_is_to_rectify(topic: str, fx: float) -> None:
     assert convert.camera_from_info(info(), "auto", topic).fx == fx
-    assert convert.distortion_suspicion(info(), "auto", topic) == ("distorted" if fx == OF_K else None)
+    lens = convert.lens_from_info(info(), "auto", topic)
+    assert lens.camera.fx == fx
+    assert lens.is_ideal == (fx == OF_P)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def calibration(topic: str = TOPIC) -> CameraCalibration:
 
 def fails(made: CameraCalibration, frame_id: str, shape: tuple[int, int]) -> str:
     with pytest.raises(MessageError) as caught:
-        made.of_depth(frame_id, shape)
+        made.of_image(frame_id, shape)
     assert caught.value.reason in CALIBRATION_REASONS
     return caught.value.reason
 
@@ -132,11 +135,9 @@ def fails(made: CameraCalibration, frame_id: str, shape: tuple[int, int]) -> str
 def test_a_depth_image_needs_its_own_calibration() -> None:
     made = calibration()
     assert fails(made, "optical", (480, 640)) == "no_camera_info"
-    said = made.take(info())
-    assert [s.reason for s in said] == ["distorted"]
-    assert made.take(info()) == []  # once
+    assert made.take(info()) == []
     for frame_id in ("optical", "/optical", ""):
-        assert made.of_depth(frame_id, (480, 640)).fx == OF_K
+        assert made.of_image(frame_id, (480, 640)).camera.fx == OF_K
     assert fails(made, "camera_depth_optical_frame", (480, 640)) == "camera_info_of_another_frame"
     assert fails(made, "optical", (240, 320)) == "wrong_size"
     assert [s.reason for s in made.take(info(k=[600.0, *K[1:]], d=[]))] == ["camera_info_changed"]
@@ -144,7 +145,7 @@ def test_a_depth_image_needs_its_own_calibration() -> None:
         made.take(info(k=[0.0] * 9, p=[0.0] * 12))
     assert fails(made, "optical", (480, 640)) == "no_calibration"  # it was good before
     made.take(info())
-    assert made.of_depth("optical", (480, 640)).fx == OF_K
+    assert made.of_image("optical", (480, 640)) == Lens(made.of_image("", (480, 640)).camera, BROWN, tuple(D))
 
 
 @pytest.mark.parametrize(
@@ -167,3 +168,66 @@ def test_colour_depth_and_camera_info_are_of_one_frame(color: str, depth: str, r
     with pytest.raises(MessageError) as caught:
         made.check_frames(color, depth)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("model", "d", "expected"),
+    [
+        ("plumb_bob", D, Lens(CameraModel(640, 480, 610.0, 612.0, 325.0, 243.0), BROWN, tuple(D))),
+        ("plumb_bob", D[:4], (BROWN, tuple(D[:4]))),
+        ("plumb_bob", [0.0] * 5, (BROWN, ())),
+        ("", [], (BROWN, ())),
+        ("none", [0.0] * 5, (BROWN, ())),
+        ("rational_polynomial", [*D, 0.2, 0.1, -0.1], (BROWN, (*D, 0.2, 0.1, -0.1))),
+        ("rational_polynomial", [*D, *[0.01] * 7, 0.0, 0.0], (BROWN, (*D, *[0.01] * 7))),
+        ("equidistant", [0.01, 0.0, 0.0, 0.0], (LensModel.EQUIDISTANT, (0.01, 0.0, 0.0, 0.0))),
+        (
+            "equidistant",
+            [0.0] * 4,
+            (LensModel.EQUIDISTANT, (0.0,) * 4),
+        ),  # an ideal fisheye bends all the same
+        ("fisheye", [0.02, 0.01], (LensModel.EQUIDISTANT, (0.02, 0.01))),
+        ("rational_polynomial", [*D, *[0.01] * 7, 0.03, 0.0], "unsupported_distortion"),  # a tilted sensor
+        ("equidistant", [0.01] * 5, "unsupported_distortion"),
+        ("", D, "unsupported_distortion"),
+        ("thin_prism_fisheye", [0.1] * 8, "unsupported_distortion"),
+        ("plumb_bob", [math.nan, 0.0, 0.0, 0.0, 0.0], "bad_camera_info"),
+        ("equidistant", [math.inf, 0.0], "bad_camera_info"),
+    ],
+)
+def test_which_lens_a_camera_info_tells_of(model: str, d: list[float], expected: object) -> None:
+    msg = info(distortion_model=model, d=d)
+    if isinstance(expected, str):
+        with pytest.raises(MessageError) as caught:
+            convert.lens_from_info(msg, "raw")
+        assert caught.value.reason == expected
+        assert caught.value.reason in CALIBRATION_REASONS
+        assert convert.lens_from_info(msg, "rectified").is_ideal, "of no matter to a rectified image"
+        return
+    lens = convert.lens_from_info(msg, "raw")
+    assert lens == expected if isinstance(expected, Lens) else (lens.model, lens.coefficients) == expected
+
+
+PINHOLE = CameraModel(640, 480, 610.0, 612.0, 325.0, 243.0)
+
+
+@pytest.mark.parametrize(
+    "lens",
+    [
+        Lens(PINHOLE),
+        Lens(PINHOLE, BROWN, (0.1, 0.0, 0.0, 0.0, 0.02)),
+        Lens(PINHOLE, BROWN, (0.1, 0.0, 0.0, 0.0, 0.0, 0.3, 0.2, 0.1)),
+        Lens(PINHOLE, LensModel.EQUIDISTANT, (0.1, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_a_lens_survives_the_message(lens: Lens) -> None:
+    assert convert.lens_from_info(convert.info_from_lens(lens, 0, "optical"), "raw") == lens
+
+
+def test_a_region_of_a_binned_sensor_keeps_its_lens() -> None:
+    """D is of directions: it does not change with the pixels."""
+    roi = RegionOfInterest(x_offset=80, y_offset=40, width=320, height=240)
+    lens = convert.lens_from_info(info(roi=roi, binning_x=2, binning_y=2), "raw")
+    assert lens.coefficients == tuple(D)
+    assert (lens.camera.width, lens.camera.height) == (160, 120)
+    assert lens.camera.fx == OF_K / 2

@@ -25,7 +25,15 @@ pytest.importorskip("sensor_msgs.msg", reason="needs the ROS message packages")
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import Twist
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, RegionOfInterest
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    LaserScan,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -35,12 +43,16 @@ from vln_ros.datatypes import (
     ActionChunk,
     ActionKind,
     CameraModel,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
     Pose,
     Velocity,
 )
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
+from vln_ros.ros.rvl import encode_rvl
 
 pytestmark = pytest.mark.ros
 STAMP_NS = 1_700_000_000_123_456_789
@@ -280,9 +292,10 @@ def test_depth_round_trips() -> None:
     for msg in (convert.image_from_depth_mm(whole, 0, ""),):
         np.testing.assert_array_equal(convert.depth_from_image(msg), whole)
         np.testing.assert_array_equal(np.frombuffer(msg.data, "<u2").reshape(256, 256), every_mm)
-    np.testing.assert_array_equal(
-        convert.depth_from_compressed(convert.compressed_from_depth(whole, 0, "")), whole
-    )
+    for compression in ("png", "rvl"):
+        np.testing.assert_array_equal(
+            convert.depth_from_compressed(convert.compressed_from_depth(whole, 0, "", compression)), whole
+        )
 
 
 def png16(values: np.ndarray, header: bytes, format_text: str) -> CompressedImage:
@@ -299,11 +312,17 @@ def test_quantised_float_depth() -> None:
     b = 1.0 - a / farthest_m
     with np.errstate(divide="ignore"):
         stored = np.where(depth_m > 0, a / depth_m + b, 0).astype(np.uint16)
-    msg = png16(stored, struct.pack("<iff", 0, a, b), "32FC1; compressedDepth png")
-    got = convert.depth_from_compressed(msg)
-    assert got[0, 0] == 0.0
-    # One step of inverse depth is depth^2 / A metres.
-    assert (np.abs(got - depth_m) <= depth_m**2 / a + 1e-5).all()
+    header = struct.pack("<iff", 0, a, b)
+    rvl = header + struct.pack("<ii", 12, 10) + encode_rvl(stored)
+    for msg in (
+        png16(stored, header, "32FC1; compressedDepth png"),
+        CompressedImage(format="32FC1; compressedDepth rvl", data=array.array("B", rvl)),
+        CompressedImage(format="32FC1;compressedDepth rvl", data=array.array("B", rvl)),
+    ):
+        got = convert.depth_from_compressed(msg)
+        assert got[0, 0] == 0.0
+        # One step of inverse depth is depth^2 / A metres.
+        assert (np.abs(got - depth_m) <= depth_m**2 / a + 1e-5).all()
     no_header = png16(stored, struct.pack("<iff", 0, 0.0, 0.0), "32FC1; compressedDepth png")
     assert reason(lambda: convert.depth_from_compressed(no_header)) == "undecodable"
 
@@ -330,7 +349,14 @@ def test_broken_compressed_depth() -> None:
     assert depth(header) == "undecodable"
     assert depth(header + b"\xff\xd8\xff\xe0 jpeg") == "undecodable"
     assert depth(bytes(ok.data)[:30]) == "undecodable"
-    assert depth(bytes(ok.data), "16UC1; compressedDepth rvl") == "unsupported_encoding"
+    assert depth(bytes(ok.data), "16UC1; compressedDepth rvl") == "undecodable", "it is a PNG"
+    rvl = convert.compressed_from_depth(np.ones((8, 8), np.float32), 0, "", "rvl")
+    assert rvl.format == "16UC1; compressedDepth rvl"
+    assert depth(bytes(rvl.data)) == "undecodable", "it is no PNG"
+    for length in (0, 11, 12, 16, 20, 21):
+        assert depth(bytes(rvl.data)[:length], rvl.format) == "undecodable", length
+    sized = bytes(rvl.data)[:12] + struct.pack("<ii", -8, 8) + bytes(rvl.data)[20:]
+    assert depth(sized, rvl.format) == "undecodable"
     assert depth(bytes(ok.data), "8UC3; compressedDepth png") == "wrong_encoding"
     _, color = cv2.imencode(".png", picture())
     assert depth(header + color.tobytes()) == "wrong_encoding"
@@ -397,7 +423,8 @@ def streams() -> list[bytes]:
     jpeg = bytes(convert.compressed_from_rgb(picture(), 0, "", 80).data)
     depth = bytes(convert.compressed_from_depth(np.full((5, 6), 1.5, np.float32), 0, "").data)
     _, png = cv2.imencode(".png", picture())
-    return [jpeg, depth, depth[12:], png.tobytes()]
+    rvl = bytes(convert.compressed_from_depth(np.full((9, 16), 1.5, np.float32), 0, "", "rvl").data)
+    return [jpeg, depth, depth[12:], png.tobytes(), rvl]
 
 
 @settings(deadline=None, max_examples=300)
@@ -415,6 +442,7 @@ def test_any_compressed_image_gives_a_picture_or_a_message_error(data: st.DataOb
         "png",
         "rgb8; jpeg compressed bgr8",
         "16UC1; compressedDepth png",
+        "16UC1; compressedDepth rvl",
         "32FC1; compressedDepth",
     ]
     msg = CompressedImage(format=data.draw(st.sampled_from(formats) | text), data=array.array("B", payload))
@@ -501,9 +529,10 @@ def test_camera_round_trips() -> None:
     camera = CameraModel(640, 480, 500.5, 501.25, 318.75, 241.5)
     msg = convert.info_from_camera(camera, STAMP_NS, "cam")
     assert convert.camera_from_info(msg) == camera
-    assert convert.distortion_suspicion(msg) is None
+    assert convert.lens_from_info(msg).is_ideal
     msg.d = [0.1, 0.0, 0.0, 0.0, 0.0]
-    assert convert.distortion_suspicion(msg) == "distorted"
+    assert convert.camera_from_info(msg) == camera
+    assert not convert.lens_from_info(msg, "raw").is_ideal
 
 
 def test_region_and_binning_see_the_same_rays() -> None:
@@ -588,6 +617,73 @@ def test_chunks_round_trip(
     assert msg.header.frame_id == "base_link"
     assert len(msg.points) == max(1, len(chunk.actions))
     assert convert.chunk_from_trajectory(msg) == chunk
+
+
+numbers_m = st.floats(-1e4, 1e4)
+places = st.builds(
+    PlaceGoal, numbers_m, numbers_m, st.integers(0, 2**40), st.sampled_from(PlaceSource), st.floats(0.0, 5.0)
+)
+pixels = st.builds(PixelGoal, st.integers(0, 4000), st.integers(0, 4000), st.integers(0, 2**40))
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(0, 2**40),
+    st.lists(moves, max_size=4),
+    st.one_of(st.none(), places),
+    st.one_of(st.none(), pixels),
+)
+def test_queues_toward_places_round_trip(
+    stamp: int, actions: list[Action], place: PlaceGoal | None, pixel: PixelGoal | None
+) -> None:
+    chunk = ActionChunk(4, 2, stamp, tuple(actions), epoch=9, place=place, pixel_goal=pixel)
+    msg = convert.trajectory_from_chunk(chunk, "base_link", 0.3, 0.6)
+    order = list(reversed(range(len(msg.joint_names))))  # the joints may come in any order
+    msg.joint_names = [msg.joint_names[i] for i in order]
+    for point in msg.points:
+        point.positions = [point.positions[i] for i in order]
+    assert convert.chunk_from_trajectory(msg) == chunk
+
+
+PLACE_CHUNK = ActionChunk(
+    7, 3, STAMP_NS, (Action(forward_m=0.25),) * 2,
+    place=PlaceGoal(1.0, 2.0, STAMP_NS, PlaceSource.FLOOR), pixel_goal=PixelGoal(5, 6, STAMP_NS),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("expected", "joint", "value"),
+    [
+        ("bad_number", "place_x", math.nan),
+        ("bad_number", "place_y", math.inf),
+        ("bad_number", "place_source", 0.5),
+        ("bad_place", "place_source", 3.0),
+        ("bad_place", "place_source", -1.0),
+        ("bad_number", "place_age", 0.5),
+        ("bad_number", "pixel_row", 1.5),
+        ("bad_place", "pixel_row", -1.0),
+        ("bad_place", "pixel_column", -1.0),
+        ("bad_number", "pixel_age", 2.0**60),
+    ],
+)
+def test_bad_places(expected: str, joint: str, value: float) -> None:
+    msg = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    for point in msg.points:
+        point.positions[list(msg.joint_names).index(joint)] = value
+    assert reason(lambda: convert.chunk_from_trajectory(msg)) == expected
+    one = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    one.points[1].positions[list(one.joint_names).index(joint)] = value
+    assert reason(lambda: convert.chunk_from_trajectory(one)) == "bad_number", "not the same in every point"
+
+
+@pytest.mark.parametrize("missing", ["place_x", "place_age", "pixel_row", "pixel_column"])
+def test_a_place_that_is_not_told_whole(missing: str) -> None:
+    msg = convert.trajectory_from_chunk(PLACE_CHUNK, "base_link", 0.3, 0.6)
+    column = list(msg.joint_names).index(missing)
+    msg.joint_names = [n for n in msg.joint_names if n != missing]
+    for point in msg.points:
+        point.positions = [v for i, v in enumerate(point.positions) if i != column]
+    assert reason(lambda: convert.chunk_from_trajectory(msg)) == "bad_joints"
 
 
 CHUNK = ActionChunk(
@@ -766,3 +862,42 @@ def test_a_transform_carries_stamp_frames_and_pose() -> None:
     assert (msg.header.frame_id, msg.child_frame_id) == ("odom", "base_link")
     assert convert.stamp_ns_from_time(msg.header.stamp) == 1_500_000_001
     assert np.allclose(convert.pose_from_transform(msg.transform).matrix, pose.matrix, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(*[st.floats(-100.0, 100.0, width=32)] * 3), max_size=30))
+def test_clouds_round_trip(points: list[tuple[float, float, float]]) -> None:
+    array = np.array(points, np.float64).reshape(-1, 3)
+    msg = convert.cloud_from_points(array, STAMP_NS, "odom")
+    assert (msg.header.frame_id, msg.width, msg.height) == ("odom", len(points), 1)
+    np.testing.assert_array_equal(convert.points_from_cloud(msg), array)
+
+
+def test_clouds_of_another_make_are_read_and_what_is_no_number_is_left_out() -> None:
+    rows = np.zeros(3, np.dtype({"names": ["z", "x", "i", "y"], "formats": [">f4", ">f4", "u1", ">f4"],
+                                 "offsets": [4, 8, 12, 20], "itemsize": 32}))  # fmt: skip
+    rows["x"], rows["y"], rows["z"] = [1.0, 2.0, np.nan], [3.0, 4.0, 5.0], [0.5, np.inf, 0.0]
+    msg = PointCloud2(height=1, width=3, point_step=32, row_step=96, is_bigendian=True)
+    msg.fields = [
+        PointField(name=n, offset=o, datatype=t, count=1)
+        for n, o, t in (("z", 4, 7), ("x", 8, 7), ("i", 12, 2), ("y", 20, 7))
+    ]
+    msg.data = array.array("B", rows.tobytes())
+    np.testing.assert_array_equal(convert.points_from_cloud(msg), [[1.0, 3.0, 0.5]])
+
+
+@pytest.mark.parametrize("wrong", ["field", "type", "step", "data", "rows"])
+def test_bad_clouds(wrong: str) -> None:
+    msg = convert.cloud_from_points(np.ones((4, 3)), STAMP_NS, "odom")
+    match wrong:
+        case "field":
+            msg.fields = [f for f in msg.fields if f.name != "z"]
+        case "type":
+            msg.fields = [PointField(name=n, offset=4 * i, datatype=8, count=1) for i, n in enumerate("xyz")]
+        case "step":
+            msg.point_step = 8
+        case "data":
+            msg.data = msg.data[:-1]
+        case "rows":
+            msg.height, msg.width, msg.row_step = 2, 2, 30
+    assert reason(lambda: convert.points_from_cloud(msg)) == "bad_cloud"

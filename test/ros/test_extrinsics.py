@@ -23,7 +23,8 @@ from transform_fakes import Buffer, tf2_ros  # noqa: F401
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
+from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, SensorInput
 from vln_ros.ros import convert, qos
 from vln_ros.ros.extrinsics import ExtrinsicsSources, FixedExtrinsics, TfExtrinsics
 
@@ -94,7 +95,7 @@ def test_tf_is_asked_at_the_stamp_of_the_image(node: Node) -> None:
 def test_frames_wait_for_their_transform_and_then_come_in_order(node: Node) -> None:
     delivered: list[RawFrame] = []
     options = {"reliability": "reliable", "image_depth": 50}
-    sensors = SensorInput(node, from_flat(NavigatorConfig, options), delivered.append, lambda *_: None)
+    sensors = SensorInput(node, from_flat(NavigatorConfig, options), delivered.append)
     sensor = qos.sensor("reliable", 50)
     publishers = {
         name: node.create_publisher(kind, name, sensor)

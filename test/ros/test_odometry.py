@@ -11,15 +11,16 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
 
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
-from vln_ros.config import NavigatorConfig, Scalar, SyncConfig, from_flat
+from vln_ros.config import ConfigError, NavigatorConfig, Scalar, SyncConfig, from_flat
 from vln_ros.datatypes import Pose
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 from vln_ros.ros.extrinsics import turned
-from vln_ros.ros.odometry import BaseOdometry
+from vln_ros.ros.odometry import BaseOdometry, TransformOdometry, hear_odometry
 from vln_ros.sync.aligner import Aligner
 
 pytestmark = pytest.mark.ros
@@ -173,3 +174,70 @@ def test_the_aligner_takes_no_pose_that_says_it_is_of_something_else(child: str,
     assert (aligner.counts.odometry_wrong_frame == 0) is taken
     aligner.add_odometry(2 * 10**9, TURN, "odom")  # brought to the base
     assert aligner.counts.odometry_wrong_frame == (not taken)
+
+
+# ---------------------------------------------------------------------- of a robot that has TF alone
+
+
+def transform(child: str, x_m: float = 0.0, parent: str = "odom", stamp_ns: int = 10**9) -> TransformStamped:
+    return convert.stamped_from_transform(Pose.planar(x_m, 0.0, 0.0), stamp_ns, parent, child)
+
+
+def said(odometry: list[Odometry]) -> list[tuple[str, float]]:
+    return [(o.child_frame_id, o.pose.pose.position.x) for o in odometry]
+
+
+@pytest.mark.parametrize("child", ["base_link", "/base_link", "base_footprint", "zed_camera_link"])
+def test_the_transform_to_the_base_is_odometry(child: str) -> None:
+    made = reader(Tf(), odometry__source="tf")
+    assert made.from_tf
+    moved = CAMERA if child == "zed_camera_link" else Pose.identity()
+    stamped = convert.stamped_from_transform(TURN @ moved, 7 * 10**9, "/odom", child)
+    (found,) = TransformOdometry(made, "odom").pick([stamped])
+    assert convert.stamp_ns_from_time(found.header.stamp) == 7 * 10**9
+    assert np.allclose(made.base_pose(found).matrix, TURN.matrix, atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_else_hangs_on_the_odometry_frame_is_left_out(order: int) -> None:
+    odometry = TransformOdometry(reader(Tf()), "odom")
+    others = [transform("dock", 5.0), transform("costmap", 6.0), transform("base_link", 9.0, "map")]
+    every = [*others, transform("base_link", 1.0), transform("wheel", 0.1, "base_link")]
+    assert said(odometry.pick(every[::order])) == [("base_link", 1.0)]
+    assert odometry.pick([transform("dock", 5.0, stamp_ns=2 * 10**9)]) == []
+
+
+def test_while_nothing_is_the_bases_what_there_is_is_refused_with_its_reason() -> None:
+    made = reader(odometry__source="tf", extrinsics="parameters")
+    odometry = TransformOdometry(made, "odom")
+    (found,) = odometry.pick([transform("imu_link")])
+    assert reason_of(made, found) == "odometry_child"
+    assert said(odometry.pick([transform("imu_link"), transform("base_link", 2.0)])) == [("base_link", 2.0)]
+    assert odometry.pick([transform("imu_link", stamp_ns=3 * 10**9)]) == []
+
+
+def test_a_transform_that_is_said_again_is_no_new_one() -> None:
+    odometry = TransformOdometry(reader(Tf()), "odom")
+    old = transform("base_link", 1.0)
+    assert len(odometry.pick([old, old])) == 1
+    assert odometry.pick([old]) == []
+    assert said(odometry.pick([transform("base_link", 1.0, stamp_ns=10**9 + 1)])) == [("base_link", 1.0)]
+
+
+def test_one_child_is_kept_to() -> None:
+    """Two frames of the robot at once would make it jump to and fro."""
+    odometry = TransformOdometry(reader(Tf()), "odom")
+    assert said(odometry.pick([transform("zed_camera_link", 1.0)])) == [("zed_camera_link", 1.0)]
+    assert odometry.pick([transform("base_link", 1.5, stamp_ns=2 * 10**9)]) == []
+
+
+@pytest.mark.parametrize(
+    ("odom_frame", "named"), [("", "odometry frame is needed"), ("odom", "tf2_msgs cannot be imported")]
+)
+def test_odometry_from_tf_that_cannot_be_heard_is_said(
+    odom_frame: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    made = reader(odometry__source="tf")
+    with pytest.raises(ConfigError, match=rf"odometry.source = 'tf'.*{named}"):
+        hear_odometry(None, lambda _: None, made, odom_frame, 10)  # type: ignore[arg-type]

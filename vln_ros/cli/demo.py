@@ -14,13 +14,25 @@ from pathlib import Path
 
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
+from vln_ros.cli.arguments.sensors import add_sensors, sensor_parameters
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfig, Scalar, from_flat, to_flat
+from vln_ros.config import (
+    BridgeConfig,
+    CameraConfig,
+    ConfigError,
+    NavigatorConfig,
+    QwenConfig,
+    RecorderConfig,
+    Scalar,
+    from_flat,
+    to_flat,
+    walk_options,
+)
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
 
 HELP = "Let a simulated robot follow instructions over real ROS 2 topics; leaves a report page"
-ENGINES = ("expert", "qwen")
+ENGINES = ("expert", "pixel_oracle", "qwen")
 SIMULATED_ROBOT: dict[str, Scalar] = {
     "extrinsics": "parameters",
     "safety.obstacles": "depth",
@@ -29,6 +41,15 @@ SIMULATED_ROBOT: dict[str, Scalar] = {
     "safety.slow_distance_m": 0.4,
 }
 """Of the executor, as in config/base_sim.yaml."""
+SIMULATED_PLACES: dict[str, Scalar] = {
+    "place.robot_radius_m": ROBOT_RADIUS_M,
+    "place.stop_distance_m": SIMULATED_ROBOT["safety.stop_distance_m"],
+}
+"""Of the navigator: ways are planned for the robot that the executor protects."""
+LOOKING_DOWN_DEG = 30.0
+"""The camera's tilt for answers in pixels: a level one up there sees no floor nearer than two metres."""
+RECORDING = "recording"
+"""Folder of the recording in the run folder."""
 EXPERT_CLEARANCE_M = 0.15
 """The expert keeps this far from walls where there is room: closer, the executor would stop it."""
 
@@ -50,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default="qwen",
-        help="what decides: qwen, a model (default), or expert, the oracle policy that knows the map",
+        help="what decides: qwen, a model (default); expert, the oracle policy that knows the map; "
+        "pixel_oracle, the same with pixels for answers, and a camera that looks down by 30 degrees",
     )
     parser.add_argument(
         "--profile",
@@ -66,8 +88,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--speed", type=float, default=1.0, help="simulated seconds per second, with --mode realtime"
     )
+    add_sensors(parser)
     add_switch(parser)
     add_join(parser)
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="record what the nodes say into the run folder: a bag for `vln_ros replay`",
+    )
     parser.add_argument("--no-video", action="store_true", help="write no videos")
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/demo-DATE)"
@@ -84,19 +112,26 @@ def run(options: argparse.Namespace) -> int:
     environment = graph_environment(join=options.join)
     check_split(options.split, options.episodes)
     episodes = split_path(out / "dataset", options.split)
+    sensors = sensor_parameters(options.sensors)
     navigator: dict[str, Scalar] = {
+        **sensors.nodes,
+        **sensors.navigator,
         "engine": options.engine,
         "extrinsics": "parameters",  # the default is where the bridge mounts its camera
         "expert.episodes": str(episodes),
         "expert.clearance_m": EXPERT_CLEARANCE_M if options.mode == "realtime" else 0.0,
         "reliability": "reliable",
+        **SIMULATED_PLACES,
         **node_parameters(options, out),
     }
+    tilt_deg = LOOKING_DOWN_DEG if options.engine == "pixel_oracle" else CameraConfig().pitch_down_deg
+    tilted: dict[str, Scalar] = {"camera_pitch_down_deg": tilt_deg}
     if options.engine == "qwen":
         navigator |= named_model(options.profile, options.checkpoint)
         check_model(str(navigator["qwen.checkpoint"]), options.profile)
     decides = out / "navigator.json"
     bridge: dict[str, Scalar] = {
+        **sensors.bridge,
         "episodes": str(episodes),
         "mode": options.mode,
         "run_folder": str(out),
@@ -105,9 +140,11 @@ def run(options: argparse.Namespace) -> int:
         "video": not options.no_video,
         "camera.width": width,
         "camera.height": height,
+        "camera.pitch_down_deg": tilt_deg,
         "realtime_factor": options.speed,
     }
     from_flat(BridgeConfig, bridge)
+    navigator |= tilted
     decided = to_flat(from_flat(NavigatorConfig, navigator), "navigator.")
     write_split(out / "dataset", options.split, options.episodes, options.kind)
     fingerprint = ""
@@ -117,7 +154,15 @@ def run(options: argparse.Namespace) -> int:
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))
     navigator["use_sim_time"] = options.mode == "realtime"  # of every node, not one of its own options
-    status = run_graph(out / "logs", bridge, navigator, node_parameters(options, out), environment)
+    executor = {**sensors.nodes, **node_parameters(options, out), **tilted}
+    recorder: dict[str, Scalar] | None = None
+    if options.record:
+        bridge["listeners"] = 2  # navigator and recorder
+        known = {e.name for e in walk_options(RecorderConfig)}
+        heard = {**sensors.nodes, **sensors.navigator}
+        recorder = {name: value for name, value in heard.items() if name in known}
+        recorder["folder"] = str(out / RECORDING)
+    status = run_graph(out / "logs", bridge, navigator, executor, environment, recorder)
     if status == 0:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s")
@@ -140,13 +185,18 @@ def run_graph(
     navigator: Mapping[str, Scalar],
     executor: Mapping[str, Scalar] | None = None,
     environment: Mapping[str, str] | None = None,
+    recorder: Mapping[str, Scalar] | None = None,
 ) -> int:
     """Bridge and navigator, and the executor where the bridge is in real time, until the bridge is done.
+
+    With a recorder, where its parameters are given.
 
     The environment is that of :func:`~vln_ros.cli.graph.graph_environment` where none is given.
     """
     try:
         with Graph(logs, graph_environment() if environment is None else environment) as graph:
+            if recorder is not None:
+                graph.start(NodeSpec("recorder", recorder))
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))
             graph.start(NodeSpec("navigator", navigator))
             if bridge["mode"] == "realtime":

@@ -57,6 +57,7 @@ class NodeSpec:
         name: of the node, a key of :data:`vln_ros.nodes.MODULES`.
         parameters: by dotted name, what differs from the defaults.
         quiet: log to a file; otherwise it shares the terminal.
+        verbose: in the terminal say what a person may want to know, not only what is wrong.
         namespace: of the node and its topics.
         remaps: from the names of topics and services that the node knows to others.
         key_suffix: tells a second node of this name from the first.
@@ -66,6 +67,7 @@ class NodeSpec:
     parameters: Mapping[str, Scalar]
     _: KW_ONLY
     quiet: bool = True
+    verbose: bool = False
     namespace: str = ""
     remaps: Mapping[str, str] = field(default_factory=dict)
     key_suffix: str = ""
@@ -276,7 +278,7 @@ class Graph:
             log = self.log_path(spec.key).open("wb")
             self._logs.append(log)
         else:
-            command += ["--log-level", "warn"]
+            command += ["--log-level", "info" if spec.verbose else "warn"]
         with _interrupted_afterwards():
             process = subprocess.Popen(
                 command,

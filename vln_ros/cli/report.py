@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export",
         metavar="FORMAT",
-        help="instead of a report, write the results as streamvln, janusvln, internnav or navida do",
+        help="instead of a report, write the results as streamvln, janusvln, internnav or navida do; or "
+        "rerun: a recording of each episode for the Rerun viewer",
     )
     parser.add_argument(
         "--out", type=output_folder, help="where --export writes (default: FOLDER/export_FORMAT)"
@@ -29,14 +30,20 @@ def run(args: argparse.Namespace) -> int:
     from vln_ros.evaluation.files import write_atomically
     from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
     from vln_ros.evaluation.runs.report import write_report
+    from vln_ros.evaluation.runs.rerun_export import export_rerun
     from vln_ros.evaluation.runs.results import skips_line
 
-    if args.export is not None and args.export not in FORMATS:
-        near = nearest(args.export, FORMATS)
-        raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(FORMATS)}{near}")
+    formats = [*FORMATS, "rerun"]
+    if args.export is not None and args.export not in formats:
+        near = nearest(args.export, formats)
+        raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(formats)}{near}")
     result = load_result(args.folder)
     if args.export is not None:
-        files = export_run(result.episodes, args.export, args.out or args.folder / f"export_{args.export}")
+        out = args.out or args.folder / f"export_{args.export}"
+        if args.export == "rerun":
+            files = export_rerun(result.episodes, args.folder, out)
+        else:
+            files = export_run(result.episodes, args.export, out)
         print(
             f"{len(files)} file{'s' if len(files) > 1 else ''}, the first: {files[0]}" if files else "nothing"
         )

@@ -8,6 +8,14 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
+from vln_ros.config.guards import GuardsConfig
+from vln_ros.config.names import (
+    NAME_ARGUMENTS,
+    OWN_DEPTH_INFO_TOPIC,
+    NameArgument,
+    name_parameters,
+    name_remappings,
+)
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -23,11 +31,13 @@ from vln_ros.config.options import (
     to_flat,
     walk_options,
 )
+from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
+    DepthCameraConfig,
     DepthInputConfig,
     Extrinsics,
     ExtrinsicsConfig,
@@ -43,7 +53,10 @@ from vln_ros.config.simulation import (
     CameraConfig,
     ExpertConfig,
     HabitatConfig,
+    LensName,
     LimitsConfig,
+    PixelOracleConfig,
+    SensorsConfig,
     StepConfig,
     WorldConfig,
     with_protocol,
@@ -52,12 +65,15 @@ from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
+    "NAME_ARGUMENTS",
     "NODES",
+    "OWN_DEPTH_INFO_TOPIC",
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
     "CameraExtrinsics",
     "ConfigError",
+    "DepthCameraConfig",
     "DepthInputConfig",
     "EvalConfig",
     "ExecutorConfig",
@@ -66,16 +82,23 @@ __all__ = [
     "ExtrinsicsConfig",
     "FarmConfig",
     "FrameCheckConfig",
+    "GuardsConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",
     "LandmarkConfig",
+    "LensName",
     "LimitsConfig",
+    "LookDownConfig",
+    "NameArgument",
+    "Nav2Config",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",
     "OptionEntry",
     "PacedConfig",
+    "PixelOracleConfig",
+    "PlaceConfig",
     "PlayerConfig",
     "ProfilingConfig",
     "PruneConfig",
@@ -87,6 +110,7 @@ __all__ = [
     "SafetyConfig",
     "SamplingConfig",
     "Scalar",
+    "SensorsConfig",
     "StepConfig",
     "StreamConfig",
     "SyncConfig",
@@ -98,6 +122,8 @@ __all__ = [
     "from_flat",
     "group",
     "load_yaml",
+    "name_parameters",
+    "name_remappings",
     "option",
     "to_flat",
     "walk_options",

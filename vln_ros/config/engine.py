@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vln_ros.config.options import group, option
+from vln_ros.config.place import LookDownConfig
 from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig
 
 
@@ -221,6 +222,7 @@ class QwenConfig:
     sampling: SamplingConfig = group(SamplingConfig)
     stream: StreamConfig = group(StreamConfig)
     reuse: ReuseConfig = group(ReuseConfig)
+    look_down: LookDownConfig = group(LookDownConfig)
 
 
 @dataclass(frozen=True)

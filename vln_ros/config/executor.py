@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vln_ros.config.options import ConfigError, group, option
+from vln_ros.config.place import PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import Extrinsics, ExtrinsicsConfig, SyncConfig
 
@@ -49,7 +50,7 @@ class SafetyConfig:
         unit="s", minimum=0.05, maximum=10.0, live=True,
     )  # fmt: skip
     stop_distance_m: float = option(
-        0.15,
+        PlaceConfig.stop_distance_m,
         "Free way ahead of the robot's edge below which it stops and drops its queue. Too low leaves no room "
         "for errors of sensors and brakes; too high stops it far from every wall and chair.",
         unit="m", minimum=0.0, maximum=3.0, live=True,
@@ -75,19 +76,19 @@ class SafetyConfig:
         unit="s", minimum=0.0, maximum=1.0, live=True,
     )  # fmt: skip
     robot_radius_m: float = option(
-        0.25,
+        PlaceConfig.robot_radius_m,
         "Radius of the circle about base_frame that holds the whole robot, arms and bumpers included. Too "
         "low lets its corners touch things; too high keeps it out of doorways.",
         unit="m", minimum=0.05, maximum=2.0, live=True,
     )  # fmt: skip
     min_height_m: float = option(
-        0.1,
+        PlaceConfig.min_height_m,
         "Height above base_frame below which everything is floor. Too low takes unevenness and noise of the "
         "floor for obstacles; too high drives over cables, sills and feet.",
         unit="m", minimum=-2.0, maximum=2.0, live=True,
     )  # fmt: skip
     max_height_m: float = option(
-        1.4,
+        PlaceConfig.max_height_m,
         "Height above base_frame above which nothing is an obstacle. It must exceed the robot's highest "
         "part: too low hits shelves and table tops with it, too high stops before lamps and lintels that it "
         "would pass under.",

@@ -1,4 +1,4 @@
-"""Options of questions about a run."""
+"""Declares the options of questions about a run."""
 
 from __future__ import annotations
 

@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
+from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.options import group, option
+from vln_ros.config.place import DriveName, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.questions import QuestionConfig
-from vln_ros.config.simulation import ExpertConfig, StepConfig
+from vln_ros.config.simulation import ExpertConfig, PixelOracleConfig, StepConfig
 
-EngineName = Literal["qwen", "expert", "paced"]
+EngineName = Literal["qwen", "expert", "pixel_oracle", "paced"]
 CameraExtrinsics = Literal["tf", "parameters"]
 Extrinsics = Literal["same", "tf", "parameters"]
+OdometrySource = Literal["topic", "tf"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +37,9 @@ class SyncConfig:
     )  # fmt: skip
     max_odometry_gap_s: float = option(
         0.25,
-        "Largest gap between two odometry messages across which a pose is interpolated. Too low drops frames "
-        "when a message is lost; too high invents poses, which displaces what reuse and the predicted path "
-        "are computed from.",
+        "Largest gap between two odometry messages across which a pose is interpolated. Too low drops "
+        "frames when a message is lost; too high invents poses, which displaces what reuse and the "
+        "predicted path are computed from.",
         unit="s", minimum=0.0, maximum=5.0, live=True,
     )  # fmt: skip
     max_wait_s: float = option(
@@ -48,15 +51,15 @@ class SyncConfig:
     )  # fmt: skip
     max_speed_m_s: float = option(
         5.0,
-        "Speed above which two odometry poses count as a jump, so that no pose is interpolated between them. "
-        "Set it above the robot's own top speed: too low drops good frames, too high accepts the jumps of a "
-        "localisation.",
+        "Speed above which two odometry poses count as a jump, so that no pose is interpolated between "
+        "them. Set it above the robot's own top speed: too low drops good frames, too high accepts the "
+        "jumps of a localisation.",
         unit="m/s", minimum=0.1, maximum=100.0, live=True,
     )  # fmt: skip
     odom_frame: str = option(
         "odom",
-        "The frame_id that the navigator expects in odometry messages; others are dropped and counted. Empty "
-        "accepts any, which mixes up poses where two sources publish on one topic.",
+        "The frame_id that the navigator expects in odometry messages; others are dropped and counted. "
+        "Empty accepts any, which mixes up poses where two sources publish on one topic.",
     )
 
 
@@ -66,13 +69,19 @@ class DepthInputConfig:
 
     depth_topic: str = option(
         "camera/aligned_depth_to_color/image_raw",
-        "Topic of depth images that are registered to the colour image, of the same size and frame. With "
-        "compressed transport, /compressedDepth is appended.",
+        "Topic of depth images. They must be registered to the colour image, of the same size and frame, "
+        "unless depth_camera_info_topic is set. With compressed transport, /compressedDepth is appended.",
+    )
+    depth_camera_info_topic: str = option(
+        "",
+        "Topic of the calibration of depth images that are not registered to the colour image, or are of "
+        "another size: they are registered by it and by the place of the depth camera. Empty takes depth "
+        "for registered, and depth of another frame or size is refused.",
     )
     camera_info_topic: str = option(
         "camera/color/camera_info",
-        "Topic of the calibration that belongs to the colour images. That of another camera is refused, and "
-        "no frame reaches the model.",
+        "Topic of the calibration that belongs to the colour images. That of another camera is refused, "
+        "and no frame reaches the model.",
     )
     base_frame: str = option(
         "base_link",
@@ -87,8 +96,8 @@ class ImageInputConfig(DepthInputConfig):
 
     color_topic: str = option(
         "camera/color/image_raw",
-        "Topic of colour images. They must be rectified, or taken with a lens that has no distortion to "
-        "speak of. With compressed transport, /compressed is appended.",
+        "Topic of colour images. Those of a lens with distortion are undistorted by their camera_info. With "
+        "compressed transport, /compressed is appended.",
     )
     color_transport: str = option(
         "raw",
@@ -106,13 +115,19 @@ class ImageInputConfig(DepthInputConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class OdometryConfig:
-    """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
+    """Where odometry comes from, and of which frame it is. Of base_frame itself nothing needs to be told."""
 
+    source: OdometrySource = option(
+        "topic",
+        "Where odometry comes from. topic: messages on odom; tf: the transforms from the odometry frame on "
+        "/tf, for robots that publish nothing else; their rate and age are judged in the same way.",
+        choices=get_args(OdometrySource),
+    )
     child_frame: str = option(
         "",
-        "Frame whose pose the odometry gives, where the messages leave child_frame_id empty. With extrinsics "
-        "set to parameters it is also the one frame besides base_frame that is accepted, and the six values "
-        "here are its place.",
+        "Frame whose pose the odometry gives, where the messages leave child_frame_id empty. With "
+        "extrinsics set to parameters it is also the one frame besides base_frame that is accepted, and "
+        "the six values here are its place.",
     )
     extrinsics: Extrinsics = option(
         "same",
@@ -134,8 +149,8 @@ class OdometryConfig:
     )  # fmt: skip
     z_m: float = option(
         0.0,
-        "Height of the odometry's child frame above base_frame, along its z axis. It matters only where that "
-        "frame is tilted.",
+        "Height of the odometry's child frame above base_frame, along its z axis. It matters only where "
+        "that frame is tilted.",
         unit="m", minimum=-5.0, maximum=5.0,
     )  # fmt: skip
     roll_deg: float = option(
@@ -146,8 +161,8 @@ class OdometryConfig:
     )  # fmt: skip
     pitch_down_deg: float = option(
         0.0,
-        "Downward tilt of the x axis of the odometry's child frame. A wrong value tilts every pose, and with "
-        "it everything that the camera sees.",
+        "Downward tilt of the x axis of the odometry's child frame. A wrong value tilts every pose, and "
+        "with it everything that the camera sees.",
         unit="deg", minimum=-90.0, maximum=90.0,
     )  # fmt: skip
     yaw_deg: float = option(
@@ -159,23 +174,68 @@ class OdometryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DepthCameraConfig:
+    """Where a depth camera of its own sits, seen from the colour camera. Used where extrinsics is parameters
+    and depth_camera_info_topic is set."""
+
+    x_m: float = option(
+        0.0,
+        "Position of the depth camera ahead of the colour camera, along that one's viewing axis. A wrong "
+        "value shifts every depth by as much.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    y_m: float = option(
+        0.0,
+        "Position of the depth camera to the left of the colour camera. A wrong value displaces the depth of "
+        "near things sideways in the image, which reuse then finds at other places.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    z_m: float = option(
+        0.0,
+        "Position of the depth camera above the colour camera. A wrong value displaces the depth of near "
+        "things up or down in the image.",
+        unit="m", minimum=-2.0, maximum=2.0,
+    )  # fmt: skip
+    roll_deg: float = option(
+        0.0,
+        "Rotation of the depth camera about its own viewing axis; positive turns its right side down. A "
+        "wrong value turns depth against colour.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
+    pitch_down_deg: float = option(
+        0.0,
+        "Downward tilt of the depth camera against the colour camera. A wrong value displaces depth up or "
+        "down in the image, at every distance.",
+        unit="deg", minimum=-90.0, maximum=90.0,
+    )  # fmt: skip
+    yaw_deg: float = option(
+        0.0,
+        "Rotation of the depth camera to the left against the colour camera. A wrong value displaces depth "
+        "sideways in the image, at every distance.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExtrinsicsConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
     extrinsics: CameraExtrinsics = option(
         "tf",
-        "Where the extrinsics of the sensors come from. tf: the transform from base_frame to the messages' "
-        "frame_id, which needs tf2_ros; parameters: the six camera_* values, and those of the other sensors.",
+        "Where the extrinsics of the sensors come from. tf: the transform from base_frame to the "
+        "messages' frame_id, which needs tf2_ros; parameters: the six camera_* values, and those of the "
+        "other sensors.",
         choices=get_args(CameraExtrinsics),
     )
     calibration: str = option(
         "auto",
-        "Which matrix of camera_info describes the images. raw: K; rectified: P; auto: where the two differ, "
-        "P if the topic's name says rect, K if it says raw, and otherwise P if there is distortion to "
-        "rectify. The wrong one shifts obstacles sideways.",
+        "Which matrix of camera_info describes the images. raw: K, and they are undistorted by D; rectified: "
+        "P; auto: where the two differ, P if the topic's name says rect, K if it says raw, and otherwise P "
+        "if there is distortion to rectify. The wrong one shifts obstacles sideways.",
         choices=("auto", "raw", "rectified"),
     )
     odometry: OdometryConfig = group(OdometryConfig)
+    depth_camera: DepthCameraConfig = group(DepthCameraConfig)
     camera_x_m: float = option(
         0.0,
         "Position of the camera ahead of base_frame. Too large a value makes obstacles seem farther away "
@@ -190,8 +250,8 @@ class ExtrinsicsConfig(DepthInputConfig):
     )  # fmt: skip
     camera_z_m: float = option(
         1.25,
-        "Height of the camera above base_frame. Too low a value takes obstacles for floor, too high a value "
-        "takes the floor for an obstacle.",
+        "Height of the camera above base_frame. Too low a value takes obstacles for floor, too high a "
+        "value takes the floor for an obstacle.",
         unit="m", minimum=-5.0, maximum=5.0,
     )  # fmt: skip
     camera_roll_deg: float = option(
@@ -208,8 +268,8 @@ class ExtrinsicsConfig(DepthInputConfig):
     )  # fmt: skip
     camera_yaw_deg: float = option(
         0.0,
-        "Rotation of the camera to the left. A wrong value looks for obstacles beside the way instead of on "
-        "it.",
+        "Rotation of the camera to the left. A wrong value looks for obstacles beside the way instead "
+        "of on it.",
         unit="deg", minimum=-180.0, maximum=180.0,
     )  # fmt: skip
 
@@ -261,21 +321,22 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     engine: EngineName = option(
         "qwen",
         "What decides. qwen: a Qwen2.5-VL checkpoint; expert: the oracle policy, which knows the map of a "
-        "simulated world; paced: always forward after a fixed time, to measure the graph.",
+        "simulated world; pixel_oracle: that policy, answering with pixels as InternVLA-N1 does, to prove "
+        "what drives there; paced: always forward after a fixed time, to measure the graph.",
         choices=get_args(EngineName),
     )
     decide_on: str = option(
         "progress",
-        "When the engine is asked. progress: when the executor has at most decide_ahead actions left; frame: "
-        "after every frame, as for recordings in which nobody follows the queues.",
+        "When the engine is asked. progress: when the executor has at most decide_ahead actions left; "
+        "frame: after every frame, as for recordings in which nobody follows the queues.",
         choices=("progress", "frame"),
     )
     decide_ahead: int = option(
         0,
-        "How many actions may be left in the executor's queue when the next decision is taken. 0 lets the "
-        "robot stand while the model computes, and lockstep needs it; higher values keep it moving, but "
-        "decide from an older view, and may cost success with a policy that was trained to decide at the end "
-        "of a queue.",
+        "How many actions may be left in the executor's queue when the next decision is taken. 0 lets "
+        "the robot stand while the model computes, and lockstep needs it; higher values keep it moving, "
+        "but decide from an older view, and may cost success with a policy that was trained to decide "
+        "at the end of a queue.",
         minimum=0, maximum=64, live=True,
     )  # fmt: skip
     lost_after_s: float = option(
@@ -294,28 +355,40 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     )  # fmt: skip
     diagnostics_hz: float = option(
         1.0,
-        "Rate at which the navigator publishes on /diagnostics. Lower rates show problems later, higher ones "
-        "fill the network and the logs.",
+        "Rate at which the navigator publishes on /diagnostics. Lower rates show problems later, higher "
+        "ones fill the network and the logs.",
         unit="Hz", minimum=0.1, maximum=10.0,
     )  # fmt: skip
     reliability: str = option(
         "best_effort",
-        "Quality of service of the subscriptions to camera topics. best_effort hears every publisher and may "
-        "lose images; reliable loses none, but hears only reliable publishers and can stall on a bad link.",
+        "Quality of service of the subscriptions to camera topics. best_effort hears every publisher "
+        "and may lose images; reliable loses none, but hears only reliable publishers and can stall on "
+        "a bad link.",
         choices=("best_effort", "reliable"),
     )
     image_depth: int = option(
         5,
         "How many images of each camera topic may wait for the navigator's callbacks. 1 loses images "
-        "whenever another callback is running; large values cost memory, and let the navigator work through "
-        "old images after a delay.",
+        "whenever another callback is running; large values cost memory, and let the navigator work "
+        "through old images after a delay.",
         minimum=1, maximum=100,
     )  # fmt: skip
     step: StepConfig = group(StepConfig)
     sync: SyncConfig = group(SyncConfig)
     qwen: QwenConfig = group(QwenConfig)
     expert: ExpertConfig = group(ExpertConfig)
+    pixel_oracle: PixelOracleConfig = group(PixelOracleConfig)
     paced: PacedConfig = group(PacedConfig)
     limits: RunLimitsConfig = group(RunLimitsConfig)
+    drive: DriveName = option(
+        "queue",
+        "Who drives. queue: action queues go to the executor, which moves the base; nav2: every answer "
+        "goes to Nav2 as a goal, no executor may run beside it, and what stops the robot is Nav2's "
+        "affair (docs/bringup.md).",
+        choices=get_args(DriveName),
+    )
+    place: PlaceConfig = group(PlaceConfig)
+    nav2: Nav2Config = group(Nav2Config)
+    guards: GuardsConfig = group(GuardsConfig)
     questions: QuestionConfig = group(QuestionConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)

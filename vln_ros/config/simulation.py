@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
 from vln_ros.config.options import ConfigError, Scalar, from_flat, group, option, to_flat, walk_options
+from vln_ros.config.place import LookDownPicture
 
 WorldName = Literal["embedded", "habitat"]
-BridgeMode = Literal["lockstep", "realtime", "manual"]
+LensName = Literal["none", "plumb_bob", "rational_polynomial", "equidistant"]
+DepthName = Literal["registered", "own"]
+DepthCompression = Literal["png", "rvl"]
+OdometryOutput = Literal["topic", "tf"]
+OracleAnswers = Literal["pixels", "arrows"]
+BridgeMode = Literal["lockstep", "realtime", "manual", "live"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class StepConfig:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CameraConfig:
     """The simulated RGB-D camera."""
 
@@ -64,6 +70,20 @@ class CameraConfig:
         "Downward tilt of the simulated camera. A policy fails with another one than it was trained with; a "
         "strong tilt sees the floor only.",
         unit="deg", minimum=-60.0, maximum=60.0,
+    )  # fmt: skip
+    look_down_deg: float = option(
+        0.0,
+        "Downward tilt of a second simulated camera at the same place, for models that ask to look down "
+        "(navigator.qwen.look_down.picture camera) and are evaluated without ROS. 0: there is none; the "
+        "released evaluation of InternVLA-N1 has 30. Too small shows nothing new, too large only the robot's "
+        "feet.",
+        unit="deg", minimum=0.0, maximum=80.0,
+    )  # fmt: skip
+    depth_noise: float = option(
+        0.0,
+        "Standard deviation of the simulated depth's error, as a share of the depth; alike within patches of "
+        "a sixteenth of the picture, and the same at the same place. 0 is exact, 0.05 a poor stereo camera.",
+        minimum=0.0, maximum=0.5,
     )  # fmt: skip
 
 
@@ -164,6 +184,38 @@ class ExpertConfig:
     )  # fmt: skip
     habitat: HabitatConfig = group(HabitatConfig)
     """As the world's, whose ways it follows; no interpreter: the scenes are the embedded world's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelOracleConfig:
+    """The engine that knows the way and answers as a model with pixel goals does (simulation only)."""
+
+    profile: str = option(
+        "internvla-n1-s2",
+        "Name of a shipped profile with pixel goals, or path of one, in whose words the oracle answers and "
+        "by which its answers are read.",
+    )
+    answers: OracleAnswers = option(
+        "pixels",
+        "How the oracle answers. pixels: turns, and pixels of the next stretch of the way, which depth, pose "
+        "and the local planner make into queues; arrows: the expert's own actions in the profile's words, as "
+        "a check of what comes before and after.",
+        choices=get_args(OracleAnswers),
+    )
+    picture: LookDownPicture = option(
+        "profile",
+        "Which picture the oracle points in. profile: as the profile says; same: the newest picture again, "
+        "of a camera that is tilted enough to see the floor before the robot; camera: that of a second "
+        "camera (camera.look_down_deg), as in the released evaluation.",
+        choices=get_args(LookDownPicture),
+    )
+    pixel_noise_px: float = option(
+        0.0,
+        "Standard deviation of the error of row and of column of a pixel that the oracle names. 0 points "
+        "exactly; a model misses by several pixels.",
+        unit="px", minimum=0.0, maximum=1000.0,
+    )  # fmt: skip
+    seed: int = option(0, "Seed of the errors of pixels; the same one gives the same answers.", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -283,6 +335,60 @@ def with_protocol(config: WorldConfigT) -> WorldConfigT:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SensorsConfig:
+    """How the sensors of the simulated robot differ from ideal ones, as those of real robots do."""
+
+    distortion: LensName = option(
+        "none",
+        "Lens of the simulated colour camera, in the words of CameraInfo. none: an ideal pinhole; the others "
+        "bend the image as a webcam, an RGB-D camera or a fisheye does, and the navigator undistorts it.",
+        choices=get_args(LensName),
+    )
+    depth: DepthName = option(
+        "registered",
+        "What depth images are. registered: of the colour camera's pixels; own: of a camera beside it, with "
+        "a size, field of view, frame and calibration of its own, on camera/depth.",
+        choices=get_args(DepthName),
+    )
+    depth_width: int = option(
+        424,
+        "Width of the images of a depth camera of its own. Too small a value blurs the edges of obstacles, a "
+        "large one costs time to render and to register.",
+        unit="px", minimum=16, maximum=4096,
+    )  # fmt: skip
+    depth_height: int = option(
+        240,
+        "Height of the images of a depth camera of its own. Too small a value blurs the edges of obstacles, "
+        "a large one costs time to render and to register.",
+        unit="px", minimum=16, maximum=4096,
+    )  # fmt: skip
+    depth_hfov_deg: float = option(
+        87.0,
+        "Horizontal field of view of a depth camera of its own. Where it is narrower than that of colour, "
+        "the rim of the registered depth has no readings.",
+        unit="deg", minimum=10.0, maximum=150.0,
+    )  # fmt: skip
+    depth_left_m: float = option(
+        0.05,
+        "Distance of a depth camera of its own to the left of the colour camera. Large values leave wide "
+        "shadows without depth beside near things.",
+        unit="m", minimum=-0.5, maximum=0.5,
+    )  # fmt: skip
+    depth_compression: DepthCompression = option(
+        "png",
+        "How depth images are compressed with compressed transport, as compressed_depth_image_transport "
+        "does. png: smaller; rvl: faster where it runs in C++.",
+        choices=get_args(DepthCompression),
+    )
+    odometry: OdometryOutput = option(
+        "topic",
+        "How odometry is published. topic: as messages on odom, and on /tf beside; tf: on /tf alone, as some "
+        "robots do, which needs tf2_msgs.",
+        choices=get_args(OdometryOutput),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BridgeConfig(WorldConfig):
     """The simulator bridge: publishes what a robot publishes, takes what a robot takes."""
 
@@ -309,7 +415,8 @@ class BridgeConfig(WorldConfig):
     mode: BridgeMode = option(
         "lockstep",
         "What moves the simulated robot. lockstep: the action queue, and the world waits for the model; "
-        "realtime: cmd_vel, and nothing waits; manual: one service call per action.",
+        "realtime: cmd_vel, and nothing waits; manual: one service call per action; live: as realtime, and "
+        "instructions come from people: episodes only say where the robot stands at first.",
         choices=get_args(BridgeMode),
     )
     run_folder: str = option(
@@ -417,6 +524,7 @@ class BridgeConfig(WorldConfig):
         "compressedDepth, as over a network.",
         choices=("raw", "compressed"),
     )
+    sensors: SensorsConfig = group(SensorsConfig)
     jpeg_quality: int = option(
         90,
         "Quality of the JPEG images that are published with compressed transport. Low values show the model "

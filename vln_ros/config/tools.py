@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from vln_ros.config.options import option
 from vln_ros.config.robot import ImageInputConfig
+
+ColorFormat = Literal["jpeg", "png", "as_published"]
+DepthFormat = Literal["png", "as_published"]
+BagCompression = Literal["none", "zstd"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +119,52 @@ class RecorderConfig(ImageInputConfig):
         "Most data that may wait in memory for the disk; what comes beyond that is dropped and counted. Too "
         "low drops messages when the disk pauses, too high takes memory that the robot needs.",
         unit="MB", minimum=1, maximum=65536,
+    )  # fmt: skip
+    color_format: ColorFormat = option(
+        "jpeg",
+        "How colour that comes raw is recorded. jpeg: a few percent of its size, with blurred edges; png: "
+        "about half of it, exactly; as_published: as it is, which replay --exact needs.",
+        choices=get_args(ColorFormat),
+    )
+    depth_format: DepthFormat = option(
+        "png",
+        "How depth that comes raw is recorded. png: compressedDepth in whole millimetres, about a fifth of "
+        "its size; as_published: as it is, which replay --exact needs where depth is in metres.",
+        choices=get_args(DepthFormat),
+    )
+    jpeg_quality: int = option(
+        90,
+        "Quality of the JPEG images of color_format. Low values leave blocks that a model may see, high "
+        "values take more disk.",
+        minimum=1, maximum=100,
+    )  # fmt: skip
+    compression: BagCompression = option(
+        "none",
+        "How the bag itself is compressed. zstd: in chunks (mcap) or message by message (sqlite3), without "
+        "loss; it helps where images are recorded as published, and costs processor time.",
+        choices=get_args(BagCompression),
+    )
+    split_mb: int = option(
+        2048,
+        "Size of a file of the recording after which the next one begins. 0 writes one file, however large; "
+        "small values make many files.",
+        unit="MB", minimum=0, maximum=1048576,
+    )  # fmt: skip
+    split_s: float = option(
+        0.0,
+        "Time after which the next file of the recording begins. 0 splits by size alone.",
+        unit="s", minimum=0.0, maximum=86400.0,
+    )  # fmt: skip
+    min_free_mb: int = option(
+        1024,
+        "Space that is left on the disk. With less the recorder does not begin, and a recording ends with an "
+        "error; too low a value lets a recording stop what else the robot writes.",
+        unit="MB", minimum=0, maximum=1048576,
+    )  # fmt: skip
+    duration_s: float = option(
+        0.0,
+        "Length of the recording, after which the recorder ends. 0 records until it is ended.",
+        unit="s", minimum=0.0, maximum=864000.0,
     )  # fmt: skip
     stamped_cmd_vel: bool = option(
         False,

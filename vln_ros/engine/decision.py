@@ -5,12 +5,14 @@ No threads, no ROS.
 
 from __future__ import annotations
 
-from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.datatypes import Action, ActionChunk, Frame, Instruction
 from vln_ros.engine.execution_log import ExecutionLog
 from vln_ros.engine.execution_log import Progress as Progress
 from vln_ros.geometry.frame_checks import clock_went_back
+from vln_ros.motion.guards import ProgressGuards
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
-from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
+from vln_ros.protocols import Engine, HearsExecuted, LooksDown, WorksAhead
 
 
 class DecisionLoop:
@@ -28,10 +30,28 @@ class DecisionLoop:
         lost_after_ns: a queue that the executor does not name this long after the first frame that
             followed it was lost on the way; the next decision is then due. (Not after the frame it
             answers: a slow engine would take every queue for lost.)
+        drive: turns answers that are places into queues, and says when the engine is asked again; None where
+            the engine does not answer so, or somebody else drives there.
+        guards: give up a run that gets nowhere; None for none, as where decisions are taken on every frame.
+        reports_actions: who drives says which actions are done; False where he only says that he is there.
     """
 
-    def __init__(self, engine: Engine, decide_on: str, decide_ahead: int, lost_after_ns: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        decide_on: str,
+        decide_ahead: int,
+        lost_after_ns: int,
+        drive: PlaceDrive | None = None,
+        guards: ProgressGuards | None = None,
+        reports_actions: bool = True,
+    ) -> None:
         self.engine = engine
+        self.guards = guards
+        self.ended_by: str | None = None
+        """Why the guards gave the run up; it is over, as after a stop. None where they did not."""
+        self.drive = drive
+        self._reports_actions = reports_actions
         self.decide_ahead = decide_ahead
         self._every_frame = decide_on == "frame"
         self.lost_after_ns = lost_after_ns
@@ -54,7 +74,7 @@ class DecisionLoop:
     @property
     def running(self) -> bool:
         """An instruction is being followed: not cancelled, and no stop decided."""
-        return self._instruction is not None and not self._stop_decided
+        return self._instruction is not None and not self._stop_decided and self.ended_by is None
 
     @property
     def _stop_decided(self) -> bool:
@@ -89,6 +109,11 @@ class DecisionLoop:
         self._instruction = instruction
         self._frame = self._unseen = self._last = self._progress = None
         self._log.begin()
+        self.ended_by = None
+        if self.guards is not None:
+            self.guards.begin()
+        if self.drive is not None:
+            self.drive.begin()
         with span(INSTRUCTION, instruction.number):
             self.engine.start(instruction)
         return self._hold(instruction.number)
@@ -98,6 +123,7 @@ class DecisionLoop:
         if self._instruction is None:
             return None
         hold = self._hold(self._instruction.number)
+        self._drop_place()
         self._instruction = None
         self._frame = self._unseen = self._last = self._progress = None
         return hold
@@ -109,9 +135,10 @@ class DecisionLoop:
         A run whose stop was executed is over, and stays so.
         """
         changed, self._paused = paused != self._paused, paused
-        if not changed or self._instruction is None or self._stop_executed:
+        if not changed or self._instruction is None or self._stop_executed or self.ended_by is not None:
             return None
         # Whatever the executor had is flushed, so after the pause the next decision starts afresh.
+        self._drop_place()
         self._last = self._progress = None
         return self._hold(self._instruction.number) if paused else None
 
@@ -125,7 +152,7 @@ class DecisionLoop:
         jumped_back = self._frame is not None and clock_went_back(self._frame.stamp_ns, frame.stamp_ns)
         if jumped_back:
             self._log.clock_reset(frame.stamp_ns)
-        if self._paused or self._stop_decided:
+        if self._paused or not self.running:
             self._unseen = frame
         else:
             self._unseen = None
@@ -136,9 +163,14 @@ class DecisionLoop:
         if self._first_after_ns is None:
             self._first_after_ns = frame.stamp_ns
 
+    def look_down(self, frame: Frame) -> None:
+        """What a second camera sees that looks down, for an engine whose model may ask for it."""
+        if self.running and isinstance(self.engine, LooksDown):
+            self.engine.look_down(frame)
+
     def work_ahead(self) -> None:
         """After a frame that makes no decision due: time for what will shorten the next one."""
-        if self._instruction is None or self._frame is None or self._paused or self._stop_decided:
+        if not self.running or self._frame is None or self._paused:
             return
         if isinstance(self.engine, WorksAhead):
             with span(FRAME, self._frame.index):
@@ -149,12 +181,15 @@ class DecisionLoop:
         self._progress = progress
         self._reporting = True
         if self._instruction is not None and progress.instruction == self._instruction.number:
-            self._log.hear(progress)
+            new = self._log.hear(progress)
+            if self.guards is not None and new:
+                for entry in self._log.entries[-new:]:
+                    self.guards.completed(entry.action)
 
     def due(self) -> bool:
         """Is it time to call :meth:`decide`?"""
         frame, last, progress = self._frame, self._last, self._progress
-        if frame is None or self._instruction is None or self._paused:
+        if frame is None or self._instruction is None or self._paused or self.ended_by is not None:
             return False
         if last is None:
             return True
@@ -181,21 +216,55 @@ class DecisionLoop:
             self._show(unseen)
         self._queue += 1
         self._tell()
-        with span(DECISION, self._queue):
-            self._last = self.engine.decide(self._queue)
+        chunk = self._toward_place() or self._give_up()
+        if chunk is None:
+            with span(DECISION, self._queue):
+                chunk = self.engine.decide(self._queue)
+            if self.drive is not None:
+                chunk = self.drive.take(chunk)
+        self._last = chunk
         self._log.sent(self._last)
         # Reports until now are of the queues before.
         self._first_after_ns = self._progress = None
         return self._last
 
+    def _toward_place(self) -> ActionChunk | None:
+        """The next queue to the place that is driven to; None where the engine is to be asked."""
+        if self.drive is None:
+            return None
+        ahead: tuple[Action, ...] = ()
+        if self._reported and self._left and self._last is not None:
+            ahead = self._last.actions[-self._left :]
+        with span("local plan"):
+            return self.drive.go_on(self._queue, ahead)
+
+    def _give_up(self) -> ActionChunk | None:
+        """The hold that ends a run which gets nowhere; None where the engine is to be asked."""
+        if self.guards is None or self._every_frame:
+            return None
+        assert self._frame is not None and self._instruction is not None, "a decision is due"
+        self.guards.asked(self._frame.odom_from_base)
+        self.ended_by = self.guards.reason
+        if self.ended_by is None:
+            return None
+        held = f"the run is given up: {self.ended_by}"
+        return ActionChunk(self._queue, self._instruction.number, self._frame.stamp_ns, (), held=held)
+
+    def _drop_place(self) -> None:
+        if self.drive is not None:
+            self.drive.drop()
+
     def _tell(self) -> None:
-        if self._reporting and not self._every_frame and isinstance(self.engine, HearsExecuted):
+        told = self._reporting and self._reports_actions and not self._every_frame
+        if told and isinstance(self.engine, HearsExecuted):
             self.engine.executed(self._log.entries)
 
     def _show(self, frame: Frame) -> None:
         self._tell()
         with span(FRAME, frame.index):
             self.engine.observe(frame)
+            if self.drive is not None:
+                self.drive.observe(frame)
 
     def _hold(self, instruction: int) -> ActionChunk:
         self._queue += 1

@@ -1,4 +1,4 @@
-"""Questions in the order in which they come, and their answers between the decisions of a run."""
+"""Answers questions in the order in which they come, between the decisions of a run."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
+from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.beside import BesideTheRun
 from vln_ros.engine.checkpoint.model import LoadedModel
@@ -25,6 +25,7 @@ from vln_ros.engine.context.pruning import KeepAll, PruneReport, build_pruning
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decode.answer import Answer, AnswerDecoder, sampling_of
 from vln_ros.engine.decode.decode import Decoding, run
+from vln_ros.engine.decode.look_down import LookDown
 from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
@@ -33,6 +34,7 @@ from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
+from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.questions import Question, Spoken
@@ -74,7 +76,7 @@ class QwenEngine:
         model: shared, read only.
         temperature: 0 decodes greedily; negative: as the profile says.
         seed: the same seed, instructions and frames give the same queues.
-        sampling, stream, reuse: options; None for the defaults.
+        sampling, stream, reuse, look_down, place: options; None for the defaults.
     """
 
     _executed: tuple[Executed, ...] | None
@@ -91,6 +93,8 @@ class QwenEngine:
         sampling: SamplingConfig | None = None,
         stream: StreamConfig | None = None,
         reuse: ReuseConfig | None = None,
+        look_down: LookDownConfig | None = None,
+        place: PlaceConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
         if config.decode == "tree" and not takes_mask(model.network):
@@ -117,6 +121,19 @@ class QwenEngine:
             plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
         )
         self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
+        self._look_down = (
+            None
+            if profile.pixel_goal is None
+            else LookDown(
+                model,
+                profile,
+                self.session,
+                self._template,
+                self._answers,
+                look_down or LookDownConfig(),
+                PixelGoalRules.of(place or PlaceConfig()),
+            )
+        )
         self._encoder = VisionEncoder(model, profile.image)
         self._token_area = model.pixels.token_side**2
         self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
@@ -164,6 +181,8 @@ class QwenEngine:
         self._answers.begin(self._seed + instruction.number)
         for plug in self.session.plugs:
             plug.begin()
+        if self._look_down is not None:
+            self._look_down.begin()
         self._fallback.run(lambda: self.context.start(instruction.text))
         self._fallback.run(lambda: self.landmarks.begin(instruction.text))
 
@@ -196,6 +215,16 @@ class QwenEngine:
             self._skipped = frame  # only if the robot asks right now is it taken in after all
             return
         self._take_in(frame)
+
+    @property
+    def wants_look_down(self) -> bool:
+        """Implements :class:`vln_ros.protocols.LooksDown`."""
+        return self._look_down is not None and self._look_down.has_second_camera
+
+    def look_down(self, frame: Frame) -> None:
+        """Implements :class:`vln_ros.protocols.LooksDown`."""
+        if self._look_down is not None:
+            self._look_down.see(_own(frame))
 
     def work_ahead(self) -> None:
         """Prefill what has been taken in and will be kept: nobody asks about the newest frame."""
@@ -234,6 +263,9 @@ class QwenEngine:
         """A decision as the forwards that it takes, for several robots at once; see ``batch.py``."""
         assert self._instruction is not None and self._frame is not None, "call ready first"
         answer = yield from self._answers.decode(self.context.question)
+        shown = self._frame
+        if answer.looks_down and self._look_down is not None:
+            answer, shown = yield from self._look_down.answer(answer, shown)
         if answer.allowed is not None and answer.held is not None:
             self.context.withdraw()  # what the model was made to say is neither done nor meant
             self._answer = None
@@ -243,7 +275,7 @@ class QwenEngine:
             self.landmarks.answered()
         self._answered = self._frame
         note_memory(self.session.cache, self.session.timeline.tokens, self._budget.budget)
-        return ActionChunk(
+        chunk = ActionChunk(
             queue,
             self._instruction.number,
             self._frame.stamp_ns,
@@ -253,6 +285,7 @@ class QwenEngine:
             allowed=answer.allowed,
             held=answer.held,
         )
+        return chunk if self._look_down is None else self._look_down.placed(chunk, answer, shown)
 
     def ask(self, question: str, *, max_tokens: int) -> str:
         """The model's greedy answer to any question about the run so far, which goes on untouched."""
@@ -335,9 +368,10 @@ class QwenEngine:
         return (*values, *self._answers.figures().items(), *self.figures().items())
 
     def figures(self) -> dict[str, float]:
-        """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
+        """What pruning, landmarks and pixel goals came to since :meth:`start`; empty where all are off."""
         pruning = {} if self.pruning is None else self.pruning.report().figures()
-        return pruning | self.landmarks.report().figures()
+        pixel_goals = {} if self._look_down is None else self._look_down.figures()
+        return pruning | self.landmarks.report().figures() | pixel_goals
 
     def reuse_labels(self) -> npt.NDArray[np.int64] | None:
         """Implements :class:`vln_ros.protocols.ShowsReuse`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -94,6 +94,7 @@ class EngineWorker(Generic[Raw]):
         self._closing = False
         self._frames = 0
         self._frame: Frame | None = None
+        self._below: Raw | None = None
         self._last: ActionChunk | None = None
         self.frames_processed = 0
         """Since the start of the worker. Written by its thread only."""
@@ -103,6 +104,16 @@ class EngineWorker(Generic[Raw]):
     def running(self) -> bool:
         """An instruction is being followed."""
         return self._loop.running
+
+    @property
+    def ended_by(self) -> str | None:
+        """Why the guards gave the run up; None where they did not."""
+        return self._loop.ended_by
+
+    @property
+    def runs_given_up(self) -> Mapping[str, int]:
+        """By which guard, how often."""
+        return {} if self._loop.guards is None else dict(self._loop.guards.tripped)
 
     @property
     def queues_lost(self) -> int:
@@ -132,6 +143,11 @@ class EngineWorker(Generic[Raw]):
             self.mailbox.put(raw)
         self._wake.set()
 
+    def put_look_down(self, raw: Raw) -> None:
+        """What a second camera sees that looks down. The newest is decoded when a decision is due."""
+        with self._lock:
+            self._below = raw
+
     def ask(self, question: Question) -> None:
         """Its answer comes when no decision is due. Raises ValueError if there is no desk."""
         if self._desk is None:
@@ -150,9 +166,10 @@ class EngineWorker(Generic[Raw]):
             if isinstance(command, Start):
                 # Frames from before the instruction belong to the run before.
                 self.mailbox.clear()
+                self._below = None
             self._commands.append(command)
             last = self._last
-            if self._overtaking and last is not None and last.actions:
+            if self._overtaking and last is not None and not last.is_hold:
                 # Under the number of the queue that it ends: the count is the worker's.
                 hold = ActionChunk(last.queue, last.instruction, last.frame_stamp_ns, ())
                 self._say(hold, None, 0.0)
@@ -213,6 +230,7 @@ class EngineWorker(Generic[Raw]):
             self._hear()  # what was completed meanwhile belongs to the chat that is asked about
         if self._loop.due():
             begun = time.monotonic()
+            self._look_down()
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
             with self._lock:
@@ -225,6 +243,18 @@ class EngineWorker(Generic[Raw]):
             self._loop.work_ahead()
         if self._desk is not None:
             self._desk.step()
+
+    def _look_down(self) -> None:
+        with self._lock:
+            raw, self._below = self._below, None
+        if raw is None:
+            return
+        try:
+            frame = self._decode(raw, 0)
+        except ValueError as error:
+            self._events.on_bad_frame(error)
+            return
+        self._loop.look_down(frame)
 
     def _hear(self) -> None:
         """Hand on the reports that have come, oldest first."""

@@ -110,7 +110,7 @@ def evaluate(
     folder_path = run_folder_of(out, farm)
     info = run_info(config, episodes, path, command)
     worker_config = config
-    if config.navigator.engine == "expert":
+    if config.navigator.engine in ("expert", "pixel_oracle"):
         expert = expert_of(config, path)
         worker_config = replace(config, navigator=replace(config.navigator, expert=expert))
     if farm.profiling.level != "off":

@@ -87,6 +87,8 @@ class _Run:
     limits: RunLimitsConfig
     clock_s: float
     queue: int = 0
+    stop_decided: bool = False
+    toward_place: bool = False
     held: str = ""
     last_pose: Pose | None = None
     last_stamp_ns: int = 0
@@ -156,11 +158,15 @@ class InstructionTracker:
         if (run := self._run_of(chunk.instruction)) is None:
             return
         run.queue, run.held = chunk.queue, ""
-        if not chunk.actions:
+        run.stop_decided = any(action.stop for action in chunk.actions)
+        run.toward_place = chunk.place is not None
+        if chunk.goes_on:
+            return  # to a place that was decided before
+        if chunk.is_hold:
             run.held = f"the model holds: {chunk.held or 'it wants no queue'}"
         unconstrained = chunk.unconstrained if chunk.held else None
         run.now = replace(run.now, decisions=run.now.decisions + 1, unconstrained=unconstrained)
-        if run.now.decisions > run.limits.max_decisions or not chunk.actions:
+        if run.now.decisions > run.limits.max_decisions or chunk.is_hold:
             self._judge_decisions(run)
 
     def failed(self, instruction: int, reason: str) -> None:
@@ -168,21 +174,36 @@ class InstructionTracker:
         if self._run_of(instruction) is not None:
             self._end(Status.ABORTED, reason, AbortCause.ENGINE_FAILURE)
 
-    def reported(self, left: ActionChunk, executed: tuple[Executed, ...], steady_s: float) -> None:
-        """The executor says what is left of the queue, and what it has completed under its instruction."""
+    def reported(self, left: ActionChunk, executed: tuple[Executed, ...] | None, steady_s: float) -> None:
+        """The executor says what is left of the queue, and what it has completed under its instruction.
+
+        None: who drives does not say what was completed; then a stop is executed when nothing is left of
+        its queue.
+        """
         if self._executor_heard_s is not None:
             self._executor_heard_s = steady_s
         run = self._run_of(left.instruction)
         if run is None or left.epoch not in (0, self._epoch):
             return
         run.now = replace(run.now, left=left.actions)
-        if (left.actions or executed) and run.now.status is Status.ACCEPTED:
+        ends_queue = left.queue == run.queue and not left.actions
+        if executed is None:
+            stopped = ends_queue and run.stop_decided
+        else:
+            stopped = bool(executed) and executed[-1].action.stop
+        if (left.actions or executed or stopped) and run.now.status is Status.ACCEPTED:
+            self.driving(left.instruction)
+        if stopped:
+            self._end(Status.SUCCEEDED, "the model said stop")
+        elif ends_queue and not run.toward_place:
+            self._judge_decisions(run)
+
+    def driving(self, instruction: int) -> None:
+        """Something of it is being executed."""
+        run = self._run_of(instruction)
+        if run is not None and run.now.status is Status.ACCEPTED:
             run.now = replace(run.now, status=Status.DRIVING)
             self._told(run.now)
-        if executed and executed[-1].action.stop:
-            self._end(Status.SUCCEEDED, "the model said stop")
-        elif left.queue == run.queue and not left.actions:
-            self._judge_decisions(run)
 
     def stands(self, faults: tuple[Fault, ...], text: str, steady_s: float) -> None:
         """The executor says why it stands; without a fault it does not, or has nothing to do.

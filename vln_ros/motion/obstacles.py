@@ -112,10 +112,14 @@ class ObstacleMemory:
         near = points[np.hypot(points[:, 0], points[:, 1]) < RANGE_M]
         self._scanned = odom_from_scanner.transform(np.concatenate([near, np.zeros((len(near), 1))], 1))
 
+    @property
+    def points(self) -> Float64Array:
+        """``[N, 3]`` obstacles in the odometry frame."""
+        return np.concatenate([self._seen, self._scanned])
+
     def around(self, odom_from_base: Pose) -> Float64Array:
         """``[N, 2]`` obstacles in the base frame."""
-        every = np.concatenate([self._seen, self._scanned])
-        return odom_from_base.inverse().transform(every)[:, :2]
+        return odom_from_base.inverse().transform(self.points)[:, :2]
 
 
 def _voxels(points: Float64Array) -> npt.NDArray[np.int64]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 
-from vln_ros.config import BridgeConfig
+from vln_ros.config import BridgeConfig, ConfigError
 from vln_ros.datatypes import Pose
 from vln_ros.ros import convert, qos
 
@@ -30,15 +31,29 @@ def publish_static_frames(node: Node, bag: Bag) -> Publisher | None:
 
 
 class RobotFrames:
-    """/tf with every odometry: odom to base; /tf_static: base to the camera's optical frame.
+    """/tf with every odometry: odom to base; /tf_static: base to the optical frames of the cameras.
 
     Where TF's messages cannot be imported (rclpy from wheels) nobody could take them: it is said once.
+
+    Args:
+        mounted: ``base_from_optical`` by the name of the optical frame.
+
+    Attributes:
+        publisher: of /tf; None where there is no TF.
+
+    Raises:
+        ConfigError: odometry is to be on /tf alone, and there is no TF.
     """
 
-    def __init__(self, node: Node, config: BridgeConfig, base_from_optical: Pose) -> None:
+    def __init__(self, node: Node, config: BridgeConfig, mounted: Mapping[str, Pose]) -> None:
         self._odom_frame, self._base_frame = config.odom_frame, config.base_frame
-        self._tf_pub: Publisher | None = None
+        self.publisher: Publisher | None = None
         if importlib.util.find_spec("tf2_msgs") is None:
+            if config.sensors.odometry == "tf":
+                raise ConfigError(
+                    "sensors.odometry = 'tf': tf2_msgs cannot be imported. Install ros-jazzy-tf2-msgs and "
+                    "source ROS, or leave it at topic"
+                )
             node.get_logger().info(
                 "no frames are published: tf2_msgs cannot be imported (apt install ros-jazzy-tf2-msgs). "
                 "Nodes need extrinsics:=parameters, and rviz shows no cloud"
@@ -47,18 +62,23 @@ class RobotFrames:
         from tf2_msgs.msg import TFMessage
 
         self._message = TFMessage
-        self._tf_pub = node.create_publisher(TFMessage, "/tf", qos.frames())
+        self.publisher = node.create_publisher(TFMessage, "/tf", qos.frames())
         self._static_pub = node.create_publisher(TFMessage, "/tf_static", qos.static_frames())
-        mounted = convert.stamped_from_transform(
-            base_from_optical, node.get_clock().now().nanoseconds, self._base_frame, config.optical_frame
+        now_ns = node.get_clock().now().nanoseconds
+        self._static_pub.publish(
+            TFMessage(
+                transforms=[
+                    convert.stamped_from_transform(pose, now_ns, self._base_frame, frame)
+                    for frame, pose in mounted.items()
+                ]
+            )
         )
-        self._static_pub.publish(TFMessage(transforms=[mounted]))
 
     def moved(self, odom_from_base: Pose, stamp_ns: int) -> None:
         """The robot is there."""
-        if self._tf_pub is None:
+        if self.publisher is None:
             return
         frame: TransformStamped = convert.stamped_from_transform(
             odom_from_base, stamp_ns, self._odom_frame, self._base_frame
         )
-        self._tf_pub.publish(self._message(transforms=[frame]))
+        self.publisher.publish(self._message(transforms=[frame]))

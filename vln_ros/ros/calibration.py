@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensor_msgs.msg import CameraInfo
 
-from vln_ros.datatypes import CameraModel
+from vln_ros.datatypes import CameraModel, Lens
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 
@@ -18,15 +18,21 @@ class CameraCalibration:
         calibration: the option of that name.
 
     Attributes:
-        camera: of the newest usable camera_info; None before the first.
+        lens: the camera of the newest usable camera_info, as it is; None before the first.
         lost: why the newest one cannot be used; None while it can.
     """
 
     def __init__(self, info_topic: str, image_topic: str, calibration: str) -> None:
-        self._info_topic, self._image_topic, self._choice = info_topic, image_topic, calibration
-        self.camera: CameraModel | None = None
+        self.info_topic = info_topic
+        self._image_topic, self._choice = image_topic, calibration
+        self.lens: Lens | None = None
         self.lost: MessageError | None = MessageError("no_camera_info", f"no camera_info on {info_topic}")
         self._frame_id = ""
+
+    @property
+    def camera(self) -> CameraModel | None:
+        """The pinhole that images are brought to; None before the first usable camera_info."""
+        return None if self.lens is None else self.lens.camera
 
     def take(self, msg: CameraInfo) -> list[MessageError]:
         """A camera_info. What is to be said of one that is used all the same: nothing while it stays.
@@ -35,21 +41,15 @@ class CameraCalibration:
             MessageError: it cannot be used.
         """
         try:
-            camera = convert.camera_from_info(msg, self._choice, self._image_topic)
+            lens = convert.lens_from_info(msg, self._choice, self._image_topic)
         except MessageError as error:
             self.lost = error
             raise
         self.lost, self._frame_id = None, msg.header.frame_id
-        suspicions: list[MessageError] = []
-        if camera != self.camera:
-            if self.camera is not None:
-                suspicions.append(MessageError("camera_info_changed", f"camera_info is now {camera}"))
-            if reason := convert.distortion_suspicion(msg, self._choice, self._image_topic):
-                text = f"{self._info_topic} has distortion and {self._image_topic} is not rectified: "
-                text += "places near its edge are wrong; subscribe to the rectified image, or set calibration"
-                suspicions.append(MessageError(reason, text))
-        self.camera = camera
-        return suspicions
+        before, self.lens = self.lens, lens
+        if before is None or lens == before:
+            return []
+        return [MessageError("camera_info_changed", f"{self.info_topic} now says {lens}")]
 
     def check_frames(self, frame_id: str, depth_frame_id: str = "") -> None:
         """Of an image in this frame, and the depth that comes with it.
@@ -60,32 +60,40 @@ class CameraCalibration:
         if not convert.same_frame(frame_id, self._frame_id):
             raise MessageError(
                 "camera_info_of_another_frame",
-                f"image is in {frame_id}, {self._info_topic} is of {self._frame_id}: give the "
-                "camera_info_topic of this image, and depth that is registered to colour",
+                f"image is in {frame_id}, {self.info_topic} is of {self._frame_id}: give the "
+                "camera_info_topic of this image, and depth that is registered to colour or has a "
+                "depth_camera_info_topic of its own",
             )
         if not convert.same_frame(frame_id, depth_frame_id):
             raise MessageError(
                 "depth_of_another_frame",
-                f"depth is in {depth_frame_id}, colour in {frame_id}: use depth that is registered to colour",
+                f"depth is in {depth_frame_id}, colour in {frame_id}: use depth that is registered to "
+                "colour, or name its own calibration in depth_camera_info_topic",
             )
 
-    def of_depth(self, frame_id: str, shape: tuple[int, ...]) -> CameraModel:
-        """The camera of a depth image in this frame, of so many rows and columns.
+    def of_image(self, frame_id: str, shape: tuple[int, ...]) -> Lens:
+        """The camera of an image in this frame, of so many rows and columns.
 
         Raises:
             MessageError: no usable camera_info has come, or it is that of another image.
         """
-        if self.lost is not None or self.camera is None:
-            raise self.lost or MessageError("no_camera_info", f"no camera_info on {self._info_topic}")
+        if self.lost is not None or self.lens is None:
+            raise self.lost or MessageError("no_camera_info", f"no camera_info on {self.info_topic}")
         self.check_frames(frame_id)
-        camera = self.camera
-        if shape != (camera.height, camera.width):
-            raise MessageError(
-                "wrong_size",
-                f"depth image is {shape[1]}x{shape[0]}, {self._info_topic} says "
-                f"{camera.width}x{camera.height}: give the camera_info_topic of this image",
-            )
-        return camera
+        check_size("depth", shape, self.lens, self.info_topic)
+        return self.lens
+
+
+def check_size(what: str, shape: tuple[int, ...], lens: Lens, info_topic: str) -> None:
+    """Raises MessageError ``wrong_size`` for an image that its camera_info is not of."""
+    camera = lens.camera
+    if shape[:2] != (camera.height, camera.width):
+        raise MessageError(
+            "wrong_size",
+            f"{what} image is {shape[1]}x{shape[0]}, {info_topic} says {camera.width}x{camera.height}: give "
+            "the camera_info_topic of this image; depth of another size than colour needs its own, in "
+            "depth_camera_info_topic",
+        )
 
 
 CALIBRATION_REASONS = frozenset(
@@ -94,8 +102,9 @@ CALIBRATION_REASONS = frozenset(
         "no_calibration",
         "bad_camera_info",
         "right_camera",
+        "unsupported_distortion",
         "camera_info_of_another_frame",
         "wrong_size",
     }
 )
-"""Of the errors of :meth:`CameraCalibration.of_depth`."""
+"""Of the errors of :meth:`CameraCalibration.of_image`."""

@@ -15,7 +15,7 @@ import math
 import re
 import struct
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from geometry_msgs.msg import (
 )
 from geometry_msgs.msg import Pose as PoseMsg
 from nav_msgs.msg import Odometry, Path
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan, PointCloud2, PointField
 from std_msgs.msg import Header, Int32MultiArray, MultiArrayDimension, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -44,12 +44,19 @@ from vln_ros.datatypes import (
     ActionChunk,
     CameraModel,
     Executed,
+    Float64Array,
+    Lens,
+    LensModel,
     OdometryPose,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
     Pose,
     RangeScan,
     Velocity,
     apply_action,
 )
+from vln_ros.ros.rvl import RvlError, decode_rvl, encode_rvl
 
 Rgb = npt.NDArray[np.uint8]
 DepthM = npt.NDArray[np.float32]
@@ -244,13 +251,18 @@ def rgb_from_compressed(msg: CompressedImage) -> Rgb:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def compressed_from_rgb(rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: int) -> CompressedImage:
-    """A JPEG of ``[H, W, 3]`` uint8; quality 1 to 100."""
-    _, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
-    )
+def compressed_from_rgb(
+    rgb: Rgb, stamp_ns: int, frame_id: str, jpeg_quality: int, image_format: str = "jpeg"
+) -> CompressedImage:
+    """A JPEG (quality 1 to 100) or, by ``image_format``, a PNG of ``[H, W, 3]`` uint8."""
+    suffix, settings = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
+    if image_format == "png":
+        suffix, settings = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    _, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), settings)
     return CompressedImage(
-        header=_header(stamp_ns, frame_id), format="rgb8; jpeg compressed bgr8", data=_bytes(data.tobytes())
+        header=_header(stamp_ns, frame_id),
+        format=f"rgb8; {image_format} compressed bgr8",
+        data=_bytes(data.tobytes()),
     )
 
 
@@ -328,33 +340,31 @@ def _without_invalid(depth_m: npt.NDArray[np.float32]) -> DepthM:
 _DEPTH_HEADER = struct.Struct("<iff")
 """compressed_depth_image_transport's ConfigHeader: format (ignored by its decoder too), A, B."""
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_RVL_SIZE = struct.Struct("<ii")
+"""Columns and rows, before what RVL itself writes."""
 
 
 def depth_from_compressed(msg: CompressedImage) -> DepthM:
-    """``[H, W]`` float32 metres from ``compressedDepth`` (PNG), or a plain 16-bit PNG.
+    """``[H, W]`` float32 metres from ``compressedDepth`` (PNG or RVL), or a plain 16-bit PNG.
 
     ``32FC1; compressedDepth`` holds inverse depth in 16 bits: ``depth = A / (value - B)``, with A and
     B in the header (compressed_depth_image_transport, codec.cpp).
 
-    Errors: ``wrong_encoding``, ``unsupported_encoding`` (RVL), ``undecodable``.
+    Errors: ``wrong_encoding``, ``undecodable``.
     """
     encoding, _, compression = msg.format.lower().partition(";")
     encoding = encoding.strip()
-    if "rvl" in compression:
-        raise MessageError(
-            "unsupported_encoding",
-            f"depth format {msg.format!r}: set the publisher's <topic>.compressedDepth.format to png",
-        )
     data = bytes(msg.data)
     a = b = 0.0
-    if not data.startswith(_PNG_MAGIC):
+    is_rvl = "rvl" in compression
+    if is_rvl or not data.startswith(_PNG_MAGIC):
         if len(data) <= _DEPTH_HEADER.size:
             raise MessageError("undecodable", f"{msg.format!r} depth image has only {len(data)} bytes")
         _, a, b = _DEPTH_HEADER.unpack_from(data)
         data = data[_DEPTH_HEADER.size :]
-        if not data.startswith(_PNG_MAGIC):
+        if not is_rvl and not data.startswith(_PNG_MAGIC):
             raise MessageError("undecodable", f"{msg.format!r} depth image holds no PNG")
-    stored = _decode(data, cv2.IMREAD_UNCHANGED, msg.format)
+    stored = _rvl(data, msg.format) if is_rvl else _decode(data, cv2.IMREAD_UNCHANGED, msg.format)
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise MessageError(
             "wrong_encoding",
@@ -370,8 +380,18 @@ def depth_from_compressed(msg: CompressedImage) -> DepthM:
         case "32fc1":
             raise MessageError("undecodable", f"{msg.format!r}: header has no quantisation (A {a}, B {b})")
     raise MessageError(
-        "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png"
+        "wrong_encoding", f"depth format {msg.format!r}: expected 16UC1 or 32FC1; compressedDepth png or rvl"
     )
+
+
+def _rvl(data: bytes, what: str) -> npt.NDArray[np.uint16]:
+    if len(data) < _RVL_SIZE.size:
+        raise MessageError("undecodable", f"{what!r} depth image does not say its size")
+    width, height = _RVL_SIZE.unpack_from(data)
+    try:
+        return decode_rvl(data[_RVL_SIZE.size :], width, height)
+    except RvlError as e:
+        raise MessageError("undecodable", f"{what!r} depth image is no RVL: {e}") from e
 
 
 def depth_from_message(msg: Image | CompressedImage) -> DepthM:
@@ -379,13 +399,20 @@ def depth_from_message(msg: Image | CompressedImage) -> DepthM:
     return depth_from_compressed(msg) if isinstance(msg, CompressedImage) else depth_from_image(msg)
 
 
-def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> CompressedImage:
-    """``16UC1; compressedDepth png``: whole millimetres, lossless from there on."""
-    _, png = cv2.imencode(".png", _millimetres(depth_m), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+def compressed_from_depth(
+    depth_m: DepthM, stamp_ns: int, frame_id: str, compression: str = "png"
+) -> CompressedImage:
+    """``16UC1; compressedDepth``: whole millimetres, lossless from there on. ``compression``: png or rvl."""
+    stored = _millimetres(depth_m)
+    if compression == "rvl":
+        height, width = stored.shape
+        data = _RVL_SIZE.pack(width, height) + encode_rvl(stored)
+    else:
+        data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
     return CompressedImage(
         header=_header(stamp_ns, frame_id),
-        format="16UC1; compressedDepth png",
-        data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + png.tobytes()),
+        format=f"16UC1; compressedDepth {compression}",
+        data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + data),
     )
 
 
@@ -436,10 +463,19 @@ def is_rectified(msg: CameraInfo, calibration: str = "auto", topic: str = "") ->
     p = np.array(msg.p, np.float64).reshape(3, 4)
     rotated = any(msg.r) and not np.allclose(np.array(msg.r).reshape(3, 3), np.eye(3), atol=1e-6)
     to_rectify = rotated or any(v != 0.0 for v in msg.d)
-    says_rect = re.search(r"(^|[/_])rect", topic.lower()) is not None
+    says_rect = _says_rectified(topic)
     if not (p[0, 0] and p[1, 1]) or not np.isfinite(p).all():  # not filled in
         return says_rect and to_rectify
     return says_rect or (to_rectify and "raw" not in topic.lower())
+
+
+def _says_rectified(topic: str) -> bool:
+    return re.search(r"(^|[/_])rect", topic.lower()) is not None
+
+
+def names_calibration(topic: str) -> bool:
+    """Whether the name of a topic of images says what they are: raw, or rectified."""
+    return _says_rectified(topic) or "raw" in topic.lower()
 
 
 def _region_of(msg: CameraInfo, fx: float, fy: float, cx: float, cy: float) -> CameraModel:
@@ -481,11 +517,63 @@ def info_from_camera(camera: CameraModel, stamp_ns: int, frame_id: str) -> Camer
     )
 
 
-def distortion_suspicion(msg: CameraInfo, calibration: str = "raw", topic: str = "") -> str | None:
-    """``"distorted"`` if the images are those of a lens with distortion: subscribe to the rectified ones."""
-    if is_rectified(msg, calibration, topic):
-        return None
-    return "distorted" if any(v != 0.0 for v in msg.d) else None
+_LENS_MODELS = {
+    "plumb_bob": LensModel.BROWN,
+    "rational_polynomial": LensModel.BROWN,
+    "equidistant": LensModel.EQUIDISTANT,
+    "fisheye": LensModel.EQUIDISTANT,
+}
+_PLUMB_BOB = 5
+"""Coefficients of that model; with more it is called rational_polynomial."""
+_MOST_COEFFICIENTS = {LensModel.BROWN: 12, LensModel.EQUIDISTANT: 4}
+
+
+def lens_from_info(msg: CameraInfo, calibration: str = "auto", topic: str = "") -> Lens:
+    """The camera of the images that come with ``msg``, as it is: an ideal pinhole where they are rectified.
+
+    Args:
+        calibration, topic: see :func:`is_rectified`.
+
+    Errors: those of :func:`camera_from_info`; ``unsupported_distortion`` (a model that is not known here, or
+    coefficients that it does not have).
+    """
+    camera = camera_from_info(msg, calibration, topic)
+    coefficients = tuple(float(k) for k in msg.d)
+    model = _LENS_MODELS.get(msg.distortion_model)
+    bends = any(coefficients) or (model is LensModel.EQUIDISTANT and bool(coefficients))
+    if not bends or is_rectified(msg, calibration, topic):
+        return Lens(camera)
+    remedy = "subscribe to the rectified image, or set calibration to rectified if it is"
+    if model is None:
+        raise MessageError(
+            "unsupported_distortion",
+            f"camera_info has distortion by the model {msg.distortion_model!r}, known are "
+            f"{', '.join(_LENS_MODELS)}: {remedy}",
+        )
+    most = _MOST_COEFFICIENTS[model]
+    if any(coefficients[most:]):  # a tilted sensor
+        raise MessageError(
+            "unsupported_distortion",
+            f"camera_info has {len(coefficients)} coefficients, {most} of {msg.distortion_model} are known "
+            f"here: {remedy}",
+        )
+    try:
+        return Lens(camera, model, coefficients[:most])
+    except ValueError as e:
+        raise MessageError("bad_camera_info", f"camera_info: {e}") from e
+
+
+def info_from_lens(lens: Lens, stamp_ns: int, frame_id: str) -> CameraInfo:
+    """As a driver has it beside its raw images: K and D; P is that of the pinhole."""
+    msg = info_from_camera(lens.camera, stamp_ns, frame_id)
+    if lens.is_ideal:
+        return msg
+    msg.d = [*lens.coefficients]
+    if lens.model is LensModel.EQUIDISTANT:
+        msg.distortion_model = "equidistant"
+    elif len(msg.d) > _PLUMB_BOB:
+        msg.distortion_model = "rational_polynomial"
+    return msg
 
 
 # ------------------------------------------------------------------------- poses, odometry, twist
@@ -560,6 +648,14 @@ def odometry_from_pose(
     msg.pose.pose = pose_to_pose(pose)
     msg.twist.twist = twist_from_velocity(Velocity(linear_m_s, angular_rad_s))
     return msg
+
+
+def odometry_from_stamped(msg: TransformStamped) -> Odometry:
+    """What odometry would say of a transform from its frame; no velocities."""
+    odometry = Odometry(header=msg.header, child_frame_id=msg.child_frame_id)
+    t = msg.transform.translation
+    odometry.pose.pose = PoseMsg(position=Point(x=t.x, y=t.y, z=t.z), orientation=msg.transform.rotation)
+    return odometry
 
 
 def velocity_from_twist(msg: Twist) -> Velocity:
@@ -645,6 +741,12 @@ _MOTION_JOINTS = ("forward", "turn", "stop")
 _NUMBER_JOINTS = ("instruction", "queue", "epoch")
 CHUNK_JOINTS = _MOTION_JOINTS + _NUMBER_JOINTS
 """Joints of the queue's trajectory: metres, radians, 0 or 1, and three constant numbers."""
+PLACE_JOINTS = ("place_x", "place_y", "place_moved", "place_source", "place_age")
+"""Those of a queue toward a place, besides: metres in the odometry frame, index of its source, by how many
+nanoseconds the frame that it was seen in is older than the queue's. Constant, too."""
+PIXEL_JOINTS = ("pixel_row", "pixel_column", "pixel_age")
+"""Those of one that answers with a pixel, besides: pixels, and as above."""
+_PLACE_SOURCES = tuple(PlaceSource)
 _EXECUTED_JOINT = "executed"
 REPORT_JOINTS = (*CHUNK_JOINTS, _EXECUTED_JOINT)
 """Joints of the executor's report: one more, 1 for what is done and 0 for what is left."""
@@ -655,17 +757,18 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
 
     Of an executor's report it is what is left; see :func:`report_from_trajectory`.
 
-    Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``.
+    Errors: ``negative_stamp``, ``bad_joints``, ``bad_point``, ``bad_number``, ``bad_action``, ``bad_place``.
     """
     names = list(msg.joint_names)
     if sorted(names) == sorted(REPORT_JOINTS):
         return report_from_trajectory(msg)[0]
     stamp_ns = stamp_ns_from_time(msg.header.stamp)
-    if sorted(names) != sorted(CHUNK_JOINTS):
-        raise MessageError("bad_joints", f"queue has joints {names}, expected {list(CHUNK_JOINTS)}")
+    shown = [n for joints in (PLACE_JOINTS, PIXEL_JOINTS) if joints[0] in names for n in joints]
+    if sorted(names) != sorted([*CHUNK_JOINTS, *shown]):
+        raise MessageError("bad_joints", f"queue has joints {names}, expected {[*CHUNK_JOINTS, *shown]}")
     if not msg.points:
         raise MessageError("bad_point", "queue has no point; one of zeros means: stop what you do and wait")
-    columns = [names.index(name) for name in CHUNK_JOINTS]
+    columns = [names.index(name) for name in (*CHUNK_JOINTS, *shown)]
     rows: list[list[float]] = []
     for i, point in enumerate(msg.points):
         if len(point.positions) != len(names):
@@ -673,11 +776,12 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
                 "bad_point", f"point {i} has {len(point.positions)} values for {len(names)} joints"
             )
         rows.append([float(point.positions[c]) for c in columns])
-    numbers = rows[0][3:]
+    numbers = rows[0][len(_MOTION_JOINTS) : len(CHUNK_JOINTS)]
     if any(not (0.0 <= n < 2.0**53 and n.is_integer()) for n in numbers):
         raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be whole numbers from 0, got {numbers}")
-    if any(row[3:] != numbers for row in rows):
-        raise MessageError("bad_number", f"{_NUMBER_JOINTS} must be the same in every point")
+    if any(row[len(_MOTION_JOINTS) :] != rows[0][len(_MOTION_JOINTS) :] for row in rows):
+        raise MessageError("bad_number", f"{[*_NUMBER_JOINTS, *shown]} must be the same in every point")
+    place, pixel = _shown(dict(zip(shown, rows[0][len(CHUNK_JOINTS) :], strict=True)), stamp_ns)
     actions = []
     for i, (forward_m, turn_rad, stop, *_) in enumerate(rows):
         if len(rows) == 1 and forward_m == turn_rad == stop == 0.0:
@@ -690,9 +794,33 @@ def chunk_from_trajectory(msg: JointTrajectory) -> ActionChunk:
             raise MessageError("bad_action", f"point {i}: {e}") from e
     try:
         instruction, queue, epoch = (int(n) for n in numbers)
-        return ActionChunk(queue, instruction, stamp_ns, tuple(actions), epoch=epoch)
+        return ActionChunk(
+            queue, instruction, stamp_ns, tuple(actions), epoch=epoch, place=place, pixel_goal=pixel
+        )
     except ValueError as e:
         raise MessageError("bad_action", str(e)) from e
+
+
+def _shown(joints: Mapping[str, float], stamp_ns: int) -> tuple[PlaceGoal | None, PixelGoal | None]:
+    """The place and the pixel that joints name."""
+    if not all(math.isfinite(v) for v in joints.values()):
+        raise MessageError("bad_number", f"the queue's place or pixel is not finite: {dict(joints)}")
+    whole = {n: v for n, v in joints.items() if n in PIXEL_JOINTS or n in PLACE_JOINTS[-2:]}
+    if any(not (abs(v) < 2.0**53 and v.is_integer()) for v in whole.values()):
+        raise MessageError("bad_number", f"{list(whole)} must be whole numbers, got {list(whole.values())}")
+    place, pixel = None, None
+    try:
+        if PLACE_JOINTS[0] in joints:
+            x_m, y_m, moved_m, source, age_ns = (joints[n] for n in PLACE_JOINTS)
+            if not 0 <= source < len(_PLACE_SOURCES):
+                raise ValueError(f"place_source must be from 0 to {len(_PLACE_SOURCES) - 1}, got {source:g}")
+            place = PlaceGoal(x_m, y_m, stamp_ns - int(age_ns), _PLACE_SOURCES[int(source)], moved_m)
+        if PIXEL_JOINTS[0] in joints:
+            row, column, age_ns = (int(joints[n]) for n in PIXEL_JOINTS)
+            pixel = PixelGoal(row, column, stamp_ns - age_ns)
+    except ValueError as e:
+        raise MessageError("bad_place", str(e)) from e
+    return place, pixel
 
 
 def trajectory_from_chunk(
@@ -702,14 +830,22 @@ def trajectory_from_chunk(
 
     ``header.stamp`` is the stamp of the frame that the queue answers, in ``base_frame``. The numbers
     travel as joints that do not move, because the message has no other room for them. An empty
-    chunk is one point of zeros. Probabilities and ``wanted`` do not travel.
+    chunk is one point of zeros. So do the place that a queue leads to and the pixel that it answers, where
+    there are any. Probabilities and ``wanted`` do not travel.
 
     Args:
         linear_m_s: speed from which the nominal ``time_from_start`` of each completion is computed.
         angular_rad_s: the same for turns.
     """
-    msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=list(CHUNK_JOINTS))
-    numbers = [float(chunk.instruction), float(chunk.queue), float(chunk.epoch)]
+    names, numbers = list(CHUNK_JOINTS), [float(chunk.instruction), float(chunk.queue), float(chunk.epoch)]
+    if (place := chunk.place) is not None:
+        names += PLACE_JOINTS
+        source, age_ns = _PLACE_SOURCES.index(place.source), chunk.frame_stamp_ns - place.stamp_ns
+        numbers += [place.x_m, place.y_m, place.moved_m, float(source), float(age_ns)]
+    if (pixel := chunk.pixel_goal) is not None:
+        names += PIXEL_JOINTS
+        numbers += [float(pixel.row), float(pixel.column), float(chunk.frame_stamp_ns - pixel.stamp_ns)]
+    msg = JointTrajectory(header=_header(chunk.frame_stamp_ns, base_frame), joint_names=names)
     elapsed_s = 0.0
     points = []
     for action in chunk.actions:
@@ -820,6 +956,57 @@ def path_from_chunk(chunk: ActionChunk, start: Pose, frame_id: str) -> Path:
         header=_header(chunk.frame_stamp_ns, frame_id),
         poses=[stamped_from_pose(p, chunk.frame_stamp_ns, frame_id) for p in poses],
     )
+
+
+def path_from_places(places: Float64Array, stamp_ns: int, frame_id: str) -> Path:
+    """A way over the floor ``[N, 2]`` metres, in ``frame_id``."""
+    poses = [Pose.planar(float(x), float(y), 0.0) for x, y in places]
+    return Path(
+        header=_header(stamp_ns, frame_id), poses=[stamped_from_pose(p, stamp_ns, frame_id) for p in poses]
+    )
+
+
+# --------------------------------------------------------------------------------------- obstacles
+
+_CLOUD_FIELDS = tuple(
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate("xyz")
+)
+
+
+def cloud_from_points(points: Float64Array, stamp_ns: int, frame_id: str) -> PointCloud2:
+    """``[N, 3]`` metres, as 32-bit floats x, y, z."""
+    msg = PointCloud2(
+        header=_header(stamp_ns, frame_id),
+        height=1,
+        width=len(points),
+        fields=list(_CLOUD_FIELDS),
+        point_step=12,
+        row_step=12 * len(points),
+        is_dense=True,
+    )
+    msg.data = array.array("B", np.ascontiguousarray(points, "<f4").tobytes())
+    return msg
+
+
+def points_from_cloud(msg: PointCloud2) -> Float64Array:
+    """The inverse of :func:`cloud_from_points`: ``[N, 3]`` metres; of other makes, too, if x, y and z are
+    32-bit floats. Points that are not finite are left out.
+
+    Errors: ``bad_cloud``.
+    """
+    at = {f.name: f.offset for f in msg.fields if f.datatype == PointField.FLOAT32 and f.count == 1}
+    count, step = msg.width * msg.height, msg.point_step
+    if not {"x", "y", "z"} <= at.keys() or any(at[n] + 4 > step for n in "xyz"):
+        raise MessageError("bad_cloud", "a cloud of obstacles needs x, y and z as 32-bit floats")
+    if (msg.height > 1 and msg.row_step != msg.width * step) or len(msg.data) != count * step:
+        raise MessageError(
+            "bad_cloud", f"cloud of {msg.width}x{msg.height} points of {step} bytes has {len(msg.data)} bytes"
+        )
+    rows = np.frombuffer(msg.data, np.uint8).reshape(count, step)
+    order = ">f4" if msg.is_bigendian else "<f4"
+    columns = [np.ascontiguousarray(rows[:, at[n] : at[n] + 4]).view(order)[:, 0] for n in "xyz"]
+    points = np.stack(columns, 1).astype(np.float64)
+    return np.asarray(points[np.isfinite(points).all(1)])
 
 
 # ------------------------------------------------------------------------------------ instructions

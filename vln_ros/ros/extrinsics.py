@@ -50,11 +50,19 @@ def extrinsics_of(config: ExtrinsicsConfig) -> Pose:
     )
 
 
-class FixedExtrinsics:
-    """The six parameters."""
+def depth_extrinsics_of(config: ExtrinsicsConfig) -> Pose:
+    """``base_from_optical`` of a depth camera of its own, whose place at the colour camera is given."""
+    d = config.depth_camera
+    angles_deg = (d.roll_deg, d.pitch_down_deg, d.yaw_deg)
+    at_color = base_from_optical(d.x_m, d.y_m, d.z_m, *(math.radians(angle) for angle in angles_deg))
+    return extrinsics_of(config) @ BODY_FROM_OPTICAL.inverse() @ at_color
 
-    def __init__(self, config: ExtrinsicsConfig) -> None:
-        self._pose = extrinsics_of(config)
+
+class FixedExtrinsics:
+    """By parameters, whatever the frames are called."""
+
+    def __init__(self, base_from_optical: Pose) -> None:
+        self._pose = base_from_optical
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
         return self._pose
@@ -142,7 +150,7 @@ def _is_level(base_from_scanner: Pose) -> bool:
 
 
 class ExtrinsicsSources:
-    """Makes the mountings of a node's sensors, over one tree of TF frames.
+    """Makes the sources of a node's sensors, over one tree of TF frames.
 
     Args:
         node: gets the subscriptions to /tf and /tf_static, if one of the sensors needs them.
@@ -156,12 +164,18 @@ class ExtrinsicsSources:
     def camera(self) -> ExtrinsicsSource:
         """Raises ConfigError: TF is asked for and tf2_ros is not there."""
         if self._config.extrinsics == "parameters":
-            return FixedExtrinsics(self._config)
+            return FixedExtrinsics(extrinsics_of(self._config))
         return self._need_tf(
             "extrinsics",
             "measure where the camera sits and give extrinsics:=parameters with camera_x_m ... "
             "camera_yaw_deg",
         )
+
+    def depth_camera(self) -> ExtrinsicsSource:
+        """That of depth images: the colour camera's where they are registered. Errors as :meth:`camera`."""
+        if self._config.depth_camera_info_topic and self._config.extrinsics == "parameters":
+            return FixedExtrinsics(depth_extrinsics_of(self._config))
+        return self.camera()
 
     def scanner(self, safety: SafetyConfig) -> ExtrinsicsSource:
         """Raises ConfigError: as :meth:`camera`, and for a scanner that would not scan along the floor."""

@@ -16,20 +16,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
 from launch.events.process import ProcessExited
 from launch.launch_context import LaunchContext
 from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.logging import get_logger, launch_config
 from launch.utilities import perform_substitutions
 from launch_ros.actions import Node
 
 import vln_ros
-from vln_ros.config import ConfigError
+from vln_ros.config import NAME_ARGUMENTS, ConfigError
 from vln_ros.ros.environment import PARENT
 from vln_ros.ros.interpreter import find_executable, installed_interpreter
 from vln_ros.ros.parameter_files import check_parameter_file
 
+ALIKE = 0.8
+"""Names that are so similar are taken for a slip of the fingers."""
+_LOGGER = get_logger("vln_ros")
 CANNOT_BE_CONFIGURED = 2
 """The status of a node that refuses its parameters: starting it again would change nothing."""
 _ASKED_TO_END = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
@@ -78,6 +83,57 @@ def _on_exit(
     return handle
 
 
+def name_arguments() -> list[DeclareLaunchArgument]:
+    """Topics and frames, of every launch file alike."""
+    return [
+        DeclareLaunchArgument(a.name, default_value=a.default, description=a.description)
+        for a in NAME_ARGUMENTS
+    ]
+
+
+def presets(folder: Path, kind: str) -> list[str]:
+    """The names of the presets of a kind: whatever lies there as ``KIND_NAME.yaml``."""
+    return sorted(p.stem.removeprefix(f"{kind}_") for p in folder.glob(f"{kind}_*.yaml"))
+
+
+def view_file(folder: Path, name: str, given: Mapping[str, str]) -> Path:
+    """The file of rviz or rqt with the topics and frames that were given; written to the launch's log folder.
+
+    Args:
+        folder: where the shipped one lies.
+        name: ``vln.rviz`` or ``vln.perspective``.
+        given: by argument: those of :func:`name_arguments`, and namespace.
+    """
+    text = (folder / name).read_text("utf-8")
+    if name.endswith(".rviz"):
+        text = yaml.safe_dump(_renamed(yaml.safe_load(text), given), sort_keys=False)
+    else:  # rqt takes names as they are: it is in no namespace
+        namespace = f"/{given['namespace'].strip('/')}".rstrip("/")
+        text = text.replace("'/inspector/", f"'{namespace}/inspector/")
+    path = Path(launch_config.get_log_file_path(name))
+    path.write_text(text, "utf-8")
+    return path
+
+
+def _renamed(tree: Any, given: Mapping[str, str]) -> Any:
+    """rviz's settings with other topics and frames."""
+    topics = {a.known_as: given[a.name] for a in NAME_ARGUMENTS if a.known_as and given[a.name]}
+    frames = {"Fixed Frame": given["odom_frame"], "Target Frame": given["base_frame"]}
+    if isinstance(tree, list):
+        return [_renamed(inner, given) for inner in tree]
+    if not isinstance(tree, dict):
+        return tree
+    renamed = {}
+    for key, value in tree.items():
+        if key == "Topic" and isinstance(value, dict):
+            renamed[key] = {**value, "Value": topics.get(value["Value"], value["Value"])}
+        elif frames.get(key) and isinstance(value, str):
+            renamed[key] = frames[key]
+        else:
+            renamed[key] = _renamed(value, given)
+    return renamed
+
+
 def declared_in(context: LaunchContext, *files: Path) -> list[DeclareLaunchArgument]:
     """The arguments of launch files, in their order."""
     sources = [PythonLaunchDescriptionSource(str(file)) for file in files]
@@ -86,6 +142,9 @@ def declared_in(context: LaunchContext, *files: Path) -> list[DeclareLaunchArgum
 
 def check_arguments(context: LaunchContext, file: Path, declared: Sequence[DeclareLaunchArgument]) -> None:
     """Refuse what launch would find out when some nodes run already, or ignore.
+
+    Of a file that another one includes nobody can know whose an argument is: what looks like a mistyped one
+    of these is said.
 
     Args:
         file: the launch file.
@@ -101,9 +160,12 @@ def check_arguments(context: LaunchContext, file: Path, declared: Sequence[Decla
             raise ConfigError(
                 f"{argument.name}:={value}: choose one of {', '.join(map(repr, argument.choices))}"
             )
-    if file.name not in {Path(word).name for word in sys.argv}:
-        return
     names = [argument.name for argument in declared]
+    if file.name not in {Path(word).name for word in sys.argv}:
+        for name in sorted(set(context.launch_configurations) - set(names)):
+            if near := difflib.get_close_matches(name, names, n=1, cutoff=ALIKE):
+                _LOGGER.warning(f"{file.name} has no argument {name!r}; did you mean {near[0]!r}?")
+        return
     for name in (word.split(":=", 1)[0] for word in context.argv if ":=" in word):
         if name not in names and name not in _OF_LAUNCH:
             near = difflib.get_close_matches(name, names, n=1)
@@ -115,7 +177,7 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
     """The nodes that robot.launch.py starts with these arguments."""
     wanted = {
         "navigator": given["machine"] != "robot",
-        "executor": given["machine"] != "gpu",
+        "executor": given["machine"] != "gpu" and given["drive"] == "queue",
         "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
         "recorder": given["record"] == "true",
     }

@@ -10,6 +10,7 @@ from geometry_msgs.msg import Point, Pose, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker
 
+from vln_ros.datatypes import PixelGoal, PlaceGoal
 from vln_ros.ros.convert import time_from_stamp_ns
 
 _LIFETIME = Duration(sec=2)
@@ -63,6 +64,33 @@ def zone_markers(zones: Zones, base_frame: str) -> list[Marker]:
         _line(header, "slow zone", _ahead(zones.radius_m, zones.slow_m), _color(1.0, 0.8, 0.1, 0.9)),
         _line(header, "stop zone", _ahead(zones.radius_m, zones.stop_m), _color(1.0, 0.15, 0.1, 0.9)),
     ]
+
+
+def place_markers(place: PlaceGoal, pixel: PixelGoal | None, frame_id: str, stamp_ns: int) -> list[Marker]:
+    """Where the robot drives to because the model has pointed there, and the pixel that it has named."""
+    header = Header(stamp=time_from_stamp_ns(stamp_ns), frame_id=frame_id)
+    disc = Marker(
+        header=header,
+        ns="place",
+        type=Marker.CYLINDER,
+        pose=Pose(position=Point(x=place.x_m, y=place.y_m, z=0.01)),
+        scale=Vector3(x=0.3, y=0.3, z=0.02),
+        color=_color(1.0, 0.25, 0.75, 0.9),
+        lifetime=_LIFETIME,
+    )
+    if pixel is None:
+        return [disc]
+    label = Marker(
+        header=header,
+        ns="pixel goal",
+        type=Marker.TEXT_VIEW_FACING,
+        pose=Pose(position=Point(x=place.x_m, y=place.y_m, z=0.25)),
+        scale=Vector3(z=0.12),
+        color=_color(1.0, 0.25, 0.75, 1.0),
+        text=str(pixel),
+        lifetime=_LIFETIME,
+    )
+    return [disc, label]
 
 
 def goal_markers(goal: Pose, frame_id: str, stamp_ns: int, text: str) -> list[Marker]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+from geometry_msgs.msg import TransformStamped
 from nav_msgs.msg import Odometry
+from rclpy.node import Node
 
-from vln_ros.config import ExtrinsicsConfig
+from vln_ros.config import ConfigError, ExtrinsicsConfig
 from vln_ros.datatypes import OdometryPose, Pose
-from vln_ros.ros import convert
+from vln_ros.ros import convert, qos
 from vln_ros.ros.convert import MessageError
 from vln_ros.ros.extrinsics import turned
 
@@ -43,6 +48,17 @@ class BaseOdometry:
             (o.x_m, o.y_m, o.z_m), (o.roll_deg, o.pitch_down_deg, o.yaw_deg)
         ).inverse()
         self._tf = tf
+
+    @property
+    def from_tf(self) -> bool:
+        """Odometry is on /tf, not on a topic of its own."""
+        return self._options.source == "tf"
+
+    def knows(self, child: str) -> bool:
+        """The place of this frame on the robot is known (by now)."""
+        child = child.lstrip("/")
+        named = OdometryPose(np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0]), self._odom_frame, child)
+        return child == self._base_frame or self._child_to_base(child, named) is not None
 
     def base_pose(self, msg: Odometry) -> Pose:
         """``odom_from_base``.
@@ -100,3 +116,76 @@ class BaseOdometry:
         elif self._tf is not None and (extrinsics := self._tf.newest(child)) is not None:
             return extrinsics.inverse()
         return Pose.identity() if pose.is_of(self._base_frame) else None
+
+
+class TransformOdometry:
+    """Finds the odometry among the transforms of a robot that publishes no other.
+
+    It is the transform from the odometry frame to a frame whose place on the base is known. Whatever else
+    hangs on the odometry frame (a dock, a costmap) is left out, once the base's has come.
+
+    Args:
+        reader: knows where frames are on the base.
+        odom_frame: the parent.
+    """
+
+    def __init__(self, reader: BaseOdometry, odom_frame: str) -> None:
+        self._reader, self._odom_frame = reader, odom_frame.lstrip("/")
+        self._child: str | None = None
+        self._last: tuple[int, int] | None = None
+
+    def pick(self, transforms: Sequence[TransformStamped]) -> list[Odometry]:
+        """Those that are new. While none is the base's, whatever there is, to be refused with its reason."""
+        found = [t for t in transforms if t.header.frame_id.lstrip("/") == self._odom_frame]
+        of_base = [t for t in found if self._reader.knows(t.child_frame_id)]
+        if self._child is None:
+            if not of_base:
+                return [convert.odometry_from_stamped(t) for t in found]
+            self._child = of_base[0].child_frame_id
+        new = []
+        for transform in of_base:
+            stamp = (transform.header.stamp.sec, transform.header.stamp.nanosec)
+            # Broadcasters say again what has not changed, at its old stamp.
+            if transform.child_frame_id == self._child and stamp != self._last:
+                self._last = stamp
+                new.append(convert.odometry_from_stamped(transform))
+        return new
+
+
+def hear_odometry(
+    node: Node, take: Callable[[Odometry], None], reader: BaseOdometry, odom_frame: str, depth: int
+) -> None:
+    """Subscribe a node to odometry, wherever the options say that it comes from.
+
+    Args:
+        take: gets each message, and of transforms what a message would have said.
+        reader: what reads them.
+        odom_frame: the frame that transforms of odometry start from.
+        depth: of the queue.
+
+    Raises:
+        ConfigError: it comes from TF, and that cannot be heard or has no name for its frame.
+    """
+    sensor = qos.sensor("best_effort", depth)
+    if not reader.from_tf:
+        node.create_subscription(Odometry, "odom", take, sensor, qos_overriding_options=qos.OVERRIDABLE)
+        return
+    if not odom_frame:
+        raise ConfigError(
+            "odometry.source = 'tf': the name of the odometry frame is needed to find its transform; set "
+            "odom_frame (of the navigator: sync.odom_frame), odom on most robots"
+        )
+    if importlib.util.find_spec("tf2_msgs") is None:
+        raise ConfigError(
+            "odometry.source = 'tf': tf2_msgs cannot be imported. Install ros-jazzy-tf2-msgs and source "
+            "ROS, or publish nav_msgs/Odometry on odom and set odometry.source to topic"
+        )
+    from tf2_msgs.msg import TFMessage
+
+    odometry = TransformOdometry(reader, odom_frame)
+
+    def hear(msg: TFMessage) -> None:
+        for found in odometry.pick(msg.transforms):
+            take(found)
+
+    node.create_subscription(TFMessage, "/tf", hear, sensor)

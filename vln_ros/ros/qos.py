@@ -12,11 +12,15 @@
 
 A best-effort subscriber hears reliable and best-effort publishers; a reliable one hears only
 reliable publishers. So `best_effort` is what to subscribe with when in doubt.
+
+What is of `sensor` may be overridden by ROS's own parameters, `qos_overrides.TOPIC.subscription.reliability`,
+`.history` and `.depth` (of the simulator bridge: `.publisher`). What a robot's safety rests on may not.
 """
 
 from __future__ import annotations
 
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from vln_ros.config import ConfigError
 
@@ -26,6 +30,10 @@ _RELIABILITY = {
 }
 RELIABILITIES = tuple(_RELIABILITY)
 """Choices for an option that selects the reliability of :func:`sensor`."""
+
+
+OVERRIDABLE = QoSOverridingOptions.with_default_policies()
+"""For who makes a topic of sensors. rclpy writes what is overridden into the profile: one for each topic."""
 
 
 def _profile(reliability: ReliabilityPolicy, durability: DurabilityPolicy, depth: int) -> QoSProfile:

@@ -1,4 +1,4 @@
-"""Questions and answers as std_msgs/String: plain words or JSON (docs/nodes.md, Questions and answers)."""
+"""Reads and writes questions and answers as std_msgs/String: plain words or JSON (docs/nodes.md)."""
 
 from __future__ import annotations
 

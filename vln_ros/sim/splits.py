@@ -149,7 +149,7 @@ def _begin(split: Split, number: int, scene: Scene) -> Episode:
             continue
         if len(flat.rooms) > 1 and flat.room_at(start) == target.room:
             continue
-        goal = _place_beside(scene, target, start)
+        goal = place_beside(scene, target, start)
         if goal is not None and walkable.distance(start, goal) >= shortest_m:
             break
     path = walkable.path(start, goal)
@@ -167,7 +167,7 @@ def _begin(split: Split, number: int, scene: Scene) -> Episode:
     )
 
 
-def _place_beside(scene: Scene, item: FurnitureItem, start: Float64Array) -> Float64Array | None:
+def place_beside(scene: Scene, item: FurnitureItem, start: Float64Array) -> Float64Array | None:
     """The place beside a thing that is nearest on foot; None if none can be reached.
 
     "Stop next to the sofa" names no side of it: only where one comes from does.

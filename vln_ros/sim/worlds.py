@@ -24,6 +24,17 @@ def camera_and_extrinsics(config: CameraConfig) -> tuple[CameraModel, Pose]:
     )
 
 
+def look_down_rad(config: CameraConfig) -> float | None:
+    """Tilt of the second camera; None where there is none."""
+    return math.radians(config.look_down_deg) if config.look_down_deg else None
+
+
+def look_down_extrinsics(config: CameraConfig) -> Pose | None:
+    """The second camera's optical frame in the base's; None where there is none."""
+    tilt_rad = look_down_rad(config)
+    return None if tilt_rad is None else base_from_optical(0.0, 0.0, config.height_m, pitch_down_rad=tilt_rad)
+
+
 def languages_of(config: WorldConfig) -> tuple[str, ...]:
     """As :func:`vln_ros.sim.episodes.episode.read_episodes` takes them."""
     return tuple(language.strip() for language in config.languages.split(",") if language.strip())
@@ -38,9 +49,22 @@ def open_world(config: WorldConfig) -> World:
     camera, extrinsics = camera_and_extrinsics(config.camera)
     if config.world == "habitat":
         c = config.camera
-        return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
+        return HabitatWorld(
+            camera,
+            c.height_m,
+            math.radians(c.pitch_down_deg),
+            config.habitat,
+            depth_noise=c.depth_noise,
+            look_down_rad=look_down_rad(c),
+        )
     check_ray_caster()
-    return EmbeddedWorld(camera, extrinsics, sliding=config.habitat.sliding)
+    return EmbeddedWorld(
+        camera,
+        extrinsics,
+        sliding=config.habitat.sliding,
+        depth_noise=config.camera.depth_noise,
+        base_from_look_down=look_down_extrinsics(config.camera),
+    )
 
 
 def plan_of(world: World) -> PlanImage | None:

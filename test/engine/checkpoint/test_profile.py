@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
+from vln_ros.datatypes import PixelGoal
 from vln_ros.engine.checkpoint.profile import ContextSpec, Limits, list_profiles, load_profile, parse_profile
 
 NAMES = ("activevln-r2r", "activevln-rxr", "internvla-n1-s2", "navida", "qwen-zero-shot", "tiny")
@@ -134,6 +136,54 @@ def test_bad_values_are_named(path: tuple[str | int, ...], value: object, messag
     at[path[-1]] = value
     with pytest.raises(ConfigError, match=message):
         parse_profile("test", changed)
+
+
+GOAL: dict[str, object] = {
+    "request": "↓", "turn": "look{image}.", "picture": "same", "order": "row_column", "separator": " ",
+    "already_there_m": 0.25, "nowhere_turn_deg": 15,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"turn": "no mark"}, "one {image}"),
+        ({"turn": "{image}{image}"}, "one {image}"),
+        ({"turn": "{image} {instruction}"}, "no other mark"),
+        ({"picture": "tilt"}, "same, camera"),
+        ({"order": "xy"}, "row_column, column_row"),
+        ({"separator": ""}, "a text"),
+        ({"separator": " 0 "}, "without digits"),
+        ({"already_there_m": -0.1}, "at least 0 m"),
+        ({"nowhere_turn_deg": 270}, "from 0 to 180"),
+        ({"nowhere_turn_deg": -15}, "from 0 to 180"),
+        ({"request": "forward"}, "in the vocabulary, too"),
+        ({"requst": "x"}, "did you mean 'request'"),
+    ],
+)
+def test_bad_pixel_goals_are_named(change: dict[str, object], message: str) -> None:
+    history = {
+        "strategy": "history", "history_frames": 8, "history_choice": "uniform_floor",
+        "history_empty": "none", "history_limit": 0,
+    }  # fmt: skip
+    good = tree() | {"context": history, "pixel_goal": GOAL}
+    assert parse_profile("test", good).pixel_goal is not None
+    with pytest.raises(ConfigError, match=message):
+        parse_profile("test", good | {"pixel_goal": GOAL | change})
+    with pytest.raises(ConfigError, match="needs context strategy history"):
+        parse_profile("test", tree() | {"pixel_goal": GOAL})
+
+
+@pytest.mark.parametrize(("order", "said"), [("row_column", "3 70"), ("column_row", "70 3")])
+def test_what_is_said_of_a_pixel_is_read_as_it(order: str, said: str) -> None:
+    spec = load_profile("internvla-n1-s2").pixel_goal
+    assert spec is not None
+    spec = replace(spec, order=order)
+    goal = PixelGoal(3, 70, 9)
+    assert spec.text(goal) == said
+    point = spec.parse(f"at ({said.replace(' ', ', ')})")
+    assert point is not None and spec.goal(*point, 9) == goal
+    assert spec.parse("3") is None and spec.parse("") is None
 
 
 @pytest.mark.parametrize("key", sorted(tree()))

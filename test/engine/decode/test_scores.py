@@ -33,7 +33,7 @@ from vln_ros.config import SamplingConfig, StreamConfig
 from vln_ros.datatypes import STOP, Action, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.files import CheckpointError
 from vln_ros.engine.checkpoint.model import LoadedModel, checkpoint_generation, load_model
-from vln_ros.engine.checkpoint.profile import Phrase, load_profile
+from vln_ros.engine.checkpoint.profile import Phrase, Profile, Unsupported, load_profile
 from vln_ros.engine.decode.decode import Decoded, DecodeMode, DecodeOptions, decode_free, decode_queue, run
 from vln_ros.engine.decode.grammar import Grammar, QueueRules
 from vln_ros.engine.decode.scores import Sampling
@@ -322,10 +322,18 @@ def frame(index: int) -> Frame:
     return Frame(index, (index + 1) * 10**8, rgb, None, CameraModel.from_hfov(56, 56, 1.2), pose, pose)
 
 
+def no_look_down() -> Profile:
+    reason = "look down: this robot has no pixel goals"
+    return replace(load_profile("internvla-n1-s2"), pixel_goal=None, unsupported=(Unsupported("↓", reason),))
+
+
 def engine(
-    model: LoadedModel, profile: str = "internvla-n1-s2", context: str | None = None, **options: Any
+    model: LoadedModel,
+    profile: str | Profile = "internvla-n1-s2",
+    context: str | None = None,
+    **options: Any,
 ) -> QwenEngine:
-    own = load_profile(profile)
+    own = load_profile(profile) if isinstance(profile, str) else profile
     own = replace(own, image=replace(own.image, resize=(56, 56)))
     if context:
         own = replace(own, context=replace(own.context, unasked_frames=context))
@@ -339,8 +347,9 @@ def tokens_of(model: LoadedModel, text: str) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("decode", ["tree", "tokens", "free"])
-def test_look_down_is_a_hold_that_says_so(model: LoadedModel, decode: str) -> None:
-    robot = engine(model, decode=decode)
+def test_what_this_robot_cannot_do_is_a_hold_that_says_so(model: LoadedModel, decode: str) -> None:
+    """A look down, of a profile that has no pixel goals."""
+    robot = engine(model, no_look_down(), decode=decode)
     text = partial(tokens_of, model)
     assert len(text("↓")) > 1  # it begins like another arrow, which may be said
     with speaks(model.network, text("↓"), text("STOP")[0]):

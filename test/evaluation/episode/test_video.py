@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -11,10 +12,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.datatypes import STOP, Action, Float64Array, Pose
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    Float64Array,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
+    Pose,
+)
 from vln_ros.evaluation.episode.maps import draw_map
-from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth
+from vln_ros.evaluation.episode.metrics import EpisodeMetrics
+from vln_ros.evaluation.episode.record import (
+    END_FRAMES,
+    EpisodeInfo,
+    EpisodeRecord,
+    EpisodeRecorder,
+    Step,
+    verdict,
+)
+from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, colourise_depth, mark_pixel
 
 QUEUE = (Action(forward_m=0.25), Action(turn_rad=0.26), Action(turn_rad=-0.26), STOP)
 RGB = np.full((48, 64, 3), 128, np.uint8)
@@ -156,3 +174,100 @@ def test_the_path_lies_where_the_plan_says() -> None:
     bare = draw_map(record(40), None).axes[0]
     start = next(line for line in bare.lines if line.get_label() == "start")
     assert np.allclose(start.get_xydata(), [[0.0, 0.0]]) and not bare.yaxis_inverted()
+
+
+GOAL = (255, 64, 190)
+
+
+def goal_places(picture: np.ndarray) -> np.ndarray:
+    """``[N, 2]`` rows and columns that have the goal's colour."""
+    return np.argwhere((np.abs(picture.astype(int) - GOAL) < 40).all(-1))
+
+
+@pytest.mark.parametrize(("row", "column"), [(10, 20), (0, 0), (47, 63), (24.4, 31.6)])
+def test_a_pixel_is_marked_where_it_is(row: float, column: float) -> None:
+    marked = mark_pixel(RGB, row, column)
+    places = goal_places(marked)
+    assert len(places)
+    assert np.abs(places - [row, column]).max() < 6
+    assert np.abs(places - [row, column]).sum(1).min() <= 1.0, "the pixel itself is coloured"
+    assert (RGB == 128).all(), "the picture is another's"
+
+
+@pytest.mark.parametrize(("row", "column"), [(-5.0, 3.0), (48.0, 3.0), (3.0, 64.0), (3.0, -1.0)])
+def test_a_goal_outside_the_picture_is_not_marked(row: float, column: float) -> None:
+    assert mark_pixel(RGB, row, column) is RGB
+
+
+def test_the_goal_and_the_answered_picture_are_in_the_frame() -> None:
+    plain = annotate(RGB, DEPTH, overlay())
+    assert not len(goal_places(plain))
+    with_goal = annotate(RGB, DEPTH, replace(overlay(), goal=(12.0, 48.0)))
+    scale = 320 / 48
+    assert np.abs(goal_places(with_goal).mean(0) - [12.5 * scale, 48.5 * scale]).max() < scale
+    both = annotate(RGB, DEPTH, replace(overlay(), answered=mark_pixel(RGB, 24, 32)))
+    rows, columns = goal_places(both).T
+    assert rows.min() > 200, "small, in the lower left corner"
+    assert columns.max() < 160
+
+
+def test_a_recorded_answer_marks_the_picture_that_it_is_about(tmp_path: Path) -> None:
+    """In lockstep the picture comes before the answer, in a recording with it."""
+    place = PlaceGoal(1.0, 0.0, 10, PlaceSource.DEPTH)
+    chunk = ActionChunk(2, 1, 10, QUEUE[:1], pixel_goal=PixelGoal(12, 16, 10), place=place)
+    recorder = EpisodeRecorder(
+        EpisodeInfo(episode_id="e", scene_id="s", instruction="go"), VideoWriter(tmp_path / "v.mp4", 4.0)
+    )
+    recorder.frame(RGB, DEPTH, 10, None)
+    recorder.decision(chunk, 1.0)
+    recorder.frame(RGB, DEPTH, 20, 0, (30.0, 40.0))
+    recorder.decision(replace(chunk, queue=3, frame_stamp_ns=20, pixel_goal=None), 1.0)  # goes on
+    recorder.frame(RGB, DEPTH, 30, 0, (44.0, 40.0))
+    recorder.decision(ActionChunk(4, 1, 30, QUEUE[:1]), 1.0)
+    recorder.frame(RGB, DEPTH, 40, 0)
+    recorder.finish("stop", 1.0, None)
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    inset = [len(goal_places(f[220:320, :150])) > 50 for f in frames]
+    assert inset == [False, True, True, False]
+    marked = [len(goal_places(f[180:320, 200:330])) > 10 for f in frames]
+    assert marked == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("success", "ended", "error_m", "said", "colour"),
+    [
+        (True, "stop", 0.4, "success: stop, 0.40 m from the goal", (26, 143, 75)),
+        (False, "step limit", 3.0, "failure: step limit, 3.00 m from the goal", (214, 69, 65)),
+        (False, "stop", math.inf, "failure: stop, no way leads to the goal", (214, 69, 65)),
+        (None, "end of recording", 0.0, "ended: end of recording", (52, 60, 76)),
+    ],
+)
+def test_the_last_frames_say_how_it_ended(
+    tmp_path: Path, success: bool | None, ended: str, error_m: float, said: str, colour: tuple[int, int, int]
+) -> None:
+    metrics = None
+    if success is not None:
+        metrics = EpisodeMetrics(
+            success=success, spl=0.0, oracle_success=None, navigation_error_m=error_m, path_length_m=1.0,
+            ndtw=math.nan, sdtw=math.nan, collisions=0, steps=3,
+        )  # fmt: skip
+    assert verdict(ended, metrics) == said
+    info = EpisodeInfo(episode_id="1", scene_id="flat", instruction="Go.")
+    recorder = EpisodeRecorder(info, VideoWriter(tmp_path / "video.mp4", 4.0))
+    for n in range(3):
+        recorder.frame(RGB, DEPTH, n * 10**9, None)
+    record = recorder.finish(ended, 1.0, metrics)
+    assert record.video_frames == 3 + END_FRAMES
+    with av.open(str(tmp_path / "video.mp4")) as container:
+        decoded = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    assert len(decoded) == 3 + END_FRAMES
+    for number, frame in enumerate(decoded):
+        band = frame[140:144, 4:20].reshape(-1, 3).mean(0)
+        assert (np.abs(band - colour).max() < 12) == (number >= 3), number
+
+
+def test_an_episode_without_a_picture_has_no_end_in_pictures(tmp_path: Path) -> None:
+    info = EpisodeInfo(episode_id="1", scene_id="flat", instruction="Go.")
+    record = EpisodeRecorder(info, VideoWriter(tmp_path / "video.mp4", 4.0)).finish("aborted", 1.0, None)
+    assert record.video_frames == 0 and not list(tmp_path.iterdir())

@@ -95,6 +95,12 @@ class Person(Node):
         self.instruction.publish(convert.string_from_instruction(text))
         self.wait(lambda: any(c.instruction > newest for c in self.chunks), "the instruction was not taken")
 
+    def decided(self, stamp: int) -> None:
+        self.wait(
+            lambda: any(c.actions and c.frame_stamp_ns == stamp for c in self.chunks),
+            f"frame {stamp} unanswered",
+        )
+
     def ask(self, question: Question) -> None:
         self.question.publish(string_from_question(question))
 
@@ -158,10 +164,7 @@ def drive(person: Person, meanwhile: Callable[[int], None]) -> tuple[list[Action
         meanwhile(number)
         stamp = person.show(number)
         meanwhile(number)
-        person.wait(
-            lambda stamp=stamp: any(c.actions and c.frame_stamp_ns == stamp for c in person.chunks),
-            f"frame {stamp} unanswered",
-        )
+        person.decided(stamp)
         meanwhile(number)
     return [c for c in person.chunks[first:] if c.actions], person.vitals()
 

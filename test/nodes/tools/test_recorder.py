@@ -32,6 +32,11 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 DEADLINE_S = 60.0
 EPISODES = 3
+EXACT: dict[str, Scalar] = {
+    "color_format": "as_published", "depth_format": "as_published", "compression": "zstd",
+    "split_s": 2.0, "min_free_mb": 1,
+}  # fmt: skip
+"""What a run can be repeated from; in several files."""
 SAID = ("cache fill [%]", "cached tokens", "frame rate [Hz]", "frame age [ms]")
 
 
@@ -88,7 +93,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     with Graph(folder / "logs", graph_environment()) as graph:
         graph.start(NodeSpec("navigator", navigator))
-        graph.start(NodeSpec("recorder", {"folder": str(folder / "bags")}))
+        graph.start(NodeSpec("recorder", {"folder": str(folder / "bags"), **EXACT}))
         # The recorder has found the navigator before anything happens.
         wait_for(lambda: bool(list(folder.glob("bags/*/navigator.yaml"))), "the parameters' arrival")
         graph.start(NodeSpec("sim_bridge", bridge))

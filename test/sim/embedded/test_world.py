@@ -150,3 +150,21 @@ def test_geodesic_path_is_on_the_floor_and_as_long_as_the_distance() -> None:
     assert not path[:, 2].any()
     length = WORLD.geodesic_distance(np.array([*PLACE, 0.0]), np.array([*goal, 0.0]))
     assert np.linalg.norm(np.diff(path, axis=0), axis=1).sum() == pytest.approx(length)
+
+
+def test_a_second_camera_looks_down_from_the_same_place() -> None:
+    camera, down = CameraModel.from_hfov(32, 24, 1.3), base_from_optical(0, 0, 1.25, pitch_down_rad=0.5)
+    world = EmbeddedWorld(camera, base_from_optical(0, 0, 1.25), base_from_look_down=down)
+    other = EmbeddedWorld(camera, down)
+    for each in (world, other):
+        each.load(scene_id(3))
+        each.place(Pose.planar(float(PLACE[0]), float(PLACE[1]), 0.4))
+    rgb, depth_m = world.render_look_down()
+    expected_rgb, expected_m = other.render()
+    np.testing.assert_array_equal(rgb, expected_rgb)
+    np.testing.assert_array_equal(depth_m, expected_m)
+    assert world.base_from_look_down is down
+    assert not np.array_equal(world.render()[1], depth_m)
+    assert other.base_from_look_down is None
+    with pytest.raises(RuntimeError, match="no second camera"):
+        other.render_look_down()

@@ -116,6 +116,28 @@ def test_the_same_pose_shows_the_same_depth_in_both_worlds(
         assert np.corrcoef(ours, theirs)[0, 1] > 0.8
 
 
+def test_a_second_camera_looks_down_as_in_the_embedded_world(
+    python: str, scenes: Path, embedded: EmbeddedWorld
+) -> None:
+    world = HabitatWorld(CAMERA, HEIGHT_M, PITCH_RAD, config(python, scenes), look_down_rad=0.6)
+    try:
+        with pytest.raises(RuntimeError, match="is nowhere"):
+            world.render_look_down()
+        world.load(SCENE)
+        (pose,) = places(embedded, 1)
+        world.place(pose)
+        assert world.base_from_look_down is not None
+        for base_from_camera, picture in (
+            (world.base_from_optical, world.render),
+            (world.base_from_look_down, world.render_look_down),
+            (world.base_from_optical, world.render),  # what was shown last is not taken for the first one's
+        ):
+            _, expected_m = embedded.scene.renderer.render(CAMERA, world.pose @ base_from_camera)
+            assert np.median(np.abs(picture()[1] - expected_m)) < 1e-4
+    finally:
+        world.close()
+
+
 def test_steps_turn_left_positive_and_go_forward(habitat: HabitatWorld, embedded: EmbeddedWorld) -> None:
     habitat.load(SCENE)
     habitat.place(places(embedded, 1, 0.5)[0])

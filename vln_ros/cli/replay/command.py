@@ -15,27 +15,48 @@ import numpy as np
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
-from vln_ros.config import ConfigError, QwenConfig, Scalar
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import Pose
     from vln_ros.evaluation.runs.results import RunResult
-    from vln_ros.ros.bag.reader import Bag
+    from vln_ros.ros.bag.reader import Bag, BagFrames
 
 HELP = "Play a recording through the real nodes; leaves a run folder with video and report"
 BASE_FRAME = "base_link"
 """Where the odometry's child_frame_id is empty and no option says otherwise."""
 BASE_NAMES = {"base_link", "base_footprint", "base"}
 """Names of REP 105 and 120 for one planar base; they differ in height at most."""
+SHIPPED = "shipped:"
 REMAPS = {"cmd_vel": "replay/cmd_vel", "action_queue": "replay/action_queue"}
 """What would move a robot goes under names that no base and no executor of a robot listens to: the odometry
 of a recording says where another robot was, and nothing looks for obstacles."""
 
 
+def recording(text: str) -> Path:
+    """A recording, or one that the package ships. Raises ArgumentTypeError: it ships none of that name."""
+    if not text.startswith(SHIPPED):
+        return Path(text)
+    from importlib import resources
+
+    folder = Path(str(resources.files("vln_ros"))) / "recordings"
+    path = folder / text.removeprefix(SHIPPED)
+    if not path.is_dir():
+        shipped = sorted(f"{SHIPPED}{p.name}" for p in folder.iterdir()) if folder.is_dir() else []
+        raise argparse.ArgumentTypeError(f"{text}: the package ships {', '.join(shipped) or 'no recording'}")
+    return path
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bag", type=Path, help="rosbag2 folder, or .db3 or .mcap file")
-    parser.add_argument("--instruction", default="", help="instruction that the robot is told")
+    parser.add_argument(
+        "bag",
+        type=recording,
+        help="rosbag2 folder, or .db3 or .mcap file; shipped:flat is a small one of this package",
+    )
+    parser.add_argument(
+        "--instruction", default="", help="instruction that the robot is told (default: the recorded one)"
+    )
     parser.add_argument(
         "--exact",
         action="store_true",
@@ -103,8 +124,6 @@ def run(options: argparse.Namespace) -> int:
         from vln_ros.cli.replay.reproduce import run_exact
 
         return run_exact(options)
-    if not options.instruction:
-        raise ConfigError("--instruction is missing: what is the robot told?")
     from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 
     environment = graph_environment(join=options.join)
@@ -113,6 +132,7 @@ def run(options: argparse.Namespace) -> int:
         check_model(options.checkpoint, options.profile or QwenConfig().profile)
     topics = BagTopics(options.color, options.depth, options.camera_info, options.odometry)
     with Bag(options.bag, topics) as bag:
+        options.instruction = options.instruction or recorded_instruction(bag)
         if bag.lost:
             print(f"{bag.path}: {bag.lost}", file=sys.stderr)
         frames = bag.frames()
@@ -128,6 +148,7 @@ def run(options: argparse.Namespace) -> int:
             "depth_transport": "compressed" if bag.is_compressed(Stream.DEPTH) else "raw",
             "paced.decision_ms": options.decision_ms,
             **_extrinsics(options, bag, base_frame, options.camera_frame or frames.camera),
+            **_own_depth(bag, frames),
             **_checkpoint(options, out),
             **node_parameters(options, out),
         }
@@ -167,6 +188,22 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_atomically(options.json, json.dumps(figures, indent=2) + "\n")
     return _verdict(figures)
+
+
+def recorded_instruction(bag: Bag) -> str:
+    """The first that the recording has. Raises ConfigError: none."""
+    from rclpy.serialization import deserialize_message
+    from std_msgs.msg import String
+
+    from vln_ros.ros import convert
+
+    try:
+        said = [data for _, data in bag.others("instruction", "std_msgs/msg/String")]
+        return convert.instruction_from_string(deserialize_message(said[0], String))
+    except (ConfigError, IndexError, convert.MessageError):
+        raise ConfigError(
+            "--instruction is missing, and the recording has none: what is the robot told?"
+        ) from None
 
 
 def _verdict(figures: dict[str, Any]) -> int:
@@ -219,6 +256,40 @@ def _extrinsics(options: argparse.Namespace, bag: Bag, base: str, camera: str) -
     }
 
 
+def _own_depth(bag: Bag, frames: BagFrames) -> dict[str, Scalar]:
+    """Of a recording whose depth is not registered to colour: by what it is to be registered.
+
+    Raises:
+        ConfigError: nothing says where the depth camera is.
+    """
+    from vln_ros.axes import BODY_FROM_OPTICAL, extrinsics_from_optical
+    from vln_ros.ros.bag.reader import Stream
+
+    if Stream.DEPTH_INFO not in bag.connections:
+        return {}
+    topic: dict[str, Scalar] = {"depth_camera_info_topic": OWN_DEPTH_INFO_TOPIC}
+    color_from_depth = bag.static_transform(frames.camera, frames.depth)
+    if color_from_depth is None:
+        recorded = _recorded_extrinsics(bag)
+        if recorded is None:
+            raise ConfigError(
+                f"{bag.path}: depth is in {frames.depth}, colour in {frames.camera}, and nothing on "
+                "/tf_static connects them: record depth that is registered to colour, or /tf_static with it"
+            )
+        return {**topic, **{k: v for k, v in recorded.items() if k.startswith("depth_camera.")}}
+    x, y, z, *angles = extrinsics_from_optical(BODY_FROM_OPTICAL @ color_from_depth)
+    roll_deg, pitch_deg, yaw_deg = (math.degrees(angle) for angle in angles)
+    return {
+        **topic,
+        "depth_camera.x_m": x,
+        "depth_camera.y_m": y,
+        "depth_camera.z_m": z,
+        "depth_camera.roll_deg": roll_deg,
+        "depth_camera.pitch_down_deg": pitch_deg,
+        "depth_camera.yaw_deg": yaw_deg,
+    }
+
+
 def _static_extrinsics(bag: Bag, base: str, camera: str) -> Pose | None:
     """``base_from_optical`` on /tf_static; None if nothing there connects the two."""
     extrinsics = bag.static_transform(base, camera)
@@ -236,7 +307,7 @@ def _static_extrinsics(bag: Bag, base: str, camera: str) -> Pose | None:
 def _recorded_extrinsics(bag: Bag) -> dict[str, Scalar] | None:
     """The extrinsics that the recorded navigator ran with; None if it took them from TF."""
     from vln_ros.cli.replay.reproduce import recorded_config
-    from vln_ros.config import ExtrinsicsConfig, walk_options
+    from vln_ros.config import ExtrinsicsConfig, to_flat, walk_options
 
     try:
         config = recorded_config(bag.path, "", "")
@@ -244,8 +315,10 @@ def _recorded_extrinsics(bag: Bag) -> dict[str, Scalar] | None:
         return None
     if config.extrinsics != "parameters":
         return None
-    names = [e.name for e in walk_options(ExtrinsicsConfig)]
-    return {name: getattr(config, name) for name in names if name.startswith(("extrinsics", "camera_"))}
+    wanted = ("extrinsics", "camera_x", "camera_y", "camera_z", "camera_r", "camera_p", "depth_camera.")
+    names = [e.name for e in walk_options(ExtrinsicsConfig) if e.name.startswith(wanted)]
+    recorded = to_flat(config)
+    return {name: recorded[name] for name in names}
 
 
 def _checkpoint(options: argparse.Namespace, out: Path) -> dict[str, Scalar]:

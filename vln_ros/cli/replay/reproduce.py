@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,16 +18,16 @@ from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
-from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, Executed, Instruction, Pose
 from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.engines import build_engine
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.nodes.navigator.sensors import ImageMsg, RawFrame, frame_of
+from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
-from vln_ros.ros.extrinsics import extrinsics_of
+from vln_ros.ros.extrinsics import FixedExtrinsics, depth_extrinsics_of, extrinsics_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
@@ -40,7 +39,8 @@ class Run:
     Attributes:
         instruction: its number and text.
         stamps_ns: of the frames that the engine took in, in order.
-        decisions: what it answered, in order. Holds are not decisions.
+        decisions: what it answered, in order. Holds are not decisions, nor are queues that only go on to a
+            place: those follow from what was known of obstacles, scans included.
         missing: what the recording lacks of it; empty if nothing.
         executed: what the executor has reported as done; None where no report says so.
     """
@@ -164,7 +164,7 @@ def recorded_runs(bag: Bag) -> list[Run]:
             Run(
                 Instruction(number, told[-1] if told else f"instruction {number}"),
                 tuple(s for t, s in frames if time_ns <= t < until_ns),
-                tuple(c for c in mine if c.actions),
+                tuple(c for c in mine if c.actions and not c.goes_on),
                 missing,
                 tuple(log.entries) if said else None,
             )
@@ -199,7 +199,7 @@ def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -
                 break
             again = engine.decide(recorded.queue)
             progress.update()
-            if again.actions == recorded.actions:
+            if is_same_answer(recorded, again):
                 equal += 1
             elif not difference:
                 difference = f"queue {recorded.queue}: recorded {_said(recorded)}, now {_said(again)}"
@@ -208,7 +208,25 @@ def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -
     return results
 
 
+def is_same_answer(recorded: ActionChunk, again: ActionChunk) -> bool:
+    """Action for action; of a pixel that was answered, pixel and place.
+
+    Args:
+        recorded: as it was published: a place is a queue already, or what was done where no way led there.
+        again: as the engine gives it.
+    """
+    if recorded.pixel_goal is None and again.pixel_goal is None:
+        return again.actions == recorded.actions
+    if recorded.pixel_goal != again.pixel_goal:
+        return False
+    return recorded.place in (None, again.place) and (
+        again.place is not None or again.actions == recorded.actions
+    )
+
+
 def _said(chunk: ActionChunk) -> str:
+    if chunk.pixel_goal is not None:
+        return f"{chunk.pixel_goal}, {chunk.place or 'nowhere'}"
     return ", ".join(map(str, chunk.actions)) or "hold"
 
 
@@ -220,17 +238,17 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     """
     aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
     base_odometry = BaseOdometry(config, "", _BagFrames(bag, config.base_frame))
-    camera: CameraModel | None = None
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
-    base_from_optical = _mount(bag, config, color_type)
+    cameras = CameraPair(config, *_extrinsics_sources(bag, config, color_type, depth_type))
     waiting = []
     for message in bag.messages():
         try:
             if message.stream is Stream.CAMERA_INFO:
-                camera = convert.camera_from_info(
-                    deserialize_message(message.data, CameraInfo), config.calibration, config.color_topic
-                )
+                cameras.take_color_info(deserialize_message(message.data, CameraInfo))
+                complete = []
+            elif message.stream is Stream.DEPTH_INFO:
+                cameras.depth.take(deserialize_message(message.data, CameraInfo))
                 complete = []
             elif message.stream is Stream.ODOMETRY:
                 odometry = deserialize_message(message.data, Odometry)
@@ -246,8 +264,13 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
         except convert.MessageError:
             continue  # the navigator has refused it too
         waiting += [a for a in complete if a.stamp_ns in wanted_ns]
-        while waiting and camera is not None:
-            yield RawFrame(waiting.pop(0), camera, base_from_optical, time.monotonic())
+        while waiting and cameras.missing(waiting[0].depth is not None) is None:
+            try:
+                raw = cameras.raw_frame(waiting.pop(0))
+            except convert.MessageError:
+                continue
+            if raw is not None:
+                yield raw
 
 
 class _BagFrames:
@@ -263,15 +286,27 @@ class _BagFrames:
         return self._found[frame_id]
 
 
-def _mount(bag: Bag, config: NavigatorConfig, color_type: type) -> Pose:
+def _extrinsics_sources(
+    bag: Bag, config: NavigatorConfig, color_type: type, depth_type: type
+) -> tuple[FixedExtrinsics, FixedExtrinsics]:
+    """Of the colour camera, and of depth."""
     if config.extrinsics == "parameters":
-        return extrinsics_of(config)
-    first = next(m for m in bag.messages() if m.stream is Stream.COLOR)
-    frame_id = deserialize_message(first.data, color_type).header.frame_id
+        return FixedExtrinsics(extrinsics_of(config)), FixedExtrinsics(depth_extrinsics_of(config))
+    color = _static_extrinsics(bag, config, Stream.COLOR, color_type)
+    if not config.depth_camera_info_topic:
+        return color, color
+    return color, _static_extrinsics(bag, config, Stream.DEPTH, depth_type)
+
+
+def _static_extrinsics(
+    bag: Bag, config: NavigatorConfig, stream: Stream, image_type: type
+) -> FixedExtrinsics:
+    first = next(m for m in bag.messages() if m.stream is stream)
+    frame_id = deserialize_message(first.data, image_type).header.frame_id
     extrinsics = bag.static_transform(config.base_frame, frame_id)
     if extrinsics is None:
         raise ConfigError(
             f"{bag.path} has no static transform from {config.base_frame} to {frame_id}; runs with a "
             "camera that moves on the robot cannot be repeated"
         )
-    return extrinsics
+    return FixedExtrinsics(extrinsics)

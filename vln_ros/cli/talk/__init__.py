@@ -1,1 +1,1 @@
-"""Sentences to a robot: what a person says, asks and stops from a terminal."""
+"""A person's sentences to a robot, from a terminal."""

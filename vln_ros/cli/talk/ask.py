@@ -1,4 +1,4 @@
-"""``vln_ros ask``."""
+"""``vln_ros ask``: asks a robot about what it has seen, and prints the answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     except QuestionError as error:
         raise ConfigError(str(error)) from error
     try:
-        with Person(options) as person:
+        with Person.of(options) as person:
             return _ask(person, question, options)
     except NobodyError as error:
         print(f"vln_ros: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A person at a terminal, among the nodes of a robot."""
+"""Puts a person at a terminal among the nodes of a robot: finds them, and waits for what they say."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class Person:
     """A node of no process of its own. Use as a context.
 
     Args:
-        options: as of :func:`add_place`.
+        namespace: of the robot.
+        wait_s: how long to look for its nodes.
+
+    Raises:
+        ConfigError: no such namespace, or no ROS process can start in this terminal.
     """
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        if options.domain is not None:
-            if not 0 <= options.domain <= LARGEST_DOMAIN:
-                raise ConfigError(f"--domain = {options.domain}: a ROS domain is 0 to {LARGEST_DOMAIN}")
-            os.environ[DOMAIN] = str(options.domain)
+    def __init__(self, namespace: str = "", wait_s: float = WAIT_S) -> None:
         prepare_environment()
         self.domain = domain_of(os.environ)
-        self._wait_s, self._namespace = options.wait_s, options.namespace
+        self._wait_s = wait_s
         import rclpy
         from rclpy.exceptions import InvalidNamespaceException
         from rclpy.executors import SingleThreadedExecutor
@@ -71,12 +71,21 @@ class Person:
 
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         try:
-            self.node = Node(f"person_{os.getpid()}", namespace=options.namespace)
+            self.node = Node(f"person_{os.getpid()}", namespace=namespace)
         except InvalidNamespaceException as error:
             rclpy.shutdown()
-            raise ConfigError(f"--namespace = {options.namespace!r}: {error}") from error
+            raise ConfigError(f"--namespace = {namespace!r}: {error}") from error
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
+
+    @classmethod
+    def of(cls, options: argparse.Namespace) -> Person:
+        """Where the options of :func:`add_place` say. Raises ConfigError also for a domain that is none."""
+        if options.domain is not None:
+            if not 0 <= options.domain <= LARGEST_DOMAIN:
+                raise ConfigError(f"--domain = {options.domain}: a ROS domain is 0 to {LARGEST_DOMAIN}")
+            os.environ[DOMAIN] = str(options.domain)
+        return cls(options.namespace, options.wait_s)
 
     def hear(self, kind: Any, topic: str, told: Callable[[Any], None], profile: Any) -> None:
         """Subscribe."""

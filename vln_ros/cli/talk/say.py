@@ -1,4 +1,4 @@
-"""``vln_ros say``."""
+"""``vln_ros say``: gives a robot an instruction, and says whether it goes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     except convert.MessageError as error:
         raise ConfigError(str(error)) from error
     try:
-        with Person(options) as person:
+        with Person.of(options) as person:
             return _Run(person, text).go(options)
     except NobodyError as error:
         print(f"vln_ros: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``vln_ros stop``."""
+"""``vln_ros stop``: makes a robot stand and ends its run, or lets it go again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        with Person(options) as person:
+        with Person.of(options) as person:
             return _Stop(person, options.release).go()
     except NobodyError as error:
         print(f"vln_ros: {error}", file=sys.stderr)

@@ -9,19 +9,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import yaml
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
-
-Choice = TypeVar("Choice", bound=str)
+from vln_ros.engine.checkpoint.keys import Keys
+from vln_ros.engine.checkpoint.pixel_goal import PixelGoalSpec as PixelGoalSpec
+from vln_ros.engine.checkpoint.pixel_goal import parse_pixel_goal
 
 ON_UNPARSED = ("hold", "repeat", "ask_again")
 IMAGE_MARKS = ("image", "history")
@@ -29,7 +29,6 @@ IMAGE_MARKS = ("image", "history")
 
 _MARK = re.compile(r"\{(\w+)\}")
 _SUFFIX = ".yaml"
-_OF_CHECKPOINT = "checkpoint"
 
 ContextStrategy = Literal["append", "window_reset", "history", "delayed_batch"]
 _CONTEXT_PARAMETERS: dict[ContextStrategy, frozenset[str]] = {
@@ -149,12 +148,16 @@ class Limits:
     """After how many of each the released evaluation ends an episode; 0 for never.
 
     Declared, not silent: a run that ends by a limit says so. ``turns_in_place`` counts
-    consecutive primitive actions that leave the position as it was.
+    consecutive primitive actions that leave the position as it was. On a robot ``turns_in_place``,
+    ``to_and_fro`` and ``stuck`` give a run up: :class:`vln_ros.motion.guards.GuardLimits`. The latter two
+    need not be stated: no released evaluation has them.
     """
 
     turns_in_place: int
     actions: int
     questions: int
+    to_and_fro: int = 0
+    stuck: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +174,7 @@ class Profile:
         vocabulary: what may be answered, several joined by ``separator``, at most ``max_phrases``.
         on_unparsed: when free text is not in the vocabulary: ``hold`` (stand still), ``repeat``
             (the last queue's first action again), ``ask_again`` (sampled anew, then hold).
+        pixel_goal: how it points at places; None: it does not.
     """
 
     name: str
@@ -188,6 +192,13 @@ class Profile:
     on_unparsed: str
     limits: Limits
     unsupported: tuple[Unsupported, ...]
+    pixel_goal: PixelGoalSpec | None = None
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        """The vocabulary, and at its end the request to look down, which is no action."""
+        look_down = () if self.pixel_goal is None else (Phrase(self.pixel_goal.request, ()),)
+        return (*self.vocabulary, *look_down)
 
     def why_not(self, text: str) -> str | None:
         """Why the robot does not do what ``text`` asks for; None where the profile knows nothing of it."""
@@ -233,7 +244,7 @@ def load_profile(name_or_path: str) -> Profile:
 
 def parse_profile(name: str, tree: object) -> Profile:
     """The profile that a YAML tree describes. Raises ConfigError as :func:`load_profile`."""
-    top = _Keys(f"profile {name}", tree)
+    top = Keys(f"profile {name}", tree)
     context = _context(top.keys("context"))
     profile = Profile(
         name=name,
@@ -251,8 +262,15 @@ def parse_profile(name: str, tree: object) -> Profile:
         on_unparsed=top.choice("on_unparsed", ON_UNPARSED),
         limits=_limits(top.keys("limits")),
         unsupported=_unsupported(top),
+        pixel_goal=parse_pixel_goal(top.keys("pixel_goal"), context.strategy)
+        if top.has("pixel_goal")
+        else None,
     )
     top.finish()
+    if profile.pixel_goal is not None and profile.pixel_goal.request in [p.text for p in profile.vocabulary]:
+        raise ConfigError(
+            f"profile {name}, pixel_goal: request = {profile.pixel_goal.request!r} is in the vocabulary, too"
+        )
     return profile
 
 
@@ -260,85 +278,7 @@ def _shipped() -> Traversable:
     return resources.files("vln_ros") / "profiles"
 
 
-class _Keys:
-    """A mapping of a YAML tree, taken apart key by key; what is left over at the end is an error."""
-
-    def __init__(self, where: str, tree: object) -> None:
-        if not isinstance(tree, Mapping):
-            raise ConfigError(f"{where} must be a mapping, got {type(tree).__name__}")
-        self.where = where
-        self._tree = tree
-        self._known: list[str] = []
-
-    def error(self, key: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {key} = {self._tree[key]!r}: expected {expected}")
-
-    def has(self, key: str) -> bool:
-        self._known.append(key)
-        return key in self._tree
-
-    def take(self, key: str) -> Any:
-        if not self.has(key):
-            # A misspelt key is both missing and unknown: name both at once.
-            near = difflib.get_close_matches(key, [str(k) for k in self._tree], n=1)
-            raise ConfigError(
-                f"{self.where}: {key} is missing" + (f"; is {near[0]!r} meant?" if near else "")
-            )
-        return self._tree[key]
-
-    def keys(self, key: str) -> _Keys:
-        return _Keys(f"{self.where}, {key}", self.take(key))
-
-    def items(self, key: str) -> list[_Keys]:
-        value = self.take(key)
-        if not isinstance(value, list):
-            raise self.error(key, "a list")
-        return [_Keys(f"{self.where}, {key}[{i}]", item) for i, item in enumerate(value)]
-
-    def text(self, key: str, *, may_be_empty: bool = False) -> str:
-        value = self.take(key)
-        if not isinstance(value, str) or not (value or may_be_empty):
-            raise self.error(key, "a text")
-        return value
-
-    def integer(self, key: str, least: int) -> int:
-        value = self.take(key)
-        if type(value) is not int or value < least:
-            raise self.error(key, f"an integer of at least {least}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self.take(key)
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise self.error(key, "a finite number")
-        return float(value)
-
-    def number_or_checkpoint(self, key: str, least: float, most: float) -> float | None:
-        value = self.take(key)
-        if value == _OF_CHECKPOINT:
-            return None
-        if type(value) not in (int, float) or not least <= value <= most:
-            raise self.error(key, f"a number from {least:g} to {most:g}, or {_OF_CHECKPOINT}")
-        return float(value)
-
-    def choice(self, key: str, choices: tuple[Choice, ...]) -> Choice:
-        value = self.take(key)
-        for choice in choices:
-            if value == choice:
-                return choice
-        raise self.error(key, f"one of {', '.join(choices)}")
-
-    def finish(self) -> None:
-        for key in self._tree:
-            if key not in self._known:
-                near = difflib.get_close_matches(str(key), self._known, n=1)
-                raise ConfigError(
-                    f"{self.where}: unknown key {key!r}"
-                    + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(self._known)}")
-                )
-
-
-def _context(keys: _Keys) -> ContextSpec:
+def _context(keys: Keys) -> ContextSpec:
     strategy = keys.choice("strategy", tuple(_CONTEXT_PARAMETERS))
     wanted = _CONTEXT_PARAMETERS[strategy]
 
@@ -364,7 +304,7 @@ def _context(keys: _Keys) -> ContextSpec:
     return spec
 
 
-def _template(top: _Keys, key: str, context: ContextSpec) -> str:
+def _template(top: Keys, key: str, context: ContextSpec) -> str:
     template = top.text(key)
     marks = _MARK.findall(template)
     known = (*IMAGE_MARKS, "instruction")
@@ -384,7 +324,7 @@ def _template(top: _Keys, key: str, context: ContextSpec) -> str:
     return template
 
 
-def _image(keys: _Keys) -> ImageSpec:
+def _image(keys: Keys) -> ImageSpec:
     size = None
     if keys.has("resize"):
         value = keys.take("resize")
@@ -396,7 +336,7 @@ def _image(keys: _Keys) -> ImageSpec:
     return ImageSpec(size, max_pixels)
 
 
-def _generation(keys: _Keys) -> GenerationSpec:
+def _generation(keys: Keys) -> GenerationSpec:
     top_k = keys.number_or_checkpoint("top_k", 0, 10_000_000)
     spec = GenerationSpec(
         keys.number_or_checkpoint("temperature", 0.0, 10.0),
@@ -408,7 +348,7 @@ def _generation(keys: _Keys) -> GenerationSpec:
     return spec
 
 
-def _vocabulary(top: _Keys) -> tuple[Phrase, ...]:
+def _vocabulary(top: Keys) -> tuple[Phrase, ...]:
     phrases = tuple(_phrase(keys) for keys in top.items("vocabulary"))
     texts = [phrase.text for phrase in phrases]
     if not texts:
@@ -418,7 +358,7 @@ def _vocabulary(top: _Keys) -> tuple[Phrase, ...]:
     return phrases
 
 
-def _phrase(keys: _Keys) -> Phrase:
+def _phrase(keys: Keys) -> Phrase:
     text = keys.text("text")
     given = [key for key in ("forward_m", "turn_deg", "stop") if keys.has(key)]
     if len(given) != 1:
@@ -440,15 +380,18 @@ def _phrase(keys: _Keys) -> Phrase:
     return Phrase(text, (action,) * times)
 
 
-def _limits(keys: _Keys) -> Limits:
+def _limits(keys: Keys) -> Limits:
     limits = Limits(
-        keys.integer("turns_in_place", 0), keys.integer("actions", 0), keys.integer("questions", 0)
+        keys.integer("turns_in_place", 0),
+        keys.integer("actions", 0),
+        keys.integer("questions", 0),
+        *(keys.integer(key, 0) if keys.has(key) else 0 for key in ("to_and_fro", "stuck")),
     )
     keys.finish()
     return limits
 
 
-def _unsupported(top: _Keys) -> tuple[Unsupported, ...]:
+def _unsupported(top: Keys) -> tuple[Unsupported, ...]:
     if not top.has("unsupported"):
         return ()
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -13,7 +14,7 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
 from vln_ros.engine.checkpoint.settings import GenerationSettings
 from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue
-from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
+from vln_ros.engine.decode.grammar import Grammar, PixelGrammar, QueueRules, parse_queue
 from vln_ros.engine.decode.reply import spoken
 from vln_ros.engine.decode.scores import Sampling
 from vln_ros.engine.inputs.chat_template import ChatTemplate
@@ -22,6 +23,8 @@ from vln_ros.engine.stream.session import Session
 
 _TRIES = 3
 _RETRY_TEMPERATURE = 0.7
+_MOST_NODES = 100_000
+"""A pixel grammar grows by what is said; beyond this it is made anew."""
 
 Question = Callable[[], Sequence[Piece]]
 """Puts the stream where the model answers next, and says what is still to be pushed; once for each try."""
@@ -33,6 +36,8 @@ class Answer:
 
     Attributes:
         ids: its tokens.
+        looks_down: it wants another picture in the same chat, to point at a place in it.
+        point: two numbers, in the order in which it said them: pixels of that picture.
         queue: indices of the phrases that these are, where that is known.
         actions, probabilities: see :class:`vln_ros.datatypes.ActionChunk`, as the others.
     """
@@ -44,6 +49,12 @@ class Answer:
     unconstrained: str | None = None
     allowed: float | None = None
     held: str | None = None
+    looks_down: bool = False
+    point: tuple[int, int] | None = None
+
+
+Reading = Callable[[tuple[int, ...], str], Answer | None]
+"""What free tokens and their text mean; None: nothing."""
 
 
 @dataclass
@@ -98,7 +109,8 @@ class AnswerDecoder:
             max_repeats=None if config.max_repeats < 0 else config.max_repeats,
             reversals=config.reversals,
         )
-        self._grammar = Grammar(template.tokenize, profile.vocabulary, self._rules, self._end_tokens)
+        self._grammar = Grammar(template.tokenize, profile.phrases, self._rules, self._end_tokens)
+        self._pixel_grammar: tuple[tuple[int, int], PixelGrammar] | None = None
         self._generator = torch.Generator()
         self.unparsed = 0
         """Answers so far that were no actions (free decoding only)."""
@@ -113,11 +125,43 @@ class AnswerDecoder:
     def decode(self, question: Question) -> Decoding[Answer]:
         """An answer as the forwards that it takes."""
         answer = yield from (
-            self._free(question) if self._config.decode == "free" else self._constrained(question)
+            self._free(question, self._read_queue)
+            if self._config.decode == "free"
+            else self._constrained(question, self._grammar)
         )
+        self._note(answer)
+        return answer
+
+    def decode_point(self, question: Question, size: tuple[int, int]) -> Decoding[Answer]:
+        """The answer to the picture that the model has asked for: a point in it, or actions after all.
+
+        Args:
+            size: rows and columns of the picture as the camera took it.
+        """
+        spec = self._profile.pixel_goal
+        assert spec is not None, "the profile has words to ask for a picture"
+        bounds = size if spec.order == "row_column" else (size[1], size[0])
+        if self._config.decode == "free":
+            answer = yield from self._free(question, partial(self._read_point, bounds))
+        else:
+            answer = yield from self._constrained(question, self._pixels(bounds))
+        self._note(answer)
+        return answer
+
+    def _note(self, answer: Answer) -> None:
         self._allowed.note(answer)
         self._last = answer.actions or self._last
-        return answer
+
+    def _pixels(self, bounds: tuple[int, int]) -> PixelGrammar:
+        spec, made = self._profile.pixel_goal, self._pixel_grammar
+        assert spec is not None
+        if made is None or made[0] != bounds or len(made[1].nodes) > _MOST_NODES:
+            grammar = PixelGrammar(
+                self._template.tokenize, self._profile.vocabulary, self._rules, self._end_tokens,
+                spec.separator, bounds,
+            )  # fmt: skip
+            made = self._pixel_grammar = bounds, grammar
+        return made[1]
 
     def reply(self, answer: Answer, done: tuple[Action, ...]) -> tuple[int, ...]:
         """The tokens of a reply that is what the robot did."""
@@ -130,7 +174,7 @@ class AnswerDecoder:
         """For diagnostics: how far the model stays within the action vocabulary; names with units."""
         return self._allowed.figures()
 
-    def _constrained(self, question: Question) -> Decoding[Answer]:
+    def _constrained(self, question: Question, grammar: Grammar) -> Decoding[Answer]:
         config = self._config
         options = DecodeOptions(
             mode=DecodeMode(config.decode),
@@ -140,12 +184,12 @@ class AnswerDecoder:
             min_allowed=config.min_allowed,
             random_weights=self._random_weights,
         )
-        decoded = yield from decode_queue(self._session, question(), self._grammar, options, self._generator)
+        decoded = yield from decode_queue(self._session, question(), grammar, options, self._generator)
         probabilities: list[float] = []
         for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
             # A phrase is one choice: its further primitives follow from it.
-            more = len(self._profile.vocabulary[index].actions) - 1
-            probabilities += [probability, *[1.0] * more]
+            primitives = len(grammar.phrases[index].actions)
+            probabilities += [probability, *[1.0] * (primitives - 1)] if primitives else []
         unconstrained = (
             None if decoded.unconstrained is None else self._template.detokenize(decoded.unconstrained)
         )
@@ -158,21 +202,28 @@ class AnswerDecoder:
         return Answer(
             ids=decoded.ids,
             queue=decoded.queue,
-            actions=self._grammar.actions(decoded.queue),
+            actions=grammar.actions(decoded.queue),
             probabilities=tuple(probabilities),
             unconstrained=unconstrained,
             allowed=decoded.allowed,
+            looks_down=self._is_request(grammar, decoded.queue),
+            point=grammar.numbers(decoded.ids) if isinstance(grammar, PixelGrammar) else None,
         )
+
+    @staticmethod
+    def _is_request(grammar: Grammar, queue: Sequence[int]) -> bool:
+        return bool(queue) and not grammar.phrases[queue[0]].actions
 
     def _would_say(self, text: str) -> str:
         reason = self._profile.why_not(text)
         return f"it would rather say {text!r}" + ("" if reason is None else f" ({reason})")
 
-    def _free(self, question: Question) -> Decoding[Answer]:
+    def _free(self, question: Question, read: Reading) -> Decoding[Answer]:
         """Say anything, then read it; what cannot be read is dealt with as the profile says."""
-        ids, text, queue = yield from self._say(question, self._sampling)
-        if queue is not None:
-            return Answer(ids=ids, queue=queue, actions=self._grammar.actions(queue))
+        ids, text = yield from self._say(question, self._sampling)
+        answer = read(ids, text)
+        if answer is not None:
+            return answer
         self.unparsed += 1
         policy = self._profile.on_unparsed
         if policy == "repeat" and self._last:
@@ -182,15 +233,12 @@ class AnswerDecoder:
                 warm = replace(
                     self._sampling, temperature=max(self._sampling.temperature, _RETRY_TEMPERATURE)
                 )
-                again, _, queue = yield from self._say(question, warm)
-                if queue is not None:
-                    actions = self._grammar.actions(queue)
-                    return Answer(ids=again, queue=queue, actions=actions, unconstrained=text)
+                answer = read(*(yield from self._say(question, warm)))
+                if answer is not None:
+                    return replace(answer, unconstrained=text)
         return Answer(ids=ids, unconstrained=text, held=f"this is no action: {self._would_say(text)}")
 
-    def _say(
-        self, question: Question, sampling: Sampling
-    ) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
+    def _say(self, question: Question, sampling: Sampling) -> Decoding[tuple[tuple[int, ...], str]]:
         ids = yield from decode_free(
             self._session,
             question(),
@@ -199,9 +247,31 @@ class AnswerDecoder:
             sampling=sampling,
             generator=self._generator,
         )
-        text = self._template.detokenize(ids)
-        rules = self._rules
-        return ids, text, parse_queue(text, self._profile.vocabulary, rules.separator, rules.max_phrases)
+        return ids, self._template.detokenize(ids)
+
+    def _read_queue(self, ids: tuple[int, ...], text: str) -> Answer | None:
+        rules, grammar = self._rules, self._grammar
+        queue = parse_queue(text, grammar.phrases, rules.separator, rules.max_phrases)
+        if queue is None:
+            return None
+        return Answer(
+            ids=ids,
+            queue=queue,
+            actions=grammar.actions(queue),
+            looks_down=self._is_request(grammar, queue),
+        )
+
+    def _read_point(self, bounds: tuple[int, int], ids: tuple[int, ...], text: str) -> Answer | None:
+        spec = self._profile.pixel_goal
+        assert spec is not None
+        point = spec.parse(text)
+        if point is None:
+            answer = self._read_queue(ids, text)
+            return None if answer is None or answer.looks_down else answer
+        if any(number >= bound for number, bound in zip(point, bounds, strict=True)):
+            why = f"it says {text!r}, which is not in the picture of {bounds[0]} x {bounds[1]} pixels"
+            return Answer(ids=ids, unconstrained=text, held=why)
+        return Answer(ids=ids, point=point)
 
 
 def sampling_of(

@@ -52,7 +52,11 @@ class QueueRules:
             raise ConfigError(f"max_phrases = {self.max_phrases}: a queue has at least one phrase")
 
     def follows(self, queue: tuple[Phrase, ...], phrase: Phrase) -> bool:
-        """May ``phrase`` be said after ``queue``?"""
+        """May ``phrase`` be said after ``queue``? One that is no action is an answer of its own."""
+        if not phrase.actions:
+            return not queue
+        if queue and not queue[-1].actions:
+            return False
         longer = (*queue, phrase)
         actions = [a for p in longer for a in p.actions]
         if len(longer) > self.max_phrases or any(a.stop for a in actions[:-1]):
@@ -193,6 +197,126 @@ class Grammar:
             common[parent] = mine if theirs is None else _common_prefix(mine, theirs)
 
 
+class PixelGrammar(Grammar):
+    """Two whole numbers within bounds with a separator between them, or any queue of ``phrases``.
+
+    The number pairs are far too many to be laid out: nodes are made as they are asked for. Nothing is
+    computed ahead of a number, for all that could follow is far more than what will.
+
+    Args:
+        separator: text between the numbers.
+        bounds: of the first and the second number, from 0, exclusive.
+        tokenize, phrases, rules, end_tokens: see :class:`Grammar`.
+
+    Raises:
+        ConfigError: as :class:`Grammar`; the tokenizer joins the first number with what follows.
+    """
+
+    def __init__(
+        self,
+        tokenize: Callable[[str], Sequence[int]],
+        phrases: Sequence[Phrase],
+        rules: QueueRules,
+        end_tokens: Sequence[int],
+        separator: str,
+        bounds: tuple[int, int],
+    ) -> None:
+        super().__init__(tokenize, phrases, rules, end_tokens)
+        self._first = _Numbers.of(range(bounds[0]), lambda n: tokenize(str(n)))
+        self._second = _Numbers.of(range(bounds[1]), lambda n: tokenize(f"{separator}{n}"))
+        last = tuple(b - 1 for b in bounds)
+        for first, second in ((0, 0), last, (last[0], 0), (0, last[1]), (last[0] // 2, last[1] // 2)):
+            whole = tuple(tokenize(f"{first}{separator}{second}"))
+            if whole != (*tokenize(str(first)), *tokenize(f"{separator}{second}")):
+                raise ConfigError(
+                    f"the tokenizer does not split {first}{separator}{second} between the numbers: "
+                    f"give another separator than {separator!r}"
+                )
+        self._places: dict[int, _Place] = {ROOT: _Place(self._first, 0, None)}
+        self._grow(ROOT)
+
+    def numbers(self, ids: Sequence[int]) -> tuple[int, int] | None:
+        """The two numbers that these tokens say; None if they say a queue."""
+        node = ROOT
+        for token in ids:
+            following = self.options(node).get(token)
+            if following is None:
+                return None
+            node = following
+        return self._numbers_at(node)
+
+    def _numbers_at(self, node: int) -> tuple[int, int] | None:
+        place = self._places.get(node)
+        if place is None or place.first is None:
+            return None
+        second = place.numbers.values.get(place.at)
+        return None if second is None else (place.first, second)
+
+    def options(self, node: int) -> dict[int, int | None]:
+        self._grow(node)
+        return super().options(node)
+
+    def finished(self, node: int) -> bool:
+        self._grow(node)
+        return super().finished(node)
+
+    def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
+        if node in self._places:
+            return TokenTree.build((), ()), ()
+        return super().below(node, max_nodes)
+
+    def _grow(self, node: int) -> None:
+        place = self._places.get(node)
+        if place is None or place.grown:
+            return
+        place.grown = True
+        for token, at in place.numbers.children[place.at].items():
+            self._add(node, token, _Place(place.numbers, at, place.first))
+        if place.first is None and (first := place.numbers.values.get(place.at)) is not None:
+            for token, at in self._second.children[0].items():
+                self._add(node, token, _Place(self._second, at, first))
+        if self._numbers_at(node) is not None:
+            self.nodes[node].queue = ()
+
+    def _add(self, parent: int, token: int, place: _Place) -> None:
+        if token in self.nodes[parent].children:
+            raise ConfigError("an action text begins like a number, so that the two cannot be told apart")
+        self.nodes[parent].children[token] = len(self.nodes)
+        self._places[len(self.nodes)] = place
+        self.nodes.append(Node(token, parent))
+
+
+@dataclass
+class _Numbers:
+    """A trie of the tokens of numbers: for each node what may follow, and the number that ends there."""
+
+    children: list[dict[int, int]]
+    values: dict[int, int]
+
+    @staticmethod
+    def of(numbers: Sequence[int], tokenize: Callable[[int], Sequence[int]]) -> _Numbers:
+        trie = _Numbers([{}], {})
+        for number in numbers:
+            node = 0
+            for token in tokenize(number):
+                if token not in trie.children[node]:
+                    trie.children[node][token] = len(trie.children)
+                    trie.children.append({})
+                node = trie.children[node][token]
+            trie.values[node] = number
+        return trie
+
+
+@dataclass
+class _Place:
+    """Where a node of a :class:`PixelGrammar` is: in which number's trie, and what the first number was."""
+
+    numbers: _Numbers
+    at: int
+    first: int | None
+    grown: bool = False
+
+
 def _common_prefix(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     n = 0
     while n < min(len(a), len(b)) and a[n] == b[n]:
@@ -206,7 +330,8 @@ def parse_queue(
     """Phrases of a freely spoken queue, or None if any part of it is not an action.
 
     Case, surrounding space and a final full stop are forgiven; what is said after a stop, or beyond
-    ``max_phrases``, is dropped.
+    ``max_phrases``, is dropped, and so is what is said before or after a phrase that is no action: whichever
+    comes first counts.
     """
     known = {_plain(p.text): i for i, p in enumerate(phrases)}
     queue: list[int] = []
@@ -217,9 +342,12 @@ def parse_queue(
         name = max((n for n in known if rest.startswith(n)), key=len, default=None)
         if name is None:
             return None
+        actions = phrases[known[name]].actions
+        if queue and not actions:
+            return tuple(queue)
         queue.append(known[name])
         rest = rest[len(name) :].lstrip()
-        if phrases[queue[-1]].actions[-1].stop or len(queue) == max_phrases:
+        if not actions or actions[-1].stop or len(queue) == max_phrases:
             return tuple(queue)
         if rest:
             if not rest.startswith(glue):

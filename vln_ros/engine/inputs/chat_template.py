@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerFast
 
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.checkpoint.profile import PixelGoalSpec, Profile
 from vln_ros.engine.inputs import prompt
 from vln_ros.engine.stream.segments import Image, Piece, Text, Video
 
@@ -48,6 +48,10 @@ class ChatTemplate:
             self._pieces(rendered[:asked], history, block),
             self._pieces(rendered[asked + 1 :], history, block),
         )
+
+    def look_down(self, spec: PixelGoalSpec, picture: Image) -> tuple[Piece, ...]:
+        """The turn that shows the picture which the model has asked for, up to where it answers."""
+        return self._pieces(prompt.look_down(spec), (picture,), None)
 
     def shown(self, picture: Image | Video, block: int | None = None) -> tuple[Piece, ...]:
         """A picture between its vision markers."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.checkpoint.profile import PixelGoalSpec, Profile
 
 VISION_START, VISION_END, IMAGE_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
 REPLY_END = "<|im_end|>\n"
@@ -92,6 +92,12 @@ def turn(
             pieces.extend(ImageMark(k) for k in span)
     pieces.append(f"{text}<|im_end|>\n<|im_start|>assistant\n")
     return tuple(pieces)
+
+
+def look_down(spec: PixelGoalSpec) -> tuple[Piece, ...]:
+    """The user's message that shows the picture which the model has asked for, up to where it answers."""
+    before, after = spec.turn.split("{image}")
+    return (f"<|im_start|>user\n{before}", ImageMark(0), f"{after}<|im_end|>\n<|im_start|>assistant\n")
 
 
 def reply(text: str) -> tuple[Piece, ...]:

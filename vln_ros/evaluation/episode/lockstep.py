@@ -9,7 +9,7 @@ from collections.abc import Generator
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.evaluation.episode.run import EpisodeRun, Observation
-from vln_ros.protocols import Engine, HearsExecuted, World
+from vln_ros.protocols import Engine, HearsExecuted, LooksDown, LooksFurtherDown, World
 
 
 def frame_of(observation: Observation, world: World, index: int) -> Frame:
@@ -23,6 +23,18 @@ def frame_of(observation: Observation, world: World, index: int) -> Frame:
         observation.pose,
         observation.pose @ world.base_from_optical,
     )
+
+
+def look_down(engine: Engine, run: EpisodeRun) -> None:
+    """Show the engine what the robot's second camera sees, where it wants that and there is one."""
+    world = run.world
+    if not (isinstance(engine, LooksDown) and engine.wants_look_down and isinstance(world, LooksFurtherDown)):
+        return
+    base_from_optical = world.base_from_look_down
+    if base_from_optical is not None:
+        rgb, depth_m = world.render_look_down()
+        pose = world.pose
+        engine.look_down(Frame(0, run.stamp_ns, rgb, depth_m, world.camera, pose, pose @ base_from_optical))
 
 
 def tell_executed(engine: Engine, run: EpisodeRun) -> None:
@@ -78,6 +90,7 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
                 chunk, seen = None, True
                 run.observed(time.monotonic() - begun_s)
             else:
+                look_down(loop.engine, run)
                 chunk, seen = loop.decide(), False
                 run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
             run.computed(time.process_time() - cpu_s)

@@ -25,6 +25,7 @@ _MUTED = "#66707f"
 _GOOD = "#1a8f4b"
 _BAD = "#c8382f"
 _REFERENCE = "#d6258c"
+_PLACE = "#7a3fd1"
 _MARGIN_M = 1.5
 _WIDTH_IN, _MAX_HEIGHT_IN, _HEADER_IN, _FOOTER_IN = 8.0, 7.0, 1.35, 0.42
 _TICKS = 16  # headings drawn along a path, at most
@@ -46,7 +47,7 @@ def _headline(record: EpisodeRecord) -> tuple[str, str]:
     m = record.metrics
     if m is None:
         return (
-            f"{len(record.steps)} poses   ·   {len(record.decisions)} decisions   ·   {record.ended}",
+            f"{len(record.steps)} poses   ·   {len(record.answers)} decisions   ·   {record.ended}",
             _MUTED,
         )
     verdict = "success" if m.success else "failure"
@@ -160,6 +161,7 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
             label="reference",
             zorder=3,
         )
+    _places(axes, record, place)
     if len(path):
         _travelled(figure, axes, record, place(path), place)
     if axes.get_legend_handles_labels()[0]:
@@ -227,6 +229,20 @@ def _travelled(figure: Figure, axes: Any, record: EpisodeRecord, line: Float64Ar
         *line[-1], "s", color=_INK, markeredgecolor="white", markeredgewidth=1.5, markersize=9, label="end",
         linestyle="none", zorder=9,
     )  # fmt: skip
+
+
+def _places(axes: Any, record: EpisodeRecord, place: Any) -> None:
+    """The places that the answers named, each with a line from where the robot was when it was told."""
+    named = [d for d in record.answers if d.chunk.place is not None]
+    for n, d in enumerate(named):
+        goal = d.chunk.place
+        assert goal is not None
+        ends = np.stack([record.positions[d.step, :2], [goal.x_m, goal.y_m]])
+        axes.plot(*place(ends).T, ":", color=_PLACE, linewidth=1.2, zorder=3)
+        axes.plot(
+            *place(ends[1]), "o", color="white", markeredgecolor=_PLACE, markeredgewidth=1.8, markersize=6,
+            label="pixel goal" if n == 0 else None, linestyle="none", zorder=6,
+        )  # fmt: skip
 
 
 def _scale_bar(axes: Any, length_m: float, share: float) -> None:

@@ -6,15 +6,19 @@ the video encoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import Action, ActionChunk, Float64Array, Pose
+from vln_ros.datatypes import Action, ActionChunk, Float64Array, PixelGoal, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics
-from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate
+from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, mark_pixel
 from vln_ros.reuse.accounting import ReuseStats
+
+END_FRAMES = 8
+"""At the end of a video, which say how the episode has ended: two seconds of an evaluation's."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -168,6 +172,11 @@ class EpisodeRecord:
         """``[n, 3]`` metres."""
         return np.array([(s.x_m, s.y_m, s.z_m) for s in self.steps], np.float64).reshape(-1, 3)
 
+    @property
+    def answers(self) -> tuple[Decision, ...]:
+        """The decisions that the engine was asked for: without the queues that only go on to a place."""
+        return tuple(d for d in self.decisions if not d.chunk.goes_on)
+
 
 class EpisodeRecorder:
     """Collects one episode. Used from one thread; ends with :meth:`finish` or :meth:`discard`."""
@@ -177,6 +186,9 @@ class EpisodeRecorder:
         self._video = video
         self._steps: list[Step] = []
         self._decisions: list[Decision] = []
+        self._shown: tuple[int, npt.NDArray[np.uint8]] | None = None
+        self._answered: npt.NDArray[np.uint8] | None = None
+        self._last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, Overlay] | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -188,7 +200,9 @@ class EpisodeRecorder:
         self._steps.append(step)
 
     def decision(self, chunk: ActionChunk, latency_ms: float) -> None:
-        """The engine answered."""
+        """The engine answered, or a queue goes on to the place that it has answered with."""
+        if not chunk.goes_on:
+            self._answered = self._marked(chunk.pixel_goal)
         self._decisions.append(Decision(chunk, latency_ms, max(0, len(self._steps) - 1)))
 
     def frame(
@@ -197,6 +211,7 @@ class EpisodeRecorder:
         depth_m: npt.NDArray[np.float32] | None,
         stamp_ns: int,
         executing: int | None,
+        goal: tuple[float, float] | None = None,
     ) -> None:
         """One frame of the video; nothing happens where this episode has none.
 
@@ -205,9 +220,14 @@ class EpisodeRecorder:
             depth_m: ``[H, W]`` float32 metres, 0 or not finite: no reading; or None.
             stamp_ns: time of the frame.
             executing: index in the newest decision's actions of the one being executed; None: none is.
+            goal: row and column at which the place that is driven to would be seen; None where nobody knows.
         """
         if self._video is None:
             return
+        self._shown = stamp_ns, rgb
+        pixel = self._decisions[-1].chunk.pixel_goal if self._decisions else None
+        if pixel is not None and pixel.stamp_ns == stamp_ns:
+            goal, self._answered = (pixel.row, pixel.column), self._marked(pixel)
         start_ns = self._steps[0].stamp_ns if self._steps else stamp_ns
         overlay = Overlay(
             instruction=self.info.instruction,
@@ -216,8 +236,17 @@ class EpisodeRecorder:
             step=max(0, len(self._steps) - 1),
             time_s=(stamp_ns - start_ns) / 1e9,
             collided=bool(self._steps) and self._steps[-1].collided,
+            goal=goal,
+            answered=self._answered,
         )
         self._video.add(annotate(rgb, depth_m, overlay))
+        self._last = rgb, depth_m, overlay
+
+    def _marked(self, pixel: PixelGoal | None) -> npt.NDArray[np.uint8] | None:
+        """The newest picture with the pixel that it was answered with; None where it is another one's."""
+        if pixel is None or self._shown is None or self._shown[0] != pixel.stamp_ns:
+            return None
+        return mark_pixel(self._shown[1], pixel.row, pixel.column)
 
     def finish(
         self,
@@ -232,6 +261,7 @@ class EpisodeRecorder:
         """Close the video and freeze the record."""
         frames = 0
         if self._video is not None:
+            self._film_end(ended, metrics)
             self._video.close()
             frames = self._video.frames
         return EpisodeRecord(
@@ -248,7 +278,27 @@ class EpisodeRecorder:
             given_up=given_up,
         )
 
+    def _film_end(self, ended: str, metrics: EpisodeMetrics | None) -> None:
+        """The last picture again, with how it has ended."""
+        if self._video is None or self._last is None:
+            return
+        rgb, depth_m, overlay = self._last
+        success = None if metrics is None else metrics.success
+        end = replace(overlay, verdict=verdict(ended, metrics), success=success, executing=None)
+        picture = annotate(rgb, depth_m, end)
+        for _ in range(END_FRAMES):
+            self._video.add(picture)
+
     def discard(self) -> None:
         """Give the episode up: its unfinished video is removed."""
         if self._video is not None:
             self._video.discard()
+
+
+def verdict(ended: str, metrics: EpisodeMetrics | None) -> str:
+    """How an episode has ended, in one line for people."""
+    if metrics is None:
+        return f"ended: {ended}"
+    error_m = metrics.navigation_error_m
+    away = f"{error_m:.2f} m from the goal" if math.isfinite(error_m) else "no way leads to the goal"
+    return f"{'success' if metrics.success else 'failure'}: {ended}, {away}"

@@ -195,8 +195,18 @@ class EpisodeRun:
             executing = None
             if self._chunk is not None and 0 < remaining <= len(self._chunk.actions):
                 executing = len(self._chunk.actions) - remaining
-            self._recorder.frame(rgb, depth_m, self.stamp_ns, executing)
+            self._recorder.frame(rgb, depth_m, self.stamp_ns, executing, self._goal_pixel(pose))
         return Observation(self.stamp_ns, rgb, depth_m, self.world.pose, remaining)
+
+    def _goal_pixel(self, pose: Pose) -> tuple[float, float] | None:
+        """Row and column at which the place that is driven to would be seen from ``pose``, if at all."""
+        place = None if self._chunk is None else self._chunk.place
+        if place is None:
+            return None
+        c, floor_m = self.world.camera, float(pose.position[2])
+        optical = (pose @ self.world.base_from_optical).inverse()
+        x, y, z = optical.transform(np.array([place.x_m, place.y_m, floor_m]))
+        return (float(y / z * c.fy + c.cy), float(x / z * c.fx + c.cx)) if z > 0.0 else None
 
     def observed(self, duration_s: float) -> None:
         """Note how long the engine took for the newest observation."""
@@ -216,10 +226,11 @@ class EpisodeRun:
         self._rendered = None
 
     def decided(self, chunk: ActionChunk, latency_ms: float) -> None:
-        """Note a queue that the robot was given. A hold is no decision; its reason is written down."""
+        """Note a queue that the robot was given. A hold is no decision; its reason is written down. One that
+        only goes on toward a place is none either."""
         self._waited_s += self._last_observe_s + latency_ms / 1e3
         if chunk.actions:
-            self._decisions += 1
+            self._decisions += not chunk.goes_on
             self._chunk = chunk
         if chunk.actions or chunk.held is not None:
             self._recorder.decision(chunk, latency_ms)

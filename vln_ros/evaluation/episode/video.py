@@ -35,6 +35,10 @@ _DONE = (32, 37, 47)
 _ACTIVE = (43, 125, 233)
 _STOP = (214, 69, 65)
 _ALERT = (244, 162, 60)
+_GOAL = (255, 64, 190)
+_INSET_SHARE = 0.28
+"""Of the pane's sides."""
+_GOOD = (26, 143, 75)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,11 @@ class Overlay:
         step: number of steps so far.
         time_s: seconds since the episode's start.
         collided: the last step touched something.
+        goal: row and column, in the picture's pixels, of the place that is driven to; not drawn outside it.
+        answered: ``[H, W, 3]`` the picture that was answered with a pixel, marked by :func:`mark_pixel`;
+            shown small.
+        verdict: how the episode has ended, on its last frames; empty before.
+        success: what it is drawn in; None where nobody can tell.
     """
 
     instruction: str
@@ -56,6 +65,10 @@ class Overlay:
     step: int
     time_s: float
     collided: bool
+    goal: tuple[float, float] | None = None
+    answered: UInt8Array | None = None
+    verdict: str = ""
+    success: bool | None = None
 
 
 @lru_cache(maxsize=8)
@@ -191,7 +204,10 @@ def annotate(
     width = 2 * pane_width + _GAP
     image = Image.new("RGB", (width, _PANE_HEIGHT + _PANEL_HEIGHT), _BACKGROUND)
     draw = ImageDraw.Draw(image)
-    image.paste(_pane(rgb, pane_width, Image.Resampling.BILINEAR), (0, 0))
+    marked = rgb if overlay.goal is None else mark_pixel(rgb, *overlay.goal)
+    image.paste(_pane(marked, pane_width, Image.Resampling.BILINEAR), (0, 0))
+    if overlay.answered is not None:
+        _inset(image, overlay.answered, pane_width)
     if depth_m is None:
         draw.text((pane_width * 1.5 + _GAP, _PANE_HEIGHT / 2), "no depth", _MUTED, _font(18), anchor="mm")
     else:
@@ -203,6 +219,9 @@ def annotate(
         draw.rounded_rectangle((12, 12, 100, 38), 6, _ALERT)
         draw.text((56, 25), "collision", _BACKGROUND, _font(16), anchor="mm")
 
+    if overlay.verdict:
+        _verdict(draw, width, overlay)
+
     margin, top = 14, _PANE_HEIGHT + 10
     status = f"step {overlay.step}   {overlay.time_s:.1f} s"
     status_width = int(_font(15).getlength(status)) + 2 * margin
@@ -213,6 +232,42 @@ def annotate(
         draw.text((margin, top + 21 * n), line, _TEXT, font)
     _queue(image, margin, _PANE_HEIGHT + 62, width - margin, overlay)
     return np.asarray(image)
+
+
+def mark_pixel(rgb: UInt8Array, row: float, column: float) -> UInt8Array:
+    """A copy of ``[H, W, 3]`` with a ring around a pixel and a dot on it; one outside is not drawn."""
+    height, width = rgb.shape[:2]
+    if not (-0.5 <= row < height - 0.5 and -0.5 <= column < width - 0.5):
+        return rgb
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    draw = ImageDraw.Draw(image)
+    line = max(1, round(height / 120))
+    for radius, colour, thick in ((height * 0.045, _BACKGROUND, 3 * line), (height * 0.045, _GOAL, line)):
+        box = (column - radius, row - radius, column + radius, row + radius)
+        draw.ellipse(box, outline=colour, width=thick)
+    draw.ellipse((column - line, row - line, column + line, row + line), fill=_GOAL)
+    return np.asarray(image)
+
+
+def _inset(image: Image.Image, answered: UInt8Array, pane_width: int) -> None:
+    """The picture that was answered, in the colour pane's lower left corner."""
+    scale = _INSET_SHARE * min(pane_width / answered.shape[1], _PANE_HEIGHT / answered.shape[0])
+    size = (max(1, round(answered.shape[1] * scale)), max(1, round(answered.shape[0] * scale)))
+    left, top = 10, _PANE_HEIGHT - 10 - size[1]
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((left - 2, top - 2, left + size[0] + 1, top + size[1] + 1), outline=_GOAL, width=2)
+    image.paste(
+        Image.fromarray(np.ascontiguousarray(answered)).resize(size, Image.Resampling.BILINEAR), (left, top)
+    )
+
+
+def _verdict(draw: Any, width: int, overlay: Overlay) -> None:
+    """A band across both panes."""
+    fill = {True: _GOOD, False: _STOP, None: _QUEUED}[overlay.success]
+    middle = _PANE_HEIGHT // 2
+    draw.rectangle((0, middle - 24, width - 1, middle + 24), fill)
+    (line,) = _wrap(overlay.verdict, _font(20), width - 28, 1)
+    draw.text((width / 2, middle), line, _TEXT, _font(20), anchor="mm")
 
 
 def _depth_scale(image: Image.Image, left: int, max_depth_m: float) -> None:

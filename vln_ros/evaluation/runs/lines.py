@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from vln_ros.config import ConfigError
-from vln_ros.evaluation.episode.record import EpisodeRecord, Step
+from vln_ros.datatypes import Action, ActionChunk, PixelGoal, PlaceGoal, PlaceSource
+from vln_ros.evaluation.episode.record import Decision, EpisodeRecord, Step
 from vln_ros.evaluation.runs.results import EpisodeResult, finite_tree
 
 _LOG = logging.getLogger(__name__)
@@ -66,10 +67,13 @@ def read_trajectory(path: Path) -> tuple[Step, ...]:
 
 
 def decision_lines(record: EpisodeRecord) -> str:
-    """One JSON object per decision: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
-    [[forward_m, turn_rad, stop]], probabilities, wanted, allowed, held``."""
+    """One JSON object per queue: ``step, latency_ms, queue, instruction, frame_stamp_ns, actions
+    [[forward_m, turn_rad, stop]], probabilities, wanted, allowed, held, pixel_goal [row, column, stamp_ns],
+    place [x_m, y_m, stamp_ns, source, moved_m]``. One with a place and no pixel goal goes on toward the place
+    before."""
     lines = []
     for d in record.decisions:
+        pixel, place = d.chunk.pixel_goal, d.chunk.place
         line = {
             "step": d.step,
             "latency_ms": d.latency_ms,
@@ -81,6 +85,32 @@ def decision_lines(record: EpisodeRecord) -> str:
             "wanted": d.chunk.unconstrained,
             "allowed": d.chunk.allowed,
             "held": d.chunk.held,
+            "pixel_goal": None if pixel is None else [pixel.row, pixel.column, pixel.stamp_ns],
+            "place": None
+            if place is None
+            else [place.x_m, place.y_m, place.stamp_ns, place.source.value, place.moved_m],
         }
         lines.append(json.dumps(finite_tree(line), allow_nan=False) + "\n")
     return "".join(lines)
+
+
+def read_decisions(path: Path) -> tuple[Decision, ...]:
+    """The queues of :func:`decision_lines`; those of an earlier release have neither pixel goal nor place."""
+    decisions = []
+    for text in path.read_text("utf-8").splitlines():
+        line = json.loads(text)
+        pixel, place = line.get("pixel_goal"), line.get("place")
+        chunk = ActionChunk(
+            line["queue"],
+            line["instruction"],
+            line["frame_stamp_ns"],
+            tuple(Action(forward_m, turn_rad, stop) for forward_m, turn_rad, stop in line["actions"]),
+            tuple(line["probabilities"]),
+            line["wanted"],
+            allowed=line["allowed"],
+            held=line["held"],
+            pixel_goal=None if pixel is None else PixelGoal(*pixel),
+            place=None if place is None else PlaceGoal(*place[:3], PlaceSource(place[3]), place[4]),
+        )
+        decisions.append(Decision(chunk=chunk, latency_ms=line["latency_ms"], step=line["step"]))
+    return tuple(decisions)

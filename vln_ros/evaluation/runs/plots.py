@@ -16,12 +16,16 @@ from matplotlib.ticker import MaxNLocator
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.runs.results import RunResult
 
+_LEAST = 20
+"""Values of a histogram: fewer are not a distribution, and stand in the table of episodes."""
+
 
 def histogram(values: Sequence[float], title: str, unit: str, path: Path) -> bool:
-    """An SVG histogram of the finite values; False, and no file, where there are none."""
+    """An SVG histogram of the finite values; False, and no file, where there are too few."""
     finite = np.asarray(values, np.float64)
     finite = finite[np.isfinite(finite)]
-    if len(finite) == 0:
+    if len(finite) < _LEAST:
+        path.unlink(missing_ok=True)  # of the run when it had more
         return False
     figure = Figure(figsize=(4.6, 2.5))
     FigureCanvasSVG(figure)

@@ -5,7 +5,7 @@
     result.json              what was run, with which versions, and what came out; replaced atomically
     episodes.jsonl           one line per finished episode; append-only, on disk before the next begins
     episodes/<name>/trajectory.jsonl   one line per pose
-    episodes/<name>/decisions.jsonl    one line per answer of the engine
+    episodes/<name>/decisions.jsonl    one line per queue
     episodes/<name>/map.png, video.mp4
     report.html, plots/      what a person looks at
 
@@ -34,7 +34,13 @@ from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.evaluation.runs.lines import decision_lines, read_episodes, read_trajectory, trajectory_lines
+from vln_ros.evaluation.runs.lines import (
+    decision_lines,
+    read_decisions,
+    read_episodes,
+    read_trajectory,
+    trajectory_lines,
+)
 from vln_ros.evaluation.runs.report import write_report
 from vln_ros.evaluation.runs.results import (
     Answers,
@@ -78,7 +84,7 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
     if video is not None:
         files["video.mp4"] = video.read_bytes()
     info = record.info
-    answers = Answers.of([d.chunk for d in record.decisions])
+    answers = Answers.of([d.chunk for d in record.answers])
     result = EpisodeResult(
         episode_id=info.episode_id,
         scene_id=info.scene_id,
@@ -86,8 +92,8 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         folder=folder_name(info.episode_id),
         ended=record.ended,
         wall_s=record.wall_s,
-        decisions=len(record.decisions),
-        latencies_ms=array("d", (d.latency_ms for d in record.decisions)),
+        decisions=len(record.answers),
+        latencies_ms=array("d", (d.latency_ms for d in record.answers)),
         video_frames=record.video_frames,
         metrics=record.metrics,
         standing_s=record.standing_s,
@@ -250,7 +256,7 @@ class RunFolder:
         return (self.path / "episodes" / folder_name(episode_id) / "video.mp4").exists()
 
     def illustrate(self, info: EpisodeInfo, plan: Plan | None) -> None:
-        """Draw the map of a finished episode that has none, from its trajectory."""
+        """Draw the map of a finished episode that has none, from its trajectory and decisions."""
         result = next(e for e in self._results if e.episode_id == info.episode_id)
         folder = self.path / "episodes" / result.folder
         if not (folder / "map.png").exists():
@@ -258,7 +264,7 @@ class RunFolder:
             record = EpisodeRecord(
                 info=info,
                 steps=steps,
-                decisions=(),
+                decisions=read_decisions(folder / "decisions.jsonl"),
                 ended=result.ended,
                 wall_s=result.wall_s,
                 metrics=result.metrics,

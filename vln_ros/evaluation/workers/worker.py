@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
-from vln_ros.engines import build_engines
-from vln_ros.evaluation.episode.lockstep import lockstep, tell_executed
+from vln_ros.engines import build_drive, build_engines
+from vln_ros.evaluation.episode.lockstep import lockstep, look_down, tell_executed
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
@@ -27,6 +27,7 @@ from vln_ros.evaluation.runs.results import versions
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
 from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worlds import build_worlds
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import (
@@ -106,9 +107,10 @@ def episode_limits(config: EvalConfig) -> EpisodeLimits:
 class _Slot:
     """A place for one robot: its world, its engine, and its episode under way."""
 
-    def __init__(self, world: World, engine: Engine) -> None:
+    def __init__(self, world: World, engine: Engine, drive: PlaceDrive | None) -> None:
         self.world = world
         self.engine = engine
+        self.drive = drive
         self.job: Job | None = None
         self.run: EpisodeRun
         self.video: Path | None = None
@@ -151,7 +153,10 @@ class Worker:
         navigator = replace(config.navigator, qwen=qwen)
         engines = build_engines(navigator, config.sessions)
         worlds = build_worlds(config, config.sessions)
-        self._slots = [_Slot(world, engine) for world, engine in zip(worlds, engines, strict=True)]
+        self._slots = [
+            _Slot(world, engine, build_drive(navigator))
+            for world, engine in zip(worlds, engines, strict=True)
+        ]
         self._together = config.sessions > 1 and navigator.engine == "qwen"
         self._scene = ""
         self._films: tempfile.TemporaryDirectory[str] | None = None  # made for the first video
@@ -234,6 +239,8 @@ class Worker:
         engine = slot.engine
         slot.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
         slot.job = job
+        if slot.drive is not None:
+            slot.drive.begin()
         with span(INSTRUCTION, job.number):
             slot.engine.start(Instruction(job.number, job.episode.instruction))
         slot.queue = 1  # as in the graph, where the hold that begins a run is number one
@@ -305,6 +312,8 @@ class Worker:
                 tell_executed(slot.engine, slot.run)
                 with span(FRAME, slot.wants.index):
                     slot.engine.observe(slot.wants)
+                if slot.drive is not None:
+                    slot.drive.observe(slot.wants)
             except (EngineError, WorldLostError) as error:
                 events += self._ended(slot, error)
                 continue
@@ -332,35 +341,67 @@ class Worker:
 
     def _decide(self, slots: Sequence[_Slot]) -> tuple[list[ActionChunk], list[Event]]:
         """A queue for each slot that keeps its job, and what became of the others."""
-        for slot in slots:
+        chunks: dict[int, ActionChunk] = {}
+        for i, slot in enumerate(slots):
             slot.queue += 1
-        chunks: list[ActionChunk] = []
+            if slot.drive is not None:
+                begun_s, cpu_s = time.monotonic(), time.process_time()
+                chunk = slot.drive.go_on(slot.queue)
+                slot.run.computed(time.process_time() - cpu_s)
+                if chunk is not None:  # nobody is asked
+                    slot.run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
+                    chunks[i] = chunk
+        asked: list[int] = []
         events: list[Event] = []
-        begun_s, cpu_s = time.monotonic(), time.process_time()
-        if self._together:
+        for i, slot in enumerate(slots):
+            if i in chunks:
+                continue
+            try:
+                look_down(slot.engine, slot.run)
+                asked.append(i)
+            except WorldLostError as error:
+                events += self._ended(slot, error)
+        for i, answer in zip(asked, self._ask([slots[i] for i in asked]), strict=True):
+            if isinstance(answer, Exception):
+                events += self._ended(slots[i], answer)
+            else:
+                chunks[i] = answer
+        return [chunks[i] for i in sorted(chunks)], events
+
+    def _ask(self, slots: Sequence[_Slot]) -> list[ActionChunk | Exception]:
+        """What the engine of each slot answers, as a queue; or what it failed of."""
+        answers: list[ActionChunk | Exception] = []
+        if self._together and slots:
             from vln_ros.engine.batch import decide_together
 
+            begun_s, cpu_s = time.monotonic(), time.process_time()
             with span("decisions of all robots"):
                 found = decide_together([s.engine for s in slots], [s.queue for s in slots])  # type: ignore[misc]
             for slot, answer in zip(slots, found, strict=True):
                 slot.run.computed((time.process_time() - cpu_s) / len(slots))
-                if isinstance(answer, Exception):
-                    events += self._ended(slot, answer)
-                    continue
-                chunks.append(answer)
-                slot.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
-            return chunks, events
+                answers.append(self._answered(slot, answer, begun_s))
+            return answers
         for slot in slots:
             begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
                 with span(DECISION, slot.queue):
-                    chunks.append(slot.engine.decide(slot.queue))
+                    answers.append(self._answered(slot, slot.engine.decide(slot.queue), begun_s))
             except (EngineError, WorldLostError) as error:
-                events += self._ended(slot, error)
+                answers.append(error)
                 continue
-            slot.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
             slot.run.computed(time.process_time() - cpu_s)
-        return chunks, events
+        return answers
+
+    def _answered(
+        self, slot: _Slot, answer: ActionChunk | Exception, begun_s: float
+    ) -> ActionChunk | Exception:
+        """An answer as the queue that it leads to, noted."""
+        if isinstance(answer, Exception):
+            return answer
+        if slot.drive is not None:
+            answer = slot.drive.take(answer)
+        slot.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
+        return answer
 
     def _finish(self, slot: _Slot) -> EpisodeOutcome:
         engine = slot.engine
@@ -368,6 +409,8 @@ class Worker:
         if isinstance(engine, CountsWork):
             forwards, tokens = engine.forwards - slot.before[0], engine.tokens - slot.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
+        if slot.drive is not None:
+            figures = {**(figures or {}), **slot.drive.figures()}
         reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
         given_up = engine.given_up() if isinstance(engine, GivesUp) else ()
         record = slot.run.finish(

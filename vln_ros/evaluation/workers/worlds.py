@@ -18,7 +18,7 @@ from vln_ros.sim.embedded.plan import draw_plan
 from vln_ros.sim.embedded.world import EmbeddedWorld, SceneCache
 from vln_ros.sim.episodes.episode import Episode, read_episodes, split_file, write_episodes
 from vln_ros.sim.splits import SPLITS, make_episodes
-from vln_ros.sim.worlds import camera_and_extrinsics, languages_of, open_world
+from vln_ros.sim.worlds import camera_and_extrinsics, languages_of, look_down_extrinsics, open_world
 
 _CACHED_SCENES = 2  # the one in use and the one before
 
@@ -30,7 +30,18 @@ def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
             camera, extrinsics = camera_and_extrinsics(config.camera)
             scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
             sliding = config.habitat.sliding
-            return [EmbeddedWorld(camera, extrinsics, scenes=scenes, sliding=sliding) for _ in range(count)]
+            noise = config.camera.depth_noise
+            return [
+                EmbeddedWorld(
+                    camera,
+                    extrinsics,
+                    scenes=scenes,
+                    sliding=sliding,
+                    depth_noise=noise,
+                    base_from_look_down=look_down_extrinsics(config.camera),
+                )
+                for _ in range(count)
+            ]
         case "habitat":
             return [open_world(config) for _ in range(count)]
     raise ConfigError(f"world = {config.world!r}: unknown")

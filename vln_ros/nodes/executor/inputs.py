@@ -13,6 +13,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
 from vln_ros.datatypes import CameraModel, Pose
+from vln_ros.geometry.lens import undistortion
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
@@ -21,7 +22,7 @@ from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instru
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
 from vln_ros.ros.extrinsics import ExtrinsicsSource, ExtrinsicsSources
-from vln_ros.ros.odometry import BaseOdometry
+from vln_ros.ros.odometry import BaseOdometry, hear_odometry
 
 NO_TRANSFORM = "no_transform"
 """May only be late: the age of the stream judges."""
@@ -55,14 +56,17 @@ class ExecutorInput:
         self.refusals: Counter[str] = Counter()
         """Messages that could not be used, by the reason of :class:`vln_ros.ros.convert.MessageError`."""
         self._last_reason = ""
+        own_info = config.depth_camera_info_topic
         self._calibration = CameraCalibration(
-            config.camera_info_topic, config.depth_topic, config.calibration
+            own_info or config.camera_info_topic,
+            config.depth_topic,
+            "auto" if own_info else config.calibration,
         )
         safety = config.safety
         sources = ExtrinsicsSources(node, config)
         self._odometry = BaseOdometry(config, config.odom_frame, sources.odometry_tf())
         sensor = qos.sensor("best_effort", 1)
-        node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
+        hear_odometry(node, self._on_odometry, self._odometry, config.odom_frame, 20)
         node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         # Not the latched one of the run that is already going on.
         hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
@@ -71,12 +75,17 @@ class ExecutorInput:
             Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
         )
         if safety.uses_depth:
-            self._camera_extrinsics = sources.camera()
-            node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
-            node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
+            self._camera_extrinsics = sources.depth_camera()
+            self._hear(Image, config.depth_topic, self._on_depth)
+            self._hear(CameraInfo, self._calibration.info_topic, self._on_camera_info)
         if safety.uses_scan:
             self._scan_extrinsics = sources.scanner(safety)
-            node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
+            self._hear(LaserScan, "scan", self._on_scan)
+
+    def _hear(self, type_: type, topic: str, take: Callable[..., None]) -> None:
+        """The newest message of a sensor."""
+        sensor = qos.sensor("best_effort", 1)
+        self._node.create_subscription(type_, topic, take, sensor, qos_overriding_options=qos.OVERRIDABLE)
 
     def _on_odometry(self, msg: Odometry) -> None:
         try:
@@ -131,7 +140,7 @@ class ExecutorInput:
         try:
             depth_m = convert.depth_from_image(msg, self._core.config.safety.min_depth_m)
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
-            camera = self._calibration.of_depth(msg.header.frame_id, depth_m.shape)
+            lens = self._calibration.of_image(msg.header.frame_id, depth_m.shape)
             extrinsics = self._place_of(self._camera_extrinsics, msg.header.frame_id, stamp_ns)
         except convert.MessageError as error:
             self._refuse(error)
@@ -140,7 +149,9 @@ class ExecutorInput:
                 self._core.bad_depth(Fault.NO_CALIBRATION if uncalibrated else Fault.BAD_DEPTH)
                 self._check()
             return
-        self._core.depth(stamp_ns, depth_m, camera, extrinsics, self._now_s())
+        if not lens.is_ideal:
+            depth_m = undistortion(lens).depth(depth_m)
+        self._core.depth(stamp_ns, depth_m, lens.camera, extrinsics, self._now_s())
         self._check()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:

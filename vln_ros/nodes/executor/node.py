@@ -26,6 +26,8 @@ from vln_ros.profiling.spans import span
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
+OBSTACLES_HZ = 5.0
+"""How often it tells what it knows of obstacles."""
 ENDING_WAIT_NS = 500_000_000
 """How long it waits for the base to have heard its last velocity."""
 
@@ -66,6 +68,7 @@ class ExecutorNode(ManagedNode):
         )
         self.create_timer(1.0 / c.rate_hz, self._watch, clock=self._steady)
         self.create_timer(1.0 / c.diagnostics_hz, self._remind, clock=self._steady)
+        self.create_timer(1.0 / OBSTACLES_HZ, self._show_obstacles, clock=self._steady)
         self.create_service(SetBool, "~/pause", self._on_pause)
 
     def deactivate(self) -> None:
@@ -156,6 +159,9 @@ class ExecutorNode(ManagedNode):
                 left, queue.executed, c.base_frame, c.max_linear_m_s, c.max_angular_rad_s
             )
         )
+
+    def _show_obstacles(self) -> None:
+        self._report.obstacles(self._active, self.config.odom_frame)
 
     def _remind(self) -> None:
         """Say again how things are: to who has missed it, or counts on a queue from before a restart."""

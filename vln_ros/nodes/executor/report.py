@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from geometry_msgs.msg import TwistStamped, Vector3, Vector3Stamped
 from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 
 from vln_ros.motion.executor import Executor, ExecutorState, Output
@@ -61,9 +62,19 @@ class ExecutorReport:
         self._base_frame = base_frame
         self.last: Output | None = None
         self._said = ""
+        self._obstacles_pub = node.create_publisher(PointCloud2, "obstacles", qos.diagnostics())
         self._state_pub = node.create_publisher(String, "executor_state", qos.latched())
         self._velocity_pub = node.create_publisher(TwistStamped, "velocity_sent", qos.diagnostics())
         self._error_pub = node.create_publisher(Vector3Stamped, "remaining_error", qos.diagnostics())
+
+    def obstacles(self, executor: Executor, odom_frame: str) -> None:
+        """What is known of obstacles around the robot, where somebody listens."""
+        if self._obstacles_pub.get_subscription_count():
+            self._obstacles_pub.publish(
+                convert.cloud_from_points(
+                    executor.obstacles.points, executor.odometry_stamp_ns, odom_frame or "odom"
+                )
+            )
 
     def publish(self, output: Output, reasons: Mapping[Fault, str], stamp_ns: int) -> None:
         self.last = output

@@ -17,6 +17,7 @@ from std_srvs.srv import Trigger
 
 from vln_ros.config import NavigatorConfig, RunLimitsConfig
 from vln_ros.datatypes import ActionChunk, Executed, Instruction, Pose
+from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, Command, Start
 from vln_ros.geometry.frame_checks import MotionLimits
 from vln_ros.motion.instruction_status import AbortCause, InstructionStatus, InstructionTracker, Status
@@ -56,8 +57,8 @@ class InstructionHooks:
 class Instructions:
     """Numbers the instructions, hands them to the engine's thread, and tells what becomes of each.
 
-    Made when the navigator is configured, :meth:`open` while it is active. Everything but :meth:`said` and
-    :meth:`failed` is of the thread of the callbacks.
+    Made when the navigator is configured, :meth:`open` while it is active. Everything but :meth:`said`,
+    :meth:`failed` and :meth:`progressed` is of the thread of the callbacks.
 
     Args:
         heard, numbers: outlive the configuration: what was heard and counted before.
@@ -71,7 +72,7 @@ class Instructions:
         heard: InstructionFilter,
         numbers: itertools.count[int],
     ) -> None:
-        self._node, self._config = node, config
+        self._node, self._config, self._epoch = node, config, epoch
         self._heard, self._numbers = heard, numbers
         self._hooks: InstructionHooks | None = None
         self._ended: deque[InstructionStatus] = deque(maxlen=ENDED_KEPT)
@@ -125,7 +126,7 @@ class Instructions:
     def reported(self, left: ActionChunk, executed: tuple[Executed, ...] | None) -> None:
         """A report of the executor."""
         self._take_news()
-        self._tracker.reported(left, executed or (), time.monotonic())
+        self._tracker.reported(left, executed, time.monotonic())
 
     def moved(self, pose: Pose, stamp_ns: int) -> None:
         """Odometry."""
@@ -144,6 +145,14 @@ class Instructions:
             self._of_thread.append(partial(self._tracker.decided, chunk))
         if self._chunks is not None:
             self._chunks.publish(chunk)
+
+    def progressed(self, progress: Progress) -> None:
+        """How a goal stands that Nav2 drives to: nobody says which actions are left of it."""
+        if progress.remaining:
+            self._of_thread.append(partial(self._tracker.driving, progress.instruction))
+            return
+        left = ActionChunk(progress.queue, progress.instruction, progress.stamp_ns, (), epoch=self._epoch)
+        self._of_thread.append(partial(self._tracker.reported, left, progress.executed, time.monotonic()))
 
     def failed(self, reason: str) -> None:
         """The engine cannot go on with what was said last: before this, a hold was."""

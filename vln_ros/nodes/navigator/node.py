@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
+from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
@@ -17,15 +18,18 @@ from vln_ros.engine.decision import Progress
 from vln_ros.engine.questions import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
+from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import InstructionFilter
 from vln_ros.nodes.lifecycle import ManagedNode
 from vln_ros.nodes.navigator.ask_services import AskServices
+from vln_ros.nodes.navigator.cameras import RawFrame
 from vln_ros.nodes.navigator.instructions import InstructionHooks, Instructions
+from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.questions import QuestionTopics
-from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health, second_camera_values
+from vln_ros.nodes.navigator.sensors import SensorInput, look_down_input
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine
@@ -59,6 +63,8 @@ class Navigator(ManagedNode):
         self._ending = False
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
+        self._drive: PlaceDrive | None = None
+        self._nav2: Nav2Drive | None = None
         bind_live_parameters(self, self.config, self._reconfigure)
 
     def configure(self) -> None:
@@ -76,12 +82,20 @@ class Navigator(ManagedNode):
         self._figures = NavigatorFigures()
         instructions = self._told
         self._sensors = SensorInput(self, c, self._on_observation, instructions.moved)
+        loop = build_loop(self._engine, c)
+        self._drive = loop.drive
+        if self._drive is not None:
+            self.create_subscription(
+                PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
+            )
         desk = QuestionDesk(self._engine, c.questions, self._on_answer)
-        self._worker = EngineWorker(build_loop(self._engine, c), self._sensors.decode, self, desk)
-        self._worker.start()
-        instructions.open(InstructionHooks(self._worker.command, self._on_begin, self._sensors.refuse))
-        self._questions.hear(self._worker.ask)
-        self._ask_services = AskServices(self, self._worker.ask) if instructions.has_messages else None
+        self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk)
+        self._below = look_down_input(self, c, self._engine, worker.put_look_down)
+        self._nav2 = Nav2Drive(self, c, self._on_goal_report, time.monotonic) if c.drive == "nav2" else None
+        worker.start()
+        instructions.open(InstructionHooks(worker.command, self._on_begin, self._sensors.refuse))
+        self._questions.hear(worker.ask)
+        self._ask_services = AskServices(self, worker.ask) if instructions.has_messages else None
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._paused = False
@@ -100,6 +114,9 @@ class Navigator(ManagedNode):
         if worker is not None:
             worker.command(Cancel())
             worker.close()
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
         if self._instructions is not None:
             self._instructions.close("the navigator was deactivated")
 
@@ -119,6 +136,9 @@ class Navigator(ManagedNode):
             worker.command(Cancel())
             if not worker.close(ENDING_WAIT_S):  # a process that is to end does not wait for a model
                 self.computing, self._engine = True, None
+        if self._nav2 is not None:
+            self._nav2.destroy()
+            self._nav2 = None
         if self._instructions is not None:
             self._instructions.close("the navigator has ended")
             self._instructions.wait_until_told(ENDING_WAIT_S)
@@ -142,7 +162,9 @@ class Navigator(ManagedNode):
 
     def _on_begin(self, _: Instruction) -> None:
         self._figures.failure = self._figures.held = None
-        self._sensors.begin_anew()
+        for sensors in (self._sensors, self._below):
+            if sensors is not None:
+                sensors.begin_anew()
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
@@ -155,6 +177,20 @@ class Navigator(ManagedNode):
         self._told.reported(left, executed)  # first: what ends here is not decided on any more
         numbers = left.instruction, left.queue
         self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
+
+    def _on_goal_report(self, progress: Progress) -> None:
+        """Of a goal of Nav2's, from either thread."""
+        self._told.progressed(progress)
+        self._active.put_progress(progress)
+
+    def _on_obstacles(self, msg: PointCloud2) -> None:
+        try:
+            points = convert.points_from_cloud(msg)
+        except convert.MessageError as error:
+            self._sensors.refuse(error)
+            return
+        if self._drive is not None:
+            self._drive.hear(points[:, :2])
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
@@ -171,7 +207,9 @@ class Navigator(ManagedNode):
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
         if self._worker is not None:
-            self._sensors.tune(config.sync)
+            for sensors in (self._sensors, self._below):
+                if sensors is not None:
+                    sensors.tune(config.sync)
             self._told.tune(config)
             self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
@@ -188,15 +226,24 @@ class Navigator(ManagedNode):
     def on_frame(self, frame: Frame, observe_ms: float) -> None:
         self._figures.observe_ms.append(observe_ms)
         self._output.processed(frame)
+        if self._nav2 is not None:
+            self._nav2.observe(frame)
 
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
-        self._output.queue(chunk)
-        self._told.said(chunk, answers=frame is not None)
+        self._told.said(chunk, answers=frame is not None)  # before anybody can report of it
+        if self._nav2 is not None:
+            self._nav2.follow(chunk, frame)
+        if self._nav2 is None or not chunk.actions:  # an executor that runs all the same stands
+            self._output.queue(chunk)
         if frame is not None:
             self._answers.decided(chunk, self._figures)
-            self._figures.decided(self._engine, decide_ms)
-            self._output.answer(chunk, frame, self._engine)
+            if not chunk.goes_on:
+                self._figures.decided(self._engine, decide_ms)
+            if self._drive is not None:
+                self._figures.driving = tuple(self._drive.figures().items())
+            plan = None if self._drive is None or chunk.place is None else self._drive.plan
+            self._output.answer(chunk, frame, self._engine, plan)
 
     def _on_answer(self, answer: QuestionAnswer) -> None:
         self._questions.tell(answer)
@@ -215,8 +262,12 @@ class Navigator(ManagedNode):
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
         is_now = health(self._figures, self._sensors, self._active, self._heartbeat.error, now_ns)
-        values = (*is_now.values, *self._questions.values(), *self._profiling.values())
-        self.say(replace(is_now, values=values))
+        if self._nav2 is not None:
+            is_now = self._nav2.health(is_now)
+        more = (
+            *second_camera_values(self._below), *self._questions.values(), *self._profiling.values(),
+        )  # fmt: skip
+        self.say(replace(is_now, values=(*is_now.values, *more)))
 
 
 def main() -> None:

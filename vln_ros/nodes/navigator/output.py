@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from nav_msgs.msg import Path
 from rclpy.node import Node
 from sensor_msgs.msg import Image
@@ -10,6 +11,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig, NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame
+from vln_ros.motion.local_planner import LocalPlan
 from vln_ros.nodes.navigator.report import reuse_images
 from vln_ros.protocols import Engine, ShowsReuse
 from vln_ros.ros import convert, qos
@@ -26,6 +28,7 @@ class NavigatorOutput:
         self._queue_pub = node.create_publisher(JointTrajectory, "action_queue", qos.events())
         self._kinds_pub = node.create_publisher(Int32MultiArray, "action_ids", qos.commands())
         self._path_pub = node.create_publisher(Path, "predicted_path", qos.diagnostics())
+        self._planned_pub = node.create_publisher(Path, "planned_path", qos.diagnostics())
         self._reuse_pub = node.create_publisher(Image, "~/reuse_image", qos.diagnostics())
         self._processed_pub = node.create_publisher(Header, "frame_processed", qos.events())
 
@@ -44,10 +47,18 @@ class NavigatorOutput:
         )
         self._kinds_pub.publish(convert.kinds_from_chunk(chunk))
 
-    def answer(self, chunk: ActionChunk, frame: Frame, engine: Engine | None) -> None:
-        """What people see of a queue that answers ``frame``."""
+    def answer(self, chunk: ActionChunk, frame: Frame, engine: Engine | None, plan: LocalPlan | None) -> None:
+        """What people see of a queue that answers ``frame``.
+
+        Args:
+            plan: the way to the place that is driven to; None where the queue is the model's own.
+        """
         odom_frame = self._config.sync.odom_frame or "odom"
         self._path_pub.publish(convert.path_from_chunk(chunk, frame.odom_from_base, odom_frame))
+        if plan is not None:
+            self._planned_pub.publish(
+                convert.path_from_places(np.vstack([plan.path, plan.target]), frame.stamp_ns, odom_frame)
+            )
         if self._reuse_pub.get_subscription_count() and isinstance(engine, ShowsReuse):
             for image in reuse_images(engine, frame, self._config.base_frame):
                 self._reuse_pub.publish(image)

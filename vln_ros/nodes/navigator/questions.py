@@ -1,4 +1,4 @@
-"""What people ask a navigator, and what it says."""
+"""Hears what people ask a navigator, and publishes what it says."""
 
 from __future__ import annotations
 

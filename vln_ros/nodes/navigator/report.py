@@ -13,7 +13,8 @@ from std_msgs.msg import String
 
 from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.worker import EngineWorker
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.sensors import SensorInput
 from vln_ros.protocols import Engine, GivesUp, ShowsReuse, TellsVitals
 from vln_ros.reuse.overlay import paint
 from vln_ros.ros import convert, qos
@@ -47,6 +48,8 @@ class NavigatorFigures:
     latest_beat_ms: float = 0.0
     vitals: tuple[tuple[str, int | float | str], ...] = ()
     given_up: tuple[str, ...] = ()
+    driving: tuple[tuple[str, float], ...] = ()
+    """What became of the places that the model has named, in this run."""
     frames_before: tuple[float, int] | None = None
     """Steady time and number of frames at the last :func:`health`."""
 
@@ -74,7 +77,7 @@ class AnswerTopics:
     def decided(self, chunk: ActionChunk, figures: NavigatorFigures) -> None:
         """The engine answered a frame."""
         news, figures.held = chunk.held != figures.held, chunk.held
-        if not chunk.actions:
+        if chunk.is_hold:
             self._held_pub.publish(String(data=chunk.held or "the engine holds"))
         if chunk.held is not None and news:
             self._logger.warning(f"the robot holds: {chunk.held}")
@@ -94,6 +97,12 @@ def reuse_images(engine: ShowsReuse, frame: Frame, frame_id: str) -> list[Image]
     return [convert.image_from_rgb(paint(frame.rgb, labels), frame.stamp_ns, frame_id)]
 
 
+def second_camera_values(sensors: SensorInput | None) -> tuple[tuple[str, int], ...]:
+    """What was refused of the camera that looks down; nothing where there is none."""
+    refused = {} if sensors is None else sensors.refused
+    return tuple((f"refused, second camera: {reason}", n) for reason, n in sorted(refused.items()))
+
+
 def health(
     figures: NavigatorFigures, sensors: SensorInput, worker: EngineWorker[RawFrame], error: str, now_ns: int
 ) -> Health:
@@ -107,6 +116,8 @@ def health(
         level, summary = Level.WARN, f"{summary}, with less: memory ran out {len(figures.given_up)} times"
     if figures.held is not None and worker.running:
         level, summary = Level.WARN, f"holding: {figures.held}"
+    if worker.ended_by is not None:
+        level, summary = Level.ERROR, f"the run is given up: {worker.ended_by}"
     if figures.failure is not None:
         level, summary = Level.ERROR, figures.failure
     if error:
@@ -132,6 +143,8 @@ def health(
             p50, p95 = np.percentile(list(samples), [50, 95])
             values += [(f"{name} p50 [ms]", float(p50)), (f"{name} p95 [ms]", float(p95))]
     values += figures.vitals
+    values += figures.driving
     values += [(f"sync: {name}", n) for name, n in asdict(counts).items() if n]
+    values += [(f"runs given up: {name}", n) for name, n in sorted(worker.runs_given_up.items())]
     values += [(f"refused: {reason}", n) for reason, n in sorted(refused.items())]
     return Health(level, summary, tuple(values))

@@ -2,68 +2,46 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import replace
+from functools import partial
 
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig, SyncConfig
-from vln_ros.datatypes import CameraModel, Frame, Pose
+from vln_ros.datatypes import Frame, Pose
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
+from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.profiling.spans import Waits, waited
+from vln_ros.protocols import Engine, LooksDown
 from vln_ros.ros import convert, qos
-from vln_ros.ros.calibration import CameraCalibration
 from vln_ros.ros.extrinsics import ExtrinsicsSources
-from vln_ros.ros.odometry import BaseOdometry
+from vln_ros.ros.odometry import BaseOdometry, hear_odometry
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 
-ImageMsg: TypeAlias = "Image | CompressedImage"
 COLOR_TOPIC = NavigatorConfig.color_topic
 DEPTH_TOPIC = NavigatorConfig.depth_topic
 INFO_TOPIC = NavigatorConfig.camera_info_topic
 
 
-@dataclass(frozen=True, eq=False)
-class RawFrame:
-    """An aligned observation whose images are still messages.
-
-    Attributes:
-        aligned: colour and depth message, and the pose at the colour's stamp.
-        camera: from the newest camera_info.
-        base_from_optical: where the camera was on the robot.
-        arrived_s: monotonic time at which it was complete.
-    """
-
-    aligned: Aligned[ImageMsg, ImageMsg]
-    camera: CameraModel
-    base_from_optical: Pose
-    arrived_s: float
-
-
-def frame_of(raw: RawFrame, index: int) -> Frame:
-    """Messages to a frame.
-
-    Raises:
-        MessageError: an image cannot be decoded, or its size is not the one of the camera_info.
-    """
-    aligned, camera = raw.aligned, raw.camera
-    rgb = convert.rgb_from_message(aligned.color)
-    depth_m = None if aligned.depth is None else convert.depth_from_message(aligned.depth)
-    size = (camera.height, camera.width)
-    for name, image in (("colour", rgb), ("depth", depth_m)):
-        if image is not None and image.shape[:2] != size:
-            raise convert.MessageError(
-                "wrong_size",
-                f"{name} image is {image.shape[1]}x{image.shape[0]}, camera_info says "
-                f"{camera.width}x{camera.height}: use a depth registered to colour, and its camera_info",
-            )
-    base = aligned.odom_from_base
-    return Frame(index, aligned.stamp_ns, rgb, depth_m, camera, base, base @ raw.base_from_optical)
+def look_down_input(
+    node: Node, config: NavigatorConfig, engine: Engine, deliver: Callable[[RawFrame], None]
+) -> SensorInput | None:
+    """The second camera, which looks down; None where the engine wants no such picture."""
+    if not (isinstance(engine, LooksDown) and engine.wants_look_down):
+        return None
+    o = config.qwen.look_down
+    second = replace(
+        config,
+        color_topic=o.color_topic,
+        depth_topic=o.depth_topic,
+        camera_info_topic=o.camera_info_topic,
+        camera_pitch_down_deg=o.pitch_down_deg,
+    )
+    return SensorInput(node, second, deliver)
 
 
 class SensorInput:
@@ -75,7 +53,7 @@ class SensorInput:
         node: gets the subscriptions.
         config: topics' quality of service, transport, extrinsics and alignment.
         deliver: receives each complete observation, in the thread of the callbacks.
-        moved: the same of each pose of the base, with its stamp.
+        moved: the same of each pose of the base, with its stamp; None: nobody asks.
     """
 
     def __init__(
@@ -83,17 +61,14 @@ class SensorInput:
         node: Node,
         config: NavigatorConfig,
         deliver: Callable[[RawFrame], None],
-        moved: Callable[[Pose, int], None],
+        moved: Callable[[Pose, int], None] | None = None,
     ) -> None:
         self._node = node
         self._deliver, self._moved = deliver, moved
         self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
-        self._calibration = CameraCalibration(
-            config.camera_info_topic, config.color_topic, config.calibration
-        )
         self._base_frame = config.base_frame
         sources = ExtrinsicsSources(node, config)
-        self._extrinsics = sources.camera()
+        self._cameras = CameraPair(config, sources.camera(), sources.depth_camera())
         self._odometry = BaseOdometry(config, "", sources.odometry_tf())  # the aligner asks for odom_frame
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
@@ -103,17 +78,24 @@ class SensorInput:
         self.refused: Counter[str] = Counter()
         """How often what was wrong, by the reasons of :class:`vln_ros.ros.convert.MessageError`."""
 
-        sensor = qos.sensor(config.reliability, config.image_depth)
         color_type, color = Image, config.color_topic
         if config.color_transport == "compressed":
             color_type, color = CompressedImage, f"{color}/compressed"
         depth_type, depth = Image, config.depth_topic
         if config.depth_transport == "compressed":
             depth_type, depth = CompressedImage, f"{depth}/compressedDepth"
-        node.create_subscription(color_type, color, self._on_color, sensor)
-        node.create_subscription(depth_type, depth, self._on_depth, sensor)
-        node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
-        node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 100))
+        cameras = self._cameras
+        heard: list[tuple[type, str, Callable[..., None]]] = [
+            (color_type, color, self._on_color),
+            (depth_type, depth, self._on_depth),
+            (CameraInfo, config.camera_info_topic, partial(self._on_camera_info, cameras.take_color_info)),
+            (CameraInfo, config.depth_camera_info_topic, partial(self._on_camera_info, cameras.depth.take)),
+        ]
+        for type_, topic, take in heard:
+            if topic:
+                sensor = qos.sensor(config.reliability, config.image_depth)
+                node.create_subscription(type_, topic, take, sensor, qos_overriding_options=qos.OVERRIDABLE)
+        hear_odometry(node, self._on_odometry, self._odometry, config.sync.odom_frame, 100)
 
     @property
     def counts(self) -> SyncCounts:
@@ -151,7 +133,8 @@ class SensorInput:
                 self._aligner.reject_odometry()
                 raise
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
-            self._moved(pose, stamp_ns)
+            if self._moved is not None:
+                self._moved(pose, stamp_ns)
             return self._aligner.add_odometry(stamp_ns, pose, msg.header.frame_id)
 
         self._take(add)
@@ -170,31 +153,32 @@ class SensorInput:
         self._deliver_complete()
 
     def _missing(self, aligned: Aligned[ImageMsg, ImageMsg]) -> convert.MessageError:
-        if self._calibration.camera is None and self._calibration.lost is not None:
-            return self._calibration.lost
-        frames = f"{self._base_frame} to {aligned.color.header.frame_id}"
-        return convert.MessageError("no_transform", f"no transform from {frames} at an image's stamp on /tf")
+        if (missing := self._cameras.missing(aligned.depth is not None)) is not None:
+            return missing
+        frames = {i.header.frame_id for i in (aligned.color, aligned.depth) if i is not None}
+        named = f"{self._base_frame} to {' or '.join(sorted(frames))}"
+        return convert.MessageError("no_transform", f"no transform from {named} at an image's stamp on /tf")
 
     def _deliver_complete(self) -> None:
         """In order: nothing overtakes a frame that still waits."""
-        while (camera := self._calibration.camera) is not None and self._incomplete:
+        while self._incomplete:
             aligned = self._incomplete[0]
             try:
-                frame_id, depth = aligned.color.header.frame_id, aligned.depth
-                self._calibration.check_frames(frame_id, "" if depth is None else depth.header.frame_id)
-                extrinsics = self._extrinsics.at(frame_id, aligned.stamp_ns)
+                raw = self._cameras.raw_frame(aligned)
             except convert.MessageError as error:
                 self.refuse(error)
             else:
-                if extrinsics is None:
+                if raw is None:
                     return
                 self.newest_ns = aligned.stamp_ns
-                self._deliver(RawFrame(aligned, camera, extrinsics, time.monotonic()))
+                self._deliver(raw)
             self._incomplete.popleft()
 
-    def _on_camera_info(self, msg: CameraInfo) -> None:
+    def _on_camera_info(
+        self, take: Callable[[CameraInfo], list[convert.MessageError]], msg: CameraInfo
+    ) -> None:
         try:
-            for suspicion in self._calibration.take(msg):
+            for suspicion in take(msg):
                 self.refuse(suspicion)
         except convert.MessageError as error:
             self.refuse(error)

@@ -37,6 +37,6 @@ def make_mode(host: Host) -> Mode:
     match host.config.mode:
         case "lockstep":
             return Lockstep(host)
-        case "realtime":
+        case "realtime" | "live":
             return RealTime(host)
     return Manual(host)

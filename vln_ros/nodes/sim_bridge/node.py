@@ -13,6 +13,7 @@ from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.sim_bridge.doubles import OtherSources
 from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder, load_episodes
+from vln_ros.nodes.sim_bridge.live import LiveRunner
 from vln_ros.nodes.sim_bridge.results import BridgeResults
 from vln_ros.nodes.sim_bridge.runner import EpisodeRunner
 from vln_ros.nodes.sim_bridge.services import EpisodeServices
@@ -30,7 +31,7 @@ class SimBridge(ProcessNode):
         c = with_protocol(declare_config(self, BridgeConfig))
         limits = EpisodeLimits.of(c.max_steps, c.limits, None)
         episodes = load_episodes(c)
-        others = OtherSources(self, clock_matters=c.mode == "realtime")
+        others = OtherSources(self, clock_matters=c.mode in ("realtime", "live"))
         self._world = world = open_world(c)
         others.refuse(otherwise=world.close)
         topics = RobotTopics(self, c, world, others.published)
@@ -38,14 +39,22 @@ class SimBridge(ProcessNode):
         order = EpisodeOrder(episodes, results.is_done)
         if c.episode:
             order.put_first(order.find(c.episode))
-        self._runner = EpisodeRunner(
-            self, c, world, limits=limits, results=results, order=order, topics=topics, others=others
-        )
+        self._runner: EpisodeRunner | LiveRunner
+        if c.mode == "live":
+            start = order.next()
+            assert start is not None, "load_episodes has found some"
+            self._runner = LiveRunner(
+                self, c, world, start=start, results=results, topics=topics, others=others
+            )
+        else:
+            self._runner = EpisodeRunner(
+                self, c, world, limits=limits, results=results, order=order, topics=topics, others=others
+            )
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self.create_subscription(String, "engine_failure", self._on_failure, qos.events())
         EpisodeServices(self, order.find, self._runner.restart)
         others.begin()
-        period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode == "realtime" else 0.02
+        period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode in ("realtime", "live") else 0.02
         self.create_timer(period_s, self._runner.tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:

@@ -41,6 +41,10 @@ class BridgeResults:
             return EpisodeRecorder(info, None)
         return self._folder.start_episode(info, video=self._video)
 
+    def unrecorded(self, episode: Episode) -> EpisodeRecorder:
+        """For one that is no result."""
+        return EpisodeRecorder(episode_info(episode), None)
+
     def add(self, record: EpisodeRecord, world: World) -> None:
         """Write a finished episode down; ``world`` still shows its scene."""
         if self._folder is not None:

@@ -18,7 +18,7 @@ from std_msgs.msg import Header, String
 from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
-from vln_ros.config import ConfigError, PlayerConfig
+from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, PlayerConfig
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import ASK_AGAIN_S
@@ -48,6 +48,9 @@ class BagPlayer(ProcessNode):
             Stream.CAMERA_INFO: self.create_publisher(CameraInfo, INFO_TOPIC, sensor),
             Stream.ODOMETRY: self.create_publisher(Odometry, "odom", qos.sensor("reliable", 100)),
         }
+        self._needed = tuple(self._outputs.values())
+        if Stream.DEPTH_INFO in self._bag.connections:
+            self._outputs[Stream.DEPTH_INFO] = self.create_publisher(CameraInfo, OWN_DEPTH_INFO_TOPIC, sensor)
         self._frames_pub = publish_static_frames(self, self._bag)
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 50))
@@ -125,7 +128,7 @@ class BagPlayer(ProcessNode):
 
     def _play_all(self) -> int:
         c = self.config
-        while not all(p.get_subscription_count() for p in self._outputs.values()):
+        while not all(p.get_subscription_count() for p in self._needed):
             self._wait(lambda: False, 0.05)
             if self._closing:
                 return 1

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
@@ -15,12 +18,15 @@ from rclpy.subscription import Subscription
 from rclpy.task import Future
 from std_msgs.msg import Float64
 
+from vln_ros.datatypes import ActionChunk, PixelGoal
+from vln_ros.evaluation.episode.video import mark_pixel
 from vln_ros.ros import qos
 from vln_ros.ros.markers import Zones
 
 ZONE_PARAMETERS = ("safety.robot_radius_m", "safety.stop_distance_m", "safety.slow_distance_m")
 """The executor's parameters that are drawn, in the order of :class:`vln_ros.ros.markers.Zones`."""
 _STATUS = "vln_ros: "
+_PICTURES, _NEAR_NS = 40, 250_000_000
 
 
 class OnDemand:
@@ -73,6 +79,35 @@ class ExecutorZones:
         if self._answer is None and self._client.services_are_ready():
             self._answer = self._client.get_parameters(list(ZONE_PARAMETERS))
         return self._zones
+
+
+class AnsweredPicture:
+    """The picture that was answered with a pixel, with the pixel, until the next answer.
+
+    Of the pictures of the last seconds: an answer is about one that came before it. Where that one was not
+    drawn (fewer are drawn than come), the nearest one within a quarter of a second is shown.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[tuple[int, npt.NDArray[np.uint8]]] = deque(maxlen=_PICTURES)
+        self.picture: npt.NDArray[np.uint8] | None = None
+        self.pixel: PixelGoal | None = None
+
+    def shown(self, stamp_ns: int, rgb: npt.NDArray[np.uint8]) -> None:
+        """The next picture that is drawn."""
+        self._recent.append((stamp_ns, rgb))
+
+    def told(self, chunk: ActionChunk) -> None:
+        """The next queue."""
+        if chunk.goes_on:
+            return
+        self.picture, self.pixel = None, chunk.pixel_goal
+        pixel = self.pixel
+        if pixel is None or not self._recent:
+            return
+        stamp_ns, rgb = min(self._recent, key=lambda r: abs(r[0] - pixel.stamp_ns))
+        if abs(stamp_ns - pixel.stamp_ns) <= _NEAR_NS:
+            self.picture = mark_pixel(rgb, pixel.row, pixel.column)
 
 
 class DiagnosticPlots:

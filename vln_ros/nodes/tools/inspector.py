@@ -21,7 +21,7 @@ from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.episode.video import Overlay, annotate
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.process import ProcessNode, run_node
-from vln_ros.nodes.tools.inspecting import DiagnosticPlots, ExecutorZones, OnDemand
+from vln_ros.nodes.tools.inspecting import AnsweredPicture, DiagnosticPlots, ExecutorZones, OnDemand
 from vln_ros.ros import convert, markers, qos
 from vln_ros.ros.parameters import declare_config
 
@@ -41,6 +41,7 @@ class Inspector(ProcessNode):
         self._color: Image | CompressedImage | None = None
         self._depth: Image | CompressedImage | None = None
         self._trail: deque[PoseStamped] = deque(maxlen=c.trail_points)
+        self._answered = AnsweredPicture()
         self._zones = ExecutorZones(self)
         self._plots = DiagnosticPlots(self)
 
@@ -95,7 +96,8 @@ class Inspector(ProcessNode):
     def _on_queue(self, msg: JointTrajectory) -> None:
         if (chunk := self._chunk(msg)) is not None:
             self._queue, self._left = chunk, len(chunk.actions)
-            self._decisions += bool(chunk.actions)
+            self._decisions += bool(chunk.actions) and not chunk.goes_on
+            self._answered.told(chunk)
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         left = self._chunk(msg)
@@ -136,6 +138,8 @@ class Inspector(ProcessNode):
             self.get_logger().warning(str(error), throttle_duration_sec=2.0)
             return
         actions = queue.actions if queue is not None else ()
+        stamp_ns = convert.stamp_ns_from_time(color.header.stamp)
+        self._answered.shown(stamp_ns, rgb)
         overlay = Overlay(
             instruction=self._text,
             actions=actions,
@@ -143,8 +147,8 @@ class Inspector(ProcessNode):
             step=self._decisions,
             time_s=time.monotonic() - self._begun_s,
             collided=False,
+            answered=self._answered.picture,
         )
-        stamp_ns = convert.stamp_ns_from_time(color.header.stamp)
         drawn = np.ascontiguousarray(annotate(rgb, depth_m, overlay))
         self._outputs[0].publisher.publish(convert.image_from_rgb(drawn, stamp_ns, color.header.frame_id))
 
@@ -158,6 +162,9 @@ class Inspector(ProcessNode):
             stamp_ns = convert.stamp_ns_from_time(path.header.stamp)
             goal = path.poses[-1].pose
             drawn += markers.goal_markers(goal, path.header.frame_id, stamp_ns, self._text)
+            if self._queue is not None and self._queue.place is not None:
+                place, pixel = self._queue.place, self._answered.pixel
+                drawn += markers.place_markers(place, pixel, path.header.frame_id, stamp_ns)
         if drawn:
             self._outputs[1].publisher.publish(MarkerArray(markers=drawn))
 

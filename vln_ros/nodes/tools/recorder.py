@@ -27,12 +27,15 @@ from vln_ros.nodes.instruction_input import TOPIC as INSTRUCTION
 from vln_ros.nodes.instruction_input import InstructionFilter, hear_instructions
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.ros import qos
-from vln_ros.ros.bag.writer import BagWriter
+from vln_ros.ros.bag.encode import color_encoder, depth_encoder
+from vln_ros.ros.bag.writer import BagLimits, BagWriter, Encode
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import declare_config
 
 PARAMETERS_FILE = "navigator.yaml"
 """In the bag's folder: what the navigator ran with, as a parameter file."""
+RATE_AFTER_S = 5.0
+"""After so long it says how much it records."""
 SENSOR = qos.sensor("best_effort", 50)
 
 
@@ -43,13 +46,17 @@ class Recorder(ProcessNode):
         super().__init__("recorder")
         c = declare_config(self, RecorderConfig)
         self.folder = Path(c.folder) / time.strftime("%Y%m%d-%H%M%S")
-        self._writer = BagWriter(self.folder, c.storage, c.queue_mb * 2**20)
-        color, depth = (CompressedImage, "/compressed"), (CompressedImage, "/compressedDepth")
-        color = color if c.color_transport == "compressed" else (Image, "")
-        depth = depth if c.depth_transport == "compressed" else (Image, "")
-        self._record(color[0], f"{c.color_topic}{color[1]}", SENSOR)
-        self._record(depth[0], f"{c.depth_topic}{depth[1]}", SENSOR)
-        self._record(CameraInfo, c.camera_info_topic, SENSOR)
+        limits = BagLimits(
+            part_bytes=c.split_mb * 2**20,
+            part_s=c.split_s,
+            free_bytes=c.min_free_mb * 2**20,
+            zstd=c.compression == "zstd",
+        )
+        self._writer = BagWriter(self.folder, c.storage, c.queue_mb * 2**20, limits)
+        self._duration_s = c.duration_s
+        self._record_images(c)
+        for topic in filter(None, (c.camera_info_topic, c.depth_camera_info_topic)):
+            self._record(CameraInfo, topic, SENSOR)
         self._record(Odometry, "odom", qos.sensor("best_effort", 200))
         add = self._writer.topic(self.resolve_topic_name(INSTRUCTION), String, qos.latched())
         hear_instructions(
@@ -73,10 +80,33 @@ class Recorder(ProcessNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # a simulated clock may stand still
         self.create_timer(1.0, self._diagnose, clock=steady)
         self._asking = self.create_timer(0.2, self._ask, clock=steady)
+        self._begun_s = time.monotonic()
+        self._rate_said = False
         self.get_logger().info(f"recording to {self.folder}")
 
-    def _record(self, type_: Any, topic: str, profile: QoSProfile) -> None:
-        add = self._writer.topic(self.resolve_topic_name(topic), type_, profile)
+    def _record_images(self, c: RecorderConfig) -> None:
+        """Raw images are made small, unless they are wanted as they are."""
+        color, depth = f"{c.color_topic}/compressed", f"{c.depth_topic}/compressedDepth"
+        if c.color_transport == "compressed":
+            self._record(CompressedImage, color, SENSOR)
+        elif c.color_format == "as_published":
+            self._record(Image, c.color_topic, SENSOR)
+        else:
+            encode = color_encoder(c.color_format, c.jpeg_quality)
+            self._record(Image, c.color_topic, SENSOR, (CompressedImage, color, encode))
+        if c.depth_transport == "compressed":
+            self._record(CompressedImage, depth, SENSOR)
+        elif c.depth_format == "as_published":
+            self._record(Image, c.depth_topic, SENSOR)
+        else:
+            self._record(Image, c.depth_topic, SENSOR, (CompressedImage, depth, depth_encoder()))
+
+    def _record(
+        self, type_: Any, topic: str, profile: QoSProfile, form: tuple[Any, str, Encode] | None = None
+    ) -> None:
+        """Args: ``form``: type, topic and encoder of what is written, where that is not what is heard."""
+        written, name, encode = form or (type_, topic, None)
+        add = self._writer.topic(self.resolve_topic_name(name), written, profile, encode)
 
         def take(data: bytes, info: dict[str, int]) -> None:
             # When it reached this process: the order of what one thread published is kept.
@@ -109,13 +139,31 @@ class Recorder(ProcessNode):
     # ------------------------------------------------------------------
 
     def _diagnose(self) -> None:
-        w = self._writer
+        w, since_s = self._writer, time.monotonic() - self._begun_s
         level, summary = Level.OK, f"recording to {self.folder}"
+        if w.refused:
+            level, summary = Level.WARN, f"{w.refused} images could not be encoded and are missing"
         if w.dropped:
             level, summary = Level.WARN, "the disk is too slow: messages were dropped"
         if w.failure is not None:
             level, summary = Level.ERROR, f"recording ended: {w.failure}"
-        values = (("messages", w.written), ("size [MB]", w.bytes / 2**20), ("dropped messages", w.dropped))
+        free_mb, per_min_mb = w.free_bytes / 2**20, w.bytes / 2**20 / since_s * 60.0
+        values = (
+            ("messages", w.written),
+            ("size [MB]", w.bytes / 2**20),
+            ("rate [MB/min]", per_min_mb),
+            ("room on the disk [MB]", free_mb),
+            ("files", w.parts),
+            ("dropped messages", w.dropped),
+            ("images not encoded", w.refused),
+        )
+        if not self._rate_said and since_s > RATE_AFTER_S and w.bytes:
+            self._rate_said = True
+            self.get_logger().info(
+                f"{per_min_mb:.1f} MB a minute; the disk has room for {free_mb / per_min_mb / 60.0:.1f} hours"
+            )
+        if self._duration_s and since_s >= self._duration_s and not self.done.done():
+            self.done.set_result(0)
         health = Health(level, summary, values)
         stamp_ns = self.get_clock().now().nanoseconds
         hardware = self.get_namespace()

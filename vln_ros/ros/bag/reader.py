@@ -17,6 +17,9 @@ from vln_ros.ros.bag.storage import BagFiles, Topic
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+ODOMETRY = "nav_msgs/msg/Odometry"
+TRANSFORMS = "tf2_msgs/msg/TFMessage"
 _STILL = 2e-3
 """A transform on /tf that changes by no more, in metres and in its rotation matrix, stands still."""
 
@@ -28,6 +31,8 @@ class Stream(Enum):
     DEPTH = "depth"
     CAMERA_INFO = "camera_info"
     ODOMETRY = "odometry"
+    DEPTH_INFO = "depth_info"
+    """Calibration of depth that is not registered to colour; most recordings have none."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class BagFrames:
     camera: str
     odometry: str
     base: str
+    depth: str
 
 
 class Bag:
@@ -80,6 +86,7 @@ class Bag:
         self._types = get_typestore(Stores.ROS2_JAZZY)
         try:
             self.connections = self._choose(topics)
+            self.connections |= self._depth_info()
         except ConfigError:
             self._files.close()
             raise
@@ -92,10 +99,66 @@ class Bag:
             ),
             Stream.DEPTH: self._find("depth", topics.depth, images, ("depth",), ()),
             Stream.CAMERA_INFO: self._find(
-                "camera-info", topics.camera_info, ("sensor_msgs/msg/CameraInfo",), ("",), ("depth", "infra")
+                "camera-info", topics.camera_info, (CAMERA_INFO,), ("",), ("depth", "infra")
             ),
-            Stream.ODOMETRY: self._find("odometry", topics.odometry, ("nav_msgs/msg/Odometry",), ("",), ()),
+            Stream.ODOMETRY: self._find_odometry(topics.odometry),
         }
+
+    def _find_odometry(self, name: str) -> Topic:
+        """Messages; where there are none, the transforms of a robot whose odometry is on /tf alone."""
+        transforms = [t for t in self._ending_with("tf") if t.msgtype == TRANSFORMS and t.count]
+        has_messages = any(t.msgtype == ODOMETRY and t.count for t in self._files.topics)
+        if len(transforms) == 1 and (name == transforms[0].topic or not (name or has_messages)):
+            children = {stamped.child_frame_id for stamped in self._of_odometry(transforms[0])}
+            if len(children) == 1:
+                return transforms[0]
+        return self._find("odometry", name, (ODOMETRY,), ("",), ())
+
+    def _of_odometry(self, topic: Topic) -> Iterator[Any]:
+        """The transforms from the odometry frame."""
+        for _, _, data in self._files.messages([topic]):
+            message = self._message(data, topic.msgtype)
+            yield from _from_odom(message) if message is not None else ()
+
+    def _as_odometry(self, data: bytes) -> Iterator[bytes]:
+        """What odometry would have said (CDR) of the transforms of a message."""
+        types = self._types.types
+        message = self._message(data, TRANSFORMS)
+        for stamped in _from_odom(message) if message is not None else ():
+            t, nothing = stamped.transform, np.zeros(36)
+            still = types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
+            place = types["geometry_msgs/msg/Point"](t.translation.x, t.translation.y, t.translation.z)
+            pose = types["geometry_msgs/msg/Pose"](place, t.rotation)
+            twist = types["geometry_msgs/msg/Twist"](still, still)
+            odometry = types[ODOMETRY](
+                stamped.header,
+                stamped.child_frame_id,
+                types["geometry_msgs/msg/PoseWithCovariance"](pose, nothing),
+                types["geometry_msgs/msg/TwistWithCovariance"](twist, nothing),
+            )
+            yield bytes(self._types.serialize_cdr(odometry, ODOMETRY))
+
+    def _depth_info(self) -> dict[Stream, Topic]:
+        """The calibration beside the depth images, where they are of another frame or size than colour."""
+        depth, color_info = self.connections[Stream.DEPTH], self.connections[Stream.CAMERA_INFO]
+        beside = f"{depth.topic.removesuffix('/compressedDepth').rpartition('/')[0]}/camera_info"
+        found = [t for t in self._files.topics if t.topic == beside and t.msgtype == CAMERA_INFO and t.count]
+        if not found or found[0] == color_info:
+            return {}
+        images = [self._first(t) for t in (self.connections[Stream.COLOR], depth)]
+        infos = [self._first(t) for t in (color_info, found[0])]
+        if any(message is None for message in (*images, *infos)):
+            return {}
+        color_frame, depth_frame = (image.header.frame_id.lstrip("/") for image in images)
+        registered = color_frame == depth_frame and infos[0].width == infos[1].width
+        return {} if registered else {Stream.DEPTH_INFO: found[0]}
+
+    def _first(self, topic: Topic) -> Any:
+        """The first message that can be read; None for none."""
+        for _, _, data in self._files.messages([topic]):
+            if (message := self._message(data, topic.msgtype)) is not None:
+                return message
+        return None
 
     def _find(
         self, option: str, name: str, types: tuple[str, ...], words: tuple[str, ...], without: tuple[str, ...]
@@ -135,23 +198,29 @@ class Bag:
         """
         streams = {topic: stream for stream, topic in self.connections.items()}
         for time_ns, topic, data in self._files.messages(streams):
-            yield BagMessage(time_ns, streams[topic], data)
+            stream = streams[topic]
+            said = self._as_odometry(data) if topic.msgtype == TRANSFORMS else (data,)
+            for one in said:
+                yield BagMessage(time_ns, stream, one)
 
     def frames(self) -> BagFrames:
         """From the first message of each stream that can be read. Raises ConfigError for a damaged bag."""
-        camera = odometry = base = ""
-        for _, topic, data in self._files.messages([self.connections[Stream.COLOR]]):
+        camera, depth = (self._frame_of(self.connections[s]) for s in (Stream.COLOR, Stream.DEPTH))
+        source = self.connections[Stream.ODOMETRY]
+        odometry = (
+            next(self._of_odometry(source), None) if source.msgtype == TRANSFORMS else self._first(source)
+        )
+        if odometry is None:
+            return BagFrames(camera, "", "", depth)
+        return BagFrames(camera, odometry.header.frame_id, odometry.child_frame_id, depth)
+
+    def _frame_of(self, topic: Topic) -> str:
+        """That of the first message that names one."""
+        for _, _, data in self._files.messages([topic]):
             message = self._message(data, topic.msgtype)
-            camera = message.header.frame_id if message is not None else ""
-            if camera:
-                break
-        for _, topic, data in self._files.messages([self.connections[Stream.ODOMETRY]]):
-            message = self._message(data, topic.msgtype)
-            if message is not None:
-                odometry = message.header.frame_id
-                base = message.child_frame_id
-                break
-        return BagFrames(camera, odometry, base)
+            if message is not None and message.header.frame_id:
+                return str(message.header.frame_id)
+        return ""
 
     def _message(self, data: bytes, type_: str) -> Any:
         """The message; None for bytes that are none."""
@@ -234,6 +303,11 @@ class Bag:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _from_odom(message: Any) -> list[Any]:
+    """Of transforms those whose parent is the odometry frame (REP 105), with or without a robot's prefix."""
+    return [t for t in message.transforms if t.header.frame_id.rpartition("/")[2] == "odom"]
 
 
 def _climb(above: dict[str, tuple[str, Pose]], frame: str) -> tuple[Pose, str]:

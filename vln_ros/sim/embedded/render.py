@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import ConfigError
-from vln_ros.datatypes import CameraModel, Float64Array, Pose
+from vln_ros.datatypes import CameraModel, Float64Array, Lens, Pose
+from vln_ros.geometry.lens import pixel_directions
 from vln_ros.sim.embedded.mesh import SceneMesh
 
 _SMALLEST_MIP_PX = 8
 _LEVELS = 7  # 512 px down to 8 px
+_CAMERAS = 4
+"""The rays of so many are kept."""
 _BOX_RGB = (200, 60, 40)
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -83,15 +86,17 @@ class Renderer:
         uv = mesh.uv - np.floor(mesh.uv.min(1, keepdims=True))  # small numbers keep float32 exact
         self._uv = np.concatenate([uv[:, 0], uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]], 1).astype(np.float32)
         self._shade = (mesh.shade() * 256).astype(np.uint16)
-        self._rays: tuple[CameraModel, Float32Array] | None = None
+        self._rays: dict[Lens, Float32Array] = {}
 
-    def _optical_rays(self, camera: CameraModel) -> Float32Array:
-        """``[H W, 3]`` directions with z = 1, so that the distance along a ray is the planar depth."""
-        if self._rays is None or self._rays[0] != camera:
-            u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-            x, y = (u.ravel() - camera.cx) / camera.fx, (v.ravel() - camera.cy) / camera.fy
-            self._rays = camera, np.stack([x, y, np.ones_like(x)], 1).astype(np.float32)
-        return self._rays[1]
+    def _optical_rays(self, lens: Lens) -> Float32Array:
+        """``[H W, 3]`` directions with z = 1, so that the distance along a ray is the planar depth; NaN where
+        nothing comes through the lens."""
+        if lens not in self._rays:
+            if len(self._rays) == _CAMERAS:
+                self._rays.clear()
+            xy = pixel_directions(lens).reshape(-1, 2)
+            self._rays[lens] = np.concatenate([xy, np.ones((len(xy), 1))], 1).astype(np.float32)
+        return self._rays[lens]
 
     def first_hits(self, origin: Float64Array, ways: Float64Array) -> Float64Array:
         """How far rays from ``origin`` ``[3]`` get, in lengths of their ``ways`` ``[n, 3]``; or inf."""
@@ -106,12 +111,23 @@ class Renderer:
             rgb ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres along the optical
             axis; black and 0 where the ray meets nothing.
         """
-        directions = self._optical_rays(camera) @ world_from_optical.rotation.T.astype(np.float32)
+        return self.look(Lens(camera), world_from_optical)
+
+    def look(self, lens: Lens, world_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
+        """As :meth:`render`, of a camera as it is; black and 0 where nothing comes through its lens, too."""
+        camera = lens.camera
+        rays = self._optical_rays(lens)
+        blind = np.isnan(rays[:, 0]) if not lens.is_ideal else None
+        if blind is not None:
+            rays = np.where(blind[:, None], np.float32([0.0, 0.0, 1.0]), rays)
+        directions = rays @ world_from_optical.rotation.T.astype(np.float32)
         origins = np.empty_like(directions)
         origins[:] = world_from_optical.position
         hits = self._scene.run(origins, directions, output=1)
         triangle = hits["primID"]
         missed = triangle < 0
+        if blind is not None:
+            missed |= blind
         depth = hits["tfar"].astype(np.float32, copy=True)
         depth[missed] = 0.0
         np.maximum(triangle, 0, out=triangle)
@@ -137,14 +153,14 @@ class Renderer:
 def draw_box(
     rgb: UInt8Array,
     depth_m: Float32Array,
-    camera: CameraModel,
+    lens: Lens,
     world_from_optical: Pose,
     low: Float64Array,
     high: Float64Array,
 ) -> None:
     """Put an axis-aligned box (corners ``[3]``, metres) into a rendered image and its depth."""
-    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    directions = pixel_directions(lens)
+    rays = np.concatenate([directions, np.ones((*directions.shape[:2], 1))], -1)
     rays = rays @ world_from_optical.rotation.T
     eye = world_from_optical.position
     with np.errstate(divide="ignore", invalid="ignore"):

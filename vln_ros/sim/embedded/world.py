@@ -9,8 +9,9 @@ from functools import cached_property
 
 import numpy as np
 
-from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.datatypes import Action, CameraModel, Float64Array, Lens, Pose, wrap_angle
 from vln_ros.protocols import Motion
+from vln_ros.sim.depth_noise import with_depth_noise
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, Flat, generate_flat
 from vln_ros.sim.embedded.geodesic import Walkable
 from vln_ros.sim.embedded.mesh import SceneMesh, build_mesh
@@ -93,6 +94,7 @@ class EmbeddedWorld:
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two
             above.
         sliding: along what is run into, instead of stopping.
+        base_from_look_down: a second camera that looks down; None for none.
     """
 
     def __init__(
@@ -103,9 +105,13 @@ class EmbeddedWorld:
         cached_scenes: int = 8,
         scenes: SceneCache | None = None,
         sliding: bool = True,
+        depth_noise: float = 0.0,
+        base_from_look_down: Pose | None = None,
     ) -> None:
         self._camera = camera
         self._sliding = sliding
+        self._depth_noise = depth_noise
+        self._base_from_look_down = base_from_look_down
         self._base_from_optical = base_from_optical
         self._cache = SceneCache(agent_radius_m, cached_scenes) if scenes is None else scenes
         self._scene: Scene | None = None
@@ -194,12 +200,27 @@ class EmbeddedWorld:
 
     def render(self) -> tuple[UInt8Array, Float32Array]:
         """Colour ``[H, W, 3]`` uint8 and planar depth ``[H, W]`` float32 in metres (0: nothing there)."""
-        optical = self.pose @ self._base_from_optical
-        rgb, depth_m = self.scene.renderer.render(self._camera, optical)
+        return self.look(Lens(self._camera), self._base_from_optical)
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        return self._base_from_look_down
+
+    def render_look_down(self) -> tuple[UInt8Array, Float32Array]:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        if self._base_from_look_down is None:
+            raise RuntimeError("this robot has no second camera")
+        return self.look(Lens(self._camera), self._base_from_look_down)
+
+    def look(self, lens: Lens, base_from_optical: Pose) -> tuple[UInt8Array, Float32Array]:
+        """See :meth:`vln_ros.protocols.LooksThroughLenses.look`."""
+        optical = self.pose @ base_from_optical
+        rgb, depth_m = self.scene.renderer.look(lens, optical)
         for b in self._boxes:
             low, high = np.array([*b.footprint[:2], 0.0]), np.array([*b.footprint[2:], b.height_m])
-            draw_box(rgb, depth_m, self._camera, optical, low, high)
-        return rgb, depth_m
+            draw_box(rgb, depth_m, lens, optical, low, high)
+        return rgb, with_depth_noise(depth_m, self._depth_noise, self.pose)
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action at once. A stop does not move."""

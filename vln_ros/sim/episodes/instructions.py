@@ -7,6 +7,7 @@ checked against it; then :func:`tell` puts them into words.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -15,6 +16,7 @@ import numpy as np
 
 from vln_ros.datatypes import Float64Array, wrap_angle
 from vln_ros.sim.embedded.flat import Flat, FurnitureItem
+from vln_ros.sim.embedded.furniture import CATEGORIES, ROOM_FURNITURE
 
 _TURN_RAD = math.radians(40.0)
 _AROUND_RAD = math.radians(135.0)
@@ -242,3 +244,15 @@ def tell(flat: Flat, clauses: tuple[Clause, ...], rng: np.random.Generator) -> s
         if half > 1
         else (" and then ".join([", ".join(said[:-1]), said[-1]]))
     )
+
+
+def vocabulary() -> frozenset[str]:
+    """Every word that an instruction of a flat may hold; a policy trained on them knows no other."""
+    phrases = [*(p for options in _PHRASES.values() for p in options), "turn around", "and then"]
+    names = [*CATEGORIES, *ROOM_FURNITURE, "in the", *(side.value for side in Side)]
+    names += [color for category in CATEGORIES.values() for color in category.colors]
+    return frozenset(word for text in (*phrases, *names) for word in re.findall(r"[a-z]+", _bare(text)))
+
+
+def _bare(phrase: str) -> str:
+    return re.sub(r"{\w+}", "", phrase)

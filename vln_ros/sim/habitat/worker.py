@@ -36,6 +36,8 @@ PIECE_M, PIECE_RAD = 0.05, math.radians(2.0)
 
 
 CORNER_M = 0.01
+DOWN = "_down"
+"""Ends the names of the second camera's sensors."""
 STATE_VALUES = 16
 """Of which nine are used."""
 
@@ -70,10 +72,10 @@ class Worker:
             "mesh_cell_height": settings is not None and hasattr(settings(), "cell_height"),
         }
 
-    def camera(self, uuid: str, sensor_type: Any, channels: int) -> Any:
+    def camera(self, uuid: str, sensor_type: Any, channels: int, pitch_down_rad: float) -> Any:
         h, s = self.habitat_sim, self.setup
         position = self.np.array([0.0, s["camera_height_m"], 0.0], self.np.float32)
-        orientation = self.np.array([-s["pitch_down_rad"], 0.0, 0.0], self.np.float32)
+        orientation = self.np.array([-pitch_down_rad, 0.0, 0.0], self.np.float32)
         if hasattr(h, "CameraSensorSpec"):
             spec = h.CameraSensorSpec()
             spec.hfov = s["hfov_deg"]
@@ -102,11 +104,13 @@ class Worker:
         agent.height = setup["agent_height_m"]
         agent.radius = setup["agent_radius_m"]
         # Without cameras Habitat makes no context, and needs neither a GPU nor textures.
-        agent.sensor_specifications = (
-            [self.camera("rgb", h.SensorType.COLOR, 4), self.camera("depth", h.SensorType.DEPTH, 1)]
-            if setup["cameras"]
-            else []
-        )
+        tilts = {"": setup["pitch_down_rad"], DOWN: setup["look_down_rad"]} if setup["cameras"] else {}
+        agent.sensor_specifications = [
+            self.camera(name + which, kind, channels, tilt)
+            for which, tilt in tilts.items()
+            if tilt is not None
+            for name, kind, channels in (("rgb", h.SensorType.COLOR, 4), ("depth", h.SensorType.DEPTH, 1))
+        ]
         agent.action_space = {
             name: h.agent.ActionSpec(name, h.agent.ActuationSpec(amount=1.0))
             for name in ("move_forward", "turn_left", "turn_right")
@@ -234,9 +238,15 @@ class Worker:
         self.show(self.sim.get_sensor_observations())
         return {}
 
-    def show(self, seen: Any) -> None:
-        self.rgba[:] = self.np.asarray(seen["rgb"])
-        self.depth[:] = self.np.asarray(seen["depth"]).reshape(self.depth.shape)
+    def look_down(self) -> dict[str, Any]:
+        """The second camera's pictures, in the place of the first one's."""
+        self.body()
+        self.show(self.sim.get_sensor_observations(), DOWN)
+        return {}
+
+    def show(self, seen: Any, which: str = "") -> None:
+        self.rgba[:] = self.np.asarray(seen["rgb" + which])
+        self.depth[:] = self.np.asarray(seen["depth" + which]).reshape(self.depth.shape)
 
     def probe(
         self, starts: list[list[float]], ends: list[list[float]], goal: list[float], clearance_m: float
@@ -299,7 +309,8 @@ class Worker:
         }
 
     REQUESTS = (
-        "load", "state", "place", "step", "drive", "render", "distance", "floor", "probe", "pace"
+        "load", "state", "place", "step", "drive", "render", "look_down", "distance", "floor", "probe",
+        "pace",
     )  # fmt: skip
 
     def serve(self, stream: Any) -> None:

@@ -32,6 +32,7 @@ from vln_ros.axes import (
 from vln_ros.config import ConfigError, HabitatConfig
 from vln_ros.datatypes import STOP, Action, ActionKind, CameraModel, Float64Array, Pose
 from vln_ros.protocols import Motion, WorldLostError
+from vln_ros.sim.depth_noise import with_depth_noise
 from vln_ros.sim.embedded.plan import FreeSpace
 from vln_ros.sim.habitat.process import AgentState, HabitatProcess, Interpreter, RefusedError
 from vln_ros.sim.oracle.follower import Tries
@@ -61,6 +62,7 @@ class HabitatWorld:
         camera: intrinsics of the pictures; its principal point must be in the middle, its pixels square.
         height_m, pitch_down_rad: of the camera above the agent's position, which is its base.
         config: see :class:`vln_ros.config.HabitatConfig`.
+        look_down_rad: tilt of a second camera at the same place; None for none.
         cameras: take pictures; without, Habitat needs no GPU, and only ways can be asked for.
 
     Raises:
@@ -74,6 +76,8 @@ class HabitatWorld:
         pitch_down_rad: float,
         config: HabitatConfig,
         cameras: bool = True,
+        depth_noise: float = 0.0,
+        look_down_rad: float | None = None,
     ) -> None:
         if not config.python:
             raise ConfigError(
@@ -88,7 +92,13 @@ class HabitatWorld:
                 f"Habitat's cameras have square pixels and a centred principal point, got {camera}"
             )
         self._camera = camera
+        self._depth_noise = depth_noise
         self._base_from_optical = base_from_optical(0.0, 0.0, height_m, pitch_down_rad=pitch_down_rad)
+        self._base_from_look_down = (
+            None
+            if look_down_rad is None
+            else base_from_optical(0.0, 0.0, height_m, pitch_down_rad=look_down_rad)
+        )
         self._config = config
         self._setup = {
             "cameras": cameras,
@@ -102,6 +112,7 @@ class HabitatWorld:
             "hfov_deg": math.degrees(2 * math.atan(camera.width / 2 / camera.fx)),
             "camera_height_m": height_m,
             "pitch_down_rad": pitch_down_rad,
+            "look_down_rad": look_down_rad,
         }
         self._process: HabitatProcess | None = None
         self._scene_id: str | None = None
@@ -290,11 +301,29 @@ class HabitatWorld:
         if not self._shown:
             self._ask("render")
             self._shown = True
+        return self._picture()
+
+    @property
+    def base_from_look_down(self) -> Pose | None:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        return self._base_from_look_down
+
+    def render_look_down(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Implements :class:`vln_ros.protocols.LooksFurtherDown`."""
+        if self._pose is None or self._base_from_look_down is None:
+            raise RuntimeError("this robot has no second camera, or is nowhere: call place() first")
+        self._ask("look_down")
+        self._shown = False
+        return self._picture()
+
+    def _picture(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """What lies in the memory that is shared with Habitat's process."""
         assert self._process is not None
         rgba, depth_m = self._process.pictures(self._camera.height, self._camera.width)
         # One pass each, at memory's speed: numpy's indexing takes ten times as long.
         rgb = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-        return np.asarray(rgb, np.uint8), within(depth_m, self._config.depth_min_m, self._config.depth_max_m)
+        measured = within(depth_m, self._config.depth_min_m, self._config.depth_max_m)
+        return np.asarray(rgb, np.uint8), with_depth_noise(measured, self._depth_noise, self.pose)
 
     def step(self, action: Action) -> Motion:
         """Execute one discrete action, as Habitat's own. A stop does not move."""

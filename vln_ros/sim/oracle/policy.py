@@ -6,12 +6,30 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
+from vln_ros.datatypes import ActionChunk, Float64Array, Frame, Instruction, StepSize
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import ExpertEngine
 from vln_ros.sim.oracle.follower import FollowerEngine
 
 _START_TOLERANCE_M = 0.5
+
+
+def find_episode(episodes: Sequence[Episode], text: str, here: Float64Array) -> Episode:
+    """The episode with this instruction; of several to different goals, the one that starts at ``here``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    told = [episode for episode in episodes if episode.instruction == text]
+    goals = {(episode.scene_id, *episode.goal) for episode in told}
+    for episode in told:
+        distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
+        if distance_m < _START_TOLERANCE_M or len(goals) == 1:
+            return episode
+    raise ValueError(
+        f"none of the expert's {len(episodes)} episodes says {text!r} and starts at {here[:2]}: "
+        "are navigator and simulator given the same episode file?"
+    )
 
 
 class OraclePolicy:
@@ -47,23 +65,10 @@ class OraclePolicy:
     def observe(self, frame: Frame) -> None:
         """Raises ValueError: no episode has this instruction and this start."""
         if not self._found:
-            self._expert.set_episode(self._find(frame))
+            text = "" if self._instruction is None else self._instruction.text
+            self._expert.set_episode(find_episode(self._episodes, text, frame.odom_from_base.position))
             self._found = True
         self._expert.observe(frame)
-
-    def _find(self, frame: Frame) -> Episode:
-        text = "" if self._instruction is None else self._instruction.text
-        here = frame.odom_from_base.position
-        told = [episode for episode in self._episodes if episode.instruction == text]
-        goals = {(episode.scene_id, *episode.goal) for episode in told}
-        for episode in told:
-            distance_m = float(np.linalg.norm(episode.start.position[:2] - here[:2]))
-            if distance_m < _START_TOLERANCE_M or len(goals) == 1:
-                return episode
-        raise ValueError(
-            f"none of the expert's {len(self._episodes)} episodes says {text!r} and starts at {here[:2]}: "
-            "are navigator and simulator given the same episode file?"
-        )
 
     def decide(self, queue: int) -> ActionChunk:
         return self._expert.decide(queue)

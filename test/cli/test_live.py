@@ -1,0 +1,118 @@
+"""`vln_ros live`: a sentence is understood, driven and judged, in a world that goes on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+pytest.importorskip("torch", reason="needs the engine's libraries")
+
+from vln_ros.evaluation.runs.loading import load_run
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+
+DEADLINE_S = 110.0
+
+
+def live(typed: str, *options: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "vln_ros", "live", "--kind", "room", "--size", "112x112", *options],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--start", "0"], "--start = 0"),
+        (["--start", "6"], "--start = 6"),
+        (["--flat", "-1"], "--flat = -1"),
+        (["--flat", "100000"], "--flat = 100000"),
+        (["--kind", "castle"], "invalid choice"),
+        (["--size", "big"], "--size"),
+        (["--limit-s", "0"], "--limit-s"),
+        (["--checkpoint", "/nowhere"], "is no folder"),
+        (["--profile", "unheard"], "unheard"),
+    ],
+)
+def test_what_cannot_be_begun_is_said_before_anything_starts(options: list[str], words: str) -> None:
+    status, out, error = live("", *options)
+    assert status == 2 and "ready" not in out
+    assert words in error
+
+
+@pytest.mark.timeout(180)
+def test_sentences_questions_and_stop_in_their_order(tmp_path: Path) -> None:
+    out_folder = tmp_path / "run"
+    typed = (
+        "please walk past the dragon\n"  # names nothing that a flat may have
+        "stop\n"
+        "stop at the nearest thing, the lamp\n"
+        "what do you see?\n"
+        "\n"
+        "stop by the \x07\n"
+    )
+    status, out, error = live(typed, "--limit-s", "8", "--out", str(out_folder))
+    assert (status, error) == (0, "")
+    assert re.search(r"ready after \d+\.\d s", out)
+    scene, *_ = out.splitlines()
+    assert scene.startswith("embedded/room_900000/") and "the " in scene
+    unscored = out.index("words that the flats' instructions do not have: please, dragon")
+    assert "names no thing to stop at, so it is not scored" in out
+    assert re.search(r"^over \((stop|time limit)\); it was not scored$", out, re.MULTILINE)
+    stands = out.index("the robot stands")
+    assert unscored < stands
+    assert "control characters" in out
+    assert out.index("answer: ") > stands
+    if "lamp" not in scene:
+        assert "There is no lamp here" in out
+        return
+    goal = out.index("The goal is the ")
+    assert stands < goal
+    verdict = re.search(r"^(not )?reached: .* beside the \w+ lamp.*m is the shortest way$", out, re.MULTILINE)
+    assert verdict is not None
+    (episode,) = load_run(out_folder).episodes
+    assert episode.metrics is not None
+    assert episode.metrics.success == (verdict[1] is None)
+    assert f"report: {out_folder / 'report.html'}" in out
+
+
+def test_without_a_terminal_and_without_a_word_it_stays() -> None:
+    """For a page, or for `vln_ros say`, in a container."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vln_ros", "live", "--kind", "room", "--size", "112x112"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    domain, seen = "", ""
+    for line in process.stdout:
+        seen += line
+        domain = (re.search(r"ROS_DOMAIN_ID=(\d+)", line) or ["", domain])[1]
+        if "no terminal" in line:
+            break
+    else:
+        raise AssertionError(seen)
+    said = subprocess.run(
+        [sys.executable, "-m", "vln_ros", "say", "walk on", "--domain", domain],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stderr
+    assert "is taken" in said.stdout
+    process.terminate()
+    out, _ = process.communicate(timeout=DEADLINE_S)
+    assert "not scored" in out
+    assert process.returncode == 130

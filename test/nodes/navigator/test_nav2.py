@@ -1,0 +1,350 @@
+"""Answers as goals for Nav2: by topic, and by the action where nav2_msgs is there; what cancels them."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.logging_severity import LoggingSeverity
+from rclpy.node import Node
+from std_msgs.msg import Header, String
+
+from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
+from vln_ros.datatypes import (
+    STOP,
+    Action,
+    ActionChunk,
+    CameraModel,
+    Frame,
+    PixelGoal,
+    PlaceGoal,
+    PlaceSource,
+    Pose,
+)
+from vln_ros.engine.decision import Progress
+from vln_ros.nodes.navigator.nav2 import Nav2Drive, navigate_to_pose
+from vln_ros.ros import qos
+from vln_ros.ros.diagnostics import Health, Level
+
+pytestmark = pytest.mark.ros
+DEADLINE_S = 20.0
+NUMBERS = itertools.count(1)
+CAMERA = CameraModel.from_hfov(8, 8, 1.0)
+TURN, FORWARD = Action(turn_rad=0.26), Action(forward_m=0.25)
+HAS_NAV2 = importlib.util.find_spec("nav2_msgs") is not None
+
+
+class Robot:
+    """A node with a Nav2Drive, another in Nav2's place, and a clock that is turned by hand."""
+
+    def __init__(
+        self, context: Context, put: Callable[[Progress], None] | None = None, **options: Scalar
+    ) -> None:
+        namespace = f"robot_{next(NUMBERS)}"  # each test has topics of its own
+        self.node = Node("navigator", context=context, namespace=namespace)
+        self.nav2 = Node("bt_navigator", context=context, namespace=namespace)
+        for node in (self.node, self.nav2):
+            node.get_logger().set_level(LoggingSeverity.FATAL)
+        self.executor = SingleThreadedExecutor(context=context)
+        for node in (self.node, self.nav2):
+            self.executor.add_node(node)
+        self.goals: list[PoseStamped] = []
+        self.stops: list[Header] = []
+        self.nav2.create_subscription(PoseStamped, "goal_pose", self.goals.append, qos.commands())
+        self.nav2.create_subscription(Header, "stopped", self.stops.append, qos.commands())
+        self.state_pub = self.nav2.create_publisher(String, "executor_state", qos.latched())
+        self.now_s, self.stamp_ns, self.queue = 100.0, 0, 1
+        self.reports: list[Progress] = []
+        config = from_flat(NavigatorConfig, {"drive": "nav2", **options})
+        self.drive = Nav2Drive(self.node, config, put or self.reports.append, lambda: self.now_s)
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline_s, what
+            self.executor.spin_once(0.05)
+
+    def frame(self, pose: Pose) -> Frame:
+        self.stamp_ns += 100
+        rgb = np.zeros((8, 8, 3), np.uint8)
+        return Frame(0, self.stamp_ns, rgb, None, CAMERA, pose, pose)
+
+    def see(self, pose: Pose) -> None:
+        self.now_s += 0.1
+        self.drive.observe(self.frame(pose))
+
+    def answer(self, *actions: Action, place: tuple[float, float] | None = None) -> ActionChunk:
+        """Given at the origin."""
+        frame = self.frame(Pose.identity())
+        self.queue += 1
+        goal = None if place is None else PlaceGoal(*place, frame.stamp_ns, PlaceSource.DEPTH)
+        pixel = None if place is None else PixelGoal(1, 2, frame.stamp_ns)
+        chunk = ActionChunk(self.queue, 1, frame.stamp_ns, actions, place=goal, pixel_goal=pixel)
+        self.drive.follow(chunk, frame)
+        return chunk
+
+    def hold(self) -> None:
+        self.queue += 1
+        self.drive.follow(ActionChunk(self.queue, 1, self.stamp_ns, ()), None)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+        self.nav2.destroy_node()
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Context]:
+    made = Context()
+    made.init()
+    yield made
+    made.shutdown()
+
+
+@pytest.fixture
+def by_topic(context: Context) -> Iterator[Robot]:
+    robot = Robot(context, **{"nav2.goals": "topic"})
+    robot.until(lambda: robot.node.count_subscribers("goal_pose") == 1, "nobody hears goals")
+    yield robot
+    robot.drive.destroy()
+    robot.close()
+
+
+def test_a_place_goes_out_as_a_pose_and_ends_when_odometry_says_so(by_topic: Robot) -> None:
+    robot = by_topic
+    chunk = robot.answer(place=(3.0, 3.0))
+    robot.until(lambda: len(robot.goals) == 1, "no goal came")
+    goal = robot.goals[0]
+    assert (goal.header.frame_id, goal.pose.position.x, goal.pose.position.y) == ("odom", 3.0, 3.0)
+    assert 2.0 * math.atan2(goal.pose.orientation.z, goal.pose.orientation.w) == pytest.approx(math.pi / 4)
+    robot.see(Pose.planar(1.0, 1.0, 0.8))
+    assert robot.reports[-1].remaining > 64, "more than any decide_ahead: nobody is asked"
+    robot.see(Pose.planar(2.9, 2.9, 0.8))
+    assert (robot.reports[-1].queue, robot.reports[-1].remaining) == (chunk.queue, 0)
+    assert robot.drive.counts["goals reached"] == 1
+    assert not robot.stops
+
+
+def test_a_queue_with_a_stop_ends_the_run_when_its_end_is_reached(by_topic: Robot) -> None:
+    robot = by_topic
+    chunk = robot.answer(TURN, FORWARD, STOP)
+    robot.until(lambda: len(robot.goals) == 1, "no goal came")
+    robot.see(Pose.planar(0.1, 0.0, 0.26))
+    assert robot.reports[-1].remaining > 0
+    robot.see(Pose.planar(0.25 * math.cos(0.26), 0.25 * math.sin(0.26), 0.26))
+    assert (robot.reports[-1].queue, robot.reports[-1].remaining) == (chunk.queue, 0)
+    robot.until(lambda: len(robot.stops) == 1, "nobody was told of the stop")
+
+
+def test_a_stop_alone_needs_no_goal(by_topic: Robot) -> None:
+    robot = by_topic
+    robot.answer(STOP)
+    robot.until(lambda: len(robot.stops) == 1, "nobody was told of the stop")
+    robot.see(Pose.identity())
+    assert robot.reports[-1].remaining == 0
+    assert not robot.goals
+
+
+def cancelled(robot: Robot, cancel: Callable[[], None]) -> None:
+    """What was driven to is no goal any more: by topic the goal is then where the robot is."""
+    chunk = robot.answer(place=(3.0, 0.0))
+    robot.until(lambda: len(robot.goals) == 1, "no goal came")
+    robot.see(Pose.planar(1.25, 0.5, 0.0))
+    cancel()
+    robot.until(lambda: len(robot.goals) >= 2, "the goal was not taken back")
+    assert (robot.goals[1].pose.position.x, robot.goals[1].pose.position.y) == (1.25, 0.5)
+    assert robot.drive.counts["goals cancelled"] == 1
+    before = len(robot.reports)
+    robot.see(Pose.planar(3.0, 0.0, 0.0))
+    assert all(r.queue != chunk.queue for r in robot.reports[before:]), "it is not reached any more"
+
+
+def test_a_hold_cancels(by_topic: Robot) -> None:
+    """Which is what cancel, pause, a new instruction, a failed engine and a second navigator are."""
+    cancelled(by_topic, by_topic.hold)
+
+
+def test_the_end_of_the_node_cancels(context: Context) -> None:
+    robot = Robot(context, **{"nav2.goals": "topic"})
+    robot.until(lambda: robot.node.count_subscribers("goal_pose") == 1, "nobody hears goals")
+    robot.answer(place=(3.0, 0.0))
+    robot.until(lambda: len(robot.goals) == 1, "no goal came")
+    robot.drive.destroy()
+    robot.until(lambda: len(robot.goals) == 2, "the goal was not taken back")
+    robot.close()
+
+
+def test_frames_that_end_cancel_and_are_an_error(by_topic: Robot) -> None:
+    robot = by_topic
+
+    def silence() -> None:
+        robot.now_s += 1.5
+        robot.until(lambda: robot.drive.problem is not None, "nobody noticed")
+
+    cancelled(robot, silence)
+    assert robot.drive.problem is not None
+    assert robot.drive.problem[0] is Level.ERROR
+    assert "no frame for 1 s" in robot.drive.health(Health(Level.OK, "following")).summary
+    assert any(r.queue == 0 for r in robot.reports), "as a flushed queue: the model is asked again"
+    robot.answer(place=(4.0, 0.0))
+    assert robot.drive.problem is None
+
+
+def test_a_fault_of_an_executor_cancels(by_topic: Robot) -> None:
+    robot = by_topic
+
+    def fault() -> None:
+        robot.state_pub.publish(String(data="stopped: no odometry"))
+        robot.until(lambda: robot.drive.problem is not None, "nobody noticed")
+
+    cancelled(robot, fault)
+    assert robot.drive.problem is not None
+    assert "no odometry" in robot.drive.problem[1]
+
+
+def test_a_robot_that_stands_is_given_up_with_a_reason(by_topic: Robot) -> None:
+    robot = by_topic
+    robot.answer(place=(3.0, 0.0))
+    for _ in range(160):
+        robot.see(Pose.identity())
+    assert robot.drive.counts["goals given up: the robot stands"] == 1
+    assert robot.reports[-1].queue == 0
+    assert robot.drive.health(Health(Level.OK, "following")).level is Level.WARN
+
+
+def test_the_next_answer_replaces_the_goal(by_topic: Robot) -> None:
+    robot = by_topic
+    robot.answer(place=(3.0, 0.0))
+    second = robot.answer(place=(0.0, 3.0))
+    robot.until(lambda: robot.goals[-1:] != [] and robot.goals[-1].pose.position.y == 3.0, "no second goal")
+    robot.see(Pose.planar(3.0, 0.0, 0.0))
+    assert robot.reports[-1].remaining > 0, "the first one counts no more"
+    robot.see(Pose.planar(0.0, 2.9, 0.0))
+    assert (robot.reports[-1].queue, robot.reports[-1].remaining) == (second.queue, 0)
+
+
+def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(context: Context) -> None:
+    """The worker says queues under its own lock, and reports are put into it under the same one."""
+    worker_lock, reports = threading.Lock(), []
+
+    def put(progress: Progress) -> None:
+        assert worker_lock.acquire(timeout=5.0), "a deadlock"
+        worker_lock.release()
+        reports.append(progress)
+
+    robot = Robot(context, put, **{"nav2.goals": "topic"})
+    with worker_lock:
+        robot.answer(place=(3.0, 0.0))
+        robot.hold()
+        robot.answer(STOP)
+    robot.see(Pose.identity())
+    assert [r.remaining > 0 for r in reports] == [True, False]
+    robot.drive.destroy()
+    robot.close()
+
+
+def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic() -> None:
+    assert navigate_to_pose("topic") is None
+    if HAS_NAV2:
+        assert navigate_to_pose("action") is navigate_to_pose("auto")
+        return
+    assert navigate_to_pose("auto") is None
+    with pytest.raises(ConfigError, match="ros-jazzy-nav2-msgs"):
+        navigate_to_pose("action")
+
+
+class Nav2Server:
+    """The action server in Nav2's place: goals are taken or not, and end when the test says so."""
+
+    def __init__(self, robot: Robot, *, accepts: bool = True) -> None:
+        self.ended: dict[float, str] = {}
+        self.handles: list[ServerGoalHandle] = []
+        self.cancelled = 0
+        self._action = navigate_to_pose("action")
+        self.server = ActionServer(
+            robot.nav2,
+            self._action,
+            "navigate_to_pose",
+            execute_callback=self._execute,
+            goal_callback=lambda _: GoalResponse.ACCEPT if accepts else GoalResponse.REJECT,
+            handle_accepted_callback=self.handles.append,
+            cancel_callback=self._cancel,
+        )
+
+    def _cancel(self, _: ServerGoalHandle) -> CancelResponse:
+        self.cancelled += 1
+        return CancelResponse.ACCEPT
+
+    def _execute(self, handle: ServerGoalHandle) -> Any:
+        getattr(handle, self.ended[handle.request.pose.pose.position.x])()
+        return self._action.Result()
+
+    def end(self, how: str) -> None:
+        handle = self.handles[-1]
+        self.ended[handle.request.pose.pose.position.x] = how
+        handle.execute()
+
+
+@pytest.fixture
+def by_action(context: Context) -> Iterator[Robot]:
+    if not HAS_NAV2:
+        pytest.skip("needs nav2_msgs (ros-jazzy-nav2-msgs)")
+    robot = Robot(context, **{"nav2.goals": "action"})
+    yield robot
+    robot.drive.destroy()
+    robot.close()
+
+
+@pytest.mark.parametrize(
+    ("how", "name"), [("succeed", "goals reached"), ("abort", "goals that Nav2 gave up")]
+)
+def test_the_result_of_the_action_drives_the_next_question(by_action: Robot, how: str, name: str) -> None:
+    robot = by_action
+    server = Nav2Server(robot)
+    chunk = robot.answer(place=(3.0, 0.5))
+    robot.until(lambda: len(server.handles) == 1, "no goal came")
+    robot.see(Pose.planar(1.0, 0.0, 0.0))
+    server.end(how)
+    robot.until(lambda: robot.drive.counts[name] == 1, "the result was not heard")
+    robot.see(Pose.planar(1.0, 0.0, 0.0))
+    last = robot.reports[-1]
+    assert (last.queue, last.remaining) == ((chunk.queue if how == "succeed" else 0), 0)
+
+
+def test_the_action_is_cancelled_also_when_the_goal_is_taken_late(by_action: Robot) -> None:
+    robot = by_action
+    server = Nav2Server(robot)
+    robot.answer(place=(3.0, 0.5))
+    robot.hold()  # before Nav2 has taken it
+    robot.until(lambda: server.cancelled == 1, "a goal that was taken late goes on")
+    robot.answer(place=(2.0, 0.5))
+    robot.until(lambda: len(server.handles) == 2 and robot.drive.taken, "no second goal")
+    robot.hold()
+    robot.until(lambda: server.cancelled == 2, "it was not cancelled")
+
+
+def test_a_goal_that_is_refused_or_not_taken_is_given_up(by_action: Robot) -> None:
+    robot = by_action
+    robot.answer(place=(3.0, 0.5))
+    for _ in range(60):
+        robot.see(Pose.planar(0.0, 0.0, 0.01))
+    robot.until(lambda: robot.drive.counts["goals that nobody took"] == 1, "it waits for ever")
+    Nav2Server(robot, accepts=False)
+    robot.answer(place=(3.0, 0.5))
+    robot.until(lambda: robot.drive.counts["goals that nobody took"] == 2, "the refusal was not heard")
+    assert robot.drive.problem is not None

@@ -1,0 +1,78 @@
+"""``vln_ros record``: records sensors and nodes to a bag, as the terminal hears them."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from vln_ros.cli.arguments.places import output_folder
+from vln_ros.config import (
+    NAME_ARGUMENTS,
+    RecorderConfig,
+    Scalar,
+    from_flat,
+    name_parameters,
+    name_remappings,
+    walk_options,
+)
+
+HELP = "Record what a robot's sensors and these nodes say, in this terminal's ROS domain"
+_OF_THE_BAG = (
+    "storage", "color_format", "depth_format", "jpeg_quality", "compression", "split_mb", "split_s",
+    "min_free_mb", "duration_s", "color_transport", "depth_transport", "stamped_cmd_vel",
+)  # fmt: skip
+"""Parameters of the recorder that are arguments here, under the same names."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=output_folder,
+        default=Path(RecorderConfig().folder),
+        help="folder in which the recording gets a folder of its own, named by date and time (default: "
+        "%(default)s)",
+    )
+    entries = {e.name: e for e in walk_options(RecorderConfig)}
+    for name in _OF_THE_BAG:
+        entry = entries[name]
+        flag, text = f"--{name.replace('_', '-')}", f"{entry.option.doc} (default: {entry.default})"
+        text = text.replace("%", "%%")
+        if entry.type is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        elif entry.option.choices:
+            parser.add_argument(flag, choices=entry.option.choices, default=entry.default, help=text)
+        else:
+            parser.add_argument(flag, type=entry.type, default=entry.default, help=text)
+    parser.add_argument("--namespace", default="", help="namespace of the robot (default: none)")
+    for argument in NAME_ARGUMENTS:
+        if argument.known_as or "recorder" in argument.parameters:
+            flag = f"--{argument.name.replace('_', '-')}"
+            parser.add_argument(flag, default=argument.default, help=argument.description)
+
+
+def run(options: argparse.Namespace) -> int:
+    from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+
+    given = {a.name: getattr(options, a.name, "") for a in NAME_ARGUMENTS}
+    parameters: dict[str, Scalar] = {
+        "folder": str(options.out.absolute()),
+        **{name: getattr(options, name) for name in _OF_THE_BAG},
+        **name_parameters("recorder", given),
+    }
+    from_flat(RecorderConfig, parameters)
+    spec = NodeSpec(
+        "recorder",
+        parameters,
+        quiet=False,
+        verbose=True,
+        namespace=options.namespace and f"/{options.namespace.strip('/')}",
+        remaps={"/tf": "tf", "/tf_static": "tf_static", **dict(name_remappings(given))},
+    )
+    with tempfile.TemporaryDirectory(prefix="vln_ros-record-") as logs:
+        try:
+            with Graph(Path(logs), graph_environment(join=True)) as graph:
+                graph.start(spec)
+                return graph.wait("recorder")
+        except KeyboardInterrupt:  # the way to end it
+            return 0

@@ -1,0 +1,250 @@
+"""Runs a world that waits for people: each sentence is an episode, from where the robot then stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from std_msgs.msg import String
+
+from vln_ros.config import BridgeConfig
+from vln_ros.datatypes import ActionChunk, Pose
+from vln_ros.evaluation.episode.record import EpisodeRecord
+from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
+from vln_ros.nodes.process import ProcessNode
+from vln_ros.nodes.robot_topics import RobotTopics
+from vln_ros.nodes.sim_bridge.doubles import OtherSources
+from vln_ros.nodes.sim_bridge.measures import MeasureTopics
+from vln_ros.nodes.sim_bridge.mode import make_mode
+from vln_ros.nodes.sim_bridge.results import BridgeResults
+from vln_ros.nodes.sim_bridge.runner import RESET_PAUSE_NS
+from vln_ros.protocols import World, WorldLostError
+from vln_ros.ros import convert, qos
+from vln_ros.sim.embedded.world import EmbeddedWorld
+from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.episodes.sentences import Goal, candidates, nearest, read_sentence
+from vln_ros.sim.splits import GOAL_RADIUS_M
+
+_NEVER = EpisodeLimits(steps=2**31)
+"""A person ends a run, or the time limit."""
+
+
+class LiveRunner:
+    """The mode's :class:`~vln_ros.nodes.sim_bridge.host.Host` where instructions come from people.
+
+    The world never waits and never ends. A sentence that names a thing of an embedded flat is scored: the
+    nearest thing of that name is its goal. Other sentences are followed just as well, and are not.
+
+    Args:
+        start: where the robot stands at first.
+        results: get the sentences that are scored.
+        others: while they are there, nothing goes on.
+    """
+
+    def __init__(
+        self,
+        node: ProcessNode,
+        config: BridgeConfig,
+        world: World,
+        *,
+        start: Episode,
+        results: BridgeResults,
+        topics: RobotTopics,
+        others: OtherSources,
+    ) -> None:
+        self.node = node
+        self.config = config
+        self.topics = topics
+        self._world = world
+        self._start = start
+        self._results = results
+        self._others = others
+        self.measures = MeasureTopics(node)
+        self._news_pub = node.create_publisher(String, "~/live", qos.events())
+        self.run: EpisodeRun | None = None
+        self._goal: Goal | None = None
+        self._sentences = 0
+        self._followed: int | None = None
+        self._stamp_ns = RESET_PAUSE_NS
+        self._mode = make_mode(self)
+        hear_instructions(node, self._on_instruction, InstructionFilter(), latched=False)
+
+    @property
+    def trouble(self) -> str:
+        return self._others.error
+
+    def close(self) -> None:
+        """Give up the sentence under way, and let go of the run folder."""
+        if self.run is not None:
+            self.run.discard()
+        self._results.close(complete=True)
+
+    def tick(self) -> None:
+        """The simulated time that is due, once somebody listens."""
+        if self.node.done.done() or not self.topics.heard or self.trouble:
+            return
+        if self.run is None:
+            self._begin(self._start, None)
+        elif self.run.ended is not None:
+            self.guard(self._end)
+        else:
+            self.guard(self._mode.tick)
+
+    def guard(self, act: Callable[[EpisodeRun], None]) -> str | None:
+        assert self.run is not None
+        try:
+            act(self.run)
+        except WorldLostError as error:
+            self.give_up(str(error))
+            return str(error)
+        return None
+
+    def give_up(self, why: str) -> None:
+        self.node.get_logger().error(why)
+        self.node.done.set_result(1)
+
+    def hear(self, chunk: ActionChunk) -> None:
+        """A navigator's queue. The first word about a sentence is a hold under its number."""
+        if self.run is None:
+            return
+        if not chunk.actions and self._followed is None:
+            self._followed = chunk.instruction
+        elif chunk.actions and chunk.instruction == self._followed:
+            self.guard(lambda run: self._mode.on_queue(run, chunk))
+
+    def engine_failed(self, why: str) -> None:
+        """The sentence under way is over."""
+        if self.run is not None:
+            self.run.end(f"engine failure: {why}")
+
+    def restart(self, wanted: Episode | None) -> tuple[bool, str]:
+        """Put the robot at the start of ``wanted``, or where it stood at first.
+
+        Returns:
+            Whether it stands there, and what there is to say.
+        """
+        if self.run is not None:
+            self.run.discard()
+            self._stamp_ns, self.run = self.run.stamp_ns + RESET_PAUSE_NS, None
+        self._start = wanted or self._start
+        if not self._begin(self._start, None):
+            return False, "it cannot be put there: the log says why"
+        return (
+            True,
+            f"the robot stands at the start of episode {self._start.episode_id}; it waits for a sentence",
+        )
+
+    def _begin(self, episode: Episode, goal: Goal | None) -> bool:
+        self._goal, self._followed = goal, None
+        recorder = self._results.recorder(episode) if goal is not None else self._results.unrecorded(episode)
+        try:
+            self.run = EpisodeRun(
+                self._world, episode, start_ns=self._stamp_ns, step_period_ns=0, limits=_NEVER,
+                recorder=recorder, basic=True,
+            )  # fmt: skip
+        except (ValueError, WorldLostError) as error:  # scene or start are not as they should be
+            recorder.discard()
+            self.give_up(str(error))
+            return False
+        return True
+
+    def _on_instruction(self, msg: String, _: Info) -> None:
+        try:
+            text = convert.instruction_from_string(msg)
+        except convert.MessageError:  # the navigator says so
+            return
+        if self.run is None:
+            return
+        if self.run.ended is None:
+            self.run.end("another sentence")
+        self.guard(self._end)
+        self._hear_sentence(text)
+
+    def _hear_sentence(self, text: str) -> None:
+        """The run that begins with it, and what is understood of it."""
+        assert self.run is not None, "after an end the world goes on"
+        world, news, goal = self._world, "", None
+        if isinstance(world, EmbeddedWorld):
+            flat = world.scene.flat
+            rooms = [room.name for room in flat.rooms]
+            read = read_sentence(text, rooms)
+            if read.unknown:
+                news = f"words that the flats' instructions do not have: {', '.join(read.unknown)}. "
+            if read.goal is None:
+                news += "It names no thing to stop at, so it is not scored"
+            elif not candidates(flat, read.goal):
+                there = sorted({f"the {flat.referents[n]}" for n in flat.referents})
+                news += f"There is no {read.goal} here, so it is not scored. There are {', '.join(there)}"
+            elif (goal := nearest(world.scene, read.goal, world.pose.position)) is None:
+                news += f"No way leads to the {read.goal}, so it is not scored"
+            else:
+                room = flat.rooms[goal.item.room].name
+                news += f"The goal is the {goal.item.name} in the {room}, {goal.distance_m:.1f} m on foot"
+        self.run.discard()
+        self._stamp_ns = self.run.stamp_ns
+        self._sentences += 1
+        self._begin(self._episode(text, goal), goal)
+        if news:
+            self._tell(news)
+
+    def _episode(self, text: str, goal: Goal | None) -> Episode:
+        """From where the robot stands. Without a goal nothing of it is measured."""
+        pose = self._standing()
+        position = pose.position
+        return replace(
+            self._start,
+            episode_id=str(self._sentences),
+            trajectory_id=str(self._sentences),
+            start=pose,
+            instruction=text,
+            goal=position if goal is None else goal.place,
+            goal_radius_m=GOAL_RADIUS_M,
+            reference_path=np.array([position, position]) if goal is None else goal.path,
+            geodesic_distance_m=math.nan if goal is None else goal.distance_m,
+            actions=None,
+            locations=None,
+        )
+
+    def _standing(self) -> Pose:
+        """Where it fits: a robot that leans on a wall may stand a rounding error inside it."""
+        pose = self._world.pose
+        if isinstance(self._world, EmbeddedWorld):
+            walkable = self._world.scene.walkable
+            if not walkable.contains(pose.position[None, :2])[0]:
+                x, y = (float(c) for c in walkable.nearest(pose.position))
+                return Pose.planar(x, y, pose.yaw_rad)
+        return pose
+
+    def _end(self, run: EpisodeRun) -> None:
+        """Judge it if it has a goal; the world goes on from where the robot stands."""
+        goal, self._stamp_ns = self._goal, run.stamp_ns
+        if goal is None:
+            run.discard()
+            if run.episode.instruction:
+                self._tell(f"over ({run.ended}); it was not scored")
+        else:
+            self._mode.end(run)
+            record = run.finish()
+            assert record.metrics is not None, "an episode of a world has a goal"
+            self.measures.final(record.metrics)
+            self._results.add(record, self._world)
+            self._tell(_verdict(record, goal))
+        self._begin(self._episode("", None), None)
+
+    def _tell(self, news: str) -> None:
+        self.node.get_logger().info(news)
+        self._news_pub.publish(String(data=news))
+
+
+def _verdict(record: EpisodeRecord, goal: Goal) -> str:
+    metrics = record.metrics
+    assert metrics is not None, "it was measured"
+    away = f"{metrics.navigation_error_m:.1f} m from its place beside the {goal.item.name}"
+    way = f"{metrics.path_length_m:.1f} m driven, {goal.distance_m:.1f} m is the shortest way"
+    if metrics.success:
+        return f"reached: it stopped {away}; {way}"
+    why = "it stopped" if record.ended == "stop" else f"{record.ended}:"
+    return f"not reached: {why} {away} (within {GOAL_RADIUS_M:g} m counts); {way}"
