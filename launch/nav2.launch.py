@@ -1,6 +1,6 @@
 """The robot of robot.launch.py with Nav2's velocity smoother and collision monitor between it and its base.
 
-    ros2 launch vln_ros nav2.launch.py camera:=realsense base:=turtlebot4 checkpoint:=CKPT cmd_vel:=cmd_vel
+    ros2 launch vln_ros nav2.launch.py camera:=realsense checkpoint:=CKPT cmd_vel_topic:=cmd_vel
 
     executor -> cmd_vel_vln -> velocity_smoother -> cmd_vel_smoothed -> collision_monitor -> the base
 
@@ -10,23 +10,25 @@ autostart may be given too. Who plans, who stops and who owns cmd_vel: docs/nav2
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node, SetRemap
+from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from vln_ros.ros.launching import check_arguments, check_before_start, check_robot, declared_in
+from vln_ros.config import ConfigError
+from vln_ros.ros.launching import (
+    check_arguments,
+    check_before_start,
+    check_robot,
+    declared_in,
+    name_arguments,
+)
 
 ROBOT = Path(__file__).with_name("robot.launch.py")
 NAV2_PARAMETERS = Path(__file__).parents[1] / "config" / "nav2" / "behind_the_executor.yaml"
 
 ARGUMENTS = [
-    DeclareLaunchArgument(
-        "cmd_vel",
-        default_value="cmd_vel",
-        description="Topic of the base, behind the collision monitor",
-    ),
     DeclareLaunchArgument(
         "nav2_params_file",
         default_value="",
@@ -51,6 +53,8 @@ ARGUMENTS = [
         description="Least severity that is logged",
         choices=["debug", "info", "warn", "error", "fatal"],
     ),
+    # cmd_vel_topic is the base's, behind the collision monitor.
+    *name_arguments(),
 ]
 
 PARAMETERS = {}
@@ -69,6 +73,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
     robot = {
         "autostart": "false",
+        "drive": "queue",
+        "cmd_vel_topic": "cmd_vel_vln",
         "namespace": given["namespace"],
         "machine": given["machine"],
         "use_sim_time": given["use_sim_time"],
@@ -76,14 +82,24 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     }
     of_robot = declared_in(context, ROBOT)
     check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
+    if context.launch_configurations.get("drive", "queue") != "queue":
+        raise ConfigError(
+            "drive:=nav2: there Nav2 drives and no executor is started, so there is nothing to put behind "
+            "one; start robot.launch.py beside your Nav2"
+        )
     checked = [
         *check_before_start([], files={"nav2_params_file": given["nav2_params_file"]}, tools=NAV2),
         *check_robot(context, of_robot, robot),
     ]
     simulated = given["use_sim_time"] == "true"
     values = {
-        "velocity_smoother": {"use_sim_time": simulated},
-        "collision_monitor": {"use_sim_time": simulated, "cmd_vel_out_topic": given["cmd_vel"]},
+        "velocity_smoother": {"use_sim_time": simulated, "odom_topic": given["odom_topic"]},
+        "collision_monitor": {
+            "use_sim_time": simulated,
+            "cmd_vel_out_topic": given["cmd_vel_topic"],
+            "scan.topic": given["scan_topic"],
+            **{f"{frame}_id": given[frame] for frame in ("base_frame", "odom_frame") if given[frame]},
+        },
         "lifecycle_manager": {"use_sim_time": simulated, "node_names": MANAGED},
     }
     started: list[LaunchDescriptionEntity] = [
@@ -101,15 +117,9 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         )
         for executable, package in NAV2.items()
     ]
-    # Within the group only: the collision monitor's cmd_vel is the base's.
     started.append(
-        GroupAction(
-            [
-                SetRemap("cmd_vel", "cmd_vel_vln"),
-                IncludeLaunchDescription(
-                    PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
-                ),
-            ]
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(ROBOT)), launch_arguments=list(robot.items())
         )
     )
     return [*checked, *started]

@@ -296,7 +296,8 @@ def with_nav2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "topic"), [((), "cmd_vel"), (("cmd_vel:=base/cmd_vel", "namespace:=left"), "base/cmd_vel")]
+    ("arguments", "topic"),
+    [((), "cmd_vel"), (("cmd_vel_topic:=base/cmd_vel", "namespace:=left"), "base/cmd_vel")],
 )
 @pytest.mark.usefixtures("started", "with_nav2")
 def test_nav2_stands_between_executor_and_base(arguments: tuple[str, ...], topic: str, prefix: Path) -> None:
@@ -314,7 +315,7 @@ def test_nav2_stands_between_executor_and_base(arguments: tuple[str, ...], topic
         return dict(nodes[name].expanded_remapping_rules or [])
 
     assert renamed("executor")["cmd_vel"] == renamed("velocity_smoother")["cmd_vel"] == "cmd_vel_vln"
-    assert "cmd_vel" not in renamed("collision_monitor"), "what it publishes is the base's"
+    assert "cmd_vel" not in renamed("collision_monitor"), "its topics are parameters"
 
     def parameters(name: str) -> dict[str, object]:
         values: dict[str, object] = {}
@@ -331,6 +332,14 @@ def test_nav2_stands_between_executor_and_base(arguments: tuple[str, ...], topic
     assert parameters("lifecycle_manager")["bond_timeout"] == 0.0
     for name in ("navigator", "executor"):
         assert parameters(name)["autostart"] is False
+
+
+@pytest.mark.usefixtures("with_nav2")
+def test_nav2_behind_an_executor_needs_one(prefix: Path) -> None:
+    status, text = launched(prefix, "nav2.launch.py", *STANDS, "drive:=nav2")
+    assert status == 1
+    assert "no executor is started" in text
+    assert "process started" not in text
 
 
 def test_without_nav2_nothing_starts(prefix: Path) -> None:
