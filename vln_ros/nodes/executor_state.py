@@ -1,4 +1,7 @@
-"""Reads the faults in what the executor says on ``executor_state``; nodes/executor/report.py writes it."""
+"""Reads the faults in what the executor says on ``executor_state``.
+
+nodes/executor/report.py writes it.
+"""
 
 from __future__ import annotations
 
