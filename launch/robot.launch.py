@@ -124,6 +124,15 @@ ARGUMENTS = [
         "rviz", default_value="false", choices=BOOL, description="Open rviz with config/vln.rviz"
     ),
     DeclareLaunchArgument(
+        "web", default_value="false", choices=BOOL, description="Serve the page in the browser (docs/web.md)"
+    ),
+    DeclareLaunchArgument(
+        "web_host",
+        default_value="",
+        description="Address that the page is served at; 0.0.0.0: the network, with a token in its address",
+    ),
+    DeclareLaunchArgument("web_port", default_value="", description="TCP port of the page"),
+    DeclareLaunchArgument(
         "record",
         default_value="false",
         choices=BOOL,
@@ -147,8 +156,10 @@ PARAMETERS = {
     "executor": {"autostart": "autostart"},
     "inspector": {},
     "recorder": {"record_folder": "folder"},
+    "web": {"web_host": "host", "web_port": "port"},
 }
 """Per node: which argument becomes which parameter. One that is empty leaves file and default alone."""
+NUMBERS = {"web_port": int}
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -162,10 +173,14 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         for argument, parameter in PARAMETERS[name].items():
             if given[argument] in BOOL:
                 values[parameter] = given[argument] == "true"
+            elif given[argument] and argument in NUMBERS:
+                values[parameter] = NUMBERS[argument](given[argument])
             elif given[argument]:
                 values[parameter] = ParameterValue(given[argument], value_type=str)
         if given["transport"] == "compressed" and name == "navigator":
             values |= {"color_transport": "compressed", "depth_transport": "compressed"}
+        if given["transport"] == "compressed" and name == "web":
+            values["color_transport"] = "compressed"
         files = [CONFIG / f"camera_{given['camera']}.yaml", CONFIG / f"base_{given['base']}.yaml"]
         if given["params_file"]:
             files.append(Path(given["params_file"]))

@@ -19,7 +19,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("AMENT_PREFIX_PATH", sys.prefix)
 os.environ.setdefault("PYTEST_TIMEOUT", "120")  # of pytest-timeout, in seconds
 
-from vln_ros.ros.environment import isolate, own_domain
+from vln_ros.ros.terminal.environment import isolate, own_domain
 
 isolate(os.environ, own_domain())  # a test is a simulation: no robot may hear it
 # Child processes inherit that it is ignored, as it is behind nohup and a script's &: then no Ctrl-C ends one.

@@ -20,7 +20,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 import vln_ros
-from vln_ros.ros.environment import prepare_environment
+from vln_ros.ros.terminal.environment import prepare_environment
 
 PACKAGE = Path(vln_ros.__file__).parent
 DEADLINE_S = 60.0

@@ -18,7 +18,7 @@ import vln_ros
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {
-    "requirements.txt": ("", "sim"),
+    "requirements.txt": ("", "sim", "web"),
     "requirements-ros.txt": ("ros",),
     "requirements-msgs.txt": ("msgs",),
     "requirements-ray.txt": ("ray",),

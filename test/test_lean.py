@@ -97,6 +97,7 @@ LAZY = {
     # The expert drives by what the simulator knows. Where no option names it, it is not there.
     ("vln_ros.engines", "vln_ros.sim.episodes.episode.read_episodes"),
     ("vln_ros.engines", "vln_ros.sim.experts.build_oracle"),
+    ("vln_ros.engines", "vln_ros.sim.experts.build_pixel_oracle"),
     # Of pruning, which is off unless options say otherwise; transformers has loaded scipy by then.
     ("vln_ros.reuse.accounting", "scipy.optimize"),
 }

@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 import vln_ros
 from vln_ros.config import NODES
-from vln_ros.ros.interpreter import CHECK
+from vln_ros.ros.terminal.interpreter import CHECK
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -17,9 +17,9 @@ from vln_ros.datatypes import (
     Float64Array,
     Frame,
     Instruction,
-    Lens,
     Pose,
 )
+from vln_ros.lenses import Lens
 from vln_ros.questions import Question, Spoken
 
 

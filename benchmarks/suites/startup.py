@@ -20,7 +20,7 @@ from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.graph import graph_environment
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.ros.environment import PARENT
+from vln_ros.ros.terminal.environment import PARENT
 
 TITLE = "Start-up of the robot's nodes"
 HELP = "Seconds and memory until navigator and executor are active; by turns with another checkout"

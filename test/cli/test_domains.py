@@ -26,7 +26,7 @@ from recorded_drives import replay_command, write_bag
 from vln_ros.cli import graph as graph_module
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph, graph_environment
 from vln_ros.config import ConfigError
-from vln_ros.ros.environment import FAST_DDS_LOCALHOST_PROFILE, FAST_DDS_PROFILE, own_domain
+from vln_ros.ros.terminal.environment import FAST_DDS_LOCALHOST_PROFILE, FAST_DDS_PROFILE, own_domain
 
 pytestmark = pytest.mark.ros
 

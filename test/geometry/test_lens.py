@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from vln_ros.datatypes import CameraModel, Lens, LensModel
+from vln_ros.datatypes import CameraModel
 from vln_ros.geometry.lens import distort, pixel_directions, reach, undistort, undistortion
+from vln_ros.lenses import Lens, LensModel
 
 CAMERA = CameraModel(96, 64, 60.0, 61.5, 47.0, 32.5)
 BROWN, FISHEYE = LensModel.BROWN, LensModel.EQUIDISTANT

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from vln_ros.axes import base_from_optical
-from vln_ros.datatypes import CameraModel, Lens, LensModel, Pose
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.geometry.lens import pixel_directions
 from vln_ros.geometry.registration import SAME_SURFACE, register_depth
+from vln_ros.lenses import Lens, LensModel
 
 DepthM = npt.NDArray[np.float32]
 COLOR = CameraModel.from_hfov(64, 48, math.radians(79.0))

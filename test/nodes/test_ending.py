@@ -35,7 +35,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 from vln_ros.ros.bag.writer import BagWriter
-from vln_ros.ros.environment import PARENT
+from vln_ros.ros.terminal.environment import PARENT
 from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
 
@@ -60,7 +60,7 @@ MANAGED: dict[str, dict[str, Scalar]] = {
     "navigator": {"autostart": False, "engine": "paced", "extrinsics": "parameters"},
     "executor": {"autostart": False, "extrinsics": "parameters"},
 }
-PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player")
+PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player", "web")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -154,6 +154,7 @@ def test_a_plain_node(
     """The bridge and the player wait for somebody who listens."""
     parameters: dict[str, dict[str, Scalar]] = {
         "inspector": {},
+        "web": {"port": 0},
         "recorder": {"folder": str(tmp_path / "bags")},
         "sim_bridge": {"episodes": str(episodes), "camera.width": 64, "camera.height": 48},
         "bag_player": {"bag": str(short_bag(tmp_path)), "instruction": "go"},

@@ -10,7 +10,8 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
-from vln_ros.datatypes import CameraModel, Lens, LensModel
+from vln_ros.datatypes import CameraModel
+from vln_ros.lenses import Lens, LensModel
 from vln_ros.ros import convert
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
 from vln_ros.ros.convert import MessageError

@@ -39,11 +39,12 @@ COMMANDS = (
     "stop",
     "tiny",
     "train",
+    "web",
 )
 _FOLDERS = ("doctor", "habitat", "replay")
 """The commands that are more than one file."""
-_TALK = ("ask", "say", "stop")
-"""Those that share a person's place among a robot's nodes."""
+_TALK = ("ask", "live", "say", "stop", "web")
+"""Those by which a person talks with a robot."""
 BENCHES = (
     "collisions",
     "engine",
@@ -64,6 +65,7 @@ BENCHES = (
     "startup",
     "stream",
     "tracking",
+    "web",
     "world",
 )
 

@@ -25,7 +25,7 @@ import yaml
 
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.nodes import MODULES
-from vln_ros.ros.environment import (
+from vln_ros.ros.terminal.environment import (
     DOMAIN,
     PARENT,
     domain_of,
@@ -35,7 +35,7 @@ from vln_ros.ros.environment import (
     prepare_environment,
     stay_on_this_machine,
 )
-from vln_ros.ros.settings import LOG_FOLDER, LOGS, find_setting_faults, why_died, why_no_loopback
+from vln_ros.ros.terminal.settings import LOG_FOLDER, LOGS, find_setting_faults, why_died, why_no_loopback
 
 START_TIMEOUT_S = 30.0
 """A process that only makes a node has so long, on the busiest machine."""

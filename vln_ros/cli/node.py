@@ -9,7 +9,7 @@ import sys
 
 from vln_ros.config import NODES, ConfigError
 from vln_ros.nodes import MODULES
-from vln_ros.ros.interpreter import CHECK, missing_modules, missing_text
+from vln_ros.ros.terminal.interpreter import CHECK, missing_modules, missing_text
 
 HELP = "Run one node, as `ros2 run vln_ros NODE` does"
 

@@ -8,7 +8,6 @@ command line and the tables in the documentation are all made from these classes
 from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
 from vln_ros.config.executor import ExecutorConfig, SafetyConfig
-from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.names import (
     NAME_ARGUMENTS,
     OWN_DEPTH_INFO_TOPIC,
@@ -33,35 +32,36 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
     CameraExtrinsics,
+    ColorInputConfig,
     DepthCameraConfig,
     DepthInputConfig,
     Extrinsics,
     ExtrinsicsConfig,
+    GuardsConfig,
     ImageInputConfig,
     NavigatorConfig,
     OdometryConfig,
+    QuestionConfig,
     RunLimitsConfig,
     SyncConfig,
 )
+from vln_ros.config.sensors import LensName, SensorsConfig
 from vln_ros.config.simulation import (
     PROTOCOL_RULES,
     BridgeConfig,
     CameraConfig,
     ExpertConfig,
     HabitatConfig,
-    LensName,
     LimitsConfig,
     PixelOracleConfig,
-    SensorsConfig,
     StepConfig,
     WorldConfig,
     with_protocol,
 )
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "BridgeConfig",
     "CameraConfig",
     "CameraExtrinsics",
+    "ColorInputConfig",
     "ConfigError",
     "DepthCameraConfig",
     "DepthInputConfig",
@@ -116,6 +117,7 @@ __all__ = [
     "SyncConfig",
     "TinyConfig",
     "TrainConfig",
+    "WebConfig",
     "WorldConfig",
     "check_value",
     "flatten",

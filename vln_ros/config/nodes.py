@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from vln_ros.config.executor import ExecutorConfig
 from vln_ros.config.robot import NavigatorConfig
 from vln_ros.config.simulation import BridgeConfig
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
 
 NODES: Mapping[str, type] = {
     "navigator": NavigatorConfig,
@@ -16,5 +16,6 @@ NODES: Mapping[str, type] = {
     "bag_player": PlayerConfig,
     "inspector": InspectorConfig,
     "recorder": RecorderConfig,
+    "web": WebConfig,
 }
 """The parameters of every node, by its name."""

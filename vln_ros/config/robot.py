@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
-from vln_ros.config.guards import GuardsConfig
 from vln_ros.config.options import group, option
 from vln_ros.config.place import DriveName, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.questions import QuestionConfig
 from vln_ros.config.simulation import ExpertConfig, PixelOracleConfig, StepConfig
 
 EngineName = Literal["qwen", "expert", "pixel_oracle", "paced"]
@@ -91,8 +89,8 @@ class DepthInputConfig:
 
 
 @dataclass(frozen=True)
-class ImageInputConfig(DepthInputConfig):
-    """Where colour and depth come from."""
+class ColorInputConfig:
+    """Where colour comes from."""
 
     color_topic: str = option(
         "camera/color/image_raw",
@@ -105,6 +103,12 @@ class ImageInputConfig(DepthInputConfig):
         "which saves network where the navigator runs on another machine.",
         choices=("raw", "compressed"),
     )
+
+
+@dataclass(frozen=True)
+class ImageInputConfig(ColorInputConfig, DepthInputConfig):
+    """Where colour and depth come from."""
+
     depth_transport: str = option(
         "raw",
         "How depth images come. raw: as Image messages; compressed: as CompressedImage in the "
@@ -275,6 +279,33 @@ class ExtrinsicsConfig(DepthInputConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardsConfig:
+    """When the navigator gives up a run that gets nowhere: it holds until there is a new instruction."""
+
+    turns_in_place: int = option(
+        -1,
+        "Completed turns in a row, without a forward action between them, after which the run is given up. 0 "
+        "never gives up, -1 takes the profile's limit; below a full turn (24 actions of 15 degrees) a robot "
+        "that looks around is given up.",
+        minimum=-1, maximum=10000,
+    )  # fmt: skip
+    to_and_fro: int = option(
+        -1,
+        "Changes between left and right turns without a forward action between them, or returns to a place "
+        "where the model was asked before, after which the run is given up. 0 never gives up, -1 takes the "
+        "profile's limit; low values give up a robot that looks about.",
+        minimum=-1, maximum=10000,
+    )  # fmt: skip
+    stuck: int = option(
+        -1,
+        "Decisions in a row without the robot having moved or turned after which the run is given up. 0 "
+        "never gives up, -1 takes the profile's limit; low values give up where somebody only stands in the "
+        "way.",
+        minimum=-1, maximum=10000,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunLimitsConfig:
     """When an instruction ends though nobody ends it and the model does not say stop.
 
@@ -306,6 +337,37 @@ class RunLimitsConfig:
         "for ever. A pause and obstacles are none. Too short ends runs that a lost link interrupts; too long "
         "lets a robot drive off after minutes, when nobody expects it any more.",
         unit="s", minimum=0.0, maximum=86400.0, live=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class QuestionConfig:
+    """Questions that are answered beside the run (docs/nodes.md)."""
+
+    max_waiting: int = option(
+        4,
+        "Most questions that wait while another one is answered; further ones are refused as busy. Too few "
+        "refuse people who ask at once, too many answer long after the question.",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
+    timeout_s: float = option(
+        30.0,
+        "How long a question waits for the model to be free between decisions, or for the first frame of a "
+        "run, before it is refused. Too low refuses questions to a robot that drives on a slow machine; too "
+        "high lets people wait for nothing.",
+        unit="s", minimum=0.1, maximum=3600.0,
+    )  # fmt: skip
+    max_question_tokens: int = option(
+        512,
+        "Longest question in tokens, its choices included; longer ones are refused. Too low refuses what "
+        "people ask; each token takes memory and time beside the run.",
+        minimum=1, maximum=100000,
+    )  # fmt: skip
+    max_answer_tokens: int = option(
+        64,
+        "Longest answer in tokens; it is cut off there, and says so. Too low cuts sentences, too high keeps "
+        "the machine busy where the model does not come to an end.",
+        minimum=1, maximum=10000,
     )  # fmt: skip
 
 

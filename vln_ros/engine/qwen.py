@@ -15,7 +15,6 @@ import torch
 
 from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
-from vln_ros.engine.beside import BesideTheRun
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.budget import TokenBudget
@@ -30,6 +29,7 @@ from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import OomFallback
+from vln_ros.engine.questions.beside import BesideTheRun
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
@@ -153,13 +153,13 @@ class QwenEngine:
             config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
         own = VisionEncoder(model, profile.image)
-        self._beside = BesideTheRun(self.session, self._template, self.context, own, self._end_tokens)
+        self.beside = BesideTheRun(self.session, self._template, self.context, own, self._end_tokens)
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
         self._fallback = OomFallback(
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
-            spare=self._beside.drop,
+            spare=self.beside.drop,
         )
         spec = profile.context
         self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
@@ -321,7 +321,7 @@ class QwenEngine:
         newest = newest or self._skipped
         if self._frame is not None and newest is not None and newest.stamp_ns == self._frame.stamp_ns:
             newest = None
-        return self._beside.asking(
+        return self.beside.asking(
             question,
             newest,
             self._encoder.max_pixels,

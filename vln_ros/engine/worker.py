@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop, Progress
-from vln_ros.engine.questions import QuestionDesk
+from vln_ros.engine.questions.desk import QuestionDesk
 from vln_ros.profiling.spans import PUBLICATION, span
 from vln_ros.questions import Question
 from vln_ros.sync.mailbox import LatestMailbox
@@ -91,7 +91,7 @@ class EngineWorker(Generic[Raw]):
         self._lock = threading.Lock()
         self._commands: deque[Command] = deque()
         self._reports: deque[Progress] = deque(maxlen=_REPORTS_KEPT)
-        self._closing = False
+        self.closing = False
         self._frames = 0
         self._frame: Frame | None = None
         self._below: Raw | None = None
@@ -129,7 +129,7 @@ class EngineWorker(Generic[Raw]):
             Whether it has ended, in ``timeout_s`` if that is given. If not, nothing is told any more, but the
             engine is still in use.
         """
-        self._closing = True
+        self.closing = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -189,12 +189,12 @@ class EngineWorker(Generic[Raw]):
         while True:
             self._wake.wait(self._patience_s())
             self._wake.clear()
-            if self._closing:
+            if self.closing:
                 return
             try:
                 self._turn()
             except Exception as error:
-                if self._closing:
+                if self.closing:
                     return
                 hold = self._loop.cancel()
                 if hold is not None:
@@ -234,7 +234,7 @@ class EngineWorker(Generic[Raw]):
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
             with self._lock:
-                if not (self._overtaking or self._closing):
+                if not (self._overtaking or self.closing):
                     with span(PUBLICATION, chunk.queue):
                         self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
@@ -292,7 +292,7 @@ class EngineWorker(Generic[Raw]):
             self._events.on_bad_frame(error)
             return
         self._loop.observe(frame)
-        if self._closing:
+        if self.closing:
             return
         self._frames += 1
         self.frames_processed += 1

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import CameraModel, Float64Array, Lens, LensModel
+from vln_ros.datatypes import CameraModel, Float64Array
+from vln_ros.lenses import Lens, LensModel
 
 _WIDEST = 20.0
 """Tangent of the widest angle that is looked at: 87 degrees from the axis."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import CameraModel, Lens, Pose
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.geometry.lens import pixel_directions
+from vln_ros.lenses import Lens
 
 DepthM = npt.NDArray[np.float32]
 Float32Array = npt.NDArray[np.float32]

@@ -7,5 +7,6 @@ MODULES = {
     "bag_player": "vln_ros.nodes.tools.bag_player",
     "inspector": "vln_ros.nodes.tools.inspector",
     "recorder": "vln_ros.nodes.tools.recorder",
+    "web": "vln_ros.nodes.web.node",
 }
 """What runs a node, by its name (a key of :data:`vln_ros.config.NODES`)."""

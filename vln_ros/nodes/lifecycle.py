@@ -14,7 +14,7 @@ from rclpy.task import Future
 from vln_ros.config import ConfigError
 from vln_ros.ros import qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
-from vln_ros.ros.interpreter import missing_text
+from vln_ros.ros.terminal.interpreter import missing_text
 
 LOADING_PERIOD_S = 2.0
 """How often a configuration that takes long says that it is still at it."""

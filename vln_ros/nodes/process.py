@@ -21,7 +21,7 @@ from rclpy.task import Future
 from vln_ros.config import ConfigError
 from vln_ros.nodes.ending import Ending
 from vln_ros.nodes.lifecycle import ManagedNode
-from vln_ros.ros.environment import PARENT, prepare_environment
+from vln_ros.ros.terminal.environment import PARENT, prepare_environment
 
 
 class ProcessNode(Node):

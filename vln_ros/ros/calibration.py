@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sensor_msgs.msg import CameraInfo
 
-from vln_ros.datatypes import CameraModel, Lens
+from vln_ros.datatypes import CameraModel
+from vln_ros.lenses import Lens
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 

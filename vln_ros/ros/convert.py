@@ -45,8 +45,6 @@ from vln_ros.datatypes import (
     CameraModel,
     Executed,
     Float64Array,
-    Lens,
-    LensModel,
     OdometryPose,
     PixelGoal,
     PlaceGoal,
@@ -56,6 +54,7 @@ from vln_ros.datatypes import (
     Velocity,
     apply_action,
 )
+from vln_ros.lenses import Lens, LensModel
 from vln_ros.ros.rvl import RvlError, decode_rvl, encode_rvl
 
 Rgb = npt.NDArray[np.uint8]

@@ -28,9 +28,9 @@ from launch_ros.actions import Node
 
 import vln_ros
 from vln_ros.config import NAME_ARGUMENTS, ConfigError
-from vln_ros.ros.environment import PARENT
-from vln_ros.ros.interpreter import find_executable, installed_interpreter
 from vln_ros.ros.parameter_files import check_parameter_file
+from vln_ros.ros.terminal.environment import PARENT
+from vln_ros.ros.terminal.interpreter import find_executable, installed_interpreter
 
 ALIKE = 0.8
 """Names that are so similar are taken for a slip of the fingers."""
@@ -180,6 +180,7 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
         "executor": given["machine"] != "gpu" and given["drive"] == "queue",
         "inspector": given["machine"] != "gpu" and given["inspect"] == "true",
         "recorder": given["record"] == "true",
+        "web": given["web"] == "true",
     }
     return [name for name, is_wanted in wanted.items() if is_wanted]
 

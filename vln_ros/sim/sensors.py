@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
 from vln_ros.config import ConfigError, LensName, SensorsConfig
-from vln_ros.datatypes import CameraModel, Lens, LensModel
+from vln_ros.datatypes import CameraModel
+from vln_ros.lenses import Lens, LensModel
 from vln_ros.protocols import LooksThroughLenses, World
 
 OWN_DEPTH_TOPIC = "camera/depth/image_raw"

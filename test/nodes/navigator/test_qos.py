@@ -66,7 +66,8 @@ def test_the_executors_sensors_are_overridden_and_what_safety_rests_on_is_not(no
     assert reliable(node, f"/{DEPTH_TOPIC}")
     assert reliable(node, "/odom")
     assert not reliable(node, f"/{INFO_TOPIC}")
-    offered = [name for name in node._parameters if name.startswith("qos_overrides.")]
+    offered = node.get_parameters_by_prefix("qos_overrides")
+    assert offered
     assert not any("action_queue" in name or "heartbeat" in name for name in offered)
 
 

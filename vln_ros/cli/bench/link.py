@@ -24,7 +24,7 @@ from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ConfigError, ExecutorConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.ros.environment import FAST_DDS_PROFILE
+from vln_ros.ros.terminal.environment import FAST_DDS_PROFILE
 
 TITLE = "The link between robot and navigator is cut"
 HELP = "Cut the link between robot and navigator, and time how the robot stops and goes on (needs root)"
@@ -276,7 +276,7 @@ class Witness:
 
 def watch() -> None:
     """Print every change as ``[monotonic seconds, kind, value]``. Runs in a process of its own."""
-    from vln_ros.ros.environment import prepare_environment
+    from vln_ros.ros.terminal.environment import prepare_environment
 
     prepare_environment()
     import rclpy

@@ -18,7 +18,7 @@ from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 from vln_ros.evaluation.files import write_atomically
-from vln_ros.ros.environment import FAST_DDS_LOCALHOST_PROFILE, SOCKET_BUFFER_BYTES
+from vln_ros.ros.terminal.environment import FAST_DDS_LOCALHOST_PROFILE, SOCKET_BUFFER_BYTES
 
 TITLE = "Camera streams and recordings through the nodes"
 HELP = "Measure the graph: camera streams with and without the shipped Fast DDS profile, and replays"
@@ -139,7 +139,7 @@ def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> Str
 
 def probe(reliability: str, seconds: float) -> None:
     """Listen to the bridge's camera and print what arrived, as JSON. Runs in a process of its own."""
-    from vln_ros.ros.environment import prepare_environment
+    from vln_ros.ros.terminal.environment import prepare_environment
 
     prepare_environment()
     import rclpy

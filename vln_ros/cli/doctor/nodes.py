@@ -6,10 +6,13 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import vln_ros
-from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.config import NODES, ConfigError
-from vln_ros.ros.environment import prepare_environment
-from vln_ros.ros.interpreter import find_executable, installed_interpreter
+from vln_ros.ros.terminal.environment import prepare_environment
+from vln_ros.ros.terminal.interpreter import find_executable, installed_interpreter
+
+OF_EXTRAS = frozenset({"web"})
+"""Nodes that driving does not need, and whose dependencies are an extra of the package."""
 
 
 def look_at_nodes() -> list[Finding]:
@@ -27,7 +30,8 @@ def look_at_nodes() -> list[Finding]:
     failures = {path.name: str(error) for path, error in outcomes if error is not None}
     if failures:
         remedy = next(iter(failures.values()))
-        return [Finding(name, "fail", f"would not start: {', '.join(failures)}", remedy)]
+        verdict: Verdict = "fail" if set(failures) - OF_EXTRAS else "warn"
+        return [Finding(name, verdict, f"would not start: {', '.join(failures)}", remedy)]
     pythons = {a.result() for a in asked}
     text = f"run under {', '.join(sorted(pythons))}"
     if pythons == {sys.executable}:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vln_ros.cli.doctor.findings import Finding
-from vln_ros.ros.settings import SHARED_MEMORY, why_not_writable
+from vln_ros.ros.terminal.settings import SHARED_MEMORY, why_not_writable
 
 LEAST_SHARED_MEMORY_MB = 64
 LEAST_TEMPORARY_MB = 64

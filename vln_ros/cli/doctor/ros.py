@@ -15,7 +15,7 @@ from pathlib import Path
 from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.cli.doctor.probe import CLOCK, HEARD_IN_S, SENSORS, Heard, heard_from_output
 from vln_ros.cli.graph import START_TIMEOUT_S, last_words
-from vln_ros.ros.environment import (
+from vln_ros.ros.terminal.environment import (
     DOMAIN,
     SOCKET_BUFFER_BYTES,
     domain_of,
@@ -23,7 +23,7 @@ from vln_ros.ros.environment import (
     users_fast_dds_profile,
     uses_fast_dds,
 )
-from vln_ros.ros.settings import (
+from vln_ros.ros.terminal.settings import (
     LOG_FOLDER,
     LOGS,
     SettingFault,

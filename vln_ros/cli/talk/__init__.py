@@ -1,1 +1,1 @@
-"""A person's sentences to a robot, from a terminal."""
+"""A person talks with a robot: sentences from a terminal, or a page in the browser."""

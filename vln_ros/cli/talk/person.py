@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from vln_ros.config import ConfigError
-from vln_ros.ros.environment import DOMAIN, LARGEST_DOMAIN, domain_of, prepare_environment
+from vln_ros.ros.terminal.environment import DOMAIN, LARGEST_DOMAIN, domain_of, prepare_environment
 
 WAIT_S = 10.0
 """How long a command looks for the nodes that it needs."""

@@ -9,9 +9,10 @@ from typing import TypeAlias
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig
-from vln_ros.datatypes import Frame, Lens, Pose
+from vln_ros.datatypes import Frame, Pose
 from vln_ros.geometry.lens import undistortion
 from vln_ros.geometry.registration import register_depth
+from vln_ros.lenses import Lens
 from vln_ros.profiling.spans import span
 from vln_ros.ros import convert
 from vln_ros.ros.calibration import CameraCalibration, check_size

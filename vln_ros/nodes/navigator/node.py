@@ -15,7 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
-from vln_ros.engine.questions import QuestionDesk
+from vln_ros.engine.questions.desk import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.motion.place_drive import PlaceDrive

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import ConfigError
-from vln_ros.datatypes import CameraModel, Float64Array, Lens, Pose
+from vln_ros.datatypes import CameraModel, Float64Array, Pose
 from vln_ros.geometry.lens import pixel_directions
+from vln_ros.lenses import Lens
 from vln_ros.sim.embedded.mesh import SceneMesh
 
 _SMALLEST_MIP_PX = 8

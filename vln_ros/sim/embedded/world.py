@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from vln_ros.datatypes import Action, CameraModel, Float64Array, Lens, Pose, wrap_angle
+from vln_ros.datatypes import Action, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.lenses import Lens
 from vln_ros.protocols import Motion
 from vln_ros.sim.depth_noise import with_depth_noise
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, Flat, generate_flat

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vln_ros.ros import environment
-from vln_ros.ros.environment import (
+from vln_ros.ros.terminal import environment
+from vln_ros.ros.terminal.environment import (
     DOMAINS,
     FAST_DDS_LOCALHOST_PROFILE,
     FAST_DDS_PROFILE,
@@ -28,7 +28,7 @@ ONLY = "ROS_LOCALHOST_ONLY"
 
 ANOTHER = """
 import sys
-from vln_ros.ros import environment
+from vln_ros.ros.terminal import environment
 environment.os.getpid = lambda: {pid}
 print(environment.own_domain(), flush=True)
 sys.stdin.read()
@@ -79,7 +79,7 @@ def test_the_users_domain_is_never_chosen(monkeypatch: pytest.MonkeyPatch, users
 
 AT_ONCE = """
 import sys
-from vln_ros.ros import environment
+from vln_ros.ros.terminal import environment
 environment.os.getpid = lambda: 77
 sys.stdin.readline()
 print(environment.own_domain(), flush=True)

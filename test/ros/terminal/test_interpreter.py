@@ -15,7 +15,7 @@ import pytest
 from vln_ros.cli.doctor.nodes import look_at_nodes
 from vln_ros.config import NODES, ConfigError, NavigatorConfig, walk_options
 from vln_ros.nodes import MODULES
-from vln_ros.ros.interpreter import (
+from vln_ros.ros.terminal.interpreter import (
     CHECK,
     ENGINE_NEEDS,
     NEEDS,
@@ -26,7 +26,7 @@ from vln_ros.ros.interpreter import (
     missing_text,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

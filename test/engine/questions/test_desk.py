@@ -13,7 +13,7 @@ import pytest
 from vln_ros.config import QuestionConfig
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.engine.questions import QuestionDesk
+from vln_ros.engine.questions.desk import QuestionDesk
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start
 from vln_ros.questions import Question, QuestionAnswer, QuestionError, QuestionRefusal, Spoken
 
@@ -379,7 +379,7 @@ def test_whoever_still_waits_at_the_end_is_told() -> None:
         assert engine.stepping.wait(DEADLINE_S)
         closer = threading.Thread(target=it.worker.close)
         closer.start()
-        while not it.worker._closing:
+        while not it.worker.closing:
             time.sleep(0)
         engine.gate.set()
         closer.join()

@@ -28,6 +28,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "bag_player": (*_ALL, "scipy", "matplotlib", "PIL", "tqdm", "rosbags"),
     "inspector": (*_ALL, "matplotlib", "PIL"),
     "recorder": (*_ALL, "rosbags"),
+    "web": (*_ALL, "aiohttp"),
 }
 """Per node, the modules outside the package that it does not run without."""
 ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {

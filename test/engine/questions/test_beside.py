@@ -227,7 +227,7 @@ def test_what_cannot_be_asked_is_said_and_leaves_nothing_behind(model: LoadedMod
     with pytest.raises(QuestionError, match="positions") as caught:
         result(asking(robot, SEEN, words=10**6))
     assert caught.value.refusal is QuestionRefusal.TOO_LONG
-    assert robot._beside.drop() is None
+    assert robot.beside.drop() is None
     assert len(robot.decide(0).actions)
 
 

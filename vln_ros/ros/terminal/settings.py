@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vln_ros.config import ConfigError
-from vln_ros.ros.environment import (
+from vln_ros.ros.terminal.environment import (
     AMENT_INDEX,
     DOMAIN,
     DOMAINS,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vln_ros.config import ConfigError
-from vln_ros.ros.environment import (
+from vln_ros.ros.terminal.environment import (
     AMENT_INDEX,
     DOMAIN,
     FAST_DDS_LOCALHOST_PROFILE,
@@ -19,7 +19,7 @@ from vln_ros.ros.environment import (
     domain_of,
     isolate,
 )
-from vln_ros.ros.settings import find_setting_faults, log_folder, why_not_writable
+from vln_ros.ros.terminal.settings import find_setting_faults, log_folder, why_not_writable
 
 RANGE, ONLY, PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"
 PROFILE, PROFILE_TOO = "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"

@@ -24,7 +24,7 @@ from vln_ros.cli.talk.person import Person, seconds
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.nodes import MODULES
 from vln_ros.questions import Question, QuestionAnswer
-from vln_ros.ros.environment import DOMAIN
+from vln_ros.ros.terminal.environment import DOMAIN
 from vln_ros.sim.embedded.flat import KINDS
 
 HELP = "A simulated robot in real time, for sentences of your own: type them, or use the page"

@@ -1,0 +1,193 @@
+"""What the page is told of the topics, whatever comes on them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS")
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from nav_msgs.msg import Odometry, Path
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from ros_endings import gone_afterwards
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from vln_ros.config import WebConfig
+from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
+from vln_ros.nodes.web.inputs import FeedInputs
+from vln_ros.nodes.web.questions import answer_line
+from vln_ros.nodes.web.reports import DiagnosticReports
+from vln_ros.questions import Question, QuestionAnswer, QuestionRefusal, Spoken
+from vln_ros.ros import convert, qos
+from vln_ros.web.feed import Feed
+
+pytestmark = pytest.mark.ros
+
+CHUNK = ActionChunk(3, 1, 10**9, (Action(forward_m=0.25), Action(turn_rad=0.26), STOP))
+
+
+class Page:
+    """A node with the inputs, and who publishes to it, in one thread."""
+
+    def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
+        self.node, self._executor = node, executor
+        self.feed = Feed()
+        self.inputs = FeedInputs(node, WebConfig(pose_hz=50.0), self.feed)
+
+    def publish(self, topic: str, msg: Any, reliable: bool = True) -> None:
+        """Until it was heard."""
+        publisher = self.node.create_publisher(type(msg), topic, qos.events())
+        while not publisher.get_subscription_count():
+            self._executor.spin_once(0.01)
+        publisher.publish(msg)
+        for _ in range(30):
+            self._executor.spin_once(0.01)
+        self.node.destroy_publisher(publisher)
+
+    def shown(self, kind: str) -> dict[str, Any]:
+        return next(
+            (
+                json.loads(e.payload)
+                for e in self.feed.newer({})
+                if e.subject == kind and isinstance(e.payload, str)
+            ),
+            {},
+        )
+
+    def notes(self) -> list[tuple[str, str]]:
+        notes = [json.loads(text) for _, text in self.feed.notes_after(0)]
+        return [(n["what"], n["text"]) for n in notes]
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    context = Context()
+    context.init(args=[])
+    node = rclpy.create_node("page", context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    with gone_afterwards(context, node):
+        yield Page(node, executor)
+        executor.shutdown()
+
+
+def queue(chunk: ActionChunk) -> JointTrajectory:
+    return convert.trajectory_from_chunk(chunk, "base_link", 1.0, 1.0)
+
+
+def test_a_queue_shrinks_as_it_is_executed(page: Page) -> None:
+    page.publish("action_queue", queue(CHUNK))
+    assert page.shown("queue") == {
+        "kind": "queue",
+        "actions": ["forward 25 cm", "left 15 deg", "stop"],
+        "left": 3,
+    }
+    left = ActionChunk(3, 1, 10**9, CHUNK.actions[1:])
+    page.publish("queue_progress", convert.trajectory_from_report(left, (), "base_link", 1.0, 1.0))
+    assert page.shown("queue")["left"] == 2
+    older = ActionChunk(2, 1, 10**9, ())
+    page.publish("queue_progress", convert.trajectory_from_report(older, (), "base_link", 1.0, 1.0))
+    assert page.shown("queue")["left"] == 2, "of another queue"
+
+
+def test_an_instruction_begins_trail_path_and_queue_anew(page: Page) -> None:
+    page.publish("action_queue", queue(CHUNK))
+    page.publish("predicted_path", convert.path_from_chunk(CHUNK, Pose.planar(0.0, 0.0, 0.0), "odom"))
+    assert len(page.shown("path_ahead")["points"]) == 4
+    page.publish("instruction", String(data="  Go to the door. "))
+    assert page.shown("task") == {"kind": "task", "text": "Go to the door."}
+    assert page.shown("path_ahead")["points"] == page.shown("trail")["points"] == []
+    assert page.shown("queue")["left"] == 0
+    assert page.notes() == [("instruction", "Go to the door.")]
+
+
+def test_where_the_robot_is_and_was(page: Page) -> None:
+    for x_m in (0.0, 1.0):
+        odometry = convert.odometry_from_pose(
+            Pose.planar(x_m, 0.5, 1.0), 10**9, "odom", "base_link", 0.0, 0.0
+        )
+        page.publish("odom", odometry)
+    assert page.shown("place") == {"kind": "place", "x_m": 1.0, "y_m": 0.5, "yaw_rad": 1.0}
+    assert page.shown("trail")["points"][0] == [0.0, 0.5]
+
+
+def test_obstacles_are_seen_from_above(page: Page) -> None:
+    points = np.array([[1.0, 2.0, 0.1], [1.01, 2.0, 0.9], [-1.0, 0.0, 0.3]])
+    page.publish("obstacles", convert.cloud_from_points(points, 10**9, "odom"))
+    assert page.shown("obstacles")["points"] == [[-1.0, 0.0], [1.0, 2.0]]
+
+
+def test_what_cannot_be_used_is_counted_and_the_rest_goes_on(page: Page) -> None:
+    bad = Odometry()
+    bad.pose.pose.position.x = math.nan
+    page.publish("odom", bad)
+    page.publish("action_queue", JointTrajectory(joint_names=["forward"]))
+    page.publish(
+        "predicted_path", Path(poses=[convert.stamped_from_pose(Pose.planar(0.0, 0.0, 0.0), 0, "odom")])
+    )
+    page.publish("obstacles", PointCloud2(width=5, point_step=12))
+    page.publish("instruction", String(data=" "))
+    assert page.inputs.refused["bad_joints"] == page.inputs.refused["bad_cloud"] == 1
+    assert page.inputs.refused["empty_instruction"] == 1
+    assert sum(page.inputs.refused.values()) == 4
+    assert page.shown("place") == {}
+    page.publish("action_queue", queue(CHUNK))
+    assert page.shown("queue")["left"] == 3
+
+
+def test_failures_and_what_the_model_held_back_are_in_the_log(page: Page) -> None:
+    page.publish("decision_held", String(data="the model wanted to open the door"))
+    page.publish("engine_failure", String(data="RuntimeError: no"))
+    assert page.notes() == [("held", "the model wanted to open the door"), ("failure", "RuntimeError: no")]
+
+
+def diagnostics(name: str, robot: str, *values: tuple[str, str], level: int = 0) -> DiagnosticArray:
+    items = [KeyValue(key=k, value=v) for k, v in values]
+    return DiagnosticArray(
+        status=[
+            DiagnosticStatus(name=name, hardware_id=robot, level=bytes([level]), message="fine", values=items)
+        ]
+    )
+
+
+def test_gauges_are_of_this_robots_navigator() -> None:
+    feed = Feed()
+    reports = DiagnosticReports("/left", feed)
+    reports.hear(diagnostics("vln_ros: navigator", "/right", ("decide p50 [ms]", "1")))
+    reports.hear(diagnostics("somebody: navigator", "/left", ("decide p50 [ms]", "2")))
+    assert [e.subject for e in feed.newer({})] == ["reports"]
+    reports.hear(
+        diagnostics("vln_ros: navigator", "/left", ("decide p50 [ms]", "12.34"), ("x", "1"), level=7)
+    )
+    (gauges,) = (json.loads(e.payload) for e in feed.newer({}) if e.subject == "gauges")
+    assert gauges["gauges"] == [{"name": "decision", "value": "12", "unit": "ms"}]
+    (shown,) = (json.loads(e.payload) for e in feed.newer({}) if e.subject == "reports")
+    assert shown["reports"][0]["level"] == "stale"
+    assert shown["reports"][0]["rows"] == [["decide p50 [ms]", "12.34"], ["x", "1"]]
+    reports.hear(diagnostics("vln_ros: navigator", "", ("decide p50 [ms]", "much")))
+    (gauges,) = (json.loads(e.payload) for e in feed.newer({}) if e.subject == "gauges")
+    assert gauges["gauges"][0]["value"] == "much"
+
+
+def test_answers_as_lines_of_the_log() -> None:
+    question = Question("web-1", "where?", ("here", "there"))
+    spoken = Spoken("here", (0.75, 0.25))
+    line = answer_line(QuestionAnswer(question_id="web-1", question=question, spoken=spoken))
+    assert line == ("answer", "where? – here (here 75%, there 25%)")
+    cut = answer_line(
+        QuestionAnswer(question_id="a", question=Question("a", "why?"), spoken=Spoken("so", cut=True))
+    )
+    assert cut == ("answer", "why? – so …")
+    refused = QuestionAnswer(question_id="a", question=None, refusal=QuestionRefusal.BUSY, message="later")
+    assert answer_line(refused) == ("unanswered", "later")

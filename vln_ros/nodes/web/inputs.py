@@ -1,0 +1,163 @@
+"""What the page shows of the topics, apart from pictures: subscriptions, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from nav_msgs.msg import Odometry, Path
+from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Header, String
+from trajectory_msgs.msg import JointTrajectory
+
+from vln_ros.config import WebConfig
+from vln_ros.datatypes import ActionChunk
+from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
+from vln_ros.nodes.web.reports import DiagnosticReports
+from vln_ros.ros import convert, qos
+from vln_ros.web.feed import Feed
+from vln_ros.web.messages import Obstacles, PathAhead, Place, Queue, State, Task, Trail
+from vln_ros.web.words import plain_state
+
+NAVIGATOR_TIMEOUT_S = 3.0
+"""A navigator that has said nothing for so long is not there."""
+ANSWER_TIMEOUT_S = 2.0
+OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
+TRAIL_PERIOD_S = 2.0
+"""The whole trail is sent so often; between, the page adds the places that it is told."""
+_MM = 3
+
+
+class FeedInputs:
+    """Brings what nodes say into the feed. A message that cannot be used is counted and left out.
+
+    Attributes:
+        state: of the executor, as it is shown; None before it has said one.
+        refused: messages by the reason for which they were not used.
+    """
+
+    def __init__(self, node: Node, config: WebConfig, feed: Feed) -> None:
+        self._feed, self._config = feed, config
+        self.state: State | None = None
+        self._expected_s = math.inf
+        self.refused: Counter[str] = Counter()
+        self._logger = node.get_logger()
+        self._queue: ActionChunk | None = None
+        self._trail: deque[tuple[float, float]] = deque(maxlen=config.trail_points)
+        self._blocked_s = self._placed_s = self._trailed_s = self._beaten_s = -math.inf
+        self._reports = DiagnosticReports(node.get_namespace(), feed)
+        create = node.create_subscription
+        hear_instructions(node, self._on_instruction, InstructionFilter())
+        create(String, "executor_state", self._on_state, qos.latched())
+        create(JointTrajectory, "action_queue", self._guarded(self._on_queue), qos.commands())
+        create(JointTrajectory, "queue_progress", self._guarded(self._on_progress), qos.commands())
+        create(Path, "predicted_path", self._guarded(self._on_path), qos.diagnostics())
+        create(Odometry, "odom", self._guarded(self._on_odometry), qos.sensor("best_effort", 1))
+        create(PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
+        create(Header, "navigator_heartbeat", self._on_heartbeat, qos.sensor("best_effort", 1))
+        create(String, "decision_held", lambda msg: feed.note("held", msg.data), qos.events())
+        create(String, "engine_failure", lambda msg: feed.note("failure", msg.data), qos.events())
+        create(DiagnosticArray, "/diagnostics", self._reports.hear, qos.diagnostics())
+
+    def expect_navigator(self) -> None:
+        """An instruction is about to be published: the navigator answers it with a hold, at once."""
+        self._expected_s = time.monotonic() + ANSWER_TIMEOUT_S
+
+    def tick(self) -> None:
+        """Say so where the navigator has not answered."""
+        if time.monotonic() > self._expected_s:
+            self._expected_s = math.inf
+            self._feed.note("refused", "the navigator has not taken the instruction up: send it again")
+
+    @property
+    def is_navigator_there(self) -> bool:
+        """One was heard lately."""
+        return time.monotonic() - self._beaten_s < NAVIGATOR_TIMEOUT_S
+
+    def refuse(self, error: convert.MessageError) -> None:
+        """Count a message that cannot be used. From any thread."""
+        self.refused[error.reason] += 1
+        self._logger.warning(str(error), throttle_duration_sec=2.0)
+
+    def _guarded(self, take: Callable[[Any], None]) -> Callable[[Any], None]:
+        """``take``, with messages that cannot be used counted."""
+
+        def guarded(msg: Any) -> None:
+            try:
+                take(msg)
+            except convert.MessageError as error:
+                self.refuse(error)
+
+        return guarded
+
+    def _on_instruction(self, msg: String, _: Info) -> None:
+        try:
+            text = convert.instruction_from_string(msg)
+        except convert.MessageError as error:
+            self.refuse(error)
+            return
+        self._trail.clear()
+        self._queue = None
+        self._feed.put(Trail(()))
+        self._feed.put(PathAhead(()))
+        self._feed.put(Queue((), 0))
+        self._feed.put(Task(text))
+        self._feed.note("instruction", text)
+
+    def _on_state(self, msg: String) -> None:
+        self.state = plain_state(msg.data)
+        self._feed.put(self.state)
+
+    def _on_heartbeat(self, _: Header) -> None:
+        self._beaten_s = time.monotonic()
+
+    def _on_queue(self, msg: JointTrajectory) -> None:
+        self._expected_s = math.inf
+        self._queue = chunk = convert.chunk_from_trajectory(msg)
+        self._feed.put(Queue(tuple(map(str, chunk.actions)), len(chunk.actions)))
+
+    def _on_progress(self, msg: JointTrajectory) -> None:
+        left = convert.chunk_from_trajectory(msg)
+        queue = self._queue
+        if queue is not None and (left.epoch, left.queue) == (queue.epoch, queue.queue):
+            self._feed.put(Queue(tuple(map(str, queue.actions)), len(left.actions)))
+
+    def _on_path(self, msg: Path) -> None:
+        self._feed.put(
+            PathAhead(tuple(_rounded(*convert.pose_from_stamped(p).position[:2]) for p in msg.poses))
+        )
+
+    def _on_odometry(self, msg: Odometry) -> None:
+        now_s = time.monotonic()
+        if now_s - self._placed_s < 1.0 / self._config.pose_hz:
+            return
+        self._placed_s = now_s
+        pose = convert.pose_from_odometry(msg)
+        x_m, y_m = _rounded(*pose.position[:2])
+        last = self._trail[-1] if self._trail else None
+        if last is None or math.hypot(x_m - last[0], y_m - last[1]) >= self._config.trail_spacing_m:
+            self._trail.append((x_m, y_m))
+        if now_s - self._trailed_s >= TRAIL_PERIOD_S:
+            self._trailed_s = now_s
+            self._feed.put(Trail(tuple(self._trail)))
+        self._feed.put(Place(x_m, y_m, round(pose.yaw_rad, _MM)))
+
+    def _on_obstacles(self, msg: PointCloud2) -> None:
+        """Seen from above: what stands one above the other is one."""
+        now_s = time.monotonic()
+        if now_s - self._blocked_s < OBSTACLES_PERIOD_S:
+            return
+        points = convert.points_from_cloud(msg)
+        self._blocked_s = now_s
+        cells = np.unique(np.rint(points[:, :2] / OBSTACLE_M), axis=0) * OBSTACLE_M
+        self._feed.put(Obstacles(tuple(_rounded(x_m, y_m) for x_m, y_m in cells)))
+
+
+def _rounded(x_m: float, y_m: float) -> tuple[float, float]:
+    return round(float(x_m), _MM), round(float(y_m), _MM)

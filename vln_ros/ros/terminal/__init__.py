@@ -1,0 +1,1 @@
+"""What a terminal and its Python have and lack for ROS."""

@@ -1,0 +1,200 @@
+"""What the page is told: one value per subject, written as JSON once for all viewers."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import TypeAlias
+
+VIEWS = ("camera", "reuse")
+"""The pictures that a page may show, one at a time."""
+_PICTURE = struct.Struct(">BIQ")
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The first message to every viewer.
+
+    Attributes:
+        robot: name of the machine, and the namespace where there is one.
+        examples: sentences to choose from.
+    """
+
+    robot: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Driving:
+    """Who drives, as one viewer sees it.
+
+    Attributes:
+        you: this viewer does.
+        who: a name of who does, for people; empty: nobody.
+        viewers: how many pages are open.
+    """
+
+    you: bool
+    who: str
+    viewers: int
+
+
+@dataclass(frozen=True)
+class State:
+    """What the executor does, in plain words.
+
+    Attributes:
+        level: ``unknown``, ``idle``, ``moving``, ``finished`` or ``stopped``.
+        headline: one sentence.
+        reasons: why it stands, a sentence each.
+        paused: somebody has stopped it, and nobody has released it.
+    """
+
+    level: str
+    headline: str
+    reasons: tuple[str, ...]
+    paused: bool
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """What became of the last STOP: asked for, and confirmed by the executor."""
+
+    asked: bool
+    confirmed: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the robot was told last; empty: nothing since the page's node was started."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The action queue in words, the next action first, and how many of them are left."""
+
+    actions: tuple[str, ...]
+    left: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the base is in the odometry frame."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
+@dataclass(frozen=True)
+class Trail:
+    """``[x, y]`` in metres where the robot was since the instruction; places that come later belong to it."""
+
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class PathAhead:
+    """``[x, y]`` in metres where the queue leads; the last one is the goal."""
+
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Obstacles:
+    """``[x, y]`` in metres of what the executor takes for obstacles."""
+
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """One number that is shown large. ``value`` is text: the unit stands behind it."""
+
+    name: str
+    value: str
+    unit: str
+
+
+@dataclass(frozen=True)
+class Gauges:
+    gauges: tuple[Gauge, ...]
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """A node as /diagnostics shows it. ``level``: ``ok``, ``warn``, ``error`` or ``stale``."""
+
+    node: str
+    level: str
+    summary: str
+    rows: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Reports:
+    reports: tuple[NodeReport, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the log.
+
+    Attributes:
+        number: counted from 1.
+        time_s: since 1970, for people.
+        what: ``instruction``, ``question``, ``answer``, ``unanswered``, ``stop``, ``release``, ``driver``,
+            ``held``, ``failure`` or ``refused``.
+    """
+
+    number: int
+    time_s: float
+    what: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Why something that this viewer asked for was not done."""
+
+    text: str
+
+
+Message: TypeAlias = (
+    Welcome
+    | Driving
+    | State
+    | Standstill
+    | Task
+    | Queue
+    | Place
+    | Trail
+    | PathAhead
+    | Obstacles
+    | Gauges
+    | Reports
+    | Note
+    | Refused
+)
+
+
+def kind_of(message: Message) -> str:
+    """``PathAhead`` is ``path_ahead``: what the page knows it by."""
+    name = type(message).__name__
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+
+
+def encode(message: Message) -> str:
+    """As JSON. Raises ValueError for a number that is none: JSON has no word for it."""
+    return json.dumps(
+        {"kind": kind_of(message), **vars(message)}, default=vars, allow_nan=False, separators=(",", ":")
+    )
+
+
+def picture_bytes(view: str, number: int, stamp_ns: int, jpeg: bytes) -> bytes:
+    """A picture as the page reads it: which view (one byte), its number (4 bytes), stamp in ns (8), JPEG."""
+    return _PICTURE.pack(VIEWS.index(view), number & 0xFFFFFFFF, stamp_ns) + jpeg

@@ -1,0 +1,97 @@
+"""What a page may ask for. Everything else is refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
+
+from vln_ros.web.messages import VIEWS
+
+LONGEST_BYTES = 8192
+"""Of a message; longer ones end the connection."""
+NO_VIEW = "none"
+
+
+class RequestError(ValueError):
+    """A message that cannot be understood; the text says why, for people."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stand still, and end the run. Anybody may."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """End a STOP. Nothing moves by it: the run was ended."""
+
+
+@dataclass(frozen=True)
+class Instruct:
+    text: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    text: str
+
+
+@dataclass(frozen=True)
+class Drive:
+    """Become the driver; ``take_over``: also where somebody else is."""
+
+    take_over: bool
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Be the driver no more."""
+
+
+@dataclass(frozen=True)
+class View:
+    """Which pictures to send: one of :data:`vln_ros.web.messages.VIEWS`, or ``none``."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The picture of this number is on the screen: the next one may come."""
+
+    number: int
+
+
+Request: TypeAlias = Stop | Release | Instruct | Ask | Drive | Leave | View | Shown
+_KINDS: dict[str, type[Request]] = {
+    "stop": Stop, "release": Release, "instruct": Instruct, "ask": Ask, "drive": Drive, "leave": Leave,
+    "view": View, "shown": Shown,
+}  # fmt: skip
+_TYPES = {"text": str, "name": str, "number": int, "take_over": bool}
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def parse(text: str) -> Request:
+    """A request from its JSON. Raises RequestError."""
+    try:
+        content: Any = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError("a request is an object with a kind")
+    kind = content.pop("kind", None)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise RequestError(f"unknown kind of request; known: {', '.join(_KINDS)}")
+    wanted = {f.name for f in fields(_KINDS[kind])}
+    if set(content) != wanted:
+        raise RequestError(f"{kind} has the fields {sorted(wanted)}, no others")
+    for name, value in content.items():
+        if type(value) is not _TYPES[name]:
+            raise RequestError(f"{kind}: {name} must be {_TYPES[name].__name__}")
+    if kind == "view" and content["name"] not in (*VIEWS, NO_VIEW):
+        raise RequestError(f"view: choose one of {', '.join((*VIEWS, NO_VIEW))}")
+    return _KINDS[kind](**content)
