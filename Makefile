@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
-REQUIREMENTS := requirements.txt requirements-ros.txt requirements-dev.txt
+REQUIREMENTS := requirements.txt requirements-ros.txt requirements-msgs.txt requirements-dev.txt
 
 .PHONY: setup demo live test test-fast coverage check docs pictures clean
 

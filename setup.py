@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def files(folder: str, pattern: str) -> list[str]:
-    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).glob(pattern))
+    return sorted(str(path.relative_to(HERE)) for path in (HERE / folder).glob(pattern) if path.is_file())
 
 
 setup(
@@ -23,6 +23,7 @@ setup(
         # pyproject.toml says is there only if it is one of them.
         (f"share/{PACKAGE}", ["package.xml", "pyproject.toml", "README.md"]),
         (f"share/{PACKAGE}/config", files("config", "*")),
+        (f"share/{PACKAGE}/config/nav2", files("config/nav2", "*")),
         (f"share/{PACKAGE}/launch", files("launch", "*.launch.py")),
         (f"lib/{PACKAGE}", files("scripts", "*")),
     ],

@@ -61,7 +61,17 @@ ROS_MESSAGES = re.compile(r"^(\w+_msgs|\w+_interfaces|std_srvs)$")
 DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML", "jinja2": "Jinja2"}
 
 # Used where they are installed; huggingface_hub is pinned by transformers, whose files it fetches.
-OPTIONAL = {"habitat_sim", "nav2_msgs", "rerun", "torchao", "bitsandbytes", "huggingface_hub", "peft", "ray"}
+OPTIONAL = {
+    "habitat_sim",
+    "nav2_msgs",
+    "rerun",
+    "torchao",
+    "bitsandbytes",
+    "huggingface_hub",
+    "peft",
+    "ray",
+    "vln_msgs",
+}
 
 
 @dataclass(frozen=True)

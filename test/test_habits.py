@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {
     "requirements.txt": ("", "sim", "web"),
     "requirements-ros.txt": ("ros",),
+    "requirements-msgs.txt": ("msgs",),
     "requirements-ray.txt": ("ray",),
     "requirements-rerun.txt": ("rerun",),
     "requirements-dev.txt": ("dev",),
@@ -94,7 +95,8 @@ def test_pins_are_what_the_package_declares(file: str, machine: str, python: str
 
 def test_ros_is_pinned_exactly() -> None:
     """Unpinned message packages resolve to a later distribution."""
-    assert {str(r) for r in declared("ros")} == {str(r) for r in pins("requirements-ros.txt")}
+    for group in ("ros", "msgs"):
+        assert {str(r) for r in declared(group)} == {str(r) for r in pins(f"requirements-{group}.txt")}
 
 
 # ------------------------------------------------------------------ versions
@@ -152,10 +154,10 @@ def test_what_the_workflow_runs_is_there() -> None:
     lines = [s["run"] for job in workflow()["jobs"].values() for s in job["steps"] if "run" in s]
     scripts = re.findall(r"bash (\S+)", "\n".join(lines))
     targets = re.findall(r"\bmake ([a-z-]+)", "\n".join([*lines, text(".ci/run"), text("CONTRIBUTING.md")]))
-    assert set(scripts) == {".ci/run", ".ci/wheel"}
+    assert {script.removeprefix("src/vln_ros/") for script in scripts} == {".ci/run", ".ci/wheel", ".ci/nav2"}
     assert {"check", "test", "coverage"} <= set(targets)
     for script in scripts:
-        assert (ROOT / script).is_file()
+        assert (ROOT / script.removeprefix("src/vln_ros/")).is_file()
     for target in targets:
         assert re.search(rf"^{re.escape(target)}:", text("Makefile"), re.MULTILINE), target
 
@@ -185,7 +187,38 @@ def test_the_image_gets_all_that_the_build_reads() -> None:
     }
     assert kept >= {*built, "README.md", "LICENSE"}
     copied = re.findall(r"^COPY (\S+) src/", text("Dockerfile"), re.MULTILINE)
-    assert {name for name in copied if name != "."} <= kept
+    assert {name.split("/")[0] for name in copied if name != "."} <= kept
+
+
+def test_the_compose_file_is_the_split_over_two_machines() -> None:
+    services = yaml_of("compose.yaml")["services"]
+    stages = re.findall(r"^FROM \S+ AS (\S+)$", text("Dockerfile"), re.MULTILINE)
+    given = {
+        name: dict(re.findall(r"(\w+):=(\S+)", service["command"])) for name, service in services.items()
+    }
+    assert {name: values["machine"] for name, values in given.items()} == {"robot": "robot", "gpu": "gpu"}
+    launch = text("launch/robot.launch.py")
+    for name, service in services.items():
+        assert service["build"]["target"] in stages
+        assert service["network_mode"] == service["ipc"] == "host", "Fast DDS"
+        assert service["stop_signal"] == "SIGINT", "launch takes SIGTERM as an error"
+        assert all(re.search(rf'DeclareLaunchArgument\(\s*"{a}"', launch) for a in given[name])
+    assert "devices" in services["gpu"]["deploy"]["resources"]["reservations"]
+    assert "deploy" not in services["robot"]
+
+
+def test_the_robots_image_has_no_model() -> None:
+    (left_out,) = re.findall(r"grep -vE '(\S+)'", text("Dockerfile"))
+    lines = [line for line in text("requirements.txt").splitlines() if line and not line.startswith("#")]
+    gone = {Requirement(line).name for line in lines if re.match(left_out.replace("\\\\", "\\"), line)}
+    assert gone == {"torch", "transformers", "tokenizers", "safetensors"}
+
+
+def test_other_distributions_have_their_job_and_their_line() -> None:
+    matrix = workflow()["jobs"]["distributions"]["strategy"]["matrix"]["include"]
+    page = text("docs/bringup.md")
+    for entry in matrix:
+        assert f"| {entry['distribution'].capitalize()} |" in page
 
 
 # ------------------------------------------------------------------ for people

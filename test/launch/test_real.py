@@ -285,6 +285,74 @@ def test_every_file_expands_to_its_nodes(
     assert found == [f"/{namespace.strip('/')}/{n}".replace("//", "/") for n in nodes.split()]
 
 
+@pytest.fixture
+def with_nav2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executables of Nav2 that launch looks for. They are looked at, not started."""
+    for executable in ("velocity_smoother", "collision_monitor", "lifecycle_manager"):
+        package = f"nav2_{executable}"
+        index = tmp_path / "share/ament_index/resource_index/packages"
+        for folder in (index, tmp_path / "lib" / package):
+            folder.mkdir(parents=True, exist_ok=True)
+        (index / package).touch()
+        (tmp_path / "lib" / package / executable).touch(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"{os.environ['AMENT_PREFIX_PATH']}:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "topic"),
+    [((), "cmd_vel"), (("cmd_vel_topic:=base/cmd_vel", "namespace:=left"), "base/cmd_vel")],
+)
+@pytest.mark.usefixtures("started", "with_nav2")
+def test_nav2_stands_between_executor_and_base(arguments: tuple[str, ...], topic: str, prefix: Path) -> None:
+    context = LaunchContext(argv=list(arguments))
+    source = PythonLaunchDescriptionSource(str(prefix / "share/vln_ros/launch/nav2.launch.py"))
+    given = [tuple(a.split(":=", 1)) for a in (*arguments, "engine:=paced", "inspect:=false")]
+    found: list[Node] = []
+    expand(IncludeLaunchDescription(source, launch_arguments=given), context, found)
+    nodes = {str(node.node_name).rsplit("/", 1)[1]: node for node in found}
+    assert list(nodes) == [
+        "velocity_smoother", "collision_monitor", "lifecycle_manager", "navigator", "executor",
+    ]  # fmt: skip
+
+    def renamed(name: str) -> dict[str, str]:
+        return dict(nodes[name].expanded_remapping_rules or [])
+
+    assert renamed("executor")["cmd_vel"] == renamed("velocity_smoother")["cmd_vel"] == "cmd_vel_vln"
+    assert "cmd_vel" not in renamed("collision_monitor"), "its topics are parameters"
+
+    def parameters(name: str) -> dict[str, object]:
+        values: dict[str, object] = {}
+        for path, is_file in nodes[name].expanded_node_parameters or []:
+            if is_file:
+                for key, value in yaml.safe_load(Path(path).read_text("utf-8")).items():
+                    if key.rsplit("/", 1)[-1] in (name, "**"):
+                        values |= value["ros__parameters"]
+        return values
+
+    assert parameters("collision_monitor")["cmd_vel_out_topic"] == topic
+    assert parameters("collision_monitor")["cmd_vel_in_topic"] == "cmd_vel_smoothed"
+    assert set(parameters("lifecycle_manager")["node_names"]) == {*nodes} - {"lifecycle_manager"}  # type: ignore[call-overload]
+    assert parameters("lifecycle_manager")["bond_timeout"] == 0.0
+    for name in ("navigator", "executor"):
+        assert parameters(name)["autostart"] is False
+
+
+@pytest.mark.usefixtures("with_nav2")
+def test_nav2_behind_an_executor_needs_one(prefix: Path) -> None:
+    status, text = launched(prefix, "nav2.launch.py", *STANDS, "drive:=nav2")
+    assert status == 1
+    assert "no executor is started" in text
+    assert "process started" not in text
+
+
+def test_without_nav2_nothing_starts(prefix: Path) -> None:
+    status, text = launched(prefix, "nav2.launch.py", *STANDS)
+    assert status == 1
+    assert "nav2_velocity_smoother is not installed" in text
+    assert "apt install ros-$ROS_DISTRO-nav2-velocity-smoother" in text
+    assert "process started" not in text
+
+
 # ---------------------------------------------------------------------- before anything starts
 
 MISSING = [

@@ -45,6 +45,7 @@ from vln_ros.config.robot import (
     NavigatorConfig,
     OdometryConfig,
     QuestionConfig,
+    RunLimitsConfig,
     SyncConfig,
 )
 from vln_ros.config.sensors import LensName, SensorsConfig
@@ -106,6 +107,7 @@ __all__ = [
     "QwenConfig",
     "RecorderConfig",
     "ReuseConfig",
+    "RunLimitsConfig",
     "SafetyConfig",
     "SamplingConfig",
     "Scalar",

@@ -305,6 +305,41 @@ class GuardsConfig:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunLimitsConfig:
+    """When an instruction ends though nobody ends it and the model does not say stop.
+
+    What changes while running holds for the next instruction.
+    """
+
+    max_duration_s: float = option(
+        0.0,
+        "How long an instruction may take, by the node's clock and pauses included, before it is aborted; 0: "
+        "as long as it takes. Too short ends a run before its goal; without a limit a model that never says "
+        "stop drives on.",
+        unit="s", minimum=0.0, maximum=86400.0, live=True,
+    )  # fmt: skip
+    max_distance_m: float = option(
+        0.0,
+        "How far the base may drive under one instruction, by its odometry, before it is aborted; 0: as far "
+        "as it takes. The robot stands within its braking distance of that.",
+        unit="m", minimum=0.0, maximum=100000.0, live=True,
+    )  # fmt: skip
+    max_decisions: int = option(
+        0,
+        "How many queues the model may decide under one instruction before it is aborted; 0: as many as it "
+        "takes. The last one is driven to its end.",
+        minimum=0, maximum=1000000, live=True,
+    )  # fmt: skip
+    max_fault_s: float = option(
+        60.0,
+        "How long the executor may stand for a fault, or say nothing, before the instruction is aborted; 0: "
+        "for ever. A pause and obstacles are none. Too short ends runs that a lost link interrupts; too long "
+        "lets a robot drive off after minutes, when nobody expects it any more.",
+        unit="s", minimum=0.0, maximum=86400.0, live=True,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class QuestionConfig:
     """Questions that are answered beside the run (docs/nodes.md)."""
@@ -406,6 +441,7 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     expert: ExpertConfig = group(ExpertConfig)
     pixel_oracle: PixelOracleConfig = group(PixelOracleConfig)
     paced: PacedConfig = group(PacedConfig)
+    limits: RunLimitsConfig = group(RunLimitsConfig)
     drive: DriveName = option(
         "queue",
         "Who drives. queue: action queues go to the executor, which moves the base; nav2: every answer "

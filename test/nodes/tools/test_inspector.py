@@ -23,7 +23,9 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
+from vln_ros.datatypes import STOP, Action, ActionChunk, Instruction, Pose
+from vln_ros.motion.instruction_status import InstructionStatus
+from vln_ros.nodes.navigator.instructions import status_message
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC
 from vln_ros.nodes.tools.inspecting import topic_name
 from vln_ros.ros import convert, qos
@@ -126,6 +128,24 @@ def test_markers_show_zones_goal_and_instruction(robot: Robot) -> None:
     goal = found["goal"]
     assert goal.header.frame_id == "odom"
     robot.destroy_subscription(look)
+
+
+def test_an_instruction_by_the_action_is_shown_too(robot: Robot) -> None:
+    told = robot.create_publisher(DiagnosticArray, "instruction_status", qos.latched())
+    instruction = Instruction(2, "go to the window")
+    status = InstructionStatus(epoch=1, instruction=instruction)
+    told.publish(status_message((status,), "", robot.stamp_ns))
+    seen: list[MarkerArray] = []
+    look = robot.create_subscription(MarkerArray, "inspector/markers", seen.append, qos.diagnostics())
+
+    def shown() -> bool:
+        return any(
+            m.ns == "instruction" and m.text == "go to the window" for a in seen[-1:] for m in a.markers
+        )
+
+    robot.until(shown, "it still shows the instruction by topic")
+    robot.destroy_subscription(look)
+    robot.destroy_publisher(told)
 
 
 def test_the_trail_follows_and_numbers_can_be_plotted(robot: Robot) -> None:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from dataclasses import replace
 
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import String
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.questions.desk import QuestionDesk
-from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
+from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
 from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.nodes.heartbeat import Heartbeat
-from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
+from vln_ros.nodes.instruction_input import InstructionFilter
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.ask_services import AskServices
 from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.instructions import InstructionHooks, Instructions
 from vln_ros.nodes.navigator.nav2 import Nav2Drive
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.questions import QuestionTopics
@@ -31,6 +33,7 @@ from vln_ros.nodes.navigator.sensors import SensorInput, look_down_input
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine
+from vln_ros.questions import QuestionAnswer
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config
 
@@ -53,8 +56,11 @@ class Navigator(ManagedNode):
         self.config = declare_config(self, NavigatorConfig)
         self._profiling = NodeProfiling(self, self.config.profiling)
         self._epoch = time.time_ns() // 1_000_000
-        self._instructions = 0
+        self._numbers = itertools.count(1)
         self._heard = InstructionFilter()
+        self._instructions: Instructions | None = None
+        self._ask_services: AskServices | None = None
+        self._ending = False
         self._engine: Engine | None = None
         self._worker: EngineWorker[RawFrame] | None = None
         self._drive: PlaceDrive | None = None
@@ -65,6 +71,7 @@ class Navigator(ManagedNode):
         c = self.config
         self._output = NavigatorOutput(self, c)
         self._answers = AnswerTopics(self)
+        self._instructions = Instructions(self, c, self._epoch, self._heard, self._numbers)
         self._questions = QuestionTopics(self)
         self.get_logger().info(f"loading engine '{c.engine}'")
         self._engine = build_engine(c)
@@ -73,23 +80,23 @@ class Navigator(ManagedNode):
         c = self.config
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
-        self._sensors = SensorInput(self, c, self._on_observation)
+        instructions = self._told
+        self._sensors = SensorInput(self, c, self._on_observation, instructions.moved)
         loop = build_loop(self._engine, c)
         self._drive = loop.drive
         if self._drive is not None:
             self.create_subscription(
                 PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
             )
-        desk = QuestionDesk(self._engine, c.questions, self._questions.tell)
+        desk = QuestionDesk(self._engine, c.questions, self._on_answer)
         self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk)
         self._below = look_down_input(self, c, self._engine, worker.put_look_down)
-        self._nav2 = Nav2Drive(self, c, worker.put_progress, time.monotonic) if c.drive == "nav2" else None
+        self._nav2 = Nav2Drive(self, c, self._on_goal_report, time.monotonic) if c.drive == "nav2" else None
         worker.start()
-        self._heard.forget()
-        hear_instructions(self, self._on_instruction, self._heard)
+        instructions.open(InstructionHooks(worker.command, self._on_begin, self._sensors.refuse))
         self._questions.hear(worker.ask)
+        self._ask_services = AskServices(self, worker.ask) if instructions.has_messages else None
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
-        self.create_service(Trigger, "~/cancel", self._on_cancel)
         self.create_service(SetBool, "~/pause", self._on_pause)
         self._paused = False
         self._heartbeat = Heartbeat(
@@ -110,14 +117,20 @@ class Navigator(ManagedNode):
         if self._nav2 is not None:
             self._nav2.destroy()
             self._nav2 = None
+        if self._instructions is not None:
+            self._instructions.close("the navigator was deactivated")
 
     def cleanup(self) -> None:
+        if self._instructions is not None:
+            self._instructions.destroy(spinning=not self._ending)
+            self._instructions = None
         if self._engine is not None:
             self._engine.close()
             self._engine = None
             free_memory(self.config)
 
     def close(self) -> None:
+        self._ending = True
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.command(Cancel())
@@ -126,6 +139,9 @@ class Navigator(ManagedNode):
         if self._nav2 is not None:
             self._nav2.destroy()
             self._nav2 = None
+        if self._instructions is not None:
+            self._instructions.close("the navigator has ended")
+            self._instructions.wait_until_told(ENDING_WAIT_S)
         super().close()
         self._profiling.close()
 
@@ -134,24 +150,21 @@ class Navigator(ManagedNode):
         assert self._worker is not None, "callbacks exist only while the node is active"
         return self._worker
 
+    @property
+    def _told(self) -> Instructions:
+        assert self._instructions is not None, "configured before anything comes"
+        return self._instructions
+
     # ------------------------------------------------------------------ callbacks: store and return
 
     def _on_observation(self, raw: RawFrame) -> None:
         self._active.put_frame(raw)
 
-    def _on_instruction(self, msg: String, _: Info) -> None:
-        try:
-            text = convert.instruction_from_string(msg)
-        except convert.MessageError as error:
-            self._sensors.refuse(error)
-            return
-        self._instructions += 1
+    def _on_begin(self, _: Instruction) -> None:
         self._figures.failure = self._figures.held = None
-        self.get_logger().info(f"instruction {self._instructions}: {text}")
         for sensors in (self._sensors, self._below):
             if sensors is not None:
                 sensors.begin_anew()
-        self._active.command(Start(Instruction(self._instructions, text)))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         try:
@@ -161,8 +174,14 @@ class Navigator(ManagedNode):
             return
         if left.epoch not in (0, self._epoch):
             executed = None  # of another life of this node: its instructions had the same numbers
+        self._told.reported(left, executed)  # first: what ends here is not decided on any more
         numbers = left.instruction, left.queue
         self._active.put_progress(Progress(*numbers, len(left.actions), left.frame_stamp_ns, executed))
+
+    def _on_goal_report(self, progress: Progress) -> None:
+        """Of a goal of Nav2's, from either thread."""
+        self._told.progressed(progress)
+        self._active.put_progress(progress)
 
     def _on_obstacles(self, msg: PointCloud2) -> None:
         try:
@@ -173,11 +192,6 @@ class Navigator(ManagedNode):
         if self._drive is not None:
             self._drive.hear(points[:, :2])
 
-    def _on_cancel(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._active.command(Cancel())
-        response.success, response.message = True, "cancelled; publish an instruction to begin again"
-        return response
-
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._paused = request.data
         self._hold_or_go_on()
@@ -186,7 +200,9 @@ class Navigator(ManagedNode):
 
     def _hold_or_go_on(self) -> None:
         """Beside a second navigator this one plans nothing: the robot would follow the two in turns."""
-        self._active.command(Pause(self._paused or bool(self._heartbeat.doubles)))
+        paused = self._paused or bool(self._heartbeat.doubles)
+        self._active.command(Pause(paused))
+        self._told.pause(paused)
 
     def _reconfigure(self, config: NavigatorConfig) -> None:
         self.config = config
@@ -194,6 +210,7 @@ class Navigator(ManagedNode):
             for sensors in (self._sensors, self._below):
                 if sensors is not None:
                     sensors.tune(config.sync)
+            self._told.tune(config)
             self._worker.command(Tune(config.decide_ahead, round(config.lost_after_s * 1e9)))
 
     def _beat(self) -> None:
@@ -202,6 +219,7 @@ class Navigator(ManagedNode):
         self._beat_s = now_s
         self._figures.latest_beat_ms = max(self._figures.latest_beat_ms, late_ms)
         self._heartbeat.beat(self._sensors.newest_ns)
+        self._told.beat()
 
     # ------------------------------------------------------------------ events, in the worker's thread
 
@@ -213,6 +231,7 @@ class Navigator(ManagedNode):
 
     def on_chunk(self, chunk: ActionChunk, frame: Frame | None, decide_ms: float) -> None:
         chunk = replace(chunk, epoch=self._epoch)
+        self._told.said(chunk, answers=frame is not None)  # before anybody can report of it
         if self._nav2 is not None:
             self._nav2.follow(chunk, frame)
         if self._nav2 is None or not chunk.actions:  # an executor that runs all the same stands
@@ -226,6 +245,11 @@ class Navigator(ManagedNode):
             plan = None if self._drive is None or chunk.place is None else self._drive.plan
             self._output.answer(chunk, frame, self._engine, plan)
 
+    def _on_answer(self, answer: QuestionAnswer) -> None:
+        self._questions.tell(answer)
+        if self._ask_services is not None:
+            self._ask_services.tell(answer)
+
     def on_bad_frame(self, error: ValueError) -> None:
         if not isinstance(error, convert.MessageError):
             error = convert.MessageError("bad_frame", str(error))
@@ -233,6 +257,7 @@ class Navigator(ManagedNode):
 
     def on_failure(self, error: BaseException) -> None:
         self._answers.failed(error, self._figures)
+        self._told.failed(str(self._figures.failure))
 
     def _diagnose(self) -> None:
         now_ns = self.get_clock().now().nanoseconds

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig, SyncConfig
-from vln_ros.datatypes import Frame
+from vln_ros.datatypes import Frame, Pose
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.nodes.navigator.cameras import CameraPair, ImageMsg, RawFrame, frame_of
 from vln_ros.profiling.spans import Waits, waited
@@ -53,11 +53,18 @@ class SensorInput:
         node: gets the subscriptions.
         config: topics' quality of service, transport, extrinsics and alignment.
         deliver: receives each complete observation, in the thread of the callbacks.
+        moved: the same of each pose of the base, with its stamp; None: nobody asks.
     """
 
-    def __init__(self, node: Node, config: NavigatorConfig, deliver: Callable[[RawFrame], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        config: NavigatorConfig,
+        deliver: Callable[[RawFrame], None],
+        moved: Callable[[Pose, int], None] | None = None,
+    ) -> None:
         self._node = node
-        self._deliver = deliver
+        self._deliver, self._moved = deliver, moved
         self._aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
         self._base_frame = config.base_frame
         sources = ExtrinsicsSources(node, config)
@@ -126,6 +133,8 @@ class SensorInput:
                 self._aligner.reject_odometry()
                 raise
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
+            if self._moved is not None:
+                self._moved(pose, stamp_ns)
             return self._aligner.add_odometry(stamp_ns, pose, msg.header.frame_id)
 
         self._take(add)

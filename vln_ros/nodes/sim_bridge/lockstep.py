@@ -67,7 +67,9 @@ class Lockstep:
             self._publish(self._shown)
 
     def end(self, run: EpisodeRun) -> None:
-        """Nothing is left to do."""
+        """The stop was executed as any other action, and no picture follows that would bring the report."""
+        if run is self._run and self._executing is not None and run.ended == "stop":
+            self._report(run, self._executing, 0, run.stamp_ns)
 
     def _on_processed(self, msg: Header) -> None:
         run = self._run
@@ -108,15 +110,14 @@ class Lockstep:
     def _publish(self, observation: Observation) -> None:
         """The report first: who sees the picture then knows already what it is that was done."""
         if self._executing is not None and self._run is not None:
-            done = len(self._executing.actions) - observation.remaining
-            left = ActionChunk(
-                self._executing.queue,
-                self._executing.instruction,
-                observation.stamp_ns,
-                self._executing.actions[done:],
-                epoch=self._executing.epoch,
-            )
-            c = self._host.config
-            newest = self._run.executed[-ActionQueue.HISTORY :]
-            self._progress_pub.publish(convert.trajectory_from_report(left, newest, c.base_frame, 1.0, 1.0))
+            self._report(self._run, self._executing, observation.remaining, observation.stamp_ns)
         self._host.topics.standing(observation)
+
+    def _report(self, run: EpisodeRun, executing: ActionChunk, remaining: int, stamp_ns: int) -> None:
+        done = len(executing.actions) - remaining
+        left = ActionChunk(
+            executing.queue, executing.instruction, stamp_ns, executing.actions[done:], epoch=executing.epoch
+        )
+        newest = run.executed[-ActionQueue.HISTORY :]
+        base_frame = self._host.config.base_frame
+        self._progress_pub.publish(convert.trajectory_from_report(left, newest, base_frame, 1.0, 1.0))

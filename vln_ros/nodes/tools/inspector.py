@@ -7,6 +7,7 @@ import time
 from collections import deque
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rclpy.subscription import Subscription
@@ -51,6 +52,7 @@ class Inspector(ProcessNode):
             OnDemand(create(Path, "~/trail", qos.diagnostics()), list, self._show_trail),
         ]
         hear_instructions(self, self._on_instruction, InstructionFilter())
+        self.create_subscription(DiagnosticArray, "instruction_status", self._on_status, qos.latched())
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_subscription(Path, "predicted_path", self._on_path, qos.diagnostics())
@@ -79,7 +81,16 @@ class Inspector(ProcessNode):
         self._depth = msg
 
     def _on_instruction(self, msg: String, _: Info) -> None:
-        self._text, self._begun_s, self._decisions = msg.data, time.monotonic(), 0
+        self._begin(msg.data)
+
+    def _on_status(self, msg: DiagnosticArray) -> None:
+        """What is told as a goal of the action comes by no other topic."""
+        values = {v.key: v.value for v in msg.status[-1].values} if msg.status else {}
+        if values.get("status") == "accepted" and values.get("instruction", self._text) != self._text:
+            self._begin(values["instruction"])
+
+    def _begin(self, text: str) -> None:
+        self._text, self._begun_s, self._decisions = text, time.monotonic(), 0
         self._trail.clear()
 
     def _on_queue(self, msg: JointTrajectory) -> None:

@@ -64,6 +64,7 @@ class Recorder(ProcessNode):
         )
         for topic in ("action_queue", "queue_progress"):
             self._record(JointTrajectory, topic, qos.events())
+        self._record(DiagnosticArray, "instruction_status", qos.latched())
         for topic in ("frame_processed", "stopped"):
             self._record(Header, topic, qos.events())
         self._record(TwistStamped if c.stamped_cmd_vel else Twist, "cmd_vel", qos.events())
