@@ -379,7 +379,6 @@ def _run_both(
     from vln_ros.datatypes import Instruction
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.stream.sparse import ReusingSession
 
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
@@ -402,10 +401,9 @@ def _run_both(
                 queues.append(robot.decide(frame.index + 1).actions)
             spent_s[k] += time.process_time() - begun
         same += bool(queues) and queues[0] == queues[1]
-        session = robots[1].session
-        assert isinstance(session, ReusingSession)
         if options.plots is not None and frame is frames[-1] and ask_every == 1:
-            (plan,) = session.last_plans.values()
+            assert robots[1].reuse is not None
+            (plan,) = robots[1].reuse.last_plans.values()
             _draw(options.plots / f"{motion.replace(' ', '_')}.png", frames, plan)
     stats = robots[1].reuse_stats()
     assert stats is not None
@@ -433,8 +431,8 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     rows, columns = round(height / 28), round(width / 28)
     if rows * columns != len(plan.slot):
         raise ConfigError(f"{len(plan.slot)} tokens do not make a picture of {width}x{height}")
-    sights = plan.source[plan.source > 0]
-    source = int(np.bincount(sights).argmax()) if len(sights) else 0
+    sources = plan.source[plan.source > 0]
+    source = int(np.bincount(sources).argmax()) if len(sources) else 0
     canvas = Picture.new("RGB", (2 * width + 8, height + _LEGEND_PX), "white")
     canvas.paste(Picture.fromarray(paint(new.rgb, plan.label.reshape(rows, columns))), (0, 0))
     beside = source or len(frames) - 1

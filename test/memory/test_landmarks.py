@@ -11,6 +11,7 @@ from vln_ros.engine.context.base import FrameBank
 from vln_ros.engine.stream.segments import Image
 from vln_ros.memory.landmarks import (
     LandmarkRule,
+    LandmarkScores,
     choose_landmark_evictions,
     choose_shown,
     rank_frames,
@@ -75,23 +76,33 @@ def test_without_scores_the_choice_is_even_and_holds_the_newest():
 
 
 def image(value):
-    return Image(torch.full((1, 1), float(value)), 1, 1)
+    return Image(torch.full((1, 1), float(value)), 1, 1, image_id=value)
 
 
 @pytest.mark.parametrize("limit", [3, 5])
 def test_the_bank_evicts_by_score(limit):
-    bank = FrameBank(limit, LandmarkRule(0.5, 8))
+    scores = LandmarkScores(LandmarkRule(0.5, 8))
+    bank = FrameBank(limit, scores)
     for i in range(12):
         bank.add(image(i))
         if i in (2, 4):
-            bank.score((0.9 - 0.1 * i, 0.1 * i))
+            scores.note(i, (0.9 - 0.1 * i, 0.1 * i))
         elif i % 3:
-            bank.score((0.05, 0.01))
+            scores.note(i, (0.05, 0.01))
     assert len(bank) == limit
     values = [int(i.features) for i in bank.choose(range(limit))]
     assert values[:2] == [2, 4] and values[-1] == 11 and values == sorted(values)
     spec = ContextSpec("history", history_frames=2, history_choice="uniform_round")
     assert [int(i.features) for i in bank.choose_past(spec, limit)] == [2, 11]
     bank.clear()
-    bank.score((1.0,))  # of nothing
     assert bank.choose_past(spec, 0) == []
+
+
+def test_scores_are_kept_by_image_and_for_one_instruction():
+    scores = LandmarkScores(LandmarkRule(0.5, 8))
+    assert scores.table([]).shape == (0, 0) and scores.table([1, None]).shape == (2, 0)
+    scores.note(3, (0.2, 0.7))
+    assert scores.table([1, 3, None]).tolist() == [[0.0, 0.0], [0.2, 0.7], [0.0, 0.0]]
+    assert (scores.best(3), scores.best(1)) == (0.7, 0.0)
+    scores.begin()
+    assert scores.best(3) == 0.0 and scores.table([3]).shape == (1, 0)

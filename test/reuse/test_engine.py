@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import load_model
@@ -21,7 +21,7 @@ from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import ReusingSession, push_sparse
+from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.geometry.fallback_reason import Refusal
 from vln_ros.reuse.accounting import Reusing
@@ -117,7 +117,7 @@ def test_a_frame_in_its_own_slots_is_exact_at_any_reuse_in_any_layers(layers, se
     base = before.tokens
     sources = [-1, *(base + 1 + i if d >= 0 else -1 for i, d in enumerate(layers)), -1]
     depth = torch.tensor([0, *(max(d, 0) for d in layers), 0])
-    states = push_sparse(session, pieces, torch.tensor(sources), depth)
+    states = session.push(pieces, Sources(torch.tensor(sources), depth))
     computed = ~states.isnan().any(1)
     assert computed.tolist() == [s < 0 or d == 3 for s, d in zip(sources, depth.tolist(), strict=True)]
     assert (states[computed] - full[computed]).abs().max() <= 1e-5
@@ -165,7 +165,7 @@ def test_slots_that_were_written_over_are_not_taken_for_what_they_were():
     session.evict(torch.arange(3, 9))
     assert session.cache.find(kept)[:5].tolist() == [14, 15, 16, 17, 18]
     with pytest.raises(ValueError, match="hold a token"):
-        push_sparse(session, [Text(words(2, 4))], torch.tensor([900, -1]))
+        session.push([Text(words(2, 4))], Sources(torch.tensor([900, -1])))
 
 
 # -- every bad input: full compute, exactly, and a reason -------------------------------------------
@@ -227,12 +227,14 @@ def held_to_full_compute(robot):
     session, reasons = robot.session, []
     extend = session._extend
 
-    def both(pieces, tree):
+    def both(pieces, tree, sources=None):
+        assert sources is None
         twin = session.fork()  # a plain session with the same past, whatever that was
+        assert twin.plugs == ()
         expected = twin._extend(pieces, tree)
-        session.last_plans = {}
+        robot.reuse.last_plans = {}
         states = extend(pieces, tree)
-        plans = session.last_plans.values()
+        plans = robot.reuse.last_plans.values()
         if all((plan.slot < 0).all() for plan in plans):
             assert torch.equal(states, expected)
         for plan in plans:
@@ -294,7 +296,7 @@ def test_resolution_that_changes_is_another_camera(model):
     robot.start(Instruction(1, "go"))
     for frame in frames:
         robot.observe(frame)
-        reasons += [p.reason for p in robot.session.last_plans.values()]
+        reasons += [p.reason for p in robot.reuse.last_plans.values()]
         robot.decide(1)
     assert reasons == [Refusal.FIRST_FRAME, None, Refusal.CAMERA_CHANGED, Refusal.CAMERA_CHANGED]
 
@@ -305,12 +307,29 @@ def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
     frames = walk()[:3]
     run(robot, frames)
     labels = robot.reuse_labels()
-    (plan,) = robot.session.last_plans.values()
+    (plan,) = robot.reuse.last_plans.values()
     rows, columns = labels.shape
     assert columns / rows == pytest.approx(frames[-1].camera.width / frames[-1].camera.height, rel=0.3)
     assert labels.ravel().tolist() == plan.label.tolist()
     assert Label.REUSED in labels
     assert engine(model, reuse=ReuseConfig()).reuse_labels() is None
+
+
+def test_a_picture_that_lacks_tokens_is_computed_whole_and_has_no_labels(model):
+    robot = engine(model, prune=PruneConfig(strategy="seen", voxel_m=0.3, least_share=0.1, window=0))
+    robot.start(Instruction(1, "go"))
+    lacking = 0
+    for frame in walk():
+        robot.observe(frame)
+        (plan,) = robot.reuse.last_plans.values()
+        labels = robot.reuse_labels()
+        if plan.reason is Refusal.PRUNED:
+            lacking += 1
+            assert labels is None and len(plan.slot) < 16
+        else:
+            assert labels.shape == (4, 4)
+        robot.decide(1)
+    assert 0 < lacking == robot.reuse_stats().refused[Refusal.PRUNED.value]
 
 
 def test_tokens_are_painted_by_what_became_of_them():
@@ -425,7 +444,7 @@ def test_limits_are_kept(model):
         taken = []
         for frame in walk():
             robot.observe(frame)
-            (plan,) = robot.session.last_plans.values()
+            (plan,) = robot.reuse.last_plans.values()
             taken.append(int((plan.slot >= 0).sum()))
             assert ((plan.label == Label.REUSED) == (plan.slot >= 0)).all()
             robot.decide(1)
@@ -458,7 +477,7 @@ def test_frames_that_show_a_landmark_of_the_instruction_are_refreshed_more(model
         robot.start(Instruction(1, "go to the red chair"))
         for frame in walk():
             robot.observe(frame)
-            (plan,) = robot.session.last_plans.values()
+            (plan,) = robot.reuse.last_plans.values()
             counts.append(int((plan.slot >= 0).sum()))
             robot.decide(1)
         return counts
@@ -498,7 +517,7 @@ def test_robots_together_compute_everything(model):
         decide_together(robots, [1, 1])
     assert all(r.session.timeline.tokens == robots[0].session.timeline.tokens for r in robots)
     robots[0].observe(walk()[3])  # and alone again it finds what was computed together
-    (plan,) = robots[0].session.last_plans.values()
+    (plan,) = robots[0].reuse.last_plans.values()
     assert plan.reason is None
     assert (plan.slot >= 0).any()
 
@@ -513,4 +532,3 @@ def test_a_plan_of_nothing_says_why():
     plan = FramePlan.whole(3, Refusal.NO_DEPTH)
     assert (plan.slot == -1).all()
     assert plan.reason is Refusal.NO_DEPTH
-    assert ReusingSession.push is Session.push

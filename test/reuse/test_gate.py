@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
 from vln_ros.geometry.fallback_reason import Refusal
-from vln_ros.reuse.accounting import ForwardTimes, NetMeter
+from vln_ros.reuse.accounting import ForwardTimes, ReuseMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
 from vln_ros.reuse.similarity import refine, unit
 
@@ -106,7 +106,7 @@ def test_drift_shows_poses_that_are_off():
 
 
 def test_it_switches_itself_off_where_it_loses_and_only_there():
-    meter = NetMeter(4)
+    meter = ReuseMeter(4)
     for _ in range(3):
         meter.whole(100, 90, 0.100, 0.001, tried=False)
     for _ in range(4):

@@ -69,7 +69,7 @@ def _generation(config: EvalConfig) -> str:
         return ""
     from vln_ros.engine.checkpoint.model import checkpoint_generation
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.qwen import sampling_of
+    from vln_ros.engine.decode.answer import sampling_of
 
     qwen = navigator.qwen
     spec = load_profile(qwen.profile).generation

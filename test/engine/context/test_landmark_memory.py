@@ -212,6 +212,41 @@ def test_bad_combinations_are_refused(model, monkeypatch):
     engine(model, plan="rules")
 
 
+def fail_once(robot):
+    """Let the next forward run out of memory."""
+    calls, compute = iter(range(99)), robot.session._compute
+
+    def failing(chunk, sources):
+        if next(calls) == 0:
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+        return compute(chunk, sources)
+
+    robot.session._compute = failing
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("unasked", ["drop", "keep"])
+@pytest.mark.parametrize("interrupted", [1, 4])
+def test_a_turn_that_lack_of_memory_interrupts_is_scored_and_evicted_like_any_other(
+    model, monkeypatch, interrupted, unasked, memory
+):
+    own = replace(load_profile("tiny").context, unasked_frames=unasked)
+    stream = StreamConfig(decode="tokens", recent_turns=2, token_budget=150)
+    robot = engine(model, context=own, stream=stream, plan="rules", memory=memory)
+    robot.start(Instruction(1, TOLD))
+    if memory:
+        scripted(robot, monkeypatch, [(0.1, 0.1, 0.1)] * 20)
+    for index in range(14):
+        robot.observe(frame(index, Pose.planar(5.0 * index, 0.0, 0.0)))
+        if index == interrupted:
+            fail_once(robot)
+        robot.decide(index)
+        if index == interrupted:
+            assert interrupted in robot.session.timeline.blocks() and len(robot.given_up()) == 1
+    assert interrupted not in robot.session.timeline.blocks()
+    assert 13 in robot.session.timeline.blocks()
+
+
 def test_memory_survives_a_lack_of_memory(model):
     robot = engine(model, plan="rules", memory=True)
     robot.start(Instruction(1, TOLD))

@@ -23,7 +23,7 @@ from vln_ros.engine.inputs.vision import encode_images, encode_video
 from vln_ros.engine.reference import Pixels, greedy, one_shot
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import push_sparse
+from vln_ros.engine.stream.sparse import Sources
 
 TOLERANCE = 1e-4
 
@@ -251,7 +251,7 @@ def test_bad_pieces_are_refused():
 
 
 def one_token_at_a_time(session, ids, sources):
-    """What :func:`push_sparse` means, with the released cache and no masks."""
+    """What taking over means, with the released cache and no masks."""
     network, cache = session.network, DynamicCache()
     decoder = network.model.language_model
     base, start = session.timeline.tokens, session.timeline.next_position
@@ -288,7 +288,7 @@ def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources, seed):
         expected = one_token_at_a_time(twin.session, ids, sources)
     dense = twin.session.fork()
     before = twin.session.work.tokens
-    states = push_sparse(twin.session, [Text(ids)], torch.tensor(sources))
+    states = twin.session.push([Text(ids)], Sources(torch.tensor(sources)))
     computed = torch.tensor(sources) < 0
     assert (states[computed] - expected).abs().max() <= TOLERANCE
     assert states[~computed].isnan().all()
@@ -304,5 +304,5 @@ def test_sparse_prefill_refuses_what_it_cannot_do():
     before = state(session)
     for sources in ([-1, -1], [5, -1, -1], [0, 0, 0]):
         with pytest.raises(ValueError, match="sources"):
-            push_sparse(session, [Text(words(3, 1))], torch.tensor(sources))
+            session.push([Text(words(3, 1))], Sources(torch.tensor(sources)))
     assert_same_bits(session, before)

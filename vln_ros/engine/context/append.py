@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.budget import StreamBound
-from vln_ros.engine.context.pruning import KeepAll, shown_by
+from vln_ros.engine.context.pruning import KeepAll
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.stream.segments import Image, Piece
@@ -90,18 +90,18 @@ class AppendContext:
         self._instruction = instruction
         self._begin(())
 
-    def observe(self, frame: Frame) -> None:
+    def observe(self, frame: Frame) -> Image:
         image = self._eyes.see(frame.rgb)
         if self._answer is not None:
             self._close_turn(self._answer)
         elif self._asked is not None:  # the answer did not come about
             self._session.rollback(self._asked.before)
-        image = self._pruning.locate(frame, image)
+        self._session.on_frame(frame, image)
         anew = self._spec.unasked_frames == "drop" or self._is_long()
         if self._turn and not anew:
             before = self._turn
-            earlier = shown_by(self._session, before[self._pushed :])
-            added = self._script.shown(self._pruning.admit(image, earlier), self._block)
+            taken_in = self._pruning.admit(image, self._session, before[self._pushed :])
+            added = self._script.shown(taken_in, self._block)
             self._note(frame, image)
             self._turn = [*before, *added]
             self._shown = (*self._shown, (frame, image))
@@ -111,6 +111,7 @@ class AppendContext:
             self._turn, self._pushed = [], 0
             self._compose(((frame, image),))
         self._remember(frame, image)
+        return image
 
     def to_prefill(self) -> Sequence[Piece]:
         return self._turn[self._pushed :]
@@ -189,10 +190,6 @@ class AppendContext:
             self._session.rollback(self._asked.before)
             self._asked = None
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn
-            self._bound.score(self._block, scores)
-
     @property
     def _block(self) -> int | None:
         """The first turn belongs to no block: with the system text it is what must always stay."""
@@ -225,8 +222,7 @@ class AppendContext:
         turn = self._script.turn(self._number, self._instruction, self._history, block)
         pieces = [*self._lead, *turn.head]
         for _, image in shown:
-            earlier = shown_by(self._session, pieces)
-            pieces += self._script.shown(self._pruning.admit(image, earlier), block)
+            pieces += self._script.shown(self._pruning.admit(image, self._session, pieces), block)
         self._note(*shown[-1])
         self._turn_start = self._session.snapshot()
         self._turn, self._tail, self._pushed = pieces, turn.tail, 0

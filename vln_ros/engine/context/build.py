@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
+from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.append import AppendContext
 from vln_ros.engine.context.base import Context, PrimitiveBank
@@ -17,7 +17,7 @@ from vln_ros.engine.context.window import WindowResetContext
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.inputs.vision import Eyes
 from vln_ros.engine.stream.session import Session
-from vln_ros.memory.landmarks import LandmarkRule
+from vln_ros.memory.landmarks import LandmarkScores
 
 
 def build_context(
@@ -29,6 +29,7 @@ def build_context(
     pruning: KeepAll,
     config: StreamConfig,
     way: TravelledWay,
+    landmarks: LandmarkScores | None,
 ) -> Context:
     """The strategy that the profile asks for.
 
@@ -36,7 +37,7 @@ def build_context(
         ConfigError: there is none of that name, or it cannot do what the options ask for.
     """
     spec = profile.context
-    bank = PrimitiveBank(config.bank_frames, way, landmark_rule(config.landmarks))
+    bank = PrimitiveBank(config.bank_frames, way, landmarks)
     match spec.strategy:
         case "append":
             return AppendContext(session, script, eyes, spec, bound, pruning)
@@ -69,9 +70,4 @@ def bound_options(config: StreamConfig, token_bytes: int) -> BoundOptions:
         config.keyframe_difference,
         config.keyframe_stride,
         config.max_position,
-        landmark_rule(config.landmarks),
     )
-
-
-def landmark_rule(config: LandmarkConfig) -> LandmarkRule | None:
-    return LandmarkRule(config.threshold, config.frames) if config.memory else None

@@ -119,9 +119,6 @@ class DelayedBatchContext:
     def restore(self) -> None:
         self._spec = self._profiled
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        """Frames are chosen by how much the scene changes."""
-
     def _clear(self) -> None:
         self._session.reset()
         self._kept = []

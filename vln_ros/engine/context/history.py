@@ -11,7 +11,7 @@ from vln_ros.engine.context.base import PrimitiveBank
 from vln_ros.engine.context.pruning import KeepAll
 from vln_ros.engine.inputs.chat_template import Script
 from vln_ros.engine.inputs.vision import Eyes
-from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Snapshot
 
@@ -47,11 +47,14 @@ class HistoryContext:
         self._session.push(self._script.opening())
         self._opened = self._session.snapshot()
 
-    def observe(self, frame: Frame) -> None:
-        self._bank.show(frame, self._pruning.locate(frame, self._eyes.see(frame.rgb)))
+    def observe(self, frame: Frame) -> Image:
+        image = self._eyes.see(frame.rgb)
+        self._session.on_frame(frame, image)
+        self._bank.show(frame, image)
         self._answer = None
         if self._spec.history_limit:
             self._bank.keep(self._spec.history_limit + 1)
+        return image
 
     def to_prefill(self) -> Sequence[Piece]:
         """Nothing: the next question may show other frames."""
@@ -102,9 +105,6 @@ class HistoryContext:
 
     def withdraw(self) -> None:
         """The next question is a chat of its own."""
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        self._bank.score(scores)
 
     def shrink(self) -> str | None:
         self._answer = None

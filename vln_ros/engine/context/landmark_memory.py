@@ -17,6 +17,7 @@ from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
 from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanRefusal, PlanSource, Said
+from vln_ros.memory.landmarks import LandmarkRule, LandmarkScores
 from vln_ros.profiling.spans import span
 
 _SEEN = "Is the {} in the last picture? Answer yes or no."
@@ -75,6 +76,7 @@ class LandmarkMemory:
     Args:
         aside: a context in which the stream stands where a user's question may follow, and that takes
             back whatever is pushed in it.
+        table: where to note what frames show; None with ``landmarks.memory`` off.
 
     Raises:
         ConfigError: options that do not go together.
@@ -87,6 +89,7 @@ class LandmarkMemory:
         script: Script,
         end_tokens: Sequence[int],
         aside: Callable[[], AbstractContextManager[None]],
+        table: LandmarkScores | None,
     ) -> None:
         if config.memory and config.plan == "none":
             raise ConfigError("landmarks.memory needs landmarks: set landmarks.plan to rules or model")
@@ -96,6 +99,7 @@ class LandmarkMemory:
                 "sdpa or eager"
             )
         self._config, self._session, self._script, self._aside = config, session, script, aside
+        self._table = table
         self._end_tokens = end_tokens
         self._agent = InstructionAgent(self._ask if config.plan == "model" else None)
         self._forget()
@@ -104,6 +108,7 @@ class LandmarkMemory:
         self.plan: InstructionPlan | None = None
         self._plan_cost: Cost | None = None
         self._questions: list[tuple[int, ...]] = []
+        self._is_due = False
         self._scores: tuple[float, ...] = ()
         self._chunks = 0
         self._chunk_cost: Cost | None = None
@@ -112,6 +117,8 @@ class LandmarkMemory:
     def begin(self, instruction: str) -> None:
         """A new instruction: take it apart. The stream must have begun."""
         self._forget()
+        if self._table is not None:
+            self._table.begin()
         if self._config.plan == "none":
             return
         with span("instruction agent"), self._measured() as costs:
@@ -120,6 +127,19 @@ class LandmarkMemory:
         asked = [self._script.query(_SEEN.format(landmark.name)) for landmark in self.plan.landmarks]
         answers = [self._script.tokenize(answer) for answer in _ANSWERS]
         self._questions = [(*question, *answer) for question in asked for answer in answers]
+
+    def answered(self) -> None:
+        """The model has been asked about the newest frame: what that shows is worth knowing."""
+        self._is_due = True
+
+    def score(self, image: int | None) -> None:
+        """Note what the newest frame, of that image, shows, if that is still to be done."""
+        if not self._is_due:
+            return
+        scores = self.look()
+        self._is_due = False
+        if scores is not None and self._table is not None and image is not None:
+            self._table.note(image, scores)
 
     def look(self) -> tuple[float, ...] | None:
         """How surely the newest frame shows each landmark, in one forward; None if nobody wants to know."""
@@ -169,6 +189,11 @@ class LandmarkMemory:
         begun, before = time.perf_counter(), self._session.work
         yield costs
         costs.append(Cost((time.perf_counter() - begun) * 1e3, self._session.work - before))
+
+
+def landmark_scores(config: LandmarkConfig) -> LandmarkScores | None:
+    """Where a run notes what its frames show; None where nobody wants to know."""
+    return LandmarkScores(LandmarkRule(config.threshold, config.frames)) if config.memory else None
 
 
 def _common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -56,7 +56,3 @@ class WindowResetContext(AppendContext):
 
     def _remember(self, frame: Frame, image: Image) -> None:
         self._bank.show(frame, image)
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        super().score(scores)
-        self._bank.score(scores)
