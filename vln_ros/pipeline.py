@@ -163,7 +163,7 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
             frame = steps.send(chunk)
             begun_s, cpu_s = time.monotonic(), time.process_time()
             if frame is not None:
-                if seen:  # the frame before made no decision due
+                if seen:  # nobody asks about the frame before, or has asked
                     loop.work_ahead()
                     run.worked_ahead(time.monotonic() - begun_s)
                     begun_s = time.monotonic()
@@ -172,6 +172,6 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
                 chunk, seen = None, True
                 run.observed(time.monotonic() - begun_s)
             else:
-                chunk, seen = loop.decide(), False
+                chunk, seen = loop.decide(), True
                 run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
             run.computed(time.process_time() - cpu_s)

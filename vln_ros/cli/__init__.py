@@ -43,6 +43,7 @@ BENCHES = (
     "eval",
     "faults",
     "graph",
+    "history",
     "kill",
     "link",
     "nodes",

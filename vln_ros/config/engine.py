@@ -124,6 +124,14 @@ class StreamConfig:
     bank_frames: int = option(
         512, "Most past frames whose vision features are kept to choose from", minimum=2, maximum=100000
     )
+    history_choice: str = option(
+        "profile",
+        "Which past frames a question shows under the strategy history: as the profile says, or stays (every "
+        "frame at first, then every second, every fourth ..., and the newest one), with which a question "
+        "mostly begins like the one before and costs less. No released checkpoint has been trained with "
+        "stays: it is a deviation, and it keeps frames that the profile's history_limit would drop",
+        choices=("profile", "stays"),
+    )
     token_budget: int = option(
         24576,
         "Turns are evicted when the stream has more tokens than this, and only then",

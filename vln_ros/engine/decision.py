@@ -133,7 +133,7 @@ class DecisionLoop:
             self._first_after_ns = frame.stamp_ns
 
     def work_ahead(self) -> None:
-        """After a frame that makes no decision due: time for what will shorten the next one."""
+        """After a decision, and after a frame that makes none due: time to shorten the next one."""
         if self._instruction is None or self._frame is None or self._paused or self._stop_decided:
             return
         if isinstance(self.engine, WorksAhead):

@@ -186,11 +186,13 @@ class EngineWorker(Generic[Raw]):
             begun = time.monotonic()
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
-            with self._lock:
-                if not (self._overtaking or self._closing):
-                    with span(PUBLICATION, chunk.queue):
-                        self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
+            with self._lock:
+                if self._overtaking or self._closing:
+                    return
+                with span(PUBLICATION, chunk.queue):
+                    self._say(chunk, self._frame, decide_ms)
+            self._loop.work_ahead()
         elif raw is not None:
             self._loop.work_ahead()
 

@@ -256,9 +256,12 @@ class Workbench:
         if events:
             return events  # the rest decides together with those who come in
         chunks, events = self._decide(seats)
+        going_on = []
         for seat, chunk in zip([s for s in seats if s.job is not None], chunks, strict=True):
             events += self._advance(seat, chunk)
-        return events
+            if seat.job is not None and not any(a.stop for a in chunk.actions):
+                going_on.append(seat)
+        return events + self._work_ahead(going_on)
 
     def _advance(self, seat: _Seat, chunk: ActionChunk | None) -> list[Event]:
         """On to the next thing that a seat needs; its end, if this is it."""
