@@ -1,4 +1,4 @@
-"""What taking over saves and what it costs, on this machine: the figures of ``vln_ros bench reuse``."""
+"""Measures what VLN-Cache saves and what it costs in agreement: the figures of ``vln_ros bench reuse``."""
 
 from __future__ import annotations
 

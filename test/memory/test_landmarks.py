@@ -1,11 +1,14 @@
 """Frames that stay, and are shown, for their landmarks."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vln_ros.datatypes import Float64Array
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.base import FrameBank
 from vln_ros.engine.stream.segments import Image
@@ -19,7 +22,7 @@ from vln_ros.memory.landmarks import (
 )
 
 
-def test_the_best_view_of_each_landmark_comes_first():
+def test_the_best_view_of_each_landmark_comes_first() -> None:
     scores = np.array([[0.9, 0.1], [0.8, 0.0], [0.95, 0.2], [0.1, 0.6], [0.0, 0.0]])
     assert rank_frames(scores) == (2, 3, 0, 1, 4)
     assert showing(scores, 0.7) == (2, 0, 1)
@@ -39,7 +42,9 @@ matrices = st.integers(1, 3).flatmap(
 
 @settings(max_examples=150, deadline=None)
 @given(matrices, st.integers(1, 4), st.integers(1, 4), st.integers(0, 120))
-def test_evictions_leave_landmarks_a_window_and_the_budget(scores, recent, limit, budget):
+def test_evictions_leave_landmarks_a_window_and_the_budget(
+    scores: Float64Array, recent: int, limit: int, budget: int
+) -> None:
     n = len(scores)
     tokens = [5 + i for i in range(n)]
     rule = LandmarkRule(0.5, limit)
@@ -61,7 +66,7 @@ def test_evictions_leave_landmarks_a_window_and_the_budget(scores, recent, limit
 
 @settings(max_examples=150, deadline=None)
 @given(matrices, st.integers(1, 8))
-def test_what_is_shown_is_the_newest_the_landmarks_and_an_even_rest(scores, most):
+def test_what_is_shown_is_the_newest_the_landmarks_and_an_even_rest(scores: Float64Array, most: int) -> None:
     n = len(scores)
     shown = choose_shown(scores, most=most, threshold=0.5)
     assert list(shown) == sorted(set(shown)) and shown[-1] == n - 1
@@ -70,17 +75,17 @@ def test_what_is_shown_is_the_newest_the_landmarks_and_an_even_rest(scores, most
     assert set(seen[: most - 1]) <= set(shown)
 
 
-def test_without_scores_the_choice_is_even_and_holds_the_newest():
+def test_without_scores_the_choice_is_even_and_holds_the_newest() -> None:
     assert choose_shown(np.zeros((9, 0)), most=3, threshold=0.5) == (0, 7, 8)
     assert choose_shown(np.zeros((0, 0)), most=3, threshold=0.5) == ()
 
 
-def image(value):
+def image(value: int) -> Image:
     return Image(torch.full((1, 1), float(value)), 1, 1, image_id=value)
 
 
 @pytest.mark.parametrize("limit", [3, 5])
-def test_the_bank_evicts_by_score(limit):
+def test_the_bank_evicts_by_score(limit: int) -> None:
     scores = LandmarkScores(LandmarkRule(0.5, 8))
     bank = FrameBank(limit, scores)
     for i in range(12):
@@ -98,7 +103,7 @@ def test_the_bank_evicts_by_score(limit):
     assert bank.choose_past(spec, 0) == []
 
 
-def test_scores_are_kept_by_image_and_for_one_instruction():
+def test_scores_are_kept_by_image_and_for_one_instruction() -> None:
     scores = LandmarkScores(LandmarkRule(0.5, 8))
     assert scores.table([]).shape == (0, 0) and scores.table([1, None]).shape == (2, 0)
     scores.note(3, (0.2, 0.7))

@@ -23,7 +23,7 @@ from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.reuse.frame_plan import FramePlan, Label
 from vln_ros.reuse.overlay import COLOURS, paint
@@ -56,8 +56,8 @@ def model(tmp_path_factory):
 @cache
 def walk(count=8, turn_rad=0.1):
     """Frames of a robot that turns on the spot."""
-    mount = base_from_optical(0.0, 0.0, 1.25, pitch_down_rad=0.1)
-    world = EmbeddedWorld(CameraModel.from_hfov(112, 112, math.radians(79)), mount)
+    extrinsics = base_from_optical(0.0, 0.0, 1.25, pitch_down_rad=0.1)
+    world = EmbeddedWorld(CameraModel.from_hfov(112, 112, math.radians(79)), extrinsics)
     world.load(scene_id(0))
     x0, y0, x1, y1 = world.scene.flat.rooms[0].inner
     start = world.scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2]))
@@ -66,7 +66,7 @@ def walk(count=8, turn_rad=0.1):
         pose = Pose.planar(*start, turn_rad * index)
         world.place(pose)
         rgb, depth_m = world.render()
-        frames.append(Frame(index, index * 10**8, rgb, depth_m, world.camera, pose, pose @ mount))
+        frames.append(Frame(index, index * 10**8, rgb, depth_m, world.camera, pose, pose @ extrinsics))
     return tuple(frames)
 
 
@@ -181,29 +181,29 @@ def halved(frame):
 
 
 FAULTS = {
-    "no depth": (lambda f: replace(f, depth_m=None), Refusal.NO_DEPTH),
-    "only holes": (lambda f: replace(f, depth_m=np.zeros_like(f.depth_m)), Refusal.NO_DEPTH),
-    "not a number": (lambda f: replace(f, depth_m=np.full_like(f.depth_m, np.nan)), Refusal.NO_DEPTH),
-    "millimetres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(1000)), Refusal.BAD_DEPTH),
-    "kilometres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(0.001)), Refusal.BAD_DEPTH),
+    "no depth": (lambda f: replace(f, depth_m=None), FallbackReason.NO_DEPTH),
+    "only holes": (lambda f: replace(f, depth_m=np.zeros_like(f.depth_m)), FallbackReason.NO_DEPTH),
+    "not a number": (lambda f: replace(f, depth_m=np.full_like(f.depth_m, np.nan)), FallbackReason.NO_DEPTH),
+    "millimetres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(1000)), FallbackReason.BAD_DEPTH),
+    "kilometres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(0.001)), FallbackReason.BAD_DEPTH),
     "other scale in every frame": (
         lambda f: replace(f, depth_m=f.depth_m * np.float32(1.2**f.index)),
-        Refusal.DEPTHS_DISAGREE,
+        FallbackReason.DEPTHS_DISAGREE,
     ),
     "pose jumps": (
         lambda f: shifted(f, Pose.planar(5.0 * f.index, 0.0, 0.0) @ f.odom_from_optical),
-        Refusal.POSE_JUMP,
+        FallbackReason.POSE_JUMP,
     ),
     "not a second view": (
         lambda f: replace(f, camera=CameraModel(112, 112, 60.0 + f.index, 60.0, 55.5, 55.5)),
-        Refusal.CAMERA_CHANGED,
+        FallbackReason.CAMERA_CHANGED,
     ),
     "pose drifts": (
         lambda f: shifted(f, Pose.planar(0.3 * f.index, 0.0, 0.0) @ f.odom_from_optical),
-        Refusal.DEPTHS_DISAGREE,
+        FallbackReason.DEPTHS_DISAGREE,
     ),
-    "resolution changes": (lambda f: halved(f) if f.index % 2 else f, Refusal.CAMERA_CHANGED),
-    "clock": (lambda f: replace(f, stamp_ns=10**9 - f.stamp_ns), Refusal.CLOCK),
+    "resolution changes": (lambda f: halved(f) if f.index % 2 else f, FallbackReason.CAMERA_CHANGED),
+    "clock": (lambda f: replace(f, stamp_ns=10**9 - f.stamp_ns), FallbackReason.CLOCK),
 }
 
 
@@ -215,7 +215,9 @@ def test_bad_input_gives_full_compute_exactly_and_its_reason(model, fault):
     assert said(run(robot, frames)) == said(run(engine(model, reuse=ReuseConfig()), frames))
     stats = robot.reuse_stats()
     assert stats.reuse == 0.0
-    assert stats.refused[reason.value] == 5 - (reason not in (Refusal.NO_DEPTH, Refusal.BAD_DEPTH))
+    assert stats.refused[reason.value] == 5 - (
+        reason not in (FallbackReason.NO_DEPTH, FallbackReason.BAD_DEPTH)
+    )
 
 
 def held_to_full_compute(robot):
@@ -279,13 +281,13 @@ def test_what_is_refused_is_computed_as_without_reuse_whatever_came_before(model
         seen.append(reasons[-1])
         robot.decide(1)
         if fault in ("no depth", "only holes", "not a number", "millimetres", "kilometres"):
-            moved = (Refusal.CLOCK, Refusal.CAMERA_CHANGED, Refusal.POSE_JUMP)
+            moved = (FallbackReason.CLOCK, FallbackReason.CAMERA_CHANGED, FallbackReason.POSE_JUMP)
             assert seen[-1] in (FAULTS[fault][1], *moved)
     assert seen[0] is not None
     refused = robot.reuse_stats().refused
     assert sum(refused.values()) == sum(reason is not None for reason in seen)
     if past == "plays again":
-        assert Refusal.CLOCK.value in refused or seen[3] is not None
+        assert FallbackReason.CLOCK.value in refused or seen[3] is not None
 
 
 def test_resolution_that_changes_is_another_camera(model):
@@ -298,7 +300,12 @@ def test_resolution_that_changes_is_another_camera(model):
         robot.observe(frame)
         reasons += [p.reason for p in robot.reuse.last_plans.values()]
         robot.decide(1)
-    assert reasons == [Refusal.FIRST_FRAME, None, Refusal.CAMERA_CHANGED, Refusal.CAMERA_CHANGED]
+    assert reasons == [
+        FallbackReason.FIRST_FRAME,
+        None,
+        FallbackReason.CAMERA_CHANGED,
+        FallbackReason.CAMERA_CHANGED,
+    ]
 
 
 def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
@@ -323,13 +330,13 @@ def test_a_picture_that_lacks_tokens_is_computed_whole_and_has_no_labels(model):
         robot.observe(frame)
         (plan,) = robot.reuse.last_plans.values()
         labels = robot.reuse_labels()
-        if plan.reason is Refusal.PRUNED:
+        if plan.reason is FallbackReason.PRUNED:
             lacking += 1
             assert labels is None and len(plan.slot) < 16
         else:
             assert labels.shape == (4, 4)
         robot.decide(1)
-    assert 0 < lacking == robot.reuse_stats().refused[Refusal.PRUNED.value]
+    assert 0 < lacking == robot.reuse_stats().refused[FallbackReason.PRUNED.value]
 
 
 def test_tokens_are_painted_by_what_became_of_them():
@@ -354,7 +361,7 @@ def test_a_new_instruction_starts_from_nothing(model):
     for each in (robot, plain):
         each.observe(walk()[3])
     assert said([robot.decide(1)]) == said([plain.decide(1)])
-    assert robot.reuse_stats().refused == {Refusal.INSTRUCTION_CHANGED.value: 1}
+    assert robot.reuse_stats().refused == {FallbackReason.INSTRUCTION_CHANGED.value: 1}
 
 
 def test_poses_that_are_late_are_refused(model):
@@ -366,11 +373,11 @@ def test_poses_that_are_late_are_refused(model):
     reasons = held_to_full_compute(bad)
     run(good, frames)
     run(bad, late(frames))
-    assert reasons.count(Refusal.DEPTHS_DISAGREE) == 2
-    assert good.reuse_stats().refused == {Refusal.FIRST_FRAME.value: 1}
+    assert reasons.count(FallbackReason.DEPTHS_DISAGREE) == 2
+    assert good.reuse_stats().refused == {FallbackReason.FIRST_FRAME.value: 1}
     assert good.reuse_stats().reuse > 0.2
     # From then on each picture has a source that was as late as itself.
-    assert bad.reuse_stats().refused[Refusal.DEPTHS_DISAGREE.value] == 2
+    assert bad.reuse_stats().refused[FallbackReason.DEPTHS_DISAGREE.value] == 2
 
 
 # -- strategies -----------------------------------------------------------------------------------
@@ -496,7 +503,7 @@ def test_it_switches_itself_off_and_says_so(model, caplog):
     run(robot, walk())
     assert robot.reuse_stats().auto_offs == 1
     assert "switched off" in caplog.text
-    assert robot.reuse_stats().refused[Refusal.SWITCHED_OFF.value] >= 3
+    assert robot.reuse_stats().refused[FallbackReason.SWITCHED_OFF.value] >= 3
     vitals, stats = dict(robot.vitals()), robot.reuse_stats()
     assert vitals["reuse: auto-offs"] == 1
     assert vitals["reuse [%]"] == 100.0 * stats.reuse
@@ -529,6 +536,6 @@ def test_it_needs_an_attention_that_takes_a_mask(model, monkeypatch):
 
 
 def test_a_plan_of_nothing_says_why():
-    plan = FramePlan.whole(3, Refusal.NO_DEPTH)
+    plan = FramePlan.whole(3, FallbackReason.NO_DEPTH)
     assert (plan.slot == -1).all()
-    assert plan.reason is Refusal.NO_DEPTH
+    assert plan.reason is FallbackReason.NO_DEPTH

@@ -1,4 +1,4 @@
-"""The engine: a Qwen2.5-VL checkpoint that turns frames into action queues."""
+"""The streaming engine: a Qwen2.5-VL checkpoint that turns frames into action chunks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfi
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.context.budget import StreamBound
-from vln_ros.engine.context.build import bound_options, build_context
+from vln_ros.engine.context.budget import TokenBudget
+from vln_ros.engine.context.build import budget_options, build_context
 from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport, landmark_scores
 from vln_ros.engine.context.pruning import KeepAll, PruneReport, build_pruning
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decode.answer import Answer, AnswerDecoder, sampling_of
 from vln_ros.engine.decode.decode import Decoding, run
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
-from vln_ros.engine.oom_fallback import ReliefLadder
+from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
@@ -47,7 +47,7 @@ class EngineReport:
         decision: decoder work since the decision before: frames, question and answer.
         unparsed: answers so far that were no actions (free decoding only).
         evicted: turns evicted so far.
-        relief: what was given up for lack of memory in this run, in order.
+        fallback: what was given up for lack of memory in this run, in order.
         frame_stride: only every such frame is taken in.
         pruning: what was left out of this run's frames; None if that is off.
         landmarks: of the instruction, and the frames that show them.
@@ -59,7 +59,7 @@ class EngineReport:
     decision: Work
     unparsed: int
     evicted: int
-    relief: tuple[str, ...]
+    fallback: tuple[str, ...]
     frame_stride: int
     pruning: PruneReport | None
     landmarks: LandmarkReport
@@ -91,7 +91,7 @@ class QwenEngine:
         reuse: ReuseConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
-        if config.decode in ("tree", "forced") and not takes_mask(model.network):
+        if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
                 f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
                 "load the model with attention sdpa or eager, or set decode to tokens or free"
@@ -103,7 +103,7 @@ class QwenEngine:
             temperature, sampling or SamplingConfig(), profile.generation, model.generation
         )
         self._seed = seed
-        self._script = Script(model, profile)
+        self._template = ChatTemplate(model, profile)
         scores = landmark_scores(config.landmarks)
         self.reuse = _build_reuse(model, reuse or ReuseConfig(), scores)
         self.pruning = build_pruning(config.prune)
@@ -114,28 +114,28 @@ class QwenEngine:
             keep_original_keys=self.reuse is not None and model.dtype is not torch.float32,
             plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
         )
-        self._answers = AnswerDecoder(model, profile, self._script, self.session, config, self.sampling)
-        self._eyes = Eyes(model, profile.image)
+        self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
+        self._encoder = VisionEncoder(model, profile.image)
         self._token_area = model.pixels.token_side**2
-        self._bound = StreamBound(bound_options(config, self.session.token_bytes), scores)
+        self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
             profile,
             self.session,
-            self._script,
-            self._eyes,
-            self._bound,
+            self._template,
+            self._encoder,
+            self._budget,
             KeepAll() if self.pruning is None else self.pruning,
             config,
             self._way,
             scores,
         )
         self.landmarks = LandmarkMemory(
-            config.landmarks, self.session, self._script, self._end_tokens, self._aside, scores
+            config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
-        self._ladder = ReliefLadder(
+        self._fallback = OomFallback(
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
         )
@@ -155,12 +155,12 @@ class QwenEngine:
         self._instruction = instruction
         self._frame = self._seen = self._skipped = self._image = None
         self._forget_executed()
-        self._take_back_relief()
+        self._undo_fallback()
         self._answers.begin(self._seed + instruction.number)
         for plug in self.session.plugs:
             plug.begin()
-        self._ladder.run(lambda: self.context.start(instruction.text))
-        self._ladder.run(lambda: self.landmarks.begin(instruction.text))
+        self._fallback.run(lambda: self.context.start(instruction.text))
+        self._fallback.run(lambda: self.landmarks.begin(instruction.text))
 
     @property
     def forwards(self) -> int:
@@ -183,8 +183,8 @@ class QwenEngine:
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
         frame = _own(frame)
-        self._ladder.run(self._score)  # here, and not when deciding: by now the robot moves
-        self._ladder.run(lambda: self._account(frame, asked=False))
+        self._fallback.run(self._score)  # here, and not when deciding: by now the robot moves
+        self._fallback.run(lambda: self._account(frame, asked=False))
         thinned = frame.index % self._frame_stride != 0
         # A frame that the next one replaces need not be seen before somebody asks.
         if self._frame is not None and (thinned or self._replaces):
@@ -195,12 +195,12 @@ class QwenEngine:
     def work_ahead(self) -> None:
         """Prefill what has been taken in and will be shown: nobody asks about the newest frame any more."""
         if self.ahead():
-            self._ladder.run(self._prefill)
+            self._fallback.run(self._prefill)
 
     def prefill(self) -> None:
         """See and prefill the newest frame now, also one that the profile drops: to look, or to measure."""
         self._check_started("prefill")
-        self._ladder.run(self._prefill)
+        self._fallback.run(self._prefill)
 
     def ahead(self) -> Sequence[Piece]:
         """What :meth:`work_ahead` pushes; to prefill frames of several robots at once, see ``batch.py``."""
@@ -211,7 +211,7 @@ class QwenEngine:
 
     def decide(self, queue: int) -> ActionChunk:
         self.ready()
-        return self._ladder.run(lambda: run(self.session, self.deciding(queue)))
+        return self._fallback.run(lambda: run(self.session, self.deciding(queue)))
 
     def ready(self) -> None:
         """Make sure that a decision can be taken, and that it sees the newest frame.
@@ -223,7 +223,7 @@ class QwenEngine:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
         newest = self._skipped or self._frame
-        self._ladder.run(lambda: self._account(newest, asked=True))
+        self._fallback.run(lambda: self._account(newest, asked=True))
         self._catch_up()
 
     def deciding(self, queue: int) -> Decoding[ActionChunk]:
@@ -238,14 +238,14 @@ class QwenEngine:
             self._answer = answer
             self.landmarks.answered()
         self._answered = self._frame
-        note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
+        note_memory(self.session.cache, self.session.timeline.tokens, self._budget.budget)
         return ActionChunk(
             queue,
             self._instruction.number,
             self._frame.stamp_ns,
             answer.actions,
             answer.probabilities,
-            answer.wanted,
+            answer.unconstrained,
             allowed=answer.allowed,
             held=answer.held,
         )
@@ -257,23 +257,23 @@ class QwenEngine:
         def work() -> str:
             with self._aside():
                 ids = self.session.ask(
-                    self._script.query(question), max_tokens=max_tokens, end_tokens=self._end_tokens
+                    self._template.query(question), max_tokens=max_tokens, end_tokens=self._end_tokens
                 )
-            return self._script.detokenize(ids)
+            return self._template.detokenize(ids)
 
-        return self._ladder.run(work)
+        return self._fallback.run(work)
 
     def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
         """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
         self._check_started("answer")
-        ids = [(*self._script.tokenize(o), self._end_tokens[0]) for o in options]
+        ids = [(*self._template.tokenize(o), self._end_tokens[0]) for o in options]
 
         def work() -> tuple[float, ...]:
             with self._aside():
-                scores = self.session.ask_choice(self._script.query(question), ids)
+                scores = self.session.ask_choice(self._template.query(question), ids)
             return tuple(scores.softmax(-1).tolist())
 
-        return self._ladder.run(work)
+        return self._fallback.run(work)
 
     def report(self) -> EngineReport:
         done, self._reported = self.session.work - self._reported, self.session.work
@@ -284,8 +284,8 @@ class QwenEngine:
             cache.allocated_bytes,
             done,
             self._answers.unparsed,
-            self._bound.evicted,
-            tuple(self._ladder.steps),
+            self._budget.evicted,
+            tuple(self._fallback.steps),
             self._frame_stride,
             None if self.pruning is None else self.pruning.report(),
             self.landmarks.report(),
@@ -293,24 +293,24 @@ class QwenEngine:
 
     def given_up(self) -> tuple[str, ...]:
         """Implements :class:`vln_ros.protocols.GivesUp`."""
-        return tuple(self._ladder.steps)
+        return tuple(self._fallback.steps)
 
     def vitals(self) -> tuple[tuple[str, int | float | str], ...]:
         """For /diagnostics: how full the cache is, what was reused, memory."""
         tokens, cache = self.session.timeline.tokens, self.session.cache
         values: list[tuple[str, int | float | str]] = [
             ("cached tokens", tokens),
-            ("cache fill [%]", 100.0 * tokens / max(self._bound.budget, 1)),
+            ("cache fill [%]", 100.0 * tokens / max(self._budget.budget, 1)),
             ("cache [MB]", cache.allocated_bytes / 2**20),
-            ("evicted turns", self._bound.evicted),
+            ("evicted turns", self._budget.evicted),
         ]
         stats = self.reuse_stats()
         if stats is not None:
             values += stats.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
-        if self._ladder.steps:
-            values.append(("given up for lack of memory", "; ".join(self._ladder.steps)))
+        if self._fallback.steps:
+            values.append(("given up for lack of memory", "; ".join(self._fallback.steps)))
         return (*values, *self._answers.figures().items(), *self.figures().items())
 
     def figures(self) -> dict[str, float]:
@@ -372,11 +372,11 @@ class QwenEngine:
             self.context.executed(self._answers.reply(answer, since), len(since))
             self._told, self._answer = until, None
 
-    def _take_back_relief(self) -> None:
+    def _undo_fallback(self) -> None:
         """What one run lacked the next one may have."""
-        self._ladder.begin()
+        self._fallback.begin()
         self.context.restore()
-        self._eyes.max_pixels = self.profile.image.max_pixels
+        self._encoder.max_pixels = self.profile.image.max_pixels
         self._frame_stride = 1
 
     def _catch_up(self) -> None:
@@ -385,7 +385,7 @@ class QwenEngine:
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None
-        self._ladder.run(lambda: self._show(frame))
+        self._fallback.run(lambda: self._show(frame))
 
     def _show(self, frame: Frame) -> None:
         if self._seen is not frame:  # beginning anew has already seen it
@@ -403,11 +403,11 @@ class QwenEngine:
         if self._frame is None:
             return None
         height, width = self._frame.rgb.shape[:2]
-        now = self._eyes.max_pixels or math.prod(self.profile.image.resize or (width, height))
+        now = self._encoder.max_pixels or math.prod(self.profile.image.resize or (width, height))
         if now <= self._token_area:
             return None
-        self._eyes.max_pixels = max(now // 2, self._token_area)
-        return f"frames of {self._eyes.max_pixels} pixels"
+        self._encoder.max_pixels = max(now // 2, self._token_area)
+        return f"frames of {self._encoder.max_pixels} pixels"
 
     def _stride(self, stride: int) -> str | None:
         self._frame_stride = stride

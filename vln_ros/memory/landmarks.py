@@ -1,4 +1,4 @@
-"""Which past frames stay because of the landmarks that they show: pure functions of scores.
+"""Chooses the past frames that stay because of the landmarks that they show.
 
 A score is how sure the model is that a landmark can be seen, in [0, 1]; a frame that was never
 asked about has zeros.

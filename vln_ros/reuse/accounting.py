@@ -1,4 +1,4 @@
-"""What reuse and pruning cost and save, measured while they run, and when they must switch themselves off."""
+"""Measures what reuse and pruning cost and save, and switches them off when they lose time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +82,11 @@ class NetMeter:
         self.overhead_s = self.saved_s = 0.0
         self.off = False
         self.auto_offs = 0
-        self.reasons: Counter[Refusal] = Counter()
+        self.reasons: Counter[FallbackReason] = Counter()
         """Frames to which the feature was not applied."""
         self._net_s: deque[float] = deque(maxlen=max(self._window, 1))
 
-    def refused(self, reason: Refusal) -> None:
+    def refused(self, reason: FallbackReason) -> None:
         self.reasons[reason] += 1
 
     def add(self, saved_s: float, overhead_s: float, *, tried: bool) -> None:
@@ -172,7 +172,7 @@ class ReuseMeter(NetMeter):
             self._reused / self._tokens if self._tokens else 0.0,
             self.overhead_s * 1e3,
             self.saved_s * 1e3,
-            self.reasons[Refusal.REFRESH],
+            self.reasons[FallbackReason.REFRESH],
             self.auto_offs,
             {reason.value: n for reason, n in self.reasons.items()},
             repeated,

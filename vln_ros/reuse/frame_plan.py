@@ -1,4 +1,4 @@
-"""From frames and what is cached of them to a plan: which tokens of a picture need not be computed."""
+"""Plans which tokens of a new frame are taken over from earlier frames."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import Tensor
 
 from vln_ros.config import ReuseConfig
 from vln_ros.datatypes import Float64Array, Frame
-from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond, jumped, refusal
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond, fallback_reason
+from vln_ros.geometry.fallback_reason import FallbackReason
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.reuse.gate import computed_layers, layer_budgets, must_refresh
 from vln_ros.reuse.similarity import refine, unit
 
 _REMEMBERED = 64
-_LEAST_DEPTH_SHARE = 0.05
 
 Find = Callable[[IntArray], IntArray]
 """Serial numbers of cached tokens to the slots that they are in, -1 for those that are gone."""
@@ -55,10 +55,10 @@ class FramePlan:
     similarity: Float64Array
     source: IntArray
     token: IntArray
-    reason: Refusal | None = None
+    reason: FallbackReason | None = None
 
     @staticmethod
-    def whole(tokens: int, reason: Refusal) -> FramePlan:
+    def whole(tokens: int, reason: FallbackReason) -> FramePlan:
         """Everything is computed."""
         nothing = np.full(tokens, -1)
         return FramePlan(
@@ -79,7 +79,7 @@ class _View:
     frame: Frame
     grid: TokenGrid
     features: Tensor
-    reason: Refusal | None
+    reason: FallbackReason | None
 
 
 @dataclass(eq=False)
@@ -93,7 +93,7 @@ class _Cached:
     slots: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
-class ReusePlanner:
+class FramePlanner:
     """The past of one robot's pictures. Used from one thread.
 
     Args:
@@ -110,11 +110,13 @@ class ReusePlanner:
         self._cached: dict[int, _Cached] = {}
         self._last: _View | None = None
         self._since_refresh = 0
-        self._reason_for_first = Refusal.FIRST_FRAME
+        self._reason_for_first = FallbackReason.FIRST_FRAME
 
     def begin(self) -> None:
         """Another instruction: keys and values that were computed under the old one are not taken over."""
-        self._reason_for_first = Refusal.INSTRUCTION_CHANGED if self._began else Refusal.FIRST_FRAME
+        self._reason_for_first = (
+            FallbackReason.INSTRUCTION_CHANGED if self._began else FallbackReason.FIRST_FRAME
+        )
         self._began = True
         self._views.clear()
         self._cached.clear()
@@ -131,7 +133,7 @@ class ReusePlanner:
     def on_frame(self, image_id: int, frame: Frame, grid: TokenGrid, features: Tensor) -> None:
         """A frame arrived. ``features`` are ``[tokens, d]``, from the vision tower."""
         reason = self._fault(frame, grid)
-        if reason in (Refusal.POSE_JUMP, Refusal.CLOCK, Refusal.CAMERA_CHANGED):
+        if reason in (FallbackReason.POSE_JUMP, FallbackReason.CLOCK, FallbackReason.CAMERA_CHANGED):
             self._views.clear()  # nothing from before is where it seems to be
             self._reason_for_first = reason
             reason = None
@@ -178,7 +180,7 @@ class ReusePlanner:
         self._since_refresh += 1
         if self.config.refresh_every and self._since_refresh >= self.config.refresh_every:
             self._since_refresh = 0
-            return FramePlan.whole(tokens, Refusal.REFRESH)
+            return FramePlan.whole(tokens, FallbackReason.REFRESH)
         self._locate(find)
         again = self._cached.get(image_id)
         if again is not None and len(again.slots) == tokens:
@@ -187,7 +189,7 @@ class ReusePlanner:
             )
         view = self._views.get(image_id)
         if view is None:
-            return FramePlan.whole(tokens, Refusal.NOT_CACHED)
+            return FramePlan.whole(tokens, FallbackReason.NOT_CACHED)
         if view.reason is not None:
             return FramePlan.whole(tokens, view.reason)
         earlier = [s for s in self._views if s != image_id]
@@ -195,16 +197,18 @@ class ReusePlanner:
             return FramePlan.whole(tokens, self._reason_for_first)
         candidates = [s for s in reversed(earlier) if s in self._cached]
         if not candidates:
-            return FramePlan.whole(tokens, Refusal.NOT_CACHED)
-        reasons = {s: self._views[s].reason or refusal(view.frame, self._views[s].frame) for s in candidates}
+            return FramePlan.whole(tokens, FallbackReason.NOT_CACHED)
+        reasons = {
+            s: self._views[s].reason or fallback_reason(view.frame, self._views[s].frame) for s in candidates
+        }
         usable = [s for s in candidates if reasons[s] is None]
         if not usable:
-            return FramePlan.whole(tokens, reasons[candidates[0]] or Refusal.NOT_CACHED)
+            return FramePlan.whole(tokens, reasons[candidates[0]] or FallbackReason.NOT_CACHED)
         return self._compare(view, usable[: self.config.keyframes])
 
     def _compare(self, view: _View, sources: list[int]) -> FramePlan:
         config, tokens = self.config, view.grid.count
-        reason = Refusal.NOT_CACHED
+        reason = FallbackReason.NOT_CACHED
         while sources:
             views = [self._views[s] for s in sources]
             found = correspond(
@@ -215,11 +219,11 @@ class ReusePlanner:
                 for i, (ratio, agreement) in enumerate(zip(found.depth_ratio, found.agreement, strict=True))
                 if abs(ratio - 1.0) > config.max_depth_bias or agreement < config.min_agreement
             }
-            reason = Refusal.DEPTHS_DISAGREE
+            reason = FallbackReason.DEPTHS_DISAGREE
             if not bad:
                 match = refine(view.features, [v.features for v in views], found, config.reach)
                 bad = {i for i, d in enumerate(match.drift) if math.hypot(*d) > config.max_drift}
-                reason = Refusal.PICTURES_DISAGREE
+                reason = FallbackReason.PICTURES_DISAGREE
             if not bad:
                 source = np.where(found.found, np.array(sources)[found.source], -1)
                 return self._choose(source, match.token, match.similarity, found.found)
@@ -284,21 +288,12 @@ class ReusePlanner:
                 del self._cached[image_id]
                 self._views.pop(image_id, None)
 
-    def _fault(self, frame: Frame, grid: TokenGrid) -> Refusal | None:
+    def _fault(self, frame: Frame, grid: TokenGrid) -> FallbackReason | None:
         config, last = self.config, self._last
         if last is not None:
-            turn = math.radians(config.max_turn_deg)
-            if frame.stamp_ns < last.frame.stamp_ns:
-                return Refusal.CLOCK
-            if jumped(last.frame.odom_from_optical, frame.odom_from_optical, config.max_step_m, turn):
-                return Refusal.POSE_JUMP
+            reason = motion_fault(frame, last.frame, MotionLimits.of_camera(config))
+            if reason is not None:
+                return reason
             if (frame.camera, grid) != (last.frame.camera, last.grid):
-                return Refusal.CAMERA_CHANGED
-        if frame.depth_m is None:
-            return Refusal.NO_DEPTH
-        some = frame.depth_m[::8, ::8]
-        some = some[(some > 0) & np.isfinite(some)]
-        if len(some) < _LEAST_DEPTH_SHARE * frame.depth_m[::8, ::8].size:
-            return Refusal.NO_DEPTH
-        middle_m = float(np.median(some))
-        return None if config.min_depth_m <= middle_m <= config.max_depth_m else Refusal.BAD_DEPTH
+                return FallbackReason.CAMERA_CHANGED
+        return depth_fault(frame.depth_m, config, config.max_depth_m)

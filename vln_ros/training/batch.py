@@ -1,9 +1,10 @@
-"""Demonstrations as conversations in a profile's chat format, batched for the decoder."""
+"""Makes batches of conversations from demonstrations, in a profile's chat format."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.inputs.preprocess import patchify, smart_resize
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
@@ -21,9 +22,8 @@ from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
 from vln_ros.training.labels import TokenLabels
 
-TOKEN_LABELS = tuple(f.name for f in fields(TokenLabels))
-DECISION_LABELS = ("bearing", "distance", "doors")
-"""In the order in which :class:`Conversation` and :class:`Batch` hold them."""
+Nested = TypeVar("Nested", "Batch", "Shown", "Way", "Choices")
+Group = TypeVar("Group", "Shown", "Way")
 IGNORED = -100
 """Label of a token that nothing is learnt from."""
 _LENGTH_STEP = 64  # few lengths: code for products in bfloat16 is generated for each one
@@ -45,8 +45,8 @@ class ActionWords:
         ConfigError: the profile lacks a phrase for one of the four actions of the embedded world.
     """
 
-    def __init__(self, script: Script, profile: Profile, end_token: int) -> None:
-        self._script, self._separator, self._end = script, profile.separator, end_token
+    def __init__(self, template: ChatTemplate, profile: Profile, end_token: int) -> None:
+        self._template, self._separator, self._end = template, profile.separator, end_token
         self._most = profile.max_phrases
         self._texts: dict[ActionKind, str] = {}
         self._tokens: dict[tuple[ActionKind, ...], tuple[int, ...]] = {(): ()}  # there are but some hundred
@@ -60,7 +60,7 @@ class ActionWords:
     def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
         said = tuple(kinds)
         if said not in self._tokens:
-            self._tokens[said] = self._script.tokenize(self._separator.join(self._texts[k] for k in said))
+            self._tokens[said] = self._template.tokenize(self._separator.join(self._texts[k] for k in said))
         return self._tokens[said]
 
     def options(self, decision: Decision) -> list[Options]:
@@ -92,7 +92,44 @@ class ActionWords:
         return labels
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shown:
+    """What the visual tokens of all frames show, ``[f * v]`` each; see :class:`TokenLabels`."""
+
+    category: Tensor
+    color: Tensor
+    referent: Tensor
+    depth: Tensor
+    aim: Tensor
+    room: Tensor
+    onward: Tensor
+
+
 @dataclass(frozen=True, eq=False)
+class Way:
+    """Classes of where the way goes on at each decision, ``[d]`` each; see :class:`Decision`."""
+
+    bearing: Tensor
+    distance: Tensor
+    doors: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Where one action or another is said; ``a`` actions.
+
+    Attributes:
+        places: ``[a]`` places of the tokens behind which it is said.
+        ids: ``[a, 4]`` what is said for each kind of action.
+        costs: ``[a, 4]`` what each would cost, in actions.
+    """
+
+    places: Tensor
+    ids: Tensor
+    costs: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Conversation:
     """One demonstration, ready for the decoder.
 
@@ -104,12 +141,7 @@ class Conversation:
         labels: ``[n]``: what should follow each token, or :data:`IGNORED`.
         visual: ``[f * v]`` places of the visual tokens.
         asked: ``[d]`` places of the tokens behind which the policy answers.
-        options: ``[a]`` places of the tokens behind which one action or another is said; ``a`` actions.
-        option_ids: ``[a, 4]`` what is said for each kind of action.
-        costs: ``[a, 4]`` what each would cost, in actions.
         patches: ``[f * p, values]`` of all frames.
-        category, color, referent, depth, aim, room, onward: ``[f * v]``.
-        bearing, distance, doors: ``[d]``.
     """
 
     ids: Tensor
@@ -117,23 +149,13 @@ class Conversation:
     labels: Tensor
     visual: Tensor
     asked: Tensor
-    options: Tensor
-    option_ids: Tensor
-    costs: Tensor
     patches: Tensor
-    category: Tensor
-    color: Tensor
-    referent: Tensor
-    depth: Tensor
-    aim: Tensor
-    room: Tensor
-    onward: Tensor
-    bearing: Tensor
-    distance: Tensor
-    doors: Tensor
+    choices: Choices
+    shown: Shown
+    way: Way
 
 
-class Scribe:
+class Collator:
     """Turns demonstrations into conversations exactly as the engine would hold them.
 
     Args:
@@ -149,8 +171,8 @@ class Scribe:
             )
         self._model, self.profile = model, profile
         self._config = model.network.config
-        self._script = Script(model, profile)
-        self.words = ActionWords(self._script, profile, model.tokens.im_end)
+        self._template = ChatTemplate(model, profile)
+        self.words = ActionWords(self._template, profile, model.tokens.im_end)
         width, height = profile.image.resize
         pixels = model.pixels
         bound = profile.image.max_pixels or pixels.max_pixels
@@ -172,20 +194,20 @@ class Scribe:
             for piece in pieces:
                 append_piece(timeline, piece, self._config)
 
-        say(self._script.opening())
+        say(self._template.opening())
         for number, decision in enumerate(demonstration.decisions):
-            turn = self._script.turn(number, demonstration.instruction, ())
-            say(turn.head)
+            turn = self._template.turn(number, demonstration.instruction, ())
+            say(turn.prefix)
             for _ in decision.views:
-                say(self._script.shown(blank))
-            say(turn.tail)
+                say(self._template.shown(blank))
+            say(turn.suffix)
             asked.append(timeline.tokens - 1)
             options += [replace(o, position=asked[-1] + o.position) for o in self.words.options(decision)]
             wanted = self.words.labels(decision)
             labels += [IGNORED] * (timeline.tokens - 1 - len(labels)) + wanted
             said = self.words.tokens(decision.executed)
             if number < len(demonstration.decisions) - 1:
-                say(self._script.reply(said))
+                say(self._template.reply(said))
             else:
                 say([Text(said)])
         labels += [IGNORED] * (timeline.tokens - len(labels))
@@ -199,29 +221,42 @@ class Scribe:
                 visual.append(torch.arange(start, start + segment.count))
             start += segment.count
         return Conversation(
-            torch.tensor([i for s in timeline.segments for i in s.ids]),
-            timeline.positions(),
-            torch.tensor(labels),
-            torch.cat(visual),
-            torch.tensor(asked),
-            torch.tensor([o.position for o in options]),
-            torch.tensor([o.ids for o in options]),
-            torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
-            torch.cat(patches),
-            *(
-                torch.from_numpy(np.concatenate([getattr(v.labels, name) for v in views]))
-                for name in TOKEN_LABELS
+            ids=torch.tensor([i for s in timeline.segments for i in s.ids]),
+            positions=timeline.positions(),
+            labels=torch.tensor(labels),
+            visual=torch.cat(visual),
+            asked=torch.tensor(asked),
+            patches=torch.cat(patches),
+            choices=Choices(
+                places=torch.tensor([o.position for o in options]),
+                ids=torch.tensor([o.ids for o in options]),
+                costs=torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
             ),
-            *(torch.tensor([getattr(d, name) for d in demonstration.decisions]) for name in DECISION_LABELS),
+            shown=_shown([v.labels for v in views]),
+            way=Way(
+                bearing=torch.tensor([d.bearing for d in demonstration.decisions]),
+                distance=torch.tensor([d.distance for d in demonstration.decisions]),
+                doors=torch.tensor([d.doors for d in demonstration.decisions]),
+            ),
         )
 
 
-@dataclass(frozen=True, eq=False)
+def _shown(labels: Sequence[TokenLabels]) -> Shown:
+    """Of all frames, one behind the other."""
+
+    def joined(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(frame, name) for frame in labels]))
+
+    return Shown(**{f.name: joined(f.name) for f in fields(Shown)})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
     """Conversations padded at the end: what comes later is seen by nothing before it.
 
     ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual``, ``asked`` and
-    ``options`` are places in ``[b * n]``; the others are those of the conversations, one behind the other.
+    ``choices.places`` are places in ``[b * n]``; the others are those of the conversations, one behind the
+    other.
     """
 
     ids: Tensor
@@ -229,23 +264,13 @@ class Batch:
     labels: Tensor
     visual: Tensor
     asked: Tensor
-    options: Tensor
-    option_ids: Tensor
-    costs: Tensor
     patches: Tensor
-    category: Tensor
-    color: Tensor
-    referent: Tensor
-    depth: Tensor
-    aim: Tensor
-    room: Tensor
-    onward: Tensor
-    bearing: Tensor
-    distance: Tensor
-    doors: Tensor
+    choices: Choices
+    shown: Shown
+    way: Way
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return _each(self, lambda tensor: tensor.to(device))
 
 
 def collate(conversations: Sequence[Conversation]) -> Batch:
@@ -254,18 +279,36 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
     def pad(values: Tensor, filler: int) -> Tensor:
         return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=filler)
 
-    def flat(name: str) -> Tensor:
-        return torch.cat([getattr(c, name) + k * longest for k, c in enumerate(conversations)])
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(c, name) for c in conversations])
+    def places(of_each: Iterable[Tensor]) -> Tensor:
+        return torch.cat([own + k * longest for k, own in enumerate(of_each)])
 
     return Batch(
-        torch.stack([pad(c.ids, 0) for c in conversations]),
-        torch.stack([pad(c.positions, 0) for c in conversations], 1),
-        torch.stack([pad(c.labels, IGNORED) for c in conversations]),
-        flat("visual"),
-        flat("asked"),
-        flat("options"),
-        *(joined(name) for name in ("option_ids", "costs", "patches", *TOKEN_LABELS, *DECISION_LABELS)),
+        ids=torch.stack([pad(c.ids, 0) for c in conversations]),
+        positions=torch.stack([pad(c.positions, 0) for c in conversations], 1),
+        labels=torch.stack([pad(c.labels, IGNORED) for c in conversations]),
+        visual=places(c.visual for c in conversations),
+        asked=places(c.asked for c in conversations),
+        patches=torch.cat([c.patches for c in conversations]),
+        choices=Choices(
+            places=places(c.choices.places for c in conversations),
+            ids=torch.cat([c.choices.ids for c in conversations]),
+            costs=torch.cat([c.choices.costs for c in conversations]),
+        ),
+        shown=_joined([c.shown for c in conversations]),
+        way=_joined([c.way for c in conversations]),
     )
+
+
+def _each(tensors: Nested, change: Callable[[Tensor], Tensor]) -> Nested:
+    """The same dataclass with every tensor changed, those of nested ones included."""
+    changed: dict[str, Any] = {}
+    for f in fields(tensors):
+        value = getattr(tensors, f.name)
+        changed[f.name] = change(value) if isinstance(value, Tensor) else _each(value, change)
+    return replace(tensors, **changed)
+
+
+def _joined(parts: Sequence[Group]) -> Group:
+    """Dataclasses of tensors as one, each tensor one behind the other."""
+    names = [f.name for f in fields(parts[0])]
+    return type(parts[0])(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})

@@ -1,4 +1,4 @@
-"""Demonstrations made ahead of their use, by workers."""
+"""Makes demonstrations in worker processes ahead of their use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from vln_ros.evaluation.workers.pool import interrupts_held_back
-from vln_ros.training.batch import Conversation, Scribe
+from vln_ros.training.batch import Collator, Conversation
 from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
@@ -54,7 +54,7 @@ def _begin_work() -> None:
     threading.Thread(target=end_with_it, daemon=True).start()
 
 
-class Supply:
+class Loader:
     """Makes demonstrations, ahead of their use if there are workers. A context manager."""
 
     def __init__(self, source: Source, workers: int) -> None:
@@ -65,7 +65,7 @@ class Supply:
             else None
         )
 
-    def __enter__(self) -> Supply:
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -81,7 +81,7 @@ class Supply:
         return made
 
 
-class Lot:
+class PoolItem:
     """A demonstration on order, written once when it is first drawn.
 
     Attributes:
@@ -93,11 +93,11 @@ class Lot:
         self._ordered: Future[Demonstration] | None = ordered
         self._written: Conversation | None = None
 
-    def conversation(self, scribe: Scribe) -> Conversation:
+    def conversation(self, collator: Collator) -> Conversation:
         if self._ordered is not None:
             made, self._ordered = self._ordered.result(), None
             if self.task.policy is not None:
                 self.task = replace(self.task, executed=tuple(d.executed for d in made.decisions))
-            self._written = scribe.write(made)
+            self._written = collator.write(made)
         assert self._written is not None
         return self._written

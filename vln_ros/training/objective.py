@@ -1,4 +1,4 @@
-"""The training forward, equal to the engine's, and what is asked of it.
+"""Computes the training forward, equal to the engine's, and its losses.
 
 Besides the actions, train-only heads name what each visual token shows, how deep in the room, where in
 the picture and in what kind of room (from the vision tower's features), whether the instruction speaks of
@@ -92,7 +92,7 @@ class Weights:
     temperature: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Losses:
     """Scalars. ``action`` is the divergence of what is said from what is wanted, per decision; ``correct``
     the share of action words that were the best."""
@@ -121,10 +121,10 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     said_of = scores.log_softmax(-1)
     missed = -said_of.gather(1, wanted[:, None])[:, 0]
     # Where there is a choice, every action is wanted by what it costs.
-    shares = (-batch.costs / weights.temperature).log_softmax(-1)
-    chosen = (said.cumsum(0) - 1)[batch.options]
+    shares = (-batch.choices.costs / weights.temperature).log_softmax(-1)
+    chosen = (said.cumsum(0) - 1)[batch.choices.places]
     missed = missed.index_put(
-        (chosen,), (shares.exp() * (shares - said_of[chosen].gather(1, batch.option_ids))).sum(-1)
+        (chosen,), (shares.exp() * (shares - said_of[chosen].gather(1, batch.choices.ids))).sum(-1)
     )
     # Summed over a decision: commas cost nothing once they are learnt, and must not dilute the rest.
     action = missed.sum() / batch.asked.shape[0]
@@ -134,18 +134,18 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     painted = torch.ones(COLOR_CLASSES, device=hidden.device)
     painted[0] = _BACKGROUND_WEIGHT
     meant = torch.tensor([_BACKGROUND_WEIGHT, 1.0, 1.0], device=hidden.device)
-    category = cross_entropy(heads.category(states.features), batch.category, things)
-    color = cross_entropy(heads.color(states.features), batch.color, painted)
-    depth = cross_entropy(heads.depth(states.features), batch.depth)
-    aim = cross_entropy(heads.aim(states.features), batch.aim)
-    room = cross_entropy(heads.room(states.features), batch.room)
+    category = cross_entropy(heads.category(states.features), batch.shown.category, things)
+    color = cross_entropy(heads.color(states.features), batch.shown.color, painted)
+    depth = cross_entropy(heads.depth(states.features), batch.shown.depth)
+    aim = cross_entropy(heads.aim(states.features), batch.shown.aim)
+    room = cross_entropy(heads.room(states.features), batch.shown.room)
     seen = hidden[batch.visual]
-    referent = cross_entropy(heads.referent(seen), batch.referent, meant)
-    onward = cross_entropy(heads.onward(seen), batch.onward, meant[:ONWARD_CLASSES])
+    referent = cross_entropy(heads.referent(seen), batch.shown.referent, meant)
+    onward = cross_entropy(heads.onward(seen), batch.shown.onward, meant[:ONWARD_CLASSES])
     answering = hidden[batch.asked]
-    bearing = cross_entropy(heads.bearing(answering), batch.bearing)
-    distance = cross_entropy(heads.distance(answering), batch.distance)
-    doors = cross_entropy(heads.doors(answering), batch.doors)
+    bearing = cross_entropy(heads.bearing(answering), batch.way.bearing)
+    distance = cross_entropy(heads.distance(answering), batch.way.distance)
+    doors = cross_entropy(heads.doors(answering), batch.way.doors)
     total = (
         action
         + weights.vision * (category + color + 0.5 * (depth + aim + room))
@@ -154,17 +154,17 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     )
     correct = (scores.argmax(-1) == wanted).float().mean()
     return Losses(
-        total,
-        action,
-        category,
-        color,
-        depth,
-        aim,
-        room,
-        referent,
-        onward,
-        bearing,
-        distance,
-        doors,
-        correct,
+        total=total,
+        action=action,
+        category=category,
+        color=color,
+        depth=depth,
+        aim=aim,
+        room=room,
+        referent=referent,
+        onward=onward,
+        bearing=bearing,
+        distance=distance,
+        doors=doors,
+        correct=correct,
     )

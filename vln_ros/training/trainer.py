@@ -1,4 +1,4 @@
-"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+"""The training loop: demonstrations, optimiser steps, validations, saved states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.baselines import MAX_ACTIONS
-from vln_ros.training.batch import Conversation, Scribe, collate
+from vln_ros.training.batch import Collator, Conversation, collate
 from vln_ros.training.curves import LOSSES, draw_curves, forget_after
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -40,7 +40,7 @@ from vln_ros.training.demonstrations import (
     robot_camera,
     split_episode,
 )
-from vln_ros.training.loader import Lot, Source, Supply
+from vln_ros.training.loader import Loader, PoolItem, Source
 from vln_ros.training.objective import Heads, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, score, training_world
 
@@ -72,7 +72,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Everything that a resumed run goes on with, besides tensors.
 
@@ -123,17 +123,17 @@ class Trainer:
             str(start), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
         )
         self.profile = load_profile(config.profile)
-        self.scribe = Scribe(self.model, self.profile)
-        camera, mount = robot_camera(config.render_width, config.render_height)
+        self.collator = Collator(self.model, self.profile)
+        camera, extrinsics = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
-            camera,
-            mount,
-            self.scribe.grid,
-            self.profile.max_phrases,
-            config.max_turns,
-            self.profile.context.unasked_frames == "keep",
-            config.stop_within_m,
-            config.clearance_m,
+            camera=camera,
+            extrinsics=extrinsics,
+            grid=self.collator.grid,
+            queue=self.profile.max_phrases,
+            max_turns=config.max_turns,
+            keep_frames=self.profile.context.unasked_frames == "keep",
+            stop_within_m=config.stop_within_m,
+            clearance_m=config.clearance_m,
         )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
@@ -144,7 +144,15 @@ class Trainer:
             config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
         )
         self.optimizer = self._optimizer()
-        self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
+        self.progress = Progress(
+            step=0,
+            seconds=0.0,
+            numbers={},
+            pool=[],
+            policy=None,
+            rng=np.random.default_rng([config.seed, 1]),
+            best=(0, -1.0),
+        )
         if resume:
             self._restore(state_path)
         elif not config.start_from:
@@ -159,22 +167,22 @@ class Trainer:
         begun = time.monotonic() - done.seconds
         recent: deque[list[float]] = deque(maxlen=_CURVE_EVERY)
         with (
-            Supply(Source(self.rules, self.folder / "own", config.profile), config.workers) as supply,
+            Loader(Source(self.rules, self.folder / "own", config.profile), config.workers) as loader,
             _side_by_side(config.threads) as threads,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(Lot(task, supply.order(task)) for task in done.pool)
+            pool = deque(PoolItem(task, loader.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
                     export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
-                    task = self._next_task()
-                    pool.append(Lot(task, supply.order(task)))
+                    task = self.next_task()
+                    pool.append(PoolItem(task, loader.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
+                recent.append(self.step([pool[int(k)].conversation(self.collator) for k in chosen], threads))
                 done.step += 1
                 bar.update()
                 done.seconds = time.monotonic() - begun
@@ -187,10 +195,10 @@ class Trainer:
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
-                    self._validate(supply)
+                    self._validate(loader)
                 if self._due(config.save_every) or done.step == config.steps:
-                    done.pool = [lot.task for lot in pool]
-                    self._save()
+                    done.pool = [item.task for item in pool]
+                    self.save()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0
@@ -203,7 +211,8 @@ class Trainer:
         begun = {"room": 0.0, "small": self.config.small_from, "flat": self.config.flat_from}
         return [k for k, begin in begun.items() if begin < 1.0 and self._share() >= begin]
 
-    def _next_task(self) -> Task:
+    def next_task(self) -> Task:
+        """What is demonstrated next, drawn from the kinds of the curriculum."""
         done, config = self.progress, self.config
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
@@ -213,12 +222,13 @@ class Trainer:
         number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
-            return Task(kind, number, 0.0, config.seed, done.policy)
+            return Task(kind, number, 0.0, config.seed, policy=done.policy)
         # A third without noise; the others up to the highest.
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def _step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer on these conversations; means of the losses, in the order of LOSSES."""
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
         conversations = sorted(drawn, key=lambda c: -c.ids.shape[0])
@@ -227,7 +237,7 @@ class Trainer:
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
             batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                states = forward(self.network, batch, self.scribe.grid)
+                states = forward(self.network, batch, self.collator.grid)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
@@ -275,10 +285,10 @@ class Trainer:
         unheld = StreamConfig(min_allowed=0.0)  # what it is learning is not yet what it wants
         return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed, stream=unheld)
 
-    def _validate(self, supply: Supply) -> None:
+    def _validate(self, loader: Loader) -> None:
         done = self.progress
         unseen = {
-            kind: [supply.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
+            kind: [loader.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
             for kind in self.kinds()
         }
         scores = {kind: self.validate(kind) for kind in unseen}
@@ -329,8 +339,8 @@ class Trainer:
         """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
         for run in runs:
-            batch = collate([self.scribe.write(run)]).to(self.model.device)
-            states = forward(self.network, batch, self.scribe.grid)
+            batch = collate([self.collator.write(run)]).to(self.model.device)
+            states = forward(self.network, batch, self.collator.grid)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
             decisions += count
@@ -347,7 +357,8 @@ class Trainer:
                 writer.writerow(header)
             writer.writerow(row)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write ``state.pt``, and drop the weights of own runs that no task needs any more."""
         done = self.progress
         path = self.folder / "state.pt"
         written = io.BytesIO()
@@ -397,13 +408,13 @@ class Trainer:
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
         self.progress = Progress(
-            saved["step"],
-            saved["seconds"],
-            saved["numbers"],
-            [_task(t) for t in state["pool"]],
-            saved["policy"],
-            rng,
-            tuple(saved["best"]),
+            step=saved["step"],
+            seconds=saved["seconds"],
+            numbers=saved["numbers"],
+            pool=[_task(t) for t in state["pool"]],
+            policy=saved["policy"],
+            rng=rng,
+            best=tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
             forget_after(self.folder / name, self.progress.step)

@@ -23,7 +23,7 @@ from vln_ros.engine.stream.plug import Cost
 from vln_ros.engine.stream.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.geometry.correspondence import TokenGrid
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.memory.voxels import Shown, lay_out
 
 SIZE = (140, 112)
@@ -275,6 +275,8 @@ def refuse(frames, how):
             one = replace(one, depth_m=np.zeros_like(one.depth_m))
         elif how == "millimetres":
             one = replace(one, depth_m=one.depth_m * np.float32(1000))
+        elif how == "kilometres":
+            one = replace(one, depth_m=one.depth_m * np.float32(0.001))
         elif how == "not a number":
             one = replace(one, depth_m=np.full_like(one.depth_m, np.nan))
         elif how == "jumps":
@@ -287,12 +289,13 @@ def refuse(frames, how):
 
 
 REASONS = {
-    "no depth": Refusal.NO_DEPTH,
-    "holes": Refusal.BAD_DEPTH,
-    "millimetres": Refusal.BAD_DEPTH,
-    "not a number": Refusal.BAD_DEPTH,
-    "jumps": Refusal.POSE_JUMP,
-    "clock": Refusal.CLOCK,
+    "no depth": FallbackReason.NO_DEPTH,
+    "holes": FallbackReason.BAD_DEPTH,
+    "millimetres": FallbackReason.BAD_DEPTH,
+    "kilometres": FallbackReason.BAD_DEPTH,
+    "not a number": FallbackReason.BAD_DEPTH,
+    "jumps": FallbackReason.POSE_JUMP,
+    "clock": FallbackReason.CLOCK,
 }
 
 
@@ -338,7 +341,7 @@ def test_places_before_a_jump_are_not_compared_with_those_after_it(model):
         )
     )
     report = robot.report().pruning
-    assert report.refused == {Refusal.POSE_JUMP: 1}
+    assert report.refused == {FallbackReason.POSE_JUMP: 1}
     assert robot.session.timeline.tokens < tokens + 2 * (GRID.count + 2)  # after it they are again
 
 
@@ -348,7 +351,7 @@ def test_depths_that_contradict_the_poses_are_refused(model):
     for index in range(4):
         one = frame(index)
         robot.observe(replace(one, depth_m=np.full_like(one.depth_m, 4.0 - 0.6 * index)))
-    assert robot.report().pruning.refused == {Refusal.DEPTHS_DISAGREE: 3}
+    assert robot.report().pruning.refused == {FallbackReason.DEPTHS_DISAGREE: 3}
 
 
 def test_what_is_evicted_counts_as_new_again(model):
@@ -391,11 +394,11 @@ def test_it_switches_itself_off_where_fewer_tokens_save_nothing_and_says_so(mode
         assert newest.count == GRID.count
     report = robot.report().pruning
     assert report.left_out + report.dropped == gone
-    assert report.refused[Refusal.SWITCHED_OFF] == 5  # with the frame before which it did so
+    assert report.refused[FallbackReason.SWITCHED_OFF] == 5  # with the frame before which it did so
     robot.start(Instruction(2, "go to the lamp"))
     assert robot.report().pruning.auto_offs == 0
     robot.observe(frame(30))
-    assert Refusal.SWITCHED_OFF not in robot.report().pruning.refused
+    assert FallbackReason.SWITCHED_OFF not in robot.report().pruning.refused
 
 
 @pytest.mark.parametrize("strategy", ["voxels", "seen"])

@@ -1,4 +1,4 @@
-"""Context strategies: what of the past is in the stream when the model is asked.
+"""Declares what a context strategy is: it chooses what of the past the model sees when it is asked.
 
 All share one interface and one session; which one a checkpoint was trained with is in its profile.
 """

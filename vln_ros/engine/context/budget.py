@@ -1,4 +1,4 @@
-"""A stream that stays within a budget: instruction, keyframes, recent frames.
+"""Keeps a stream within its token budget: the eviction policy for keyframes and recent frames.
 
 Whole turns are evicted and all that stays keeps its positions, so within a run nothing is
 re-indexed; what is left is exactly the model with the evicted keys masked. Only a stream that
@@ -24,7 +24,7 @@ from vln_ros.profiling.spans import span
 
 
 @dataclass(frozen=True)
-class BoundOptions:
+class BudgetOptions:
     """What a bounded stream keeps.
 
     Attributes:
@@ -54,14 +54,14 @@ class _View:
     image: int | None
 
 
-class StreamBound:
+class TokenBudget:
     """Decides, between turns, what leaves a stream. Turns without a block number always stay.
 
     Args:
         landmarks: older turns stay for those that they show instead of for their novelty.
     """
 
-    def __init__(self, options: BoundOptions, landmarks: LandmarkScores | None = None) -> None:
+    def __init__(self, options: BudgetOptions, landmarks: LandmarkScores | None = None) -> None:
         self.options, self._landmarks = options, landmarks
         self.budget = options.tokens
         self.evicted = 0

@@ -1,4 +1,4 @@
-"""Every question is a chat of its own, which begins like the one before it, or like the next one."""
+"""Context strategy ``history``: every question is a chat that begins like the one before or the next one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.base import PrimitiveBank
 from vln_ros.engine.context.forecast import QuestionForecast
 from vln_ros.engine.context.pruning import KeepAll
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.stream.segments import Image, Piece, common_beginning
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Snapshot
@@ -29,13 +29,13 @@ class HistoryContext:
     def __init__(
         self,
         session: Session,
-        script: Script,
-        eyes: Eyes,
+        template: ChatTemplate,
+        encoder: VisionEncoder,
         spec: ContextSpec,
         pruning: KeepAll,
         bank: PrimitiveBank,
     ) -> None:
-        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._session, self._template, self._encoder, self._spec = session, template, encoder, spec
         self._pruning, self._bank = pruning, bank
         self._profiled = spec
         self._instruction = ""
@@ -51,11 +51,11 @@ class HistoryContext:
         self._bank.clear()
         self._forecast.begin()
         self._session.reset()
-        self._session.push(self._script.opening())
+        self._session.push(self._template.opening())
         self._opened = self._session.snapshot()
 
     def observe(self, frame: Frame) -> Image:
-        image = self._eyes.see(frame.rgb)
+        image = self._encoder.encode(frame.rgb)
         self._session.on_frame(frame, image)
         self._bank.show(frame, image)
         self._answer = None
@@ -69,13 +69,13 @@ class HistoryContext:
         if self._pruning.thins:
             return ()  # what is left of the past depends on frames that are still to come
         shown = self._bank.choose_foreseen(self._spec, self._forecast.entered(), self._most_kept)
-        head = self._script.turn(0, self._instruction, shown).head
+        prefix = self._template.turn(0, self._instruction, shown).prefix
         # Up to the last picture: the text behind it is one piece with what follows.
-        end = max((i + 1 for i, piece in enumerate(head) if isinstance(piece, Image)), default=0)
-        if not self._common(head[:end])[1]:
+        end = max((i + 1 for i, piece in enumerate(prefix) if isinstance(piece, Image)), default=0)
+        if not self._common(prefix[:end])[1]:
             return ()  # whatever is behind it may stay
         self._is_chat_there = False
-        return self._go_to(head[:end])
+        return self._go_to(prefix[:end])
 
     def prefilled(self) -> None:
         """The stream itself says what it holds."""
@@ -84,19 +84,19 @@ class HistoryContext:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
         self._answer, self._is_chat_there = None, False
-        before, tail = self._chat()
-        return (*self._go_to(before), *tail)
+        before, suffix = self._chat()
+        return (*self._go_to(before), *suffix)
 
     def aside(self) -> Sequence[Piece]:
         if not len(self._bank):
-            return (*self._go_to(()), *self._script.user())
+            return (*self._go_to(()), *self._template.user())
         if self._answer is None:
             return self._go_to(self._chat()[0])
-        reply = (*self._script.reply(self._answer), *self._script.user())
+        reply = (*self._template.reply(self._answer), *self._template.user())
         if self._is_chat_there:
             return reply
-        before, tail = self._chat()
-        return (*self._go_to(before), *tail, *reply)
+        before, suffix = self._chat()
+        return (*self._go_to(before), *suffix, *reply)
 
     def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
         """A turn about the newest frame: all up to that frame, and the rest."""
@@ -107,8 +107,8 @@ class HistoryContext:
             *shown, current = self._pruning.thin(frames, whole=1)
         else:
             shown = [current] if self._spec.history_empty == "current" else []
-        turn = self._script.turn(0, self._instruction, shown)
-        return (*turn.head, *self._script.shown(current)), turn.tail
+        turn = self._template.turn(0, self._instruction, shown)
+        return (*turn.prefix, *self._template.shown(current)), turn.suffix
 
     @property
     def _most_kept(self) -> int:

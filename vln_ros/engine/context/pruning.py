@@ -1,4 +1,4 @@
-"""Fewer visual tokens in the stream: those that show what others show too are left out.
+"""Leaves visual tokens out of the stream whose place other tokens show too.
 
 The alternatives behind one interface: past tokens are dropped when later ones show the same place
 (:class:`VoxelPruning`), or tokens that show a place seen before are never taken in
@@ -21,14 +21,15 @@ import torch
 
 from vln_ros.config import PruneConfig
 from vln_ros.datatypes import Frame
-from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.plug import Cost, Plug
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
-from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, fallback_reason
+from vln_ros.geometry.fallback_reason import FallbackReason
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ForwardTimes, NetMeter
@@ -60,7 +61,7 @@ class PruneReport:
     """
 
     frames: int
-    refused: Mapping[Refusal, int]
+    refused: Mapping[FallbackReason, int]
     refreshed: int
     tokens: int
     left_out: int
@@ -111,7 +112,7 @@ class Pruning(Plug, KeepAll):
     def __init__(self, config: PruneConfig) -> None:
         self._config = config
         self.timed = config.window > 0
-        self._max_turn_rad = math.radians(config.max_turn_deg)
+        self._limits = MotionLimits.of_camera(config)
         self._times = ForwardTimes()
         self._meter = NetMeter(config.window, "pruning")
         self.begin()
@@ -140,12 +141,12 @@ class Pruning(Plug, KeepAll):
             self._meter.auto_offs,
         )
 
-    def on_cached(self, chunk: Chunk, cache: SlotCache, cost: Cost | None) -> None:
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
         if cost is None or not self.timed:
             return
-        tokens, before = len(chunk.embeddings), chunk.before
+        tokens, before = len(prefill.embeddings), prefill.before
         self._times.note(tokens, before.tokens, cost.forward_s)
-        missing = _missing(chunk.segments), _missing(before.segments)
+        missing = _missing(prefill.segments), _missing(before.segments)
         self._forwards.append((tokens, before.tokens, *missing))
 
     def shown(self, session: Session, waiting: Sequence[Piece] = ()) -> list[Shown]:
@@ -185,7 +186,7 @@ class Pruning(Plug, KeepAll):
         self._frames += 1
         self._tokens += grid.count
         if self._meter.off:
-            self._meter.refused(Refusal.SWITCHED_OFF)
+            self._meter.refused(FallbackReason.SWITCHED_OFF)
             return
         with self._timed():
             reason = self._doubt(frame, grid)
@@ -194,11 +195,13 @@ class Pruning(Plug, KeepAll):
                 # Nothing from before may be compared with anything from now on.
                 self._epoch += 1
                 self._meter.refused(reason)
-            if frame.depth_m is None or reason is Refusal.NO_DEPTH or image.image_id is None:
+            if frame.depth_m is None or reason is FallbackReason.NO_DEPTH or image.image_id is None:
                 return
             surface = self._lay_out(frame, grid)
-            if (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
-                self._meter.refused(Refusal.BAD_DEPTH)
+            # What is too far has no place; what is too near to be measured would all be in one.
+            too_near = depth_fault(frame.depth_m, self._config) is FallbackReason.BAD_DEPTH
+            if too_near or (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
+                self._meter.refused(FallbackReason.BAD_DEPTH)
                 return
             self._surfaces[image.image_id] = surface
             if len(self._surfaces) > _REMEMBERED:
@@ -215,22 +218,21 @@ class Pruning(Plug, KeepAll):
             depth_tolerance=config.depth_tolerance,
         )
 
-    def _doubt(self, frame: Frame, grid: TokenGrid) -> Refusal | None:
+    def _doubt(self, frame: Frame, grid: TokenGrid) -> FallbackReason | None:
         """Why this frame's places cannot be compared with those before it."""
         before, config = self._before, self._config
         if frame.depth_m is None:
-            return Refusal.NO_DEPTH
+            return FallbackReason.NO_DEPTH
         if before is None:
             return None
-        if frame.stamp_ns < before.stamp_ns:
-            return Refusal.CLOCK
-        if jumped(before.odom_from_optical, frame.odom_from_optical, config.max_step_m, self._max_turn_rad):
-            return Refusal.POSE_JUMP
-        if refusal(frame, before) is None:
+        reason = motion_fault(frame, before, self._limits)
+        if reason is not None:
+            return reason
+        if fallback_reason(frame, before) is None:
             found = correspond(frame, [before], grid, depth_tolerance=config.depth_tolerance).counts()
             compared = found[Fate.FOUND] + found[Fate.ABSENT] + found[Fate.OCCLUDED]
             if compared >= _LEAST_COMPARED and found[Fate.FOUND] < _LEAST_AGREEING * compared:
-                return Refusal.DEPTHS_DISAGREE
+                return FallbackReason.DEPTHS_DISAGREE
         return None
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""From a question to an answer that a robot can follow, and what is done with one that it cannot."""
+"""Decodes an answer that a robot can follow, and deals with one that it cannot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, de
 from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
 from vln_ros.engine.decode.reply import spoken
 from vln_ros.engine.decode.scores import Sampling
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.stream.segments import Piece
 from vln_ros.engine.stream.session import Session
 
@@ -41,7 +41,7 @@ class Answer:
     queue: tuple[int, ...] = ()
     actions: tuple[Action, ...] = ()
     probabilities: tuple[float, ...] = ()
-    wanted: str | None = None
+    unconstrained: str | None = None
     allowed: float | None = None
     held: str | None = None
 
@@ -61,7 +61,7 @@ class _Allowed:
             self.decisions += 1
             self.least = min(self.least, answer.allowed)
             self.total += answer.allowed
-        self.left += answer.wanted is not None
+        self.left += answer.unconstrained is not None
         self.held += answer.held is not None
 
     def figures(self) -> dict[str, float]:
@@ -83,12 +83,12 @@ class AnswerDecoder:
         self,
         model: LoadedModel,
         profile: Profile,
-        script: Script,
+        template: ChatTemplate,
         session: Session,
         config: StreamConfig,
         sampling: Sampling,
     ) -> None:
-        self._profile, self._script, self._session = profile, script, session
+        self._profile, self._template, self._session = profile, template, session
         self._config, self._sampling = config, sampling
         self._end_tokens = model.generation.end_tokens
         self._random_weights = model.random_weights
@@ -98,7 +98,7 @@ class AnswerDecoder:
             max_repeats=None if config.max_repeats < 0 else config.max_repeats,
             reversals=config.reversals,
         )
-        self._grammar = Grammar(script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
+        self._grammar = Grammar(template.tokenize, profile.vocabulary, self._rules, self._end_tokens)
         self._generator = torch.Generator()
         self.unparsed = 0
         """Answers so far that were no actions (free decoding only)."""
@@ -124,7 +124,7 @@ class AnswerDecoder:
         if done == answer.actions:
             return answer.ids
         words = spoken(self._profile.vocabulary, answer.queue, done)
-        return self._script.tokenize(self._grammar.text(words))
+        return self._template.tokenize(self._grammar.text(words))
 
     def figures(self) -> dict[str, float]:
         """For diagnostics: how far the model stays within the action vocabulary; names with units."""
@@ -133,28 +133,34 @@ class AnswerDecoder:
     def _constrained(self, question: Question) -> Decoding[Answer]:
         config = self._config
         options = DecodeOptions(
-            DecodeMode(config.decode), self._sampling, config.tree_nodes, config.wanted_tokens,
-            config.min_allowed, self._random_weights,
-        )  # fmt: skip
+            mode=DecodeMode(config.decode),
+            sampling=self._sampling,
+            tree_nodes=config.tree_nodes,
+            wanted_tokens=config.wanted_tokens,
+            min_allowed=config.min_allowed,
+            random_weights=self._random_weights,
+        )
         decoded = yield from decode_queue(self._session, question(), self._grammar, options, self._generator)
         probabilities: list[float] = []
         for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
             # A phrase is one choice: its further primitives follow from it.
             more = len(self._profile.vocabulary[index].actions) - 1
             probabilities += [probability, *[1.0] * more]
-        wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
+        unconstrained = (
+            None if decoded.unconstrained is None else self._template.detokenize(decoded.unconstrained)
+        )
         if decoded.held:
             held = (
                 f"the action vocabulary has {decoded.allowed:.2%} of what the model wants to say, less than "
-                f"min_allowed = {config.min_allowed:g}; {self._would_say(wanted or '')}"
+                f"min_allowed = {config.min_allowed:g}; {self._would_say(unconstrained or '')}"
             )
-            return Answer(ids=(), wanted=wanted, allowed=decoded.allowed, held=held)
+            return Answer(ids=(), unconstrained=unconstrained, allowed=decoded.allowed, held=held)
         return Answer(
             ids=decoded.ids,
             queue=decoded.queue,
             actions=self._grammar.actions(decoded.queue),
             probabilities=tuple(probabilities),
-            wanted=wanted,
+            unconstrained=unconstrained,
             allowed=decoded.allowed,
         )
 
@@ -170,7 +176,7 @@ class AnswerDecoder:
         self.unparsed += 1
         policy = self._profile.on_unparsed
         if policy == "repeat" and self._last:
-            return Answer(ids=ids, actions=self._last[:1], wanted=text)
+            return Answer(ids=ids, actions=self._last[:1], unconstrained=text)
         if policy == "ask_again":
             for _ in range(_TRIES):
                 warm = replace(
@@ -179,8 +185,8 @@ class AnswerDecoder:
                 again, _, queue = yield from self._say(question, warm)
                 if queue is not None:
                     actions = self._grammar.actions(queue)
-                    return Answer(ids=again, queue=queue, actions=actions, wanted=text)
-        return Answer(ids=ids, wanted=text, held=f"this is no action: {self._would_say(text)}")
+                    return Answer(ids=again, queue=queue, actions=actions, unconstrained=text)
+        return Answer(ids=ids, unconstrained=text, held=f"this is no action: {self._would_say(text)}")
 
     def _say(
         self, question: Question, sampling: Sampling
@@ -193,7 +199,7 @@ class AnswerDecoder:
             sampling=sampling,
             generator=self._generator,
         )
-        text = self._script.detokenize(ids)
+        text = self._template.detokenize(ids)
         rules = self._rules
         return ids, text, parse_queue(text, self._profile.vocabulary, rules.separator, rules.max_phrases)
 

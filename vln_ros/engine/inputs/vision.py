@@ -1,4 +1,4 @@
-"""Vision features of frames. They depend on no text and on no other frame, so they can be kept."""
+"""Runs the vision tower: features of a frame, which depend on no text and no other frame."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Look:
     image: Image
 
 
-class Eyes:
+class VisionEncoder:
     """Frames to vision features, at the size that a profile asks for.
 
     A frame equal to the one before, pixel by pixel, gets the same features, the very tensor.
@@ -86,7 +86,7 @@ class Eyes:
         self._looks = 0
         self._last: _Look | None = None
 
-    def see(self, rgb: npt.NDArray[np.uint8]) -> Image:
+    def encode(self, rgb: npt.NDArray[np.uint8]) -> Image:
         """One frame, ``[H, W, 3]``, under an image id of its own."""
         last = self._last
         if last is not None and last.max_pixels == self.max_pixels and np.array_equal(last.rgb, rgb):
@@ -102,7 +102,7 @@ class Eyes:
         self._last = _Look(rgb.copy(), self.max_pixels, image)
         return image
 
-    def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
+    def encode_video(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
         """Several frames of one size as a video."""
         with span("preprocess"):
             clip = stack_video(frames, self._model.pixels, self.max_pixels, self._size.resize)

@@ -1,4 +1,4 @@
-"""One call of the released decoder, for one stream or for several."""
+"""Calls the released decoder, for one stream or for several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class Prefill:
     """Tokens that have a place in the timeline and are about to be computed.
 
     Attributes:

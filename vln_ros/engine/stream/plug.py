@@ -1,4 +1,4 @@
-"""What an optional feature may see of a stream, and what it may spare the decoder."""
+"""Declares what an optional feature may see of a stream, and what it may spare the decoder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vln_ros.datatypes import Frame
-from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.sparse import Sources
@@ -51,11 +51,11 @@ class Plug:
     def on_frame(self, frame: Frame, image: Image) -> None:
         """A frame was seen and became ``image``, whose id stays the same wherever its tokens go."""
 
-    def plan(self, chunk: Chunk, cache: SlotCache) -> Plan | None:
-        """Before the forward of ``chunk``, unless several sessions share it; None: nothing is asked."""
+    def plan(self, prefill: Prefill, cache: SlotCache) -> Plan | None:
+        """Before the forward of ``prefill``, unless several sessions share it; None: nothing is asked."""
 
-    def on_cached(self, chunk: Chunk, cache: SlotCache, cost: Cost | None) -> None:
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
         """The chunk's keys and values are in the cache; no cost where several sessions shared the forward."""
 
-    def on_attention(self, chunk: Chunk, cache: SlotCache, queries: Sequence[Tensor]) -> None:
+    def on_attention(self, prefill: Prefill, cache: SlotCache, queries: Sequence[Tensor]) -> None:
         """The last token's queries ``[width]``, layer by layer, not turned yet."""

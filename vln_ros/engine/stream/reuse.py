@@ -1,4 +1,4 @@
-"""VLN-Cache (arXiv 2603.07080) as a plug: pictures are computed only where a plan asks for it."""
+"""Plugs VLN-Cache (arXiv 2603.07080) into a stream: pictures are computed only where a plan asks for it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor
 
 from vln_ros.config import ReuseConfig
 from vln_ros.datatypes import Frame
-from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.stream.timeline import Segment
 from vln_ros.geometry.correspondence import TokenGrid
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseMeter, ReuseStats
-from vln_ros.reuse.frame_plan import FramePlan, ReusePlanner
+from vln_ros.reuse.frame_plan import FramePlan, FramePlanner
 from vln_ros.reuse.gate import entropy
 
-_TRIED = (None, Refusal.DEPTHS_DISAGREE, Refusal.PICTURES_DISAGREE)
+_TRIED = (None, FallbackReason.DEPTHS_DISAGREE, FallbackReason.PICTURES_DISAGREE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +58,10 @@ def _pictures(segments: Sequence[Segment], start: int) -> list[_Picture]:
     return found
 
 
-def _newest(chunk: Chunk) -> _Picture | None:
+def _newest(prefill: Prefill) -> _Picture | None:
     """The last picture of the stream with the chunk."""
-    end = chunk.before.tokens + chunk.last + 1
-    for segment in chain(reversed(chunk.segments), reversed(chunk.before.segments)):
+    end = prefill.before.tokens + prefill.last + 1
+    for segment in chain(reversed(prefill.segments), reversed(prefill.before.segments)):
         end -= segment.count
         if segment.image_id is not None:
             return _Picture(segment, segment.image_id, end)
@@ -76,13 +76,13 @@ class Reuse(Plug):
 
     Args:
         layers: of the decoder.
-        landmark: see :class:`ReusePlanner`.
+        landmark: see :class:`FramePlanner`.
     """
 
     timed = True
 
     def __init__(self, config: ReuseConfig, layers: int, landmark: Callable[[int], float]) -> None:
-        self._planner = ReusePlanner(config, layers, landmark)
+        self._frame_planner = FramePlanner(config, layers, landmark)
         self._meter = ReuseMeter(config.window)
         self.last_plans: Mapping[int, FramePlan] = {}
         """Of the newest prefill, by image id: for pictures and tests."""
@@ -92,7 +92,7 @@ class Reuse(Plug):
         self._repeated = 0
 
     def begin(self) -> None:
-        self._planner.begin()
+        self._frame_planner.begin()
         self._meter.begin()
         self._repeated = 0
 
@@ -105,7 +105,7 @@ class Reuse(Plug):
         if not self.last_plans:
             return None
         image_id, plan = max(self.last_plans.items())
-        grid = self._planner.grid_of(image_id)
+        grid = self._frame_planner.grid_of(image_id)
         if grid is None or plan.label.size != grid.count:
             return None
         return plan.label.reshape(grid.rows, grid.columns)
@@ -118,40 +118,40 @@ class Reuse(Plug):
         if image.image_id is not None:
             with span("reuse sight"):
                 grid = TokenGrid(image.height, image.width)
-                self._planner.on_frame(image.image_id, frame, grid, image.features)
+                self._frame_planner.on_frame(image.image_id, frame, grid, image.features)
 
-    def plan(self, chunk: Chunk, cache: SlotCache) -> Plan:
-        shown = _pictures(chunk.segments, chunk.before.tokens)
+    def plan(self, prefill: Prefill, cache: SlotCache) -> Plan:
+        shown = _pictures(prefill.segments, prefill.before.tokens)
         with span("reuse gate"):
             self._plans = {p.image_id: self._plan_picture(p, cache) for p in shown}
-            self._sources = self._take_over(chunk, shown)
-        target = _newest(chunk)
-        asked = chunk.visible is not None or not shown
+            self._sources = self._take_over(prefill, shown)
+        target = _newest(prefill)
+        asked = prefill.visible is not None or not shown
         known = (
             target is not None
             and target.is_whole
-            and (target.image_id in self._plans or self._planner.wants_relevance(target.image_id))
+            and (target.image_id in self._plans or self._frame_planner.wants_relevance(target.image_id))
         )
         return Plan(self._sources, attention=asked and known)
 
-    def on_cached(self, chunk: Chunk, cache: SlotCache, cost: Cost | None) -> None:
-        shown = _pictures(chunk.segments, chunk.before.tokens)
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
+        shown = _pictures(prefill.segments, prefill.before.tokens)
         plans = {} if cost is None else self._plans
         for picture in shown:
             if picture.is_whole:
                 serials = cache.serials[picture.slots].numpy().copy()
-                self._planner.on_cached(picture.image_id, serials, plans.get(picture.image_id))
+                self._frame_planner.on_cached(picture.image_id, serials, plans.get(picture.image_id))
         if cost is not None and shown:
             self.last_plans = plans
-            self._account(chunk, len(cache.layers), cost)
+            self._account(prefill, len(cache.layers), cost)
 
-    def on_attention(self, chunk: Chunk, cache: SlotCache, queries: Sequence[Tensor]) -> None:
+    def on_attention(self, prefill: Prefill, cache: SlotCache, queries: Sequence[Tensor]) -> None:
         """How much of their attention goes to the newest picture: one row per layer, beside the forward."""
-        target = _newest(chunk)
+        target = _newest(prefill)
         if target is None:
             return
         with span("reuse relevance"):
-            position = chunk.positions[:, chunk.last][:, None]
+            position = prefill.positions[:, prefill.last][:, None]
             rows = []
             for query, layer in zip(queries, cache.layers, strict=True):
                 keys = layer.keys[0, :, target.slots].float()
@@ -162,34 +162,34 @@ class Reuse(Plug):
             attention = torch.stack(rows).double().cpu().numpy()  # layers, heads, tokens
             relevance = attention.mean((0, 1)) * attention.shape[-1]
             entropies = np.asarray(entropy(attention)).mean(1)
-            self._planner.on_attention(target.image_id, relevance, entropies)
+            self._frame_planner.on_attention(target.image_id, relevance, entropies)
 
     # -- inside --------------------------------------------------------------------------------------
 
     def _plan_picture(self, picture: _Picture, cache: SlotCache) -> FramePlan:
         tokens = picture.segment.count
         if self._meter.off:
-            return FramePlan.whole(tokens, Refusal.SWITCHED_OFF)
+            return FramePlan.whole(tokens, FallbackReason.SWITCHED_OFF)
         if not picture.is_whole:
-            return FramePlan.whole(tokens, Refusal.PRUNED)
-        return self._planner.plan(
+            return FramePlan.whole(tokens, FallbackReason.PRUNED)
+        return self._frame_planner.plan(
             picture.image_id, tokens, lambda serials: cache.find(torch.from_numpy(serials)).numpy()
         )
 
-    def _take_over(self, chunk: Chunk, shown: Sequence[_Picture]) -> Sources | None:
+    def _take_over(self, prefill: Prefill, shown: Sequence[_Picture]) -> Sources | None:
         if all((plan.slot < 0).all() for plan in self._plans.values()):
             return None
-        n = len(chunk.embeddings)
+        n = len(prefill.embeddings)
         slots, layers = torch.full((n,), -1), torch.zeros(n, dtype=torch.long)
         for picture in shown:
-            plan, first = self._plans[picture.image_id], picture.start - chunk.before.tokens
+            plan, first = self._plans[picture.image_id], picture.start - prefill.before.tokens
             slots[first : first + picture.segment.count] = torch.from_numpy(plan.slot)
             layers[first : first + picture.segment.count] = torch.from_numpy(plan.layers)
         return Sources(slots, layers)
 
-    def _account(self, chunk: Chunk, layers: int, cost: Cost) -> None:
+    def _account(self, prefill: Prefill, layers: int, cost: Cost) -> None:
         plans = self._plans.values()
-        n, picture = len(chunk.embeddings), sum(len(plan.slot) for plan in plans)
+        n, picture = len(prefill.embeddings), sum(len(plan.slot) for plan in plans)
         for plan in plans:
             if plan.reason is not None:
                 self._meter.refused(plan.reason)

@@ -1,4 +1,4 @@
-"""What goes into a stream: text, images and videos, and the segment that each becomes."""
+"""Declares what goes into a stream (text, images, videos), and adds it to the timeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One robot's stream through a shared, stateless Qwen2.5-VL.
+"""One robot's stream through a shared, stateless model: push, roll back, evict, ask.
 
 A session owns a timeline and a cache. Pieces (text, images, videos) are prefilled when they arrive;
 questions are asked behind the stream and leave it bit for bit as it was.
@@ -18,7 +18,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.stream.forward import Chunk, run_decoder, tree_visibility
+from vln_ros.engine.stream.forward import Prefill, run_decoder, tree_visibility
 from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
@@ -256,7 +256,7 @@ class Session:
 
     # -- in parts, for forwards that several sessions share ------------------------------------------
 
-    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Chunk:
+    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Prefill:
         """Append ``pieces`` to the timeline; the forward that the cache then lacks.
 
         It must be followed by that forward and :meth:`complete`, or by :meth:`abandon`.
@@ -280,68 +280,68 @@ class Session:
                 visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
             if not embeddings:
                 raise ValueError("nothing to push")
-            return Chunk(before, segments, torch.cat(embeddings), torch.cat(positions, 1), visible)
+            return Prefill(before, segments, torch.cat(embeddings), torch.cat(positions, 1), visible)
         except BaseException:
             self.timeline.restore(before)
             raise
 
-    def complete(self, chunk: Chunk, sources: Sources | None = None, cost: Cost | None = None) -> None:
-        """The forward of ``chunk`` has been run: its keys and values are in the cache.
+    def complete(self, prefill: Prefill, sources: Sources | None = None, cost: Cost | None = None) -> None:
+        """The forward of ``prefill`` has been run: its keys and values are in the cache.
 
         Args:
             sources: what was taken over, if not all was computed.
             cost: of the forward, where it was this session's alone and a plug wants to know.
         """
-        tokens = len(chunk.embeddings)
+        tokens = len(prefill.embeddings)
         queries = float(tokens)  # a token in half of the layers is half
         if sources is None:
-            self.cache.record(chunk.positions)
+            self.cache.record(prefill.positions)
         else:
             layers = len(self.cache.layers)
             depth = sources.depth(layers)
             computed = (depth > 0).nonzero()[:, 0]
-            self.cache.record(chunk.positions[:, computed], chunk.before.tokens + computed)
+            self.cache.record(prefill.positions[:, computed], prefill.before.tokens + computed)
             tokens, queries = len(computed), float(depth.sum()) / layers
         self._count(1, tokens, self._prefill_flops(queries, self.cache.length))
         for plug in self.plugs:
-            plug.on_cached(chunk, self.cache, cost)
+            plug.on_cached(prefill, self.cache, cost)
 
     def count_logits(self, rows: int) -> None:
         """Scores for ``rows`` states have been computed for this session."""
         self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
 
-    def abandon(self, chunk: Chunk) -> None:
-        """The forward of ``chunk`` failed: back to before it was prepared."""
-        self.timeline.restore(chunk.before)
-        self.cache.truncate(chunk.before.tokens)
+    def abandon(self, prefill: Prefill) -> None:
+        """The forward of ``prefill`` failed: back to before it was prepared."""
+        self.timeline.restore(prefill.before)
+        self.cache.truncate(prefill.before.tokens)
         self.cache.forget_loose()  # it may have been written over
 
     # -- inside --------------------------------------------------------------------------------
 
     def _extend(self, pieces: Sequence[Piece], tree: TokenTree, sources: Sources | None = None) -> Tensor:
-        chunk = self.prepare(pieces, tree)
+        prefill = self.prepare(pieces, tree)
         timed = any(plug.timed for plug in self.plugs)
         try:
             begun_s = self._now_s() if timed else 0.0
-            plan = self._plan(chunk) if sources is None else Plan(sources)
+            plan = self._plan(prefill) if sources is None else Plan(sources)
             planned_s = self._now_s() if timed else 0.0
             # Counted from the end: of what is before, some may not be computed.
-            with self._queries(chunk.last - len(chunk.embeddings), plan.attention) as queries:
-                states = self._compute(chunk, plan.sources)
+            with self._queries(prefill.last - len(prefill.embeddings), plan.attention) as queries:
+                states = self._compute(prefill, plan.sources)
             done_s = self._now_s() if timed else 0.0
             self.complete(
-                chunk, plan.sources, Cost(done_s - planned_s, planned_s - begun_s) if timed else None
+                prefill, plan.sources, Cost(done_s - planned_s, planned_s - begun_s) if timed else None
             )
         except BaseException:  # a device that ran out of memory midway through the layers
-            self.abandon(chunk)
+            self.abandon(prefill)
             raise
         if queries:
             for plug in self.plugs:
-                plug.on_attention(chunk, self.cache, queries)
+                plug.on_attention(prefill, self.cache, queries)
         return states
 
-    def _plan(self, chunk: Chunk) -> Plan:
-        plans = (plug.plan(chunk, self.cache) for plug in self.plugs)
+    def _plan(self, prefill: Prefill) -> Plan:
+        plans = (plug.plan(prefill, self.cache) for plug in self.plugs)
         return next((plan for plan in plans if plan is not None), Plan())
 
     @contextmanager
@@ -366,12 +366,12 @@ class Session:
             torch.cuda.synchronize(self.network.device)
         return time.perf_counter()
 
-    def _compute(self, chunk: Chunk, sources: Sources | None) -> Tensor:
+    def _compute(self, prefill: Prefill, sources: Sources | None) -> Tensor:
         if sources is not None:
-            return compute_sparse(self.network, self.cache, chunk, sources)
-        visible = None if chunk.visible is None else chunk.visible[None]
-        positions = chunk.positions[:, None]
-        return run_decoder(self.network, self.cache, chunk.embeddings[None], positions, visible)[0]
+            return compute_sparse(self.network, self.cache, prefill, sources)
+        visible = None if prefill.visible is None else prefill.visible[None]
+        positions = prefill.positions[:, None]
+        return run_decoder(self.network, self.cache, prefill.embeddings[None], positions, visible)[0]
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         table = self._decoder.embed_tokens

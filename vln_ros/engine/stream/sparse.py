@@ -1,4 +1,4 @@
-"""A forward that computes only some of its tokens; the others take over what was computed before."""
+"""Prefills only the tokens that are not taken over from earlier frames (VLN-Cache, arXiv 2603.07080)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.stream.forward import Chunk, attention_mask, run_decoder
+from vln_ros.engine.stream.forward import Prefill, attention_mask, run_decoder
 from vln_ros.engine.stream.kv_cache import SlotCache
 
 
@@ -39,7 +39,7 @@ class Sources:
 
 
 def compute_sparse(
-    network: Qwen2_5_VLForConditionalGeneration, cache: SlotCache, chunk: Chunk, sources: Sources
+    network: Qwen2_5_VLForConditionalGeneration, cache: SlotCache, prefill: Prefill, sources: Sources
 ) -> Tensor:
     """The forward of a prepared chunk; a tree at its end is always computed.
 
@@ -50,7 +50,7 @@ def compute_sparse(
         ValueError: not one source per token, a slot that holds no token, or the last token not computed
             (nothing could be read off it).
     """
-    base, n, taken = chunk.before.tokens, len(chunk.embeddings), sources.slots
+    base, n, taken = prefill.before.tokens, len(prefill.embeddings), sources.slots
     if taken.shape != (n,) or int(taken[-1]) >= 0 or not bool(cache.holds(taken[taken >= 0]).all()):
         raise ValueError(
             f"{n} tokens need {n} sources, slots that hold a token or -1, -1 for the last; got {taken}"
@@ -58,16 +58,16 @@ def compute_sparse(
     depth = sources.depth(len(cache.layers))
     reused = (taken >= 0).nonzero()[:, 0]
     if reused.numel():
-        cache.copy_rotated(taken[reused], base + reused, chunk.positions[:, reused])
-    device = chunk.embeddings.device
+        cache.copy_rotated(taken[reused], base + reused, prefill.positions[:, reused])
+    device = prefill.embeddings.device
     rows = (depth > 0).nonzero()[:, 0]
     slots = base + rows.to(device)
-    if chunk.visible is None:
+    if prefill.visible is None:
         visible = torch.arange(base + n, device=device) <= slots[:, None]
     else:
-        visible = chunk.visible[rows.to(device)]
-    embeddings, positions = chunk.embeddings[rows.to(device)], chunk.positions[:, rows]
-    states = chunk.embeddings.new_full((n, chunk.embeddings.shape[1]), torch.nan)
+        visible = prefill.visible[rows.to(device)]
+    embeddings, positions = prefill.embeddings[rows.to(device)], prefill.positions[:, rows]
+    states = prefill.embeddings.new_full((n, prefill.embeddings.shape[1]), torch.nan)
     if bool((depth[rows] == len(cache.layers)).all()):
         with cache.scatter(slots, visible=base + n):
             computed = run_decoder(network, cache, embeddings[None], positions[:, None], visible[None])

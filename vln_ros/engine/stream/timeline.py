@@ -1,4 +1,4 @@
-"""What a session has seen: an explicit list of segments. The tensors of the cache follow it."""
+"""Lists the segments that a session has seen, in order; the cache's tensors follow it."""
 
 from __future__ import annotations
 
