@@ -85,8 +85,8 @@ class StreamConfig:
         "profile",
         "Choice of past frames that a question shows, for profiles with the context history: as the profile "
         "says, or stays (every frame at first, then every second, every fourth ..., and the newest one). "
-        "With stays a question mostly begins like the one before, which saves prefill; no checkpoint "
-        "was released that was trained with it, and frames that the profile's history_limit would drop are kept.",
+        "With stays a question mostly begins like the one before, which saves prefill. It is a deviation: no "
+        "released checkpoint was trained with it, and it keeps frames that a history_limit would drop.",
         choices=("profile", "stays"),
     )
     token_budget: int = option(

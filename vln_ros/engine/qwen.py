@@ -206,7 +206,7 @@ class QwenEngine:
         """What :meth:`work_ahead` pushes; to prefill frames of several robots at once, see ``batch.py``."""
         if not self._config.prefill_on_arrival or self._drops:
             return ()
-        self._ladder.run(self._score)  # as long as the chat about its frame is there
+        self._fallback.run(self._score)  # as long as the chat about its frame is there
         return self.context.to_prefill()
 
     def decide(self, queue: int) -> ActionChunk:

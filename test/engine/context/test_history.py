@@ -2,10 +2,12 @@
 
 import itertools
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conversations import assert_stream_is, conversation, frame, profile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfi
 from vln_ros.datatypes import Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together, work_ahead_together
 from vln_ros.engine.checkpoint.model import load_model
-from vln_ros.engine.checkpoint.profile import ContextSpec
+from vln_ros.engine.checkpoint.profile import ContextSpec, parse_profile
 from vln_ros.engine.context.base import PrimitiveBank
 from vln_ros.engine.context.forecast import QuestionForecast
 from vln_ros.engine.context.travelled import TravelledWay
@@ -58,17 +60,44 @@ def history(**changes):
     return replace(own, context=ContextSpec(**context | changes))
 
 
-def anew(robot):
-    """The simple twin: nothing ahead, and every chat is prefilled from its opening."""
-    context = robot.context
+class Anew:
+    """The simple twin: nothing is done ahead, and each chat is prefilled from its opening."""
 
-    def go_to(pieces):
-        robot.session.rollback(context._opened)
-        return tuple(pieces)
+    def __init__(self, model, own, seed=0, temperature=0.0, **options):
+        stream = StreamConfig(**options | {"prefill_on_arrival": False})
+        self.robot = QwenEngine(model, own, temperature=temperature, seed=seed, stream=stream)
+        self.session, self.context = self.robot.session, self.robot.context
+        self.opened = None
+        self.answered = False
 
-    context._go_to = go_to
-    context.to_prefill = lambda: ()
-    return robot
+    def start(self, instruction):
+        self.robot.start(instruction)
+        self.opened, self.answered = self.session.snapshot(), False
+
+    def observe(self, shown):
+        self.robot.observe(shown)
+        self.answered = False
+
+    def work_ahead(self):
+        self.robot.work_ahead()
+
+    def decide(self, queue):
+        self.session.rollback(self.opened)
+        self.answered = True
+        return self.robot.decide(queue)
+
+    def ask(self, question, *, max_tokens):
+        self.forget()
+        return self.robot.ask(question, max_tokens=max_tokens)
+
+    def ask_choice(self, question, options):
+        self.forget()
+        return self.robot.ask_choice(question, options)
+
+    def forget(self):
+        """All but the chat that has just been answered, which a question goes on with."""
+        if not self.answered:
+            self.session.rollback(self.opened)
 
 
 def pair(model, own, seed, **options):
@@ -76,11 +105,10 @@ def pair(model, own, seed, **options):
     key = repr((own, sorted(options.items())))
     if key not in PAIRS:
         stream = StreamConfig(max_phrases=3, **options)
-        PAIRS[key] = tuple(QwenEngine(model, own, temperature=100.0, seed=0, stream=stream) for _ in range(2))
-        anew(PAIRS[key][1])
+        robot = QwenEngine(model, own, temperature=100.0, seed=0, stream=stream)
+        PAIRS[key] = robot, Anew(model, own, temperature=100.0, max_phrases=3, **options)
     for robot in PAIRS[key]:
-        robot._seed = seed
-        robot.start(Instruction(1, TEXT))
+        robot.start(Instruction(1 + seed, TEXT))  # its number is part of the seed
     return PAIRS[key]
 
 
@@ -111,7 +139,7 @@ def test_queues_and_probabilities_are_those_of_a_full_prefill(model, name, opera
     """Whatever is foreseen wrongly: by frames, questions beside the run, lack of memory, a new run."""
     own, options = SETTINGS[name]
     both = robot, twin = pair(model, own(), seed, **options)
-    stamps, steps, runs = itertools.count(), 0.0, itertools.count(2)
+    stamps, steps, runs = itertools.count(), 0.0, itertools.count(100)
 
     def show(way):
         nonlocal steps
@@ -129,9 +157,9 @@ def test_queues_and_probabilities_are_those_of_a_full_prefill(model, name, opera
                 show({"step": 1.0, "two": 2.0, "part": 0.4, "still": 0.0}[operation])
             case "decide":
                 mine, expected = robot.decide(9), twin.decide(9)
-                assert (mine.actions, mine.wanted, mine.held) == (
+                assert (mine.actions, mine.unconstrained, mine.held) == (
                     expected.actions,
-                    expected.wanted,
+                    expected.unconstrained,
                     expected.held,
                 )
                 assert mine.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
@@ -145,6 +173,7 @@ def test_queues_and_probabilities_are_those_of_a_full_prefill(model, name, opera
                 assert mine == pytest.approx(expected, abs=1e-5)
             case "less":
                 assert robot.context.shrink() == twin.context.shrink()
+                twin.answered = False
             case "again":
                 number = next(runs)
                 for one in both:
@@ -216,7 +245,7 @@ def test_a_decision_computes_only_its_own_frame(model, name, every):
     options = {"temperature": 0.0, "seed": 0, "stream": StreamConfig(decode="tokens")}
     ahead = QwenEngine(model, profile(name), **options)
     decisions, between = pictures(ahead, every, 48)
-    before, none = pictures(anew(QwenEngine(model, profile(name), **options)), every, 48)
+    before, none = pictures(Anew(model, profile(name), decode="tokens"), every, 48)
     assert set(before) == {9} and none == 0
     assert set(decisions) == {1}
     assert len(decisions) + between <= sum(before)
@@ -280,7 +309,7 @@ def test_a_question_beside_the_run_keeps_what_it_can_of_the_chat(model):
 def test_robots_on_one_model_work_ahead_together(model):
     own = history()
     robots = [QwenEngine(model, own, temperature=0.0, seed=s, stream=StreamConfig()) for s in range(3)]
-    twins = [anew(QwenEngine(model, own, temperature=0.0, seed=s, stream=StreamConfig())) for s in range(3)]
+    twins = [Anew(model, own, s) for s in range(3)]
     for one in (*robots, *twins):
         one.start(Instruction(1, TEXT))
     for index in range(10):
@@ -424,3 +453,16 @@ def test_stays_is_for_histories(model):
         QwenEngine(
             model, profile("tiny"), temperature=0.0, seed=0, stream=StreamConfig(history_choice="stays")
         )
+
+
+def test_a_profile_that_stays_drops_no_oldest_frame():
+    tree = yaml.safe_load((resources.files("vln_ros") / "profiles" / "navida.yaml").read_text("utf-8"))
+    tree["context"]["history_choice"] = "stays"
+    with pytest.raises(ConfigError, match=r"history_limit = 199: expected 0 with history_choice stays"):
+        parse_profile("mine", tree)
+    tree["context"]["history_limit"] = 0
+    assert parse_profile("mine", tree).context.history_choice == "stays"
+    tree["context"] |= {"strategy": "window_reset", "unasked_frames": "drop", "reset_steps": 32}
+    del tree["context"]["history_empty"], tree["context"]["history_limit"]
+    with pytest.raises(ConfigError, match="history_choice = 'stays': expected one of uniform_round"):
+        parse_profile("mine", tree)

@@ -1,4 +1,4 @@
-"""When the model will be asked next, told in frames of a history."""
+"""Foresees when the model will be asked next, told in frames of a history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Context strategy ``history``: every question is a chat that begins like the one before or the next one."""
+"""Context strategy `history`: every question is a chat that begins like the one before or the next one."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ class HistoryContext:
             return ()  # what is left of the past depends on frames that are still to come
         shown = self._bank.choose_foreseen(self._spec, self._forecast.entered(), self._most_kept)
         prefix = self._template.turn(0, self._instruction, shown).prefix
-        # Up to the last picture: the text behind it is one piece with what follows.
         end = max((i + 1 for i, piece in enumerate(prefix) if isinstance(piece, Image)), default=0)
         if not self._common(prefix[:end])[1]:
-            return ()  # whatever is behind it may stay
+            return ()  # whatever is behind the last picture may stay
         self._is_chat_there = False
-        return self._go_to(prefix[:end])
+        # With the mark behind the picture: the last token of a forward is always computed.
+        return self._go_to(prefix[: end + 1])
 
     def prefilled(self) -> None:
         """The stream itself says what it holds."""
