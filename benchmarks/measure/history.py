@@ -1,4 +1,4 @@
-"""What a history costs: prefilled anew at each question, or kept and prefilled while the robot moves."""
+"""Measures what a history costs: prefilled anew at each question, kept, or prefilled ahead of it."""
 
 from __future__ import annotations
 
