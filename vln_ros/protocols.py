@@ -94,7 +94,11 @@ class WorksAhead(Protocol):
     """An engine that can do part of a decision before it is asked for it."""
 
     def work_ahead(self) -> None:
-        """Nobody asks about the newest frame: do what shortens the next decision, and nothing else."""
+        """Do what shortens the next decision, and nothing else.
+
+        Called when nobody asks about the newest frame, and when a decision about it has been sent. That may
+        be so after each frame, or never.
+        """
 
 
 @runtime_checkable

@@ -33,10 +33,11 @@ from vln_ros.capacity.stages import published_config
 from vln_ros.capacity.walk import walk
 from vln_ros.cli import build_parser
 from vln_ros.cli.bench.record import Machine, Record, write_record
+from vln_ros.cli.plan import LONG_RUN_PRIMITIVES, history_pictures
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.datatypes import ActionChunk, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.checkpoint.profile import load_profile
+from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.decision import DecisionLoop, Progress
 from vln_ros.engine.inputs.preprocess import patchify
@@ -317,8 +318,15 @@ def test_what_is_planned_is_what_the_engine_runs(
         counted[asked].append((pictures - before[0], engine.forwards - before[1]))
     handle.remove()
     # Not the first ones: a run begins with a turn of its own, and a history and a video are still short.
-    for seen in counted[False][4 * unasked :]:
-        assert seen == (planned["frame"]["vision"], planned["frame"]["forwards"])
+    late = counted[False][4 * unasked :]
+    for seen in late:
+        assert seen[0] == planned["frame"]["vision"]
+        if not planned["ahead_s"]:
+            assert seen[1] == planned["frame"]["forwards"]
+        else:  # behind whichever frame there is something of the next history to take in
+            assert seen[1] <= 1
+    if planned["ahead_s"] and unasked:
+        assert any(forwards for _, forwards in late)
     for chunk, seen in zip(spoken[4:], counted[True][4:], strict=True):
         assert seen[0] == planned["decision"]["vision"]
         if decode == "tree":
@@ -358,6 +366,73 @@ def test_each_context_strategy_is_planned_for(
     found = (load["asked_pictures"], load["asked_vision"], load["restart_pictures"])
     assert found == (asked, asked_vision, restart) and load["unasked"] == unasked
     assert ("begun anew" in capsys.readouterr().out) == bool(restart)
+
+
+@pytest.mark.parametrize("step", [1, 2, 4])
+@pytest.mark.parametrize("choice", ["uniform_round", "uniform_floor", "stays"])
+@pytest.mark.parametrize("limit", [0, 100])
+def test_pictures_of_a_history_are_counted_as_they_are_shown(step: int, choice: str, limit: int) -> None:
+    """Against frames that are held in a list and dropped from it."""
+    if choice == "stays" and limit:
+        return  # refused in a profile
+    spec = ContextSpec("history", history_frames=8, history_choice=choice, history_limit=limit)
+    frames: list[int] = []
+    before: list[int] = []
+    kept: list[int] = []
+    new: list[int] = []
+    for index in range(LONG_RUN_PRIMITIVES[1]):
+        if index >= LONG_RUN_PRIMITIVES[0] and (index - LONG_RUN_PRIMITIVES[0]) % step == 0:
+            shown = [frames[i] for i in spec.choose_history(len(frames))]
+            same = len([1 for n in range(1, len(shown) + 1) if before[:n] == shown[:n]])
+            if before:
+                kept.append(same)
+                new.append(len(shown) - same)
+            before = shown
+        frames = [*frames, index][-limit:]
+    expected = (float(np.mean(kept)), float(np.mean(new)))
+    assert history_pictures(spec, step) == pytest.approx(expected)
+
+
+def test_a_history_is_planned_for_as_it_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The question prefills one picture; what stays costs less between questions, not in them."""
+    plans = {}
+    for choice in ("profile", "stays"):
+        out = tmp_path / f"{choice}.json"
+        assert command(
+            "--checkpoint", "3B", "--device", "orin", "--profile", "navida", "--history-choice", choice,
+            "--json", str(out),
+        ) == 0  # fmt: skip
+        plans[choice] = json.loads(out.read_text())
+    released, stays = plans["profile"], plans["stays"]
+    assert released["workload"]["kept_pictures"] + released["workload"]["ahead_pictures"] == pytest.approx(8)
+    assert stays["workload"]["ahead_pictures"] < released["workload"]["ahead_pictures"] / 2
+    assert stays["plan"]["decision_s"] == pytest.approx(released["plan"]["decision_s"])
+    assert stays["plan"]["ahead_s"] < released["plan"]["ahead_s"] / 2
+    assert "prefilled ahead" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="has no history"):
+        command("--checkpoint", "3B", "--device", "orin", "--history-choice", "stays")
+
+
+@pytest.mark.parametrize("name", DEVICES)
+def test_robots_in_one_batch(name: str) -> None:
+    """Never fewer than one by one, within memory, and each waits for all of them."""
+    device = DEVICES[name]
+    for load in (LOAD, replace(LOAD, tree_nodes=78), replace(LOAD, asked_pictures=9, ahead_pictures=6.0)):
+        found = plan(roofline("3B"), device, load, ASSUMED, 0.5)
+        assert found.batched_robots >= found.robots
+        room = 0.9 * device.memory_bytes - found.weights_bytes
+        assert found.batched_robots * found.robot_bytes <= max(room, 0.0)
+        assert found.batched_decision_s >= found.decision_s * (1 - 1e-9)
+
+
+def test_the_readme_has_the_table_of_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--table") == 0
+    table = capsys.readouterr().out.strip()
+    readme = (Path(vln_ros.__file__).parent.parent / "README.md").read_text("utf-8")
+    assert table in readme, "vln_ros plan --table says something else: put it there"
+    assert len(table.splitlines()) == 2 + len(DEVICES)
+    with pytest.raises(ConfigError, match="--checkpoint and --device, or --table"):
+        command("--checkpoint", "3B")
 
 
 @pytest.mark.parametrize(

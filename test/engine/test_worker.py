@@ -332,10 +332,10 @@ def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Can
         assert not any(c.actions for c in it.events.chunks if c.queue > moving.queue)
 
 
-def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about(
+def test_the_engine_works_ahead_after_a_queue_and_after_a_frame_that_nobody_asks_about(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And not after the one that is decided on, nor after a stop."""
+    """And not before the decision on a frame, nor after a stop."""
     rig = Rig("progress")
     ahead = lambda: rig.engine.note("ahead", rig.engine.stamp_ns)  # noqa: E731
     monkeypatch.setattr(rig.engine, "work_ahead", ahead, raising=False)
@@ -359,8 +359,8 @@ def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about(
     finally:
         rig.worker.close()
     assert rig.engine.calls == [
-        ("start", 1), ("observe", 1), ("decide", 1), ("observe", 2), ("ahead", 2), ("observe", 3),
-        ("decide", 3),
+        ("start", 1), ("observe", 1), ("decide", 1), ("ahead", 1), ("observe", 2), ("ahead", 2),
+        ("observe", 3), ("decide", 3),
     ]  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from vln_ros.capacity.roofline import PUBLISHED, Cost, Peak, Roofline
 STAGES = ("vision", "prefill", "decode", "head")
 SAFE_SHARE = 0.9
 """Of a device's memory that a process can count on."""
+_MOST_ROBOTS = 256
+"""Looked for in one batch."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,13 @@ class Device:
 DEVICES = {
     "h100": Device(PUBLISHED["H100"], 80e9),
     "h200": Device(PUBLISHED["H200"], 141e9),
+    "a100": Device(PUBLISHED["A100"], 80e9),
+    "l40s": Device(PUBLISHED["L40S"], 48e9),
     "4090": Device(PUBLISHED["RTX 4090"], 24e9),
+    "3090": Device(PUBLISHED["RTX 3090"], 24e9),
     "orin": Device(PUBLISHED["Orin"], 64e9),
+    "orin-nx": Device(PUBLISHED["Orin NX"], 16e9),
+    "orin-nano": Device(PUBLISHED["Orin Nano"], 8e9),
     "thor": Device(PUBLISHED["Thor"], 128e9),
 }
 
@@ -173,8 +180,11 @@ class Workload:
         context_tokens: in the cache when asked, at most.
         unasked: what becomes of a frame that nobody asks about: ``unseen`` (nothing is computed), ``seen``
             (by the vision tower), or ``prefilled`` at once, too.
-        asked_pictures: prefilled anew at each question, the newest included (a history); 0 where every
-            frame is prefilled once (a stream).
+        asked_pictures: shown at each question, the newest included (a history or a video), and not all of
+            them in the cache already; 0 where every frame is prefilled once (a stream).
+        ahead_pictures: of those, how many are prefilled before each question, while the robot moves; then
+            the question itself prefills the newest one only. ``kept_pictures``: how many are in the cache
+            since the question before. On average.
         asked_vision: of those, how many go through the vision tower only then, before the forward of the
             question; 0: the newest alone.
         restart_pictures: prefilled anew each time the stream is dropped; 0 where it never is.
@@ -194,6 +204,8 @@ class Workload:
     answer_tokens: int
     unasked: str = "prefilled"
     asked_pictures: int = 0
+    ahead_pictures: float = 0.0
+    kept_pictures: float = 0.0
     asked_vision: int = 0
     restart_pictures: int = 0
 
@@ -218,6 +230,7 @@ class Plan:
     Attributes:
         frame_s: for a frame that nobody asks about; ``decision_s``: from a frame that the model is asked
             about to the queue; ``least_s``: roofline of the latter.
+        ahead_s: for what is prefilled before each question, while the robot moves.
         frame, decision: what the engine runs in them.
         restart_s: what a frame costs more when the stream is dropped and begun anew before it.
         busy: share of the device's time for one robot; above 1 frames are left out.
@@ -225,10 +238,13 @@ class Plan:
         filled_after_s: when it is, from the camera's rate; math.inf if never.
         robots: on one device, by time and memory, no batching; 0 if one does not fit.
         limit: ``time`` or ``memory``, whatever bounds the robots.
+        batched_robots: on one device where the forwards of all are one; ``batched_decision_s``: how long the
+            decisions of all of them then take, which each waits for.
     """
 
     frame_s: float
     decision_s: float
+    ahead_s: float
     least_s: float
     frame: Passes
     decision: Passes
@@ -239,6 +255,8 @@ class Plan:
     filled_after_s: float
     robots: int
     limit: str
+    batched_robots: int
+    batched_decision_s: float
     parts: Mapping[str, float]
 
     @property
@@ -260,75 +278,126 @@ def plan(
     Args:
         weight_bytes: per parameter.
     """
-    peak, fits = device.peak, calibration.stages
-    layers = stage_layers(roofline.config)
-    context = load.context_tokens
-
-    def stage(name: str, costs: Sequence[Cost]) -> tuple[float, float]:
-        least_s = sum(peak.least_s(c) for c in costs)
-        return fits[name].seconds(len(costs) * layers[name], least_s), least_s
-
-    # Quantised weights are read as they are stored; everything else keeps the roofline's format.
-    saved = roofline.decoder_weights * (roofline.item_bytes - weight_bytes)
-
-    def decoder(queries: int) -> Cost:
-        cost = roofline.decoder(queries, context)
-        return Cost(cost.flops, cost.bytes - saved)
-
-    picture_tokens = load.frame_tokens + load.text_tokens
-    shown_tokens = max(load.asked_pictures, 1) * picture_tokens
-    question_tokens = load.question_tokens + load.tree_nodes
-    # The engine runs a frame, its question and all queues in one forward; a video has one of its own.
-    pushes = [shown_tokens, question_tokens] if load.asked_vision else [shown_tokens + question_tokens]
-    looks = max(load.asked_vision, 1)
-    steps = 0 if load.tree_nodes else max(0, load.answer_tokens - 1)
-    look = roofline.vision(load.grid_h, load.grid_w)
-    parts = {
-        "vision": stage("vision", [look] * looks),
-        "pictures, question, queues" if load.asked_pictures else "frame, question, queues": stage(
-            "prefill", [decoder(tokens) for tokens in pushes]
-        ),
-        "decode": stage("decode", [decoder(1)] * steps),
-        "head": stage("head", [roofline.head(1 + load.tree_nodes), *[roofline.head(1)] * steps]),
-    }
+    times = _Times(roofline, device, load, calibration, weight_bytes)
+    parts, passes = times.decision(1)
     seconds = {name: both[0] for name, both in parts.items()}
     decision_s = calibration.host_s + sum(seconds.values())
-    frame_looks = [] if load.unasked == "unseen" else [look]
-    frame_pushes = [decoder(picture_tokens)] if load.unasked == "prefilled" else []
-    frame_s = (
-        (calibration.host_s if frame_looks else 0.0)
-        + stage("vision", frame_looks)[0]
-        + stage("prefill", frame_pushes)[0]
-    )
-    restart_s = (
-        stage("prefill", [decoder(load.restart_pictures * picture_tokens)])[0]
-        if load.restart_pictures
-        else 0.0
-    )
-    asked_per_s = min(load.decisions_per_s, load.frames_per_s)
-    busy = frame_s * (load.frames_per_s - asked_per_s) + decision_s * asked_per_s
+    frame_s, frame_passes = times.frame()
+    ahead_s = times.ahead(1)
     weights = parameters(roofline) * weight_bytes
-    robot = float(context * roofline.token_bytes)
-    room = SAFE_SHARE * device.memory_bytes - weights
-    by_memory = max(0, math.floor(room / robot))
+    robot = float(load.context_tokens * roofline.token_bytes)
+    by_memory = max(0, math.floor((SAFE_SHARE * device.memory_bytes - weights) / robot))
+    busy = times.busy(1)
     by_time = math.floor(1 / busy)
+    batched = 0
+    while batched < min(by_memory, _MOST_ROBOTS) and times.busy(batched + 1) <= 1:
+        batched += 1
+    asked_per_s = min(load.decisions_per_s, load.frames_per_s)
     kept_per_s = load.frames_per_s if load.unasked == "prefilled" else asked_per_s
-    tokens_per_s = kept_per_s * picture_tokens
+    tokens_per_s = kept_per_s * (load.frame_tokens + load.text_tokens)
     return Plan(
         frame_s=frame_s,
         decision_s=decision_s,
+        ahead_s=ahead_s,
         least_s=sum(both[1] for both in parts.values()),
-        frame=Passes(len(frame_looks), len(frame_pushes)),
-        decision=Passes(looks, len(pushes) + steps),
-        restart_s=restart_s,
+        frame=frame_passes,
+        decision=passes,
+        restart_s=times.restart(),
         busy=busy,
         weights_bytes=weights,
         robot_bytes=robot,
-        filled_after_s=context / tokens_per_s if tokens_per_s else math.inf,
+        filled_after_s=load.context_tokens / tokens_per_s if tokens_per_s else math.inf,
         robots=min(by_memory, by_time),
         limit="memory" if by_memory < by_time else "time",
+        batched_robots=batched,
+        batched_decision_s=times.decision_s(max(batched, 1)),
         parts={"preprocessing and the rest": calibration.host_s, **seconds},
     )
+
+
+class _Times:
+    """How long each piece of the work takes, for one robot or for several whose forwards are one."""
+
+    def __init__(
+        self,
+        roofline: Roofline,
+        device: Device,
+        load: Workload,
+        calibration: Calibration,
+        weight_bytes: float,
+    ) -> None:
+        self._roofline, self._peak, self._load = roofline, device.peak, load
+        self._calibration = calibration
+        self._layers = stage_layers(roofline.config)
+        # Quantised weights are read as they are stored; everything else keeps the roofline's format.
+        self._saved = roofline.decoder_weights * (roofline.item_bytes - weight_bytes)
+        self._weights = roofline.decoder_weights * weight_bytes
+        self._picture_tokens = load.frame_tokens + load.text_tokens
+        self._look = roofline.vision(load.grid_h, load.grid_w)
+
+    def decision(self, robots: int) -> tuple[dict[str, tuple[float, float]], Passes]:
+        """Seconds and roofline of each part from the asked frames to the queues; what is run for each robot.
+
+        The engine runs a frame, its question and all queues in one forward; a video has one of its own.
+        Pictures go through the vision tower one robot after the other.
+        """
+        load = self._load
+        shown_tokens = (1 if load.ahead_pictures else max(load.asked_pictures, 1)) * self._picture_tokens
+        question_tokens = load.question_tokens + load.tree_nodes
+        pushes = [shown_tokens, question_tokens] if load.asked_vision else [shown_tokens + question_tokens]
+        looks = max(load.asked_vision, 1)
+        steps = 0 if load.tree_nodes else max(0, load.answer_tokens - 1)
+        rows = [robots * (1 + load.tree_nodes), *[robots] * steps]
+        prefill = "pictures, question, queues" if load.asked_pictures else "frame, question, queues"
+        parts = {
+            "vision": self._stage("vision", [self._look] * (looks * robots)),
+            prefill: self._stage("prefill", [self._decoder(n, robots) for n in pushes]),
+            "decode": self._stage("decode", [self._decoder(1, robots)] * steps),
+            "head": self._stage("head", [self._roofline.head(n) for n in rows]),
+        }
+        return parts, Passes(looks, len(pushes) + steps)
+
+    def decision_s(self, robots: int) -> float:
+        parts, _ = self.decision(robots)
+        return robots * self._calibration.host_s + sum(seconds for seconds, _ in parts.values())
+
+    def frame(self) -> tuple[float, Passes]:
+        """Of a frame that nobody asks about."""
+        looks = [] if self._load.unasked == "unseen" else [self._look]
+        pushes = [self._decoder(self._picture_tokens, 1)] if self._load.unasked == "prefilled" else []
+        seconds = (
+            (self._calibration.host_s if looks else 0.0)
+            + self._stage("vision", looks)[0]
+            + self._stage("prefill", pushes)[0]
+        )
+        return seconds, Passes(len(looks), len(pushes))
+
+    def ahead(self, robots: int) -> float:
+        """Before each question, while the robots move."""
+        tokens = round(self._load.ahead_pictures * self._picture_tokens)
+        return self._stage("prefill", [self._decoder(tokens, robots)])[0] if tokens else 0.0
+
+    def restart(self) -> float:
+        tokens = self._load.restart_pictures * self._picture_tokens
+        return self._stage("prefill", [self._decoder(tokens, 1)])[0] if tokens else 0.0
+
+    def busy(self, robots: int) -> float:
+        """Share of the device's time."""
+        load = self._load
+        asked_per_s = min(load.decisions_per_s, load.frames_per_s)
+        unasked_s = robots * self.frame()[0] * (load.frames_per_s - asked_per_s)
+        return unasked_s + (self.decision_s(robots) + self.ahead(robots)) * asked_per_s
+
+    def _stage(self, name: str, costs: Sequence[Cost]) -> tuple[float, float]:
+        least_s = sum(self._peak.least_s(c) for c in costs)
+        fit = self._calibration.stages[name]
+        return fit.seconds(len(costs) * self._layers[name], least_s), least_s
+
+    def _decoder(self, queries: int, robots: int) -> Cost:
+        """One forward: the weights are read once for all robots."""
+        cost = self._roofline.decoder(queries, self._load.context_tokens)
+        alone = cost.bytes - self._saved
+        return Cost(robots * cost.flops, self._weights + robots * (alone - self._weights))
 
 
 def stage_layers(config: Any) -> dict[str, int]:

@@ -53,7 +53,12 @@ PUBLISHED = {
     "H100 PCIe": Peak(756e12, 2.0e12, "published, dense bf16"),
     "H100": Peak(989e12, 3.35e12, "published, dense bf16"),
     "H200": Peak(989e12, 4.8e12, "published, dense bf16"),
+    "A100": Peak(312e12, 2.039e12, "published, SXM 80 GB, dense bf16"),
+    "L40S": Peak(362e12, 864e9, "published, dense bf16"),
     "RTX 4090": Peak(165.2e12, 1.008e12, "published, dense bf16"),
+    "RTX 3090": Peak(71e12, 936e9, "published, dense fp16 with fp32 sums"),
+    "Orin NX": Peak(15.0e12, 102.4e9, "NX 16 GB: GPU only, dense fp16 as of AGX, by cores and clock"),
+    "Orin Nano": Peak(10.2e12, 68e9, "Nano 8 GB: GPU only, dense fp16 as of AGX, by cores and clock"),
     "Orin": Peak(42.5e12, 204.8e9, "published, AGX 64 GB, GPU only, dense fp16"),
     "Thor": Peak(258e12, 273e9, "published, T5000, a quarter of the dense fp4 figure"),
 }

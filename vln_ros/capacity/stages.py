@@ -150,6 +150,8 @@ def measure_stages(
 ) -> list[StagedDecision]:
     """Decisions for the frames after ``context_frames``, each with its frame's vision and prefill.
 
+    What the engine does between two decisions is done, and not measured.
+
     The end of a queue and STOP are struck out of the scores: random weights end a queue anywhere, and what
     is measured is a queue of the profile's full length.
 
@@ -158,7 +160,8 @@ def measure_stages(
     """
     # A budget beyond what is shown: this measures a given context, not evictions.
     config = StreamConfig(decode=decode, min_allowed=0.0, token_budget=1_000_000)
-    profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
+    if profile.context.strategy == "append":
+        profile = replace(profile, context=replace(profile.context, unasked_frames="keep"))
     engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config)
     engine.start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
     ends = _end_tokens(model, profile)
@@ -167,10 +170,10 @@ def measure_stages(
         for i, frame in enumerate(tqdm(frames, desc=f"stages, {decode}", unit="frame", disable=None)):
             if i < context_frames:
                 engine.observe(frame)
-                engine.session.push(engine.context.to_prefill())
-                engine.context.prefilled()
+                engine.prefill()
                 continue
             decision = _decide(engine, frame, model, watch, peak, ends)
+            engine.work_ahead()  # of a history: what lies between two decisions
             if i > context_frames:  # the first decision warms up, and closes the turn of the context
                 found.append(decision)
     engine.close()

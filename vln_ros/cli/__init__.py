@@ -51,6 +51,7 @@ BENCHES = (
     "eval",
     "faults",
     "graph",
+    "history",
     "kill",
     "link",
     "nodes",

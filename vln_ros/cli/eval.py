@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,6 +28,9 @@ from vln_ros.config import (
     walk_options,
     with_protocol,
 )
+
+if TYPE_CHECKING:
+    from vln_ros.evaluation.episode.metrics import Summary
 
 HELP = "Run a split of episodes and measure: resumable, on as many processes or machines as there are"
 
@@ -54,6 +57,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="set any option by its dotted name, e.g. camera.hfov_deg=90 (list: vln_ros params eval)",
+    )
+    parser.add_argument(
+        "--reproduce",
+        metavar="NAME",
+        help="evaluate as was published, e.g. navida-r2r: sets episodes, rules and checkpoint, says what is "
+        "missing and where it goes, and prints the published figures beside ours (docs/evaluation.md)",
+    )
+    parser.add_argument(
+        "--peer",
+        type=Path,
+        metavar="RUN",
+        help="somebody's result file or folder to compare with episode by episode; needs --reproduce",
     )
     known = {e.name: e for e in walk_options(EvalConfig)}
     for entry in known.values():
@@ -87,6 +102,10 @@ def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
         ConfigError: an option does not exist or has a value that it cannot have.
     """
     values: dict[str, object] = {}
+    if args.reproduce is not None:
+        from vln_ros.evaluation.runs.reproduction import find_published, reproduction_options
+
+        values |= reproduction_options(find_published(args.reproduce))
     if args.config is not None:
         values |= to_flat(load_yaml(EvalConfig, args.config))
     for assignment in args.set:
@@ -113,6 +132,10 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
     out = run_folder(args.out, "eval", resume=args.resume)
+    if args.peer is not None and args.reproduce is None:
+        raise ConfigError("--peer needs --reproduce; two finished runs are compared by `vln_ros compare`")
+    if args.reproduce is not None:
+        _check_reproduction(args.reproduce, config, args.peer)
     if args.join and config.via != "graph":
         raise ConfigError("--join: only with --via graph does an evaluation talk over ROS")
     if config.navigator.engine == "qwen":
@@ -132,9 +155,45 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     if result.skipped:
         print(skips_line(result.skipped, len(result.episodes)))
+    if args.reproduce is not None:
+        _say_reproduction(args.reproduce, config, result.summary, folder, args.peer)
     print_recordings(args, folder)
     print_report(folder)
     return 1 if result.skipped else 0
+
+
+def _check_reproduction(name: str, config: EvalConfig, peer: Path | None) -> None:
+    """Everything is there, or ConfigError names all that is not."""
+    from vln_ros.evaluation.runs.reproduction import find_published, missing
+
+    if config.via == "graph":
+        raise ConfigError("--reproduce runs in one process: leave --via, or set it to pipeline")
+    lines = list(missing(find_published(name), config))
+    if peer is not None and not peer.exists():
+        lines.append(f"peer: no file or folder {peer}")
+    if lines:
+        raise ConfigError(
+            f"--reproduce {name}: {len(lines)} missing\n" + "\n".join(f"  - {line}" for line in lines)
+        )
+
+
+def _say_reproduction(
+    name: str, config: EvalConfig, summary: Summary, folder: Path, peer: Path | None
+) -> None:
+    """On the screen and in ``reproduction.txt``: both figures, and all that may make them differ."""
+    from vln_ros.evaluation.files import write_atomically
+    from vln_ros.evaluation.runs.compare import compare, comparison_table
+    from vln_ros.evaluation.runs.loading import load_run
+    from vln_ros.evaluation.runs.reproduction import changes, find_published, reproduction_table
+
+    published = find_published(name)
+    parts = [reproduction_table(published, summary)]
+    parts += [f"differs: {line}" for line in (*changes(published, config), *published.deviations)]
+    if peer is not None:
+        parts.append(comparison_table(compare(load_run(peer), load_run(folder), config.seed)))
+    text = "\n".join(parts)
+    print(text)
+    write_atomically(folder / "reproduction.txt", text + "\n")
 
 
 def _via_graph(

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,22 +21,33 @@ if TYPE_CHECKING:
 
 HELP = "Estimate latency, frame rate, memory and robots per device, from the roofline and from measurements"
 SHAPES = ("3B", "7B")
-DEVICES = ("h100", "h200", "4090", "orin", "thor", "measured")
+DEVICES = (
+    "h200", "h100", "a100", "l40s", "4090", "3090", "thor", "orin", "orin-nx", "orin-nano", "measured",
+)  # fmt: skip
+DEVICES_OF_TABLE = DEVICES[:-1]
 WEIGHTS = {"bf16": 2.0, "int8": 1.0, "4bit": 0.5}
 PATCH, MERGE, TEMPORAL = 14, 2, 2
 RELEASED_MIN_PIXELS, RELEASED_MAX_PIXELS = 3136, 12845056
 """Of the released preprocessor_config.json, where the profile sets no bound of its own."""
 TEXT_TOKENS, QUESTION_TOKENS = 12, 24
 TOKENS_PER_PHRASE = 2
+LONG_RUN_PRIMITIVES = (64, 256)
+"""A history is looked at between these."""
+TABLE = (("3B", "activevln-r2r"), ("3B", "navida"), ("7B", "internvla-n1-s2"))
+TABLE_CAMERA = "640x480@5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", choices=SHAPES, required=True, help="size of the released Qwen2.5-VL")
+    parser.add_argument("--checkpoint", choices=SHAPES, help="size of the released Qwen2.5-VL")
     parser.add_argument(
         "--device",
         choices=DEVICES,
-        required=True,
         help="device to estimate for; measured: the one that --calibration was measured on",
+    )
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="print a Markdown table of all devices instead, as in the README",
     )
     parser.add_argument(
         "--camera", default="640x480@5", help="camera as WIDTHxHEIGHT@RATE (default: %(default)s)"
@@ -55,6 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=StreamConfig().token_budget,
         help="most tokens in the stream of one robot (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--history-choice",
+        choices=("profile", "stays"),
+        default="profile",
+        help="choice of past frames of profiles with a history, see qwen.stream.history_choice (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--decode",
@@ -87,11 +105,25 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.capacity.roofline import Roofline
     from vln_ros.capacity.stages import published_config
 
+    if options.table:
+        print(device_table())
+        return 0
+    if options.checkpoint is None or options.device is None:
+        raise ConfigError("plan needs --checkpoint and --device, or --table")
     width, height, rate = _camera(options.camera)
     if not options.decisions_per_s > 0 or options.token_budget < 64:
         raise ConfigError("--decisions-per-s must be positive and --token-budget at least 64")
     device, calibration, errors = _device(options)
-    load = _workload(options, width, height, rate)
+    load = _workload(
+        options.profile,
+        width,
+        height,
+        rate,
+        decisions_per_s=options.decisions_per_s,
+        token_budget=options.token_budget,
+        tree=options.decode == "tree",
+        history_choice=options.history_choice,
+    )
     roofline = Roofline(published_config(options.checkpoint), 2)
     found = plan(roofline, device, load, calibration, WEIGHTS[options.weights])
     print(_text(options, roofline, device, load, calibration, found, errors))
@@ -144,13 +176,70 @@ def _device(options: argparse.Namespace) -> tuple[Device, Calibration, str]:
     return device, calibration, errors
 
 
-def _workload(options: argparse.Namespace, width: int, height: int, rate: float) -> Workload:
+def device_table() -> str:
+    """Markdown: what to expect of every device with a checkpoint of each kind of context, by default options.
+
+    Where the weights do not fit in 16 bits, in the most bits in which they do.
+    """
+    from vln_ros.capacity.estimate import ASSUMED, DEVICES, plan
+    from vln_ros.capacity.roofline import Roofline
+    from vln_ros.capacity.stages import published_config
+    from vln_ros.cli.bench.page import table
+
+    width, height, rate = _camera(TABLE_CAMERA)
+    rooflines = {shape: Roofline(published_config(shape), 2) for shape in SHAPES}
+    loads = {
+        profile: _workload(
+            profile,
+            width,
+            height,
+            rate,
+            decisions_per_s=1.0,
+            token_budget=StreamConfig().token_budget,
+            tree=True,
+            history_choice="profile",
+        )
+        for _, profile in TABLE
+    }
+    rows = []
+    for name in DEVICES_OF_TABLE:
+        cells = [f"{name}, {DEVICES[name].memory_bytes / 1e9:.0f} GB"]
+        for shape, profile in TABLE:
+            for weights, weight_bytes in WEIGHTS.items():
+                found = plan(rooflines[shape], DEVICES[name], loads[profile], ASSUMED, weight_bytes)
+                if found.weights_bytes + found.robot_bytes <= 0.9 * DEVICES[name].memory_bytes:
+                    ahead = f" + {1e3 * found.ahead_s:.0f}" if found.ahead_s else ""
+                    note = "" if weights == "bf16" else f" ({weights})"
+                    robots = f"{found.robots} / {found.batched_robots}" if found.busy <= 1 else "too slow"
+                    cells.append(f"{1e3 * found.decision_s:.0f}{ahead} ms, {robots}{note}")
+                    break
+            else:
+                cells.append("does not fit")
+        rows.append(cells)
+    return table(("device", *(f"{shape}, `{profile}`" for shape, profile in TABLE)), rows)
+
+
+def _workload(
+    profile_name: str,
+    width: int,
+    height: int,
+    rate: float,
+    *,
+    decisions_per_s: float,
+    token_budget: int,
+    tree: bool,
+    history_choice: str,
+) -> Workload:
     from vln_ros.capacity.estimate import Workload
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.inputs.preprocess import smart_resize
 
-    profile = load_profile(options.profile)
+    profile = load_profile(profile_name)
     spec = profile.context
+    if history_choice != "profile":
+        if spec.strategy != "history":
+            raise ConfigError(f"--history-choice {history_choice}: profile {profile.name} has no history")
+        spec = replace(spec, history_choice=history_choice, history_limit=0)
     side = PATCH * MERGE
     if profile.image.resize is not None:
         width, height = profile.image.resize
@@ -166,14 +255,16 @@ def _workload(options: argparse.Namespace, width: int, height: int, rate: float)
     ways = len(profile.vocabulary) - 1
     nodes = TOKENS_PER_PHRASE * sum(ways**i for i in range(1, profile.max_phrases))
     asked = asked_vision = restart = 0
+    ahead = kept = 0.0
     if spec.strategy == "history":
         asked = (spec.history_frames or 0) + 1
+        kept, ahead = history_pictures(spec, profile.max_phrases)
     elif spec.strategy == "delayed_batch":
         frames = (spec.recent_frames or 0) + (spec.important_frames or 0)
         asked = asked_vision = math.ceil(frames / TEMPORAL)  # so many frames of a video are one picture
     elif spec.strategy == "window_reset":
         restart = spec.history_frames or 0
-    context = options.token_budget
+    context = token_budget
     if asked:  # each question is a chat of its own
         context = QUESTION_TOKENS + asked * (frame_tokens + TEXT_TOKENS)
     return Workload(
@@ -181,17 +272,40 @@ def _workload(options: argparse.Namespace, width: int, height: int, rate: float)
         grid_w=w // PATCH,
         frame_tokens=frame_tokens,
         frames_per_s=rate,
-        decisions_per_s=options.decisions_per_s,
+        decisions_per_s=decisions_per_s,
         text_tokens=TEXT_TOKENS,
         question_tokens=QUESTION_TOKENS,
         context_tokens=context,
-        tree_nodes=min(nodes, StreamConfig().tree_nodes) if options.decode == "tree" else 0,
+        tree_nodes=min(nodes, StreamConfig().tree_nodes) if tree else 0,
         answer_tokens=TOKENS_PER_PHRASE * profile.max_phrases,
         unasked=_unasked(spec),
         asked_pictures=asked,
+        ahead_pictures=ahead,
+        kept_pictures=kept,
         asked_vision=asked_vision,
         restart_pictures=restart,
     )
+
+
+def history_pictures(spec: ContextSpec, primitives: int) -> tuple[float, float]:
+    """Past pictures that a question shows, on average of a long run with that many primitives in between.
+
+    Returns:
+        Those that lie in the common beginning with the question before, and the others, which are prefilled
+        while the robot moves.
+    """
+    limit = spec.history_limit or math.inf
+    kept = new = questions = 0
+    before: tuple[int, ...] = ()
+    for past in range(*LONG_RUN_PRIMITIVES, primitives):
+        gone = int(max(past - limit, 0))
+        shown = tuple(gone + i for i in spec.choose_history(past - gone))
+        same = next((i for i, (a, b) in enumerate(zip(before, shown, strict=False)) if a != b), None)
+        same = min(len(before), len(shown)) if same is None else same
+        if before:
+            kept, new, questions = kept + same, new + len(shown) - same, questions + 1
+        before = shown
+    return kept / questions, new / questions
 
 
 def _unasked(spec: ContextSpec) -> str:
@@ -214,11 +328,21 @@ def _text(
     lines = [
         f"{options.checkpoint} ({options.weights}) on {options.device}, camera {options.camera}, profile "
         f"{options.profile}: {load.frame_tokens} tokens a frame"
-        + (f", {load.asked_pictures} pictures shown anew at each question" if load.asked_pictures else ""),
+        + (f", {load.asked_pictures} pictures shown at each question" if load.asked_pictures else "")
+        + (
+            f": {load.kept_pictures:.1f} kept from the one before, {load.ahead_pictures:.1f} prefilled ahead"
+            if load.ahead_pictures
+            else ""
+        ),
         "",
         f"  frame that nobody asks about{_ms(found.frame_s)}   {load.unasked}",
         f"  frame and its decision      {_ms(found.decision_s)}   (roofline {_ms(found.least_s).strip()})",
         *(f"    {name:<26}{_ms(seconds)}" for name, seconds in found.parts.items() if seconds),
+        *(
+            [f"  prefilled before a question {_ms(found.ahead_s)[1:]}   while the robot moves"]
+            if found.ahead_s
+            else []
+        ),
         *(
             [f"  stream dropped, begun anew  {_ms(found.restart_s)}   {load.restart_pictures} pictures"]
             if load.restart_pictures
@@ -235,6 +359,8 @@ def _text(
         f"  memory over time            {_over_time(found)}",
         f"  robots per device           {found.robots:>9d}      bounded by {found.limit}, without batching"
         + ("" if found.robots else ": one is too many"),
+        f"  robots in one batch         {found.batched_robots:>9d}      each waits "
+        f"{_ms(found.batched_decision_s).strip()} for its decision",
         "",
         "assumptions",
         f"  device: {peak.flops_per_s / 1e12:.4g} TFLOP/s, {peak.bytes_per_s / 1e9:.0f} GB/s "

@@ -82,6 +82,14 @@ class StreamConfig:
         "forget the beginning of a long run, many take memory.",
         minimum=2, maximum=100000,
     )  # fmt: skip
+    history_choice: str = option(
+        "profile",
+        "Choice of past frames that a question shows, for profiles with the context history: as the profile "
+        "says, or stays (every frame at first, then every second, every fourth ..., and the newest one). "
+        "With stays a question mostly begins like the one before, which saves prefill. It is a deviation: no "
+        "released checkpoint was trained with it, and it keeps frames that a history_limit would drop.",
+        choices=("profile", "stays"),
+    )
     token_budget: int = option(
         24576,
         "Number of tokens beyond which the eviction policy removes turns from the stream. Too low forgets "

@@ -20,6 +20,7 @@ from vln_ros.engine.oom_fallback import is_out_of_memory
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.forward import Prefill, run_decoder
 from vln_ros.engine.stream.kv_cache import SlotLayer
+from vln_ros.engine.stream.segments import Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.tree import NO_TREE
 from vln_ros.profiling.spans import span
@@ -154,7 +155,13 @@ def observe_together(engines: Sequence[QwenEngine], frames: Sequence[Frame]) -> 
 def work_ahead_together(engines: Sequence[QwenEngine]) -> list[Exception | None]:
     """What each engine can prefill before it is asked, in one forward; or each one's own error."""
     errors: list[Exception | None] = [None] * len(engines)
-    pieces = {i: p for i, e in enumerate(engines) if (p := e.ahead())}
+    pieces: dict[int, Sequence[Piece]] = {}
+    for i, engine in enumerate(engines):
+        try:
+            if found := engine.ahead():
+                pieces[i] = found
+        except Exception as error:  # it is this robot's result
+            errors[i] = error
     with span("prefill", device=True):
         rows = push_batch([engines[i].session for i in pieces], [Push(p, NO_TREE) for p in pieces.values()])
     for i, row in zip(pieces, rows, strict=True):

@@ -169,8 +169,8 @@ class DecisionLoop:
             self.engine.look_down(frame)
 
     def work_ahead(self) -> None:
-        """After a frame that makes no decision due: time for what will shorten the next one."""
-        if not self.running or self._frame is None or self._paused:
+        """After a decision, and after a frame that makes none due: time to shorten the next one."""
+        if not self.running or self._frame is None or self._paused or self._stop_decided:
             return
         if isinstance(self.engine, WorksAhead):
             with span(FRAME, self._frame.index):

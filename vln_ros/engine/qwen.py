@@ -227,7 +227,7 @@ class QwenEngine:
             self._look_down.see(_own(frame))
 
     def work_ahead(self) -> None:
-        """Prefill what has been taken in and will be kept: nobody asks about the newest frame."""
+        """Prefill what has been taken in and will be shown: nobody asks about the newest frame any more."""
         if self.ahead():
             self._fallback.run(self._prefill)
 
@@ -240,6 +240,7 @@ class QwenEngine:
         """What :meth:`work_ahead` pushes; to prefill frames of several robots at once, see ``batch.py``."""
         if not self._config.prefill_on_arrival or self._drops:
             return ()
+        self._fallback.run(self._score)  # as long as the chat about its frame is there
         return self.context.to_prefill()
 
     def decide(self, queue: int) -> ActionChunk:

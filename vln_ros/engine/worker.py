@@ -233,11 +233,13 @@ class EngineWorker(Generic[Raw]):
             self._look_down()
             chunk = self._loop.decide()
             decide_ms = (time.monotonic() - begun) * 1e3
-            with self._lock:
-                if not (self._overtaking or self.closing):
-                    with span(PUBLICATION, chunk.queue):
-                        self._say(chunk, self._frame, decide_ms)
             self._wake.set()  # a frame or a report may be waiting since before the decision
+            with self._lock:
+                if self._overtaking or self.closing:
+                    return
+                with span(PUBLICATION, chunk.queue):
+                    self._say(chunk, self._frame, decide_ms)
+            self._loop.work_ahead()
             return
         if raw is not None:
             self._loop.work_ahead()

@@ -317,8 +317,16 @@ def test_without_places_to_trust_the_answers_are_those_of_full_compute(
     for i, (one, ask) in enumerate(zip(frames, asked, strict=True)):
         robot.observe(one)
         plain.observe(one)
-        if ask:
-            assert robot.decide(i) == plain.decide(i)
+        if not ask:
+            continue
+        mine, full = robot.decide(i), plain.decide(i)
+        if (
+            context == "history"
+        ):  # only full compute can foresee its beginning: other forwards, other rounding
+            assert mine.probabilities == pytest.approx(full.probabilities, abs=1e-6)
+            assert mine.allowed == pytest.approx(full.allowed, abs=1e-6)
+            mine = replace(mine, probabilities=full.probabilities, allowed=full.allowed)
+        assert mine == full
     report = robot.report().pruning
     expected = len(frames) - (how in ("jumps", "clock"))
     assert report.refused == {REASONS[how]: expected}

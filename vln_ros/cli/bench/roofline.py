@@ -122,16 +122,26 @@ def _measure(
     from vln_ros.capacity.estimate import STAGES, Measured, StageTime, stage_layers
     from vln_ros.capacity.stages import measure_stages
     from vln_ros.capacity.walk import walk
-    from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
+    from vln_ros.engine.checkpoint.profile import ContextSpec, ImageSpec, load_profile
     from vln_ros.profiling.timings import median_interval
 
     layers = stage_layers(model.network.config)
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     frames = list(walk(options.context_frames + 1 + options.decisions, size))
-    for way in ("tree", "tokens"):
+    past = ContextSpec(
+        "history", history_frames=8, history_choice="uniform_round", history_empty="none", history_limit=0
+    )
+    shown = replace(profile, context=past, next_turn="{history}{image}")
+    ways = {
+        "tree": ("tree", profile),
+        "tokens": ("tokens", profile),
+        "history, tree": ("tree", shown),
+        "history, tokens": ("tokens", shown),
+    }
+    for name, (way, own) in ways.items():
         found = measure_stages(
             model,
-            profile,
+            own,
             frames,
             context_frames=options.context_frames,
             decode=way,
@@ -139,15 +149,15 @@ def _measure(
             clock=_clock(options),
         )
         stages = {
-            name: StageTime(
-                float(np.median([d.stages[name].seconds for d in found])),
-                float(np.median([d.stages[name].forwards for d in found])) * layers[name],
-                float(np.median([d.stages[name].least_s for d in found])),
+            stage: StageTime(
+                float(np.median([d.stages[stage].seconds for d in found])),
+                float(np.median([d.stages[stage].forwards for d in found])) * layers[stage],
+                float(np.median([d.stages[stage].least_s for d in found])),
             )
-            for name in STAGES
+            for stage in STAGES
         }
         totals = sorted(d.total_s for d in found)
-        measured = Measured(f"{title}, {size[0]}x{size[1]}, {way}", float(np.median(totals)), stages)
+        measured = Measured(f"{title}, {size[0]}x{size[1]}, {name}", float(np.median(totals)), stages)
         yield measured, median_interval(totals)
 
 

@@ -27,6 +27,9 @@ ON_UNPARSED = ("hold", "repeat", "ask_again")
 IMAGE_MARKS = ("image", "history")
 """``{image}``: the frame (or frames) asked about; ``{history}``: all past frames that are shown."""
 
+STAYS = "stays"
+"""A choice of past frames whose beginning stays what it was; see :meth:`ContextSpec.choose_history`."""
+
 _MARK = re.compile(r"\{(\w+)\}")
 _SUFFIX = ".yaml"
 
@@ -52,8 +55,8 @@ class ContextSpec:
             nothing of it is done before the question).
         unasked_frames: what becomes of frames between two questions: ``drop``, or ``keep`` (the
             next turn shows them all).
-        history_choice: which past frames: ``uniform_round`` or ``uniform_floor``; see
-            :meth:`choose_history`.
+        history_choice: which past frames: ``uniform_round`` or ``uniform_floor``; under ``history`` also
+            ``stays``, which no checkpoint has been trained with; see :meth:`choose_history`.
         history_empty: before there is a past: ``none``, or ``current`` (the current frame is shown
             twice, once as the past).
         history_limit: frames kept to choose from, the oldest are dropped; 0 for all.
@@ -76,13 +79,20 @@ class ContextSpec:
         """Which of ``past`` frames, numbered from 0 (oldest), are shown: increasing, without repeats.
 
         The first and the last one always are. ``uniform_round`` and ``uniform_floor`` differ in how
-        the evenly spaced numbers between them are rounded, as the released scripts do.
+        the evenly spaced numbers between them are rounded, as the released scripts do. ``stays`` is every
+        frame at first, then every second, every fourth ...: what one question shows, the next one mostly
+        begins with.
         """
         most = self.history_frames or 0
         if past == 0 or most == 0:
             return ()
         if past == 1 or most == 1:
             return (past - 1,)
+        if self.history_choice == STAYS:
+            stride = 1
+            while len(range(0, past - 1, stride)) > most - 1:
+                stride *= 2
+            return (*range(0, past - 1, stride), past - 1)
         if self.history_choice == "uniform_floor":
             return tuple(sorted({int(i * ((past - 1) / (most - 1))) for i in range(most - 1)} | {past - 1}))
         if past <= most:
@@ -288,18 +298,21 @@ def _context(keys: Keys) -> ContextSpec:
     def choice(key: str, *choices: str) -> str | None:
         return keys.choice(key, choices) if key in wanted else None
 
+    stays = (STAYS,) if strategy == "history" else ()
     spec = ContextSpec(
         strategy,
         unasked_frames=choice("unasked_frames", "drop", "keep"),
         reset_steps=integer("reset_steps", 1),
         history_frames=integer("history_frames", 1),
-        history_choice=choice("history_choice", "uniform_round", "uniform_floor"),
+        history_choice=choice("history_choice", "uniform_round", "uniform_floor", *stays),
         history_empty=choice("history_empty", "none", "current"),
         history_limit=integer("history_limit", 0),
         recent_frames=integer("recent_frames", 1),
         important_frames=integer("important_frames", 0),
         important_score=keys.number("important_score") if "important_score" in wanted else None,
     )
+    if spec.history_choice == STAYS and spec.history_limit:
+        raise keys.error("history_limit", f"0 with history_choice {STAYS}: the oldest frames are what stays")
     keys.finish()
     return spec
 

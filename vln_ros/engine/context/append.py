@@ -114,7 +114,8 @@ class AppendContext:
         return image
 
     def to_prefill(self) -> Sequence[Piece]:
-        return self._turn[self._pushed :]
+        """Nothing behind an answer: what it was about is in the stream."""
+        return () if self._answer is not None else self._turn[self._pushed :]
 
     def prefilled(self) -> None:
         self._pushed = len(self._turn)

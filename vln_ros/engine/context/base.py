@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from itertools import takewhile
+from typing import Protocol, TypeVar
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
@@ -15,6 +16,8 @@ from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.memory.landmarks import LandmarkScores, choose_shown, rank_frames
+
+T = TypeVar("T")
 
 
 class Context(Protocol):
@@ -38,7 +41,10 @@ class Context(Protocol):
         """
 
     def to_prefill(self) -> Sequence[Piece]:
-        """What can be pushed already, before the model is asked."""
+        """What can be pushed already, before the model is asked. The stream may go back for it.
+
+        Also behind an answer, while the robot does what it says. Called twice it returns the same.
+        """
 
     def prefilled(self) -> None:
         """What :meth:`to_prefill` returned has been pushed."""
@@ -92,6 +98,8 @@ class FrameBank:
     def __init__(self, limit: int, landmarks: LandmarkScores | None = None) -> None:
         self._limit, self._landmarks = limit, landmarks
         self._images: list[Image] = []
+        self.entered = 0
+        """Frames that have been added since it was empty, those that are gone included."""
 
     def __len__(self) -> int:
         return len(self._images)
@@ -99,11 +107,17 @@ class FrameBank:
     def add(self, image: Image) -> None:
         image = replace(image, features=image.features.cpu())
         self._images.append(image)
+        self.entered += 1
         if self._landmarks is not None:
             self.keep(self._limit)
-        elif len(self._images) > self._limit:
-            # Every other one of all but the newest: an even choice among these stays nearly even.
-            self._images = [*self._images[:-1:2], self._images[-1]]
+        else:
+            self._images = self._thinned(self._images)
+
+    def _thinned(self, frames: list[T]) -> list[T]:
+        if len(frames) <= self._limit:
+            return frames
+        # Every other one of all but the newest: an even choice among these stays nearly even.
+        return [*frames[:-1:2], frames[-1]]
 
     def renew(self, image: Image) -> None:
         """In the place of the newest frame."""
@@ -119,6 +133,7 @@ class FrameBank:
 
     def clear(self) -> None:
         self._images.clear()
+        self.entered = 0
 
     def choose(self, indices: Sequence[int]) -> list[Image]:
         return [self._images[i] for i in indices]
@@ -130,6 +145,18 @@ class FrameBank:
         threshold, most = self._landmarks.rule.threshold, spec.history_frames or 0
         scores = self._landmarks.table([image.image_id for image in self._images[:past]])
         return self.choose(choose_shown(scores, most=most, threshold=threshold))
+
+    def _foresee(self, past: int, coming: int, keep: int) -> list[int | None]:
+        """Where the frames are now that will be here after ``coming`` more; None for those still to come.
+
+        Args:
+            past: how many of those that are here stay.
+            keep: see :meth:`keep`, called after each; 0 for all.
+        """
+        frames: list[int | None] = list(range(past))
+        for _ in range(coming):
+            frames = self._thinned([*frames, None])[-keep:]
+        return frames
 
 
 class PrimitiveBank(FrameBank):
@@ -152,6 +179,21 @@ class PrimitiveBank(FrameBank):
     def past(self) -> int:
         """How many frames stay when the next one comes."""
         return len(self) - (self._newest is not None and not self._way.is_step)
+
+    def choose_foreseen(self, spec: ContextSpec, entered: int, keep: int) -> list[Image]:
+        """Of the past frames that a later question shows the first ones, up to one that is still to come.
+
+        Args:
+            entered: :attr:`entered` when that question is asked, of its own frame.
+            keep: the newest so many stay after each frame; 0 for all.
+        """
+        if self._landmarks is not None:  # what is still to come may show more, or nothing
+            return self.choose_past(spec, self.past)
+        makes_room = len(self) - self.past
+        coming = max(entered - self.entered + makes_room, 1)
+        frames = self._foresee(self.past, coming, keep)
+        chosen = (frames[i] for i in spec.choose_history(len(frames) - 1))
+        return self.choose([i for i in takewhile(lambda i: i is not None, chosen) if i is not None])
 
     def show(self, frame: Frame, image: Image) -> None:
         """The next frame. The newest one may be shown again, e.g. because something failed meanwhile."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vln_ros.config import ConfigError, StreamConfig
-from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
 from vln_ros.engine.context.append import AppendContext
 from vln_ros.engine.context.base import Context, PrimitiveBank
 from vln_ros.engine.context.budget import BudgetOptions, TokenBudget
@@ -36,7 +37,7 @@ def build_context(
     Raises:
         ConfigError: there is none of that name, or it cannot do what the options ask for.
     """
-    spec = profile.context
+    spec = _chosen(profile, config)
     bank = PrimitiveBank(config.bank_frames, way, landmarks)
     match spec.strategy:
         case "append":
@@ -54,6 +55,19 @@ def build_context(
                 )
             return DelayedBatchContext(session, template, encoder, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
+
+
+def _chosen(profile: Profile, config: StreamConfig) -> ContextSpec:
+    """The profile's context, with what the options change of it."""
+    spec = profile.context
+    if config.history_choice == "profile":
+        return spec
+    if spec.strategy != "history":
+        raise ConfigError(
+            f"stream.history_choice = {config.history_choice!r}: profile {profile.name} has context "
+            f"{spec.strategy}, which does not choose past frames for every question; set it to profile"
+        )
+    return replace(spec, history_choice=config.history_choice, history_limit=0)
 
 
 def budget_options(config: StreamConfig, token_bytes: int) -> BudgetOptions:

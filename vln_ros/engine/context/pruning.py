@@ -89,6 +89,9 @@ class PruneReport:
 class KeepAll:
     """What a context asks of the tokens that it is to show, and the answer where pruning is off: all."""
 
+    thins = False
+    """:meth:`thin` may leave tokens out, and which depends on all frames."""
+
     def admit(self, image: Image, session: Session, waiting: Sequence[Piece]) -> Image:
         """What to take in of the newest frame, behind a stream and the pieces that are to follow it."""
         return image
@@ -103,6 +106,8 @@ class KeepAll:
 
 class Pruning(Plug, KeepAll):
     """What both strategies share: where tokens lie, and when that cannot be told."""
+
+    thins = True
 
     def __init__(self, config: PruneConfig) -> None:
         self._config = config

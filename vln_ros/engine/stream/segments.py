@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
@@ -74,6 +75,46 @@ def join_text(pieces: Iterable[Piece]) -> list[Piece]:
         else:
             joined.append(piece)
     return joined
+
+
+def common_beginning(segments: Sequence[Segment], pieces: Sequence[Piece]) -> tuple[int, tuple[Piece, ...]]:
+    """How far ``segments`` are what ``pieces`` would become behind the same past.
+
+    Pictures are the same where image id, size and cells are; one without an id is like no other, and so is a
+    video. A segment of text counts as a whole.
+
+    Returns:
+        The number of segments that are the same, and the pieces behind them, neighbouring text joined.
+    """
+    rest = join_text(pieces)
+    same = 0
+    for segment in segments:
+        if not rest:
+            break
+        piece = rest[0]
+        if isinstance(piece, Text) and segment.kind is SegmentKind.TEXT:
+            n = segment.count
+            if piece.block != segment.block or piece.ids[:n] != segment.ids:
+                break
+            rest[:1] = [Text(piece.ids[n:], piece.block)] if len(piece.ids) > n else []
+        elif isinstance(piece, Image) and _is_of(segment, piece):
+            del rest[0]
+        else:
+            break
+        same += 1
+    return same, tuple(rest)
+
+
+def _is_of(segment: Segment, image: Image) -> bool:
+    """The segment is what this image becomes where the segment begins."""
+    if segment.kind is not SegmentKind.IMAGE or image.image_id is None:
+        return False
+    same = (segment.image_id, segment.grid, segment.block)
+    if same != (image.image_id, (1, image.height, image.width), image.block):
+        return False
+    row, column = segment.positions[1:] - segment.start
+    cells = torch.arange(image.height * image.width) if image.cells is None else image.cells
+    return torch.equal(row * image.width + column, cells)
 
 
 def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:

@@ -81,7 +81,7 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
             frame = steps.send(chunk)
             begun_s, cpu_s = time.monotonic(), time.process_time()
             if frame is not None:
-                if seen:  # the frame before made no decision due
+                if seen:  # nobody asks about the frame before, or has asked
                     loop.work_ahead()
                     run.worked_ahead(time.monotonic() - begun_s)
                     begun_s = time.monotonic()
@@ -91,6 +91,6 @@ def run_lockstep(run: EpisodeRun, loop: DecisionLoop, instruction_number: int) -
                 run.observed(time.monotonic() - begun_s)
             else:
                 look_down(loop.engine, run)
-                chunk, seen = loop.decide(), False
+                chunk, seen = loop.decide(), True
                 run.decided(chunk, (time.monotonic() - begun_s) * 1e3)
             run.computed(time.process_time() - cpu_s)

@@ -261,9 +261,12 @@ class Worker:
         if events:
             return events  # the rest decides together with those who come in
         chunks, events = self._decide(slots)
+        going_on = []
         for slot, chunk in zip([s for s in slots if s.job is not None], chunks, strict=True):
             events += self._advance(slot, chunk)
-        return events
+            if slot.job is not None and not any(a.stop for a in chunk.actions):
+                going_on.append(slot)
+        return events + self._work_ahead(going_on)
 
     def _advance(self, slot: _Slot, chunk: ActionChunk | None) -> list[Event]:
         """On to the next thing that a slot needs; its end, if this is it."""
