@@ -12,9 +12,9 @@ from pathlib import Path
 
 from vln_ros.config import ConfigError
 
-FAST_DDS_PROFILE = Path(__file__).with_name("fastdds.xml")
+FAST_DDS_PROFILE = Path(__file__).parents[1] / "fastdds.xml"
 """Fast DDS without shared memory: a killed process can keep a lock in it that stops its publishers."""
-FAST_DDS_LOCALHOST_PROFILE = Path(__file__).with_name("fastdds_localhost.xml")
+FAST_DDS_LOCALHOST_PROFILE = Path(__file__).parents[1] / "fastdds_localhost.xml"
 """The same, within this machine."""
 SOCKET_BUFFER_BYTES = 4 * 2**20
 """What both ask the kernel for; it gives at most net.core.rmem_max."""
