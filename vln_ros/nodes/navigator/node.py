@@ -19,9 +19,10 @@ from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.lifecycle import ManagedNode
+from vln_ros.nodes.navigator.cameras import RawFrame
 from vln_ros.nodes.navigator.output import NavigatorOutput
 from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, health
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.sensors import SensorInput
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
 from vln_ros.protocols import Engine

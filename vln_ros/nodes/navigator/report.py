@@ -13,7 +13,8 @@ from std_msgs.msg import String
 
 from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.worker import EngineWorker
-from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
+from vln_ros.nodes.navigator.cameras import RawFrame
+from vln_ros.nodes.navigator.sensors import SensorInput
 from vln_ros.protocols import Engine, GivesUp, ShowsReuse, TellsVitals
 from vln_ros.reuse.overlay import paint
 from vln_ros.ros import convert, qos
