@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections import namedtuple
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_a_recording_in_several_files_is_one(storage: str, zstd: bool, tmp_path:
 @pytest.mark.parametrize("storage", STORAGES)
 def test_time_splits_too(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = 100.0
-    monkeypatch.setattr(bag_writer.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
     messages = words(6, 10)
     writer = BagWriter(tmp_path / "bag", storage, 2**24, BagLimits(part_s=10.0))
     add = writer.topic("/words", String, qos.events())
@@ -131,7 +132,7 @@ def test_a_full_disk_ends_a_recording_with_a_reason_and_what_was_written_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 100 * 2**20
-    monkeypatch.setattr(bag_writer.shutil, "disk_usage", lambda _: Usage(0, 0, free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(0, 0, free))
     monkeypatch.setattr(bag_writer, "FLUSH_S", 0.0)
     messages = words(3)
     writer = BagWriter(tmp_path / "bag", "mcap", 2**24, BagLimits(free_bytes=50 * 2**20))

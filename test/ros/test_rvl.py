@@ -18,7 +18,7 @@ class Nibbles:
 
     def __init__(self, data: bytes = b"") -> None:
         words = struct.unpack(f"<{len(data) // 4}I", data[: len(data) // 4 * 4])
-        self.nibbles = [(word >> shift) & 15 for word in words for shift in range(28, -1, -4)]
+        self.nibbles: list[int] = [(word >> shift) & 15 for word in words for shift in range(28, -1, -4)]
         self.at = 0
 
     def put(self, value: int) -> None:
@@ -29,7 +29,8 @@ class Nibbles:
                 return
 
     def get(self) -> int:
-        value = shift = 0
+        value: int = 0
+        shift = 0
         while True:
             nibble = self.nibbles[self.at]
             self.at += 1
@@ -63,7 +64,8 @@ def slowly_encoded(depth: UInt16Array) -> bytes:
 
 
 def slowly_decoded(data: bytes, width: int, height: int) -> UInt16Array:
-    numbers, flat, previous = Nibbles(data), [], 0
+    flat: list[int] = []
+    numbers, previous = Nibbles(data), 0
     while len(flat) < width * height:
         flat += [0] * numbers.get()
         for _ in range(numbers.get()):

@@ -29,9 +29,10 @@ def distort(lens: Lens, directions: Float64Array) -> Float64Array:
     if lens.model is LensModel.EQUIDISTANT:
         radius = np.hypot(x, y)
         angle = np.arctan(radius)
-        bent = angle * np.polynomial.polynomial.polyval(angle**2, (1.0, *lens.coefficients))
-        scale = np.divide(bent, radius, out=np.ones_like(radius), where=radius > 0.0)
-        return directions * scale[..., None]
+        bent: Float64Array = angle * np.polynomial.polynomial.polyval(angle**2, (1.0, *lens.coefficients))
+        scale: Float64Array = np.divide(bent, radius, out=np.ones_like(radius), where=radius > 0.0)
+        bent_directions: Float64Array = directions * scale[..., None]
+        return bent_directions
     k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4 = (*lens.coefficients, *[0.0] * 12)[:12]
     r2 = x * x + y * y
     radial = (1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1.0 + r2 * (k4 + r2 * (k5 + r2 * k6)))

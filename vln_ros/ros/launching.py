@@ -123,7 +123,7 @@ def _renamed(tree: Any, given: Mapping[str, str]) -> Any:
         return [_renamed(inner, given) for inner in tree]
     if not isinstance(tree, dict):
         return tree
-    renamed = {}
+    renamed: dict[str, Any] = {}
     for key, value in tree.items():
         if key == "Topic" and isinstance(value, dict):
             renamed[key] = {**value, "Value": topics.get(value["Value"], value["Value"])}

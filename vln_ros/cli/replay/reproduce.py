@@ -29,7 +29,7 @@ from vln_ros.ros import convert
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 from vln_ros.ros.extrinsics import FixedExtrinsics, depth_extrinsics_of, extrinsics_of
 from vln_ros.ros.odometry import BaseOdometry
-from vln_ros.sync.aligner import Aligner
+from vln_ros.sync.aligner import Aligned, Aligner
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,8 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     color_type = CompressedImage if bag.is_compressed(Stream.COLOR) else Image
     depth_type = CompressedImage if bag.is_compressed(Stream.DEPTH) else Image
     cameras = CameraPair(config, *_extrinsics_sources(bag, config, color_type, depth_type))
-    waiting = []
+    waiting: list[Aligned[ImageMsg, ImageMsg]] = []
+    complete: list[Aligned[ImageMsg, ImageMsg]]
     for message in bag.messages():
         try:
             if message.stream is Stream.CAMERA_INFO:

@@ -120,7 +120,7 @@ class Renderer:
         rays = self._optical_rays(lens)
         blind = np.isnan(rays[:, 0]) if not lens.is_ideal else None
         if blind is not None:
-            rays = np.where(blind[:, None], np.float32([0.0, 0.0, 1.0]), rays)
+            rays = np.where(blind[:, None], np.array([0.0, 0.0, 1.0], np.float32), rays)
         directions = rays @ world_from_optical.rotation.T.astype(np.float32)
         origins = np.empty_like(directions)
         origins[:] = world_from_optical.position
