@@ -98,12 +98,12 @@ def test_a_frame_that_the_next_one_replaces_costs_nothing(model, ahead, monkeypa
     looks = 0
     expected = queues(engine(model))
 
-    def counted(self, rgb, see=VisionEncoder.see):
+    def counted(self, rgb, see=VisionEncoder.encode):
         nonlocal looks
         looks += 1
         return see(self, rgb)
 
-    monkeypatch.setattr(VisionEncoder, "see", counted)
+    monkeypatch.setattr(VisionEncoder, "encode", counted)
     robot = engine(model, tree_nodes=4096, prefill_on_arrival=ahead)
     robot.start(Instruction(1, "go to the red chair"))
     for decision in range(6):

@@ -109,7 +109,7 @@ def test_an_answer_in_the_format_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "ended", "refusal"),
+    ("answer", "ended", "fallback_reason"),
     [
         ("", True, PlanFallback.EMPTY),
         (" \n ", False, PlanFallback.EMPTY),

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -102,6 +103,9 @@ def test_an_instruction_whose_answer_was_not_heard_is_given_again(
                 answers.publish(hold)
 
         navigator.create_subscription(String, "instruction", answer, qos.latched())
+        said = DiagnosticArray(status=[DiagnosticStatus(name="vln_ros: navigator")])
+        diagnostics = navigator.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
+        navigator.create_timer(0.1, lambda: diagnostics.publish(said))
         executor.add_node(player)
         executor.add_node(navigator)
         deadline_s = time.monotonic() + 30.0

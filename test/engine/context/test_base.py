@@ -63,8 +63,8 @@ def test_append_can_drop_frames_that_nobody_asked_about(model, prefill, seen, mo
     own = profile(strategy="append", unasked_frames="drop")
     robot = engine(model, own, prefill=prefill)
     looks = []
-    see = VisionEncoder.see
-    monkeypatch.setattr(VisionEncoder, "see", lambda encoder, rgb: looks.append(rgb) or see(encoder, rgb))
+    see = VisionEncoder.encode
+    monkeypatch.setattr(VisionEncoder, "encode", lambda encoder, rgb: looks.append(rgb) or see(encoder, rgb))
     robot.start(Instruction(1, "go"))
     for index in range(3):
         robot.observe(frame(index))
