@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ PICTURES = ["picture_0", "picture_1", "picture_2", "picture_3", "other_0", "othe
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, npt.NDArray[np.generic]]:
+def golden() -> dict[str, npt.NDArray[Any]]:
     with np.load(Path(__file__).parent / "golden" / "shipped_tiny.npz") as file:
         return dict(file)
 
@@ -42,27 +43,25 @@ def model() -> LoadedModel:
     return load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
 
 
-def test_it_was_made_of_this_checkpoint_with_that_version(golden: dict[str, npt.NDArray[np.generic]]) -> None:
+def test_it_was_made_of_this_checkpoint_with_that_version(golden: dict[str, npt.NDArray[Any]]) -> None:
     assert str(golden["transformers"]) == "4.50.3"
     weights = hashlib.sha256((CHECKPOINT / "model.safetensors").read_bytes()).hexdigest()
     assert str(golden["weights_sha256"]) == weights, "the checkpoint is another one: run golden/make.py"
 
 
-def rendered(
-    golden: dict[str, npt.NDArray[np.generic]], model: LoadedModel
-) -> tuple[list[prompt.Piece], int]:
+def rendered(golden: dict[str, npt.NDArray[Any]], model: LoadedModel) -> tuple[list[prompt.Piece], int]:
     """The conversation as this package renders it, with the answers of the file."""
     turns = sum(name.startswith("answer_") for name in golden)
     said = []
     for turn in range(turns):
         ids = [int(i) for i in golden[f"answer_{turn}"] if int(i) not in model.generation.end_tokens]
-        said.append(model.tokenizer.decode(ids))
+        said.append(str(model.tokenizer.decode(ids)))
     profile = load_profile("tiny")
     chat = [prompt.Turn(reply=words) for words in said[:-1]] + [prompt.Turn()]
     return list(prompt.render(profile, str(golden["instruction"]), chat)), turns
 
 
-def test_text_and_tokens(golden: dict[str, npt.NDArray[np.generic]], model: LoadedModel) -> None:
+def test_text_and_tokens(golden: dict[str, npt.NDArray[Any]], model: LoadedModel) -> None:
     pieces, turns = rendered(golden, model)
     assert prompt.as_text(pieces, [1] * turns) == str(golden["text"])
     tokens = [len(golden[f"picture_{i}_features"]) for i in range(turns)]
@@ -72,7 +71,7 @@ def test_text_and_tokens(golden: dict[str, npt.NDArray[np.generic]], model: Load
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_pixels_and_vision_features(
-    golden: dict[str, npt.NDArray[np.generic]], model: LoadedModel, name: str
+    golden: dict[str, npt.NDArray[Any]], model: LoadedModel, name: str
 ) -> None:
     rgb = golden[name].astype(np.uint8)
     size = load_profile("tiny").image.resize if name.startswith("picture") else None
@@ -83,9 +82,7 @@ def test_pixels_and_vision_features(
     np.testing.assert_allclose(image.features.numpy(), golden[f"{name}_features"], rtol=0, atol=TOLERANCE)
 
 
-def test_positions_and_scores_of_a_stream(
-    golden: dict[str, npt.NDArray[np.generic]], model: LoadedModel
-) -> None:
+def test_positions_and_scores_of_a_stream(golden: dict[str, npt.NDArray[Any]], model: LoadedModel) -> None:
     """Piece by piece, as the engine takes them in."""
     pieces, _ = rendered(golden, model)
     stream = Session(model.network)
@@ -111,7 +108,7 @@ def test_positions_and_scores_of_a_stream(
 
 
 def test_a_golden_file_of_another_picture_would_be_noticed(
-    golden: dict[str, npt.NDArray[np.generic]], model: LoadedModel
+    golden: dict[str, npt.NDArray[Any]], model: LoadedModel
 ) -> None:
     """A resampling that is a little different is beyond the tolerance."""
     rgb = golden["picture_0"].astype(np.uint8)

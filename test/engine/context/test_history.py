@@ -27,7 +27,7 @@ from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.tiny import build_tiny
 
 TEXT = "go to the red chair"
-PAIRS = {}
+PAIRS: dict[str, tuple[QwenEngine, object]] = {}
 PICTURE = frame(0)
 
 
