@@ -133,8 +133,7 @@ def test_startup_pause_resume_reset_and_shutdown(tmp_path: Path) -> None:
         graph.check()
         for name in ORDER:
             os.kill(graph.pid(f"managed.{name}"), signal.SIGINT)
-        for name in ORDER:
-            assert graph.wait(f"managed.{name}") == 0
+        assert graph.wait(*(f"managed.{name}" for name in ORDER)) == 0
 
 
 def test_a_bring_up_that_fails_leaves_nothing_half_and_can_be_tried_again(tmp_path: Path) -> None:

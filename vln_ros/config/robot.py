@@ -322,7 +322,7 @@ class RunLimitsConfig:
     max_distance_m: float = option(
         0.0,
         "How far the base may drive under one instruction, by its odometry, before it is aborted; 0: as far "
-        "as it takes. The robot stands within its braking distance of that.",
+        "as it takes. Too short ends a run before its goal, too long lets a robot that is lost go far.",
         unit="m", minimum=0.0, maximum=100000.0, live=True,
     )  # fmt: skip
     max_decisions: int = option(

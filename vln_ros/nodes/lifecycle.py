@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.task import Future
 
@@ -87,6 +88,18 @@ class ManagedNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         return self._transition("shut down", self._finish, self._finish, "finalized")
+
+    def _LifecycleNodeMixin__change_state(self, transition_id: int) -> TransitionCallbackReturn:  # noqa: N802
+        """rclpy ends the process at a transition that its state does not have, and answers nobody.
+
+        A lifecycle manager that takes back what it has half brought up asks for such.
+        """
+        try:
+            found: TransitionCallbackReturn = super()._LifecycleNodeMixin__change_state(transition_id)  # type: ignore[misc]
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().warning(f"no such transition from here: {error}")
+            return TransitionCallbackReturn.FAILURE
+        return found
 
     def _transition(
         self, what: str, step: Callable[[], None], undo: Callable[[], None], state: str
