@@ -135,7 +135,16 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
     """Against a slow reference: word after word, in Python."""
     scribe = Scribe(model, load_profile("tiny"))
     camera, mount = robot_camera(64, 48)
-    rules = Rules(camera, mount, scribe.grid, 4, 6, False, WITHIN_M, 0.12)
+    rules = Rules(
+        camera=camera,
+        mount=mount,
+        grid=scribe.grid,
+        queue=4,
+        max_turns=6,
+        keep_frames=False,
+        stop_within_m=WITHIN_M,
+        clearance_m=0.12,
+    )
     runs = [demonstrate(Task("small", n, 0.3, n), rules) for n in (0, 7)]
     batch = collate([scribe.write(r) for r in runs])
     words = {k: f"{k.name.removeprefix('TURN_').lower()}" for k in ActionKind}
@@ -147,7 +156,7 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
         for temperature in (0.01, 0.5, 2.0):
             found = losses(model.network, heads, batch, states, Weights(0.0, 0.0, 0.0, temperature)).action
             total, count = 0.0, 0
-            choices = set(batch.options.tolist())
+            choices = set(batch.choices.places.tolist())
             for row in range(2):
                 for k in range(batch.ids.shape[1]):
                     if batch.labels[row, k] != IGNORED and row * batch.ids.shape[1] + k not in choices:

@@ -90,7 +90,18 @@ def test_a_validation_run_is_the_pipelines(tmp_path: Path, unasked: str) -> None
     profile = load_profile("tiny")
     profile = replace(profile, context=replace(profile.context, unasked_frames=unasked))
     camera, mount = robot_camera(160, 120)
-    world = training_world(Rules(camera, mount, (4, 4), 4, 10, unasked == "keep", 0.7, 0.0))
+    world = training_world(
+        Rules(
+            camera=camera,
+            mount=mount,
+            grid=(4, 4),
+            queue=4,
+            max_turns=10,
+            keep_frames=unasked == "keep",
+            stop_within_m=0.7,
+            clearance_m=0.0,
+        )
+    )
     lengths = []
     for seed in range(8):
         # Hot sampling: a random checkpoint's greedy answer would hardly depend on what it is shown.

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import pytest
 import torch
 from training_models import SMALL
 
-from vln_ros.config import ConfigError, TrainConfig, from_flat
+from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
@@ -31,9 +31,12 @@ from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
 from vln_ros.training.curves import read_curve
 from vln_ros.training.demonstrations import (
     Decision,
+    Demonstration,
     Rules,
     Task,
+    View,
     demonstrate,
+    queue_lengths,
     robot_camera,
     split_episode,
 )
@@ -41,6 +44,7 @@ from vln_ros.training.labels import (
     AIM_CLASSES,
     CATEGORY_CLASSES,
     TokenLabeller,
+    TokenLabels,
     doors_ahead,
     named_items,
 )
@@ -51,6 +55,7 @@ from vln_ros.training.vision import encode_frames
 
 F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, ActionKind.STOP
 MODEL = {**SMALL, "model.vision_depth": 2}
+EMPTY = TokenLabels(**{f.name: np.zeros(16, np.intp) for f in fields(TokenLabels)})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
     camera, mount = robot_camera(64, 48)
-    return Rules(camera, mount, grid, profile.max_phrases, 4, keep, 0.7, 0.0)
+    return Rules(
+        camera=camera,
+        mount=mount,
+        grid=grid,
+        queue=profile.max_phrases,
+        max_turns=4,
+        keep_frames=keep,
+        stop_within_m=0.7,
+        clearance_m=0.0,
+        least_executed=profile.max_phrases,
+        finds_sources=False,
+    )
 
 
 def profiled(keep: bool, size: tuple[int, int] = (112, 112)) -> Profile:
@@ -88,7 +104,7 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
     assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
     with torch.no_grad():
         batch = collate([scribe.write(r) for r in runs])
-        hidden = forward(model.network, batch, scribe.grid).hidden
+        hidden = forward(model.network, batch, scribe.grid, model.pixels).hidden
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     for row, run in enumerate(runs):
         engine.start(Instruction(row, run.instruction))
@@ -120,12 +136,20 @@ def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tup
     grids = torch.tensor([[1, grid[0] * 2, grid[1] * 2]] * 3)
     with torch.no_grad():
         released = model.network.model.get_image_features(patches.flatten(0, 1), grids).pooler_output
-        ours = encode_frames(model.network.model.visual, patches, grid)
+        ours = encode_frames(model.network.model.visual, half.flatten(2), grid)
     torch.testing.assert_close(ours, torch.stack(list(released)), atol=1e-4, rtol=1e-4)
 
 
 def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> Decision:
-    return Decision((), executed, expert, np.zeros((len(executed), 4)), 0, 0, 0)
+    return Decision(
+        views=(),
+        executed=executed,
+        expert=expert,
+        costs=np.zeros((len(executed), 4)),
+        bearing=0,
+        distance=0,
+        doors=0,
+    )
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
@@ -384,6 +408,49 @@ def config(**changes: object) -> TrainConfig:
     return from_flat(TrainConfig, values | changes)
 
 
+def test_runs_are_asked_after_every_action_or_few_or_whole_queues() -> None:
+    shared = replace(rules(profiled(False), (4, 4), keep=False), least_executed=1, max_turns=12)
+    drawn = [queue_lengths(Task("room", n, 0.0, 0), shared) for n in range(200)]
+    assert {tuple(sorted(set(d.tolist()))) for d in drawn} >= {(1,), (2,), (3,), (4,), (1, 2, 3, 4), (2, 3)}
+    assert all(d.shape == (12,) and 1 <= d.min() and d.max() <= 4 for d in drawn)
+    for number in range(8):
+        task = Task("room", number, 0.2, 0)
+        run = demonstrate(task, shared)
+        wanted = queue_lengths(task, shared).tolist()
+        done = [len(d.executed) for d in run.decisions]
+        assert done[:-1] == wanted[: len(done) - 1] and done[-1] <= wanted[len(done) - 1]
+        assert run.decisions[-1].executed[-1] is S or len(done) == 12
+    whole = replace(shared, least_executed=4)
+    assert all((queue_lengths(Task("room", n, 0.0, 0), whole) == 4).all() for n in range(20))
+    of_two = replace(shared, least_executed=3)
+    assert {int(k) for n in range(20) for k in queue_lengths(Task("room", n, 0.0, 0), of_two)} == {3, 4}
+
+
+def test_an_engine_that_is_asked_early_holds_the_chat_that_is_taught(model: LoadedModel) -> None:
+    """It is told what the robot did of each queue, and its chat is what the trainer would write of the run."""
+    profile = profiled(False)
+    scribe = Scribe(model, profile)
+    shared = replace(rules(profile, scribe.grid, keep=False), least_executed=1)
+    world = training_world(shared)
+    for number, lengths in ((0, [1]), (2, [2, 1, 3]), (5, [4, 1])):
+        engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0))
+        episode = split_episode("train", "room", number)
+        run = follow(
+            engine, world, episode, number, max_actions=9, every_frame=False, lengths=lengths
+        )  # fmt: skip
+        assert all(len(q) <= lengths[k % len(lengths)] for k, q in enumerate(run.executed))
+        assert any(len(q) == lengths[k % len(lengths)] for k, q in enumerate(run.executed))
+        decided = [decision(q, q) for q in run.executed]
+        turns = [
+            replace(d, views=(View(np.zeros((48, 64, 3), np.uint8), EMPTY, EMPTY.category),)) for d in decided
+        ]
+        written = scribe.write(Demonstration(episode.instruction, tuple(turns))).ids.tolist()
+        held = [i for s in engine.session.timeline.segments for i in s.ids]
+        asked = len(held) - len(scribe.words.tokens(run.executed[-1]))
+        assert len(run.executed) > 1
+        assert held[: min(asked, len(written))] == written[: min(asked, len(held))]
+
+
 @pytest.mark.slow
 def test_forwards_side_by_side_learn_the_same(tmp_path: Path) -> None:
     def trained(name: str, threads: int) -> list[torch.Tensor]:
@@ -461,7 +528,12 @@ from vln_ros.training.demonstrations import Rules, Task, robot_camera
 from vln_ros.training.loader import Source, Supply
 
 if __name__ == "__main__":
-    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
+    camera, mount = robot_camera(64, 48)
+    rules = Rules(
+        camera=camera, mount=mount, grid=(4, 4), queue=4, max_turns=2, keep_frames=False,
+        stop_within_m=0.5, clearance_m=0.0, least_executed=4, finds_sources=False,
+    )
+    source = Source(rules, Path("none"), "tiny")
     supply = Supply(source, 1)
     supply.order(Task("room", 0, 0.0, 0)).result()
     print(*supply._executor._processes, flush=True)

@@ -382,6 +382,38 @@ class TrainConfig:
     noise: float = option(
         0.3, "Highest share of random actions in a run of the expert", minimum=0.0, maximum=1.0
     )
+    least_executed: int = option(
+        1000,
+        "The policy is asked again after so many actions at least and after its whole queue at most; each run "
+        "draws bounds of its own. Above the queue's length it is asked at the end of every queue.",
+        minimum=1,
+        maximum=1000,
+    )
+    stale_conversations: float = option(
+        0.0,
+        "Share of the conversations in which visual tokens take over keys and values of the frame before, so "
+        "that the policy tolerates reuse.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    least_stale: float = option(
+        0.3,
+        "Smallest share of a frame's tokens that is stale in such a conversation.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    most_stale: float = option(
+        0.7,
+        "Largest share of a frame's tokens that is stale in such a conversation.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    mean_steps: int = option(
+        0,
+        "Weights that are validated and written are a running mean over about so many steps; 0 takes the "
+        "newest ones. A mean is as good as a learning rate that has fallen, at any time.",
+        minimum=0,
+    )
     pool: int = option(128, "Demonstrations to draw batches from", minimum=1)
     fresh: int = option(8, "Demonstrations that are replaced by new ones per step", minimum=1)
     small_from: float = option(

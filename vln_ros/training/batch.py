@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +22,8 @@ from vln_ros.sim.splits import SPLIT_STEP
 from vln_ros.training.demonstrations import Decision, Demonstration
 from vln_ros.training.labels import TokenLabels
 
-TOKEN_LABELS = tuple(f.name for f in fields(TokenLabels))
-DECISION_LABELS = ("bearing", "distance", "doors")
-"""In the order in which :class:`Conversation` and :class:`Batch` hold them."""
+Nested = TypeVar("Nested", "Batch", "Shown", "Way", "Choices")
+Group = TypeVar("Group", "Shown", "Way")
 IGNORED = -100
 """Label of a token that nothing is learnt from."""
 _LENGTH_STEP = 64  # few lengths: code for products in bfloat16 is generated for each one
@@ -92,7 +92,44 @@ class ActionWords:
         return labels
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Shown:
+    """What the visual tokens of all frames show, ``[f * v]`` each; see :class:`TokenLabels`."""
+
+    category: Tensor
+    color: Tensor
+    referent: Tensor
+    depth: Tensor
+    aim: Tensor
+    room: Tensor
+    onward: Tensor
+
+
 @dataclass(frozen=True, eq=False)
+class Way:
+    """Classes of where the way goes on at each decision, ``[d]`` each; see :class:`Decision`."""
+
+    bearing: Tensor
+    distance: Tensor
+    doors: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Choices:
+    """Where one action or another is said; ``a`` actions.
+
+    Attributes:
+        places: ``[a]`` places of the tokens behind which it is said.
+        ids: ``[a, 4]`` what is said for each kind of action.
+        costs: ``[a, 4]`` what each would cost, in actions.
+    """
+
+    places: Tensor
+    ids: Tensor
+    costs: Tensor
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Conversation:
     """One demonstration, ready for the decoder.
 
@@ -104,12 +141,12 @@ class Conversation:
         labels: ``[n]``: what should follow each token, or :data:`IGNORED`.
         visual: ``[f * v]`` places of the visual tokens.
         asked: ``[d]`` places of the tokens behind which the policy answers.
-        options: ``[a]`` places of the tokens behind which one action or another is said; ``a`` actions.
-        option_ids: ``[a, 4]`` what is said for each kind of action.
-        costs: ``[a, 4]`` what each would cost, in actions.
-        patches: ``[f * p, values]`` of all frames.
-        category, color, referent, depth, aim, room, onward: ``[f * v]``.
-        bearing, distance, doors: ``[d]``.
+        patches: ``[f * p, values]`` uint8 of all frames: pixels, one half of each temporal patch.
+        sources: ``[f * v]`` number of the visual token that showed the same place in the frame before; -1
+            for none.
+        origins: ``[f * v]`` number of the visual token whose keys and values a token has: its own, or an
+            earlier one's where it is stale; see :func:`vln_ros.training.staleness.make_stale`.
+        tower_origins: ``[f * v]`` the same within the vision tower's layers of full attention.
     """
 
     ids: Tensor
@@ -117,20 +154,13 @@ class Conversation:
     labels: Tensor
     visual: Tensor
     asked: Tensor
-    options: Tensor
-    option_ids: Tensor
-    costs: Tensor
     patches: Tensor
-    category: Tensor
-    color: Tensor
-    referent: Tensor
-    depth: Tensor
-    aim: Tensor
-    room: Tensor
-    onward: Tensor
-    bearing: Tensor
-    distance: Tensor
-    doors: Tensor
+    sources: Tensor
+    origins: Tensor
+    tower_origins: Tensor
+    choices: Choices
+    shown: Shown
+    way: Way
 
 
 class Scribe:
@@ -147,7 +177,9 @@ class Scribe:
                 f"profile {profile.name}: training needs strategy append and image.resize, "
                 f"not {profile.context.strategy} and {profile.image.resize}"
             )
-        self._model, self.profile = model, profile
+        self.profile = profile
+        # Pixels as they are: small to keep, and normalised when they are used.
+        self._pixels = replace(model.pixels, mean=(0.0,) * 3, std=(1.0 / 255.0,) * 3, temporal_patch_size=1)
         self._config = model.network.config
         self._script = Script(model, profile)
         self.words = ActionWords(self._script, profile, model.tokens.im_end)
@@ -191,7 +223,10 @@ class Scribe:
         labels += [IGNORED] * (timeline.tokens - len(labels))
         views = [v for d in demonstration.decisions for v in d.views]
         spec = self.profile.image
-        patches = [patchify(v.rgb, self._model.pixels, spec.max_pixels, spec.resize).patches for v in views]
+        patches = [patchify(v.rgb, self._pixels, spec.max_pixels, spec.resize).patches for v in views]
+        tokens = rows * columns
+        sources = [np.where(v.source < 0, -1, v.source + (k - 1) * tokens) for k, v in enumerate(views)]
+        own = torch.arange(len(views) * tokens)
         start = 0
         visual = []
         for segment in timeline.segments:
@@ -199,29 +234,45 @@ class Scribe:
                 visual.append(torch.arange(start, start + segment.count))
             start += segment.count
         return Conversation(
-            torch.tensor([i for s in timeline.segments for i in s.ids]),
-            timeline.positions(),
-            torch.tensor(labels),
-            torch.cat(visual),
-            torch.tensor(asked),
-            torch.tensor([o.position for o in options]),
-            torch.tensor([o.ids for o in options]),
-            torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
-            torch.cat(patches),
-            *(
-                torch.from_numpy(np.concatenate([getattr(v.labels, name) for v in views]))
-                for name in TOKEN_LABELS
+            ids=torch.tensor([i for s in timeline.segments for i in s.ids]),
+            positions=timeline.positions(),
+            labels=torch.tensor(labels),
+            visual=torch.cat(visual),
+            asked=torch.tensor(asked),
+            patches=torch.cat(patches).round().to(torch.uint8),
+            sources=torch.from_numpy(np.concatenate(sources)),
+            origins=own,
+            tower_origins=own,
+            choices=Choices(
+                places=torch.tensor([o.position for o in options]),
+                ids=torch.tensor([o.ids for o in options]),
+                costs=torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
             ),
-            *(torch.tensor([getattr(d, name) for d in demonstration.decisions]) for name in DECISION_LABELS),
+            shown=_shown([v.labels for v in views]),
+            way=Way(
+                bearing=torch.tensor([d.bearing for d in demonstration.decisions]),
+                distance=torch.tensor([d.distance for d in demonstration.decisions]),
+                doors=torch.tensor([d.doors for d in demonstration.decisions]),
+            ),
         )
 
 
-@dataclass(frozen=True, eq=False)
+def _shown(labels: Sequence[TokenLabels]) -> Shown:
+    """Of all frames, one behind the other."""
+
+    def joined(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(frame, name) for frame in labels]))
+
+    return Shown(**{f.name: joined(f.name) for f in fields(Shown)})
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Batch:
     """Conversations padded at the end: what comes later is seen by nothing before it.
 
     ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual``, ``asked`` and
-    ``options`` are places in ``[b * n]``; the others are those of the conversations, one behind the other.
+    ``choices.places`` are places in ``[b * n]``; ``origins`` and ``tower_origins`` are numbers among all
+    visual tokens; the others are those of the conversations, one behind the other.
     """
 
     ids: Tensor
@@ -229,23 +280,15 @@ class Batch:
     labels: Tensor
     visual: Tensor
     asked: Tensor
-    options: Tensor
-    option_ids: Tensor
-    costs: Tensor
     patches: Tensor
-    category: Tensor
-    color: Tensor
-    referent: Tensor
-    depth: Tensor
-    aim: Tensor
-    room: Tensor
-    onward: Tensor
-    bearing: Tensor
-    distance: Tensor
-    doors: Tensor
+    origins: Tensor
+    tower_origins: Tensor
+    choices: Choices
+    shown: Shown
+    way: Way
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return _each(self, lambda tensor: tensor.to(device))
 
 
 def collate(conversations: Sequence[Conversation]) -> Batch:
@@ -254,18 +297,45 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
     def pad(values: Tensor, filler: int) -> Tensor:
         return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=filler)
 
-    def flat(name: str) -> Tensor:
-        return torch.cat([getattr(c, name) + k * longest for k, c in enumerate(conversations)])
+    def places(of_each: Iterable[Tensor]) -> Tensor:
+        return torch.cat([own + k * longest for k, own in enumerate(of_each)])
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(c, name) for c in conversations])
+    def numbers(of_each: Iterable[Tensor]) -> Tensor:
+        found, before = [], 0
+        for own in of_each:
+            found.append(own + before)
+            before += len(own)
+        return torch.cat(found)
 
     return Batch(
-        torch.stack([pad(c.ids, 0) for c in conversations]),
-        torch.stack([pad(c.positions, 0) for c in conversations], 1),
-        torch.stack([pad(c.labels, IGNORED) for c in conversations]),
-        flat("visual"),
-        flat("asked"),
-        flat("options"),
-        *(joined(name) for name in ("option_ids", "costs", "patches", *TOKEN_LABELS, *DECISION_LABELS)),
+        ids=torch.stack([pad(c.ids, 0) for c in conversations]),
+        positions=torch.stack([pad(c.positions, 0) for c in conversations], 1),
+        labels=torch.stack([pad(c.labels, IGNORED) for c in conversations]),
+        visual=places(c.visual for c in conversations),
+        asked=places(c.asked for c in conversations),
+        patches=torch.cat([c.patches for c in conversations]),
+        origins=numbers(c.origins for c in conversations),
+        tower_origins=numbers(c.tower_origins for c in conversations),
+        choices=Choices(
+            places=places(c.choices.places for c in conversations),
+            ids=torch.cat([c.choices.ids for c in conversations]),
+            costs=torch.cat([c.choices.costs for c in conversations]),
+        ),
+        shown=_joined([c.shown for c in conversations]),
+        way=_joined([c.way for c in conversations]),
     )
+
+
+def _each(tensors: Nested, change: Callable[[Tensor], Tensor]) -> Nested:
+    """The same dataclass with every tensor changed, those of nested ones included."""
+    changed: dict[str, Any] = {}
+    for f in fields(tensors):
+        value = getattr(tensors, f.name)
+        changed[f.name] = change(value) if isinstance(value, Tensor) else _each(value, change)
+    return replace(tensors, **changed)
+
+
+def _joined(parts: Sequence[Group]) -> Group:
+    """Dataclasses of tensors as one, each tensor one behind the other."""
+    names = [f.name for f in fields(parts[0])]
+    return type(parts[0])(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import CameraConfig
-from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
-from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
+from vln_ros.config import CameraConfig, ReuseConfig
+from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Frame, Pose, wrap_angle
+from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
 from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import Expert
@@ -31,6 +32,7 @@ DISTANCE_CLASSES = len(_DISTANCE_BOUNDS_M) + 1
 DOORS_CLASSES = 5
 """How many doors the way still leads through; the last class is "or more"."""
 _KEPT_SCENES = 8
+_DEPTH_TOLERANCE = ReuseConfig().depth_tolerance
 _MOVES = (ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT)
 
 
@@ -52,11 +54,12 @@ class Task:
     number: int
     noise: float
     seed: int
+    _: KW_ONLY
     policy: int | None = None
     executed: tuple[tuple[ActionKind, ...], ...] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rules:
     """What all runs have in common.
 
@@ -69,6 +72,9 @@ class Rules:
         keep_frames: the frames between two decisions are shown too; otherwise only the newest one.
         stop_within_m: the expert stops when the goal is nearer than this.
         clearance_m: distance that the expert keeps from walls, besides the robot's own size.
+        least_executed: the policy is asked again after so many actions at least, and at most after its
+            whole queue; see :func:`queue_lengths`.
+        finds_sources: what a frame shows is sought in the frame shown before it.
     """
 
     camera: CameraModel
@@ -79,6 +85,20 @@ class Rules:
     keep_frames: bool
     stop_within_m: float
     clearance_m: float
+    least_executed: int
+    finds_sources: bool
+
+
+def queue_lengths(task: Task, rules: Rules) -> IntArray:
+    """``[max_turns]``: how many actions are done of each decision's queue before the next decision.
+
+    Each run has bounds of its own, so that some are asked after every action and some at the end of every
+    queue, as robots are.
+    """
+    rng = np.random.default_rng([task.seed, task.number, 1])
+    least = rng.integers(rules.least_executed, rules.queue, endpoint=True)
+    most = rng.integers(least, rules.queue, endpoint=True)
+    return rng.integers(least, most, rules.max_turns, endpoint=True)
 
 
 def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
@@ -91,13 +111,17 @@ def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame ``[H, W, 3]`` uint8, and what its tokens show."""
+    """A frame ``[H, W, 3]`` uint8, and what its tokens show.
+
+    ``source`` ``[tokens]``: the token of the frame shown before that showed the same place; -1 for none.
+    """
 
     rgb: npt.NDArray[np.uint8]
     labels: TokenLabels
+    source: IntArray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Decision:
     """One turn of the conversation.
 
@@ -147,12 +171,22 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     adviser = Adviser(expert, SPLIT_STEP, rules.stop_within_m, episode.goal_radius_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
+    lengths = queue_lengths(task, rules)
+    before: Frame | None = None
 
     def look(pose: Pose, doors: tuple[int, ...]) -> View:
+        nonlocal before
         optical = pose @ rules.mount
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
-        return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
+        labels = labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None)
+        frame = Frame(0, 0, rgb, depth_m, rules.camera, pose, optical)
+        source = np.full(grid.count, -1)
+        if rules.finds_sources and before is not None:
+            source = correspond(frame, [before], grid, depth_tolerance=_DEPTH_TOLERANCE).token
+        before = frame
+        return View(rgb, labels, source)
 
+    grid = TokenGrid(*rules.grid)
     already = task.executed or ()
     pose = episode.start
     path, turning = [pose], 0
@@ -166,7 +200,9 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         executed: list[ActionKind] = []
         advised: list[Advice] = []
         own = already[len(decisions)] if len(decisions) < len(already) else None
-        while len(executed) < rules.queue and (not executed or executed[-1] is not ActionKind.STOP):
+        while len(executed) < lengths[len(decisions)] and (
+            not executed or executed[-1] is not ActionKind.STOP
+        ):
             advised.append(adviser.advise(pose, turning))
             if own is not None and len(executed) < len(own):
                 kind = own[len(executed)]
@@ -180,7 +216,18 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
             path.append(pose)
         left = min(len(doors[-1]), DOORS_CLASSES - 1)
         best, costs = tuple(a.kind for a in advised), np.array([a.costs for a in advised])
-        decisions.append(Decision(views, tuple(executed), best, costs, *_where(ways[-1], start), left))
+        bearing, distance = _where(ways[-1], start)
+        decisions.append(
+            Decision(
+                views=views,
+                executed=tuple(executed),
+                expert=best,
+                costs=costs,
+                bearing=bearing,
+                distance=distance,
+                doors=left,
+            )
+        )
         if executed[-1] is ActionKind.STOP:
             break
     return Demonstration(episode.instruction, tuple(decisions))
@@ -193,8 +240,3 @@ def _where(way: Float64Array, pose: Pose) -> tuple[int, int]:
     length_m = float(np.linalg.norm(np.diff(way, axis=0), axis=1).sum())
     turns = round(bearing / (2 * math.pi / BEARING_CLASSES))
     return turns % BEARING_CLASSES, int(np.digitize(length_m, _DISTANCE_BOUNDS_M))
-
-
-def check_kind(kind: str) -> None:
-    """Raises ConfigError for a kind of flat that does not exist."""
-    generate_flat(scene_id(0, kind))

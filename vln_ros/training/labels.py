@@ -76,7 +76,7 @@ def doors_ahead(flat: Flat, way: Float64Array) -> tuple[int, ...]:
     return tuple(int(k) for k in passed[inside[:, passed].argmax(0).argsort()])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TokenLabels:
     """Classes of the tokens of one frame, ``[rows * columns]`` each."""
 
@@ -155,13 +155,13 @@ class TokenLabeller:
         names = by_token(self.rooms(points))
         share_of_room = (names[:, :, None] == np.arange(ROOM_CLASSES)).mean(1)
         return TokenLabels(
-            np.where(seen, self._category[item], background),
-            np.where(seen, self._color[item], 0),
-            np.where(seen, referent, 0),
-            np.digitize(np.median(by_token(z), 1), _DEPTH_BOUNDS_M),
-            aim,
-            share_of_room.argmax(1),
-            (by_token(through).mean(1) > _SEEN).astype(np.intp),
+            category=np.where(seen, self._category[item], background),
+            color=np.where(seen, self._color[item], 0),
+            referent=np.where(seen, referent, 0),
+            depth=np.digitize(np.median(by_token(z), 1), _DEPTH_BOUNDS_M),
+            aim=aim,
+            room=share_of_room.argmax(1),
+            onward=(by_token(through).mean(1) > _SEEN).astype(np.intp),
         )
 
     def rooms(self, points: Float64Array) -> IntArray:

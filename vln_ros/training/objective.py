@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.training.batch import IGNORED, Batch
 from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES, DOORS_CLASSES
 from vln_ros.training.labels import (
@@ -27,6 +28,7 @@ from vln_ros.training.labels import (
     REFERENT_CLASSES,
     ROOM_CLASSES,
 )
+from vln_ros.training.staleness import StaleStates
 from vln_ros.training.vision import encode_frames
 
 _BACKGROUND_WEIGHT = 0.25  # most tokens show walls and floor
@@ -40,25 +42,44 @@ class States:
     hidden: Tensor
 
 
-def forward(network: Any, batch: Batch, grid: tuple[int, int]) -> States:
+def forward(network: Any, batch: Batch, grid: tuple[int, int], pixels: PixelSpec) -> States:
     """Run vision tower and decoder on whole conversations at once.
 
     Args:
         network: a ``Qwen2_5_VLForConditionalGeneration``.
         grid: rows and columns of visual tokens of a frame.
+        pixels: how the checkpoint takes pixels.
     """
     tokens = grid[0] * grid[1]
     frames = batch.visual.shape[0] // tokens
-    patches = batch.patches.reshape(frames, -1, batch.patches.shape[-1])
-    features = encode_frames(network.model.visual, patches, grid).flatten(0, 1)
+    patches = _normalised(batch.patches, pixels).reshape(frames, -1, batch.patches.shape[-1])
+    tower_origins = batch.tower_origins if _is_stale(batch.tower_origins) else None
+    features = encode_frames(network.model.visual, patches, grid, tower_origins).flatten(0, 1)
     decoder = network.model.language_model
     embeddings = decoder.embed_tokens(batch.ids)
     flat = embeddings.reshape(-1, embeddings.shape[-1])
     flat = flat.index_put((batch.visual,), features.to(flat.dtype))
+    cache = StaleStates(network, batch) if _is_stale(batch.origins) else None
     output = decoder(
-        inputs_embeds=flat.reshape(embeddings.shape), position_ids=batch.positions, use_cache=False
+        inputs_embeds=flat.reshape(embeddings.shape),
+        position_ids=batch.positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
     )
     return States(features.float(), output.last_hidden_state.float())
+
+
+def _normalised(patches: Tensor, spec: PixelSpec) -> Tensor:
+    """``patches`` uint8, a channel behind the other, as :func:`vln_ros.engine.inputs.preprocess.patchify`."""
+    std = torch.tensor(spec.std, dtype=torch.float64, device=patches.device)
+    scale = (1.0 / (255.0 * std)).float()
+    shift = (-torch.tensor(spec.mean, dtype=torch.float64, device=patches.device) / std).float()
+    channels = patches.view(len(patches), len(spec.std), -1).float()
+    return (channels * scale[:, None] + shift[:, None]).flatten(1)
+
+
+def _is_stale(origins: Tensor) -> bool:
+    return not torch.equal(origins, torch.arange(len(origins), device=origins.device))
 
 
 class Heads(nn.Module):
@@ -92,7 +113,7 @@ class Weights:
     temperature: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Losses:
     """Scalars. ``action`` is the divergence of what is said from what is wanted, per decision; ``correct``
     the share of action words that were the best."""
@@ -121,10 +142,10 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     said_of = scores.log_softmax(-1)
     missed = -said_of.gather(1, wanted[:, None])[:, 0]
     # Where there is a choice, every action is wanted by what it costs.
-    shares = (-batch.costs / weights.temperature).log_softmax(-1)
-    chosen = (said.cumsum(0) - 1)[batch.options]
+    shares = (-batch.choices.costs / weights.temperature).log_softmax(-1)
+    chosen = (said.cumsum(0) - 1)[batch.choices.places]
     missed = missed.index_put(
-        (chosen,), (shares.exp() * (shares - said_of[chosen].gather(1, batch.option_ids))).sum(-1)
+        (chosen,), (shares.exp() * (shares - said_of[chosen].gather(1, batch.choices.ids))).sum(-1)
     )
     # Summed over a decision: commas cost nothing once they are learnt, and must not dilute the rest.
     action = missed.sum() / batch.asked.shape[0]
@@ -134,18 +155,20 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     painted = torch.ones(COLOR_CLASSES, device=hidden.device)
     painted[0] = _BACKGROUND_WEIGHT
     meant = torch.tensor([_BACKGROUND_WEIGHT, 1.0, 1.0], device=hidden.device)
-    category = cross_entropy(heads.category(states.features), batch.category, things)
-    color = cross_entropy(heads.color(states.features), batch.color, painted)
-    depth = cross_entropy(heads.depth(states.features), batch.depth)
-    aim = cross_entropy(heads.aim(states.features), batch.aim)
-    room = cross_entropy(heads.room(states.features), batch.room)
-    seen = hidden[batch.visual]
-    referent = cross_entropy(heads.referent(seen), batch.referent, meant)
-    onward = cross_entropy(heads.onward(seen), batch.onward, meant[:ONWARD_CLASSES])
+    category = cross_entropy(heads.category(states.features), batch.shown.category, things)
+    color = cross_entropy(heads.color(states.features), batch.shown.color, painted)
+    depth = cross_entropy(heads.depth(states.features), batch.shown.depth)
+    aim = cross_entropy(heads.aim(states.features), batch.shown.aim)
+    room = cross_entropy(heads.room(states.features), batch.shown.room)
+    # Stale tokens have no states of their own: nothing can be asked of them.
+    computed = batch.origins == torch.arange(len(batch.origins), device=batch.origins.device)
+    seen = hidden[batch.visual[computed]]
+    referent = cross_entropy(heads.referent(seen), batch.shown.referent[computed], meant)
+    onward = cross_entropy(heads.onward(seen), batch.shown.onward[computed], meant[:ONWARD_CLASSES])
     answering = hidden[batch.asked]
-    bearing = cross_entropy(heads.bearing(answering), batch.bearing)
-    distance = cross_entropy(heads.distance(answering), batch.distance)
-    doors = cross_entropy(heads.doors(answering), batch.doors)
+    bearing = cross_entropy(heads.bearing(answering), batch.way.bearing)
+    distance = cross_entropy(heads.distance(answering), batch.way.distance)
+    doors = cross_entropy(heads.doors(answering), batch.way.doors)
     total = (
         action
         + weights.vision * (category + color + 0.5 * (depth + aim + room))
@@ -154,17 +177,17 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     )
     correct = (scores.argmax(-1) == wanted).float().mean()
     return Losses(
-        total,
-        action,
-        category,
-        color,
-        depth,
-        aim,
-        room,
-        referent,
-        onward,
-        bearing,
-        distance,
-        doors,
-        correct,
+        total=total,
+        action=action,
+        category=category,
+        color=color,
+        depth=depth,
+        aim=aim,
+        room=room,
+        referent=referent,
+        onward=onward,
+        bearing=bearing,
+        distance=distance,
+        doors=doors,
+        correct=correct,
     )

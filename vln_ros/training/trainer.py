@@ -37,12 +37,15 @@ from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
     Task,
+    queue_lengths,
     robot_camera,
     split_episode,
 )
 from vln_ros.training.loader import Lot, Source, Supply
 from vln_ros.training.objective import Heads, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, score, training_world
+from vln_ros.training.staleness import draw_staleness, make_stale
+from vln_ros.training.vision import window_tokens
 
 _ADAM_BETAS = (0.9, 0.98)
 _CLIP = 1.0
@@ -72,7 +75,7 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Progress:
     """Everything that a resumed run goes on with, besides tensors.
 
@@ -126,15 +129,22 @@ class Trainer:
         self.scribe = Scribe(self.model, self.profile)
         camera, mount = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
-            camera,
-            mount,
-            self.scribe.grid,
-            self.profile.max_phrases,
-            config.max_turns,
-            self.profile.context.unasked_frames == "keep",
-            config.stop_within_m,
-            config.clearance_m,
+            camera=camera,
+            mount=mount,
+            grid=self.scribe.grid,
+            queue=self.profile.max_phrases,
+            max_turns=config.max_turns,
+            keep_frames=self.profile.context.unasked_frames == "keep",
+            stop_within_m=config.stop_within_m,
+            clearance_m=config.clearance_m,
+            least_executed=min(config.least_executed, self.profile.max_phrases),
+            finds_sources=config.stale_conversations > 0.0,
         )
+        if config.least_stale > config.most_stale:
+            raise ConfigError(
+                f"least_stale = {config.least_stale:g} is more than most_stale = {config.most_stale:g}: "
+                "lower the one or raise the other"
+            )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
         self.network: Any = self.model.network.requires_grad_(True)
@@ -144,12 +154,23 @@ class Trainer:
             config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
         )
         self.optimizer = self._optimizer()
-        self.progress = Progress(0, 0.0, {}, [], None, np.random.default_rng([config.seed, 1]), (0, -1.0))
+        self._mean: list[Tensor] = []
+        self.progress = Progress(
+            step=0,
+            seconds=0.0,
+            numbers={},
+            pool=[],
+            policy=None,
+            rng=np.random.default_rng([config.seed, 1]),
+            best=(0, -1.0),
+        )
         if resume:
             self._restore(state_path)
         elif not config.start_from:
             with torch.no_grad():  # the random checkpoint is sure of what it says; a beginner is not
                 self.network.lm_head.weight.mul_(_FIRST_CERTAINTY)
+        if config.mean_steps and not self._mean:
+            self._mean = [p.detach().clone() for p in self.network.parameters()]
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -166,7 +187,8 @@ class Trainer:
             pool = deque(Lot(task, supply.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
-                    export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
+                    with self.exported_weights():
+                        export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
                     task = self._next_task()
@@ -174,8 +196,10 @@ class Trainer:
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self._step([pool[int(k)].conversation(self.scribe) for k in chosen], threads))
+                drawn = [self._maybe_stale(pool[int(k)].conversation(self.scribe)) for k in chosen]
+                recent.append(self._step(drawn, threads))
                 done.step += 1
+                self._follow_weights()
                 bar.update()
                 done.seconds = time.monotonic() - begun
                 if self._due(_CURVE_EVERY):
@@ -187,7 +211,8 @@ class Trainer:
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
-                    self._validate(supply)
+                    with self.exported_weights():
+                        self._validate(supply)
                 if self._due(config.save_every) or done.step == config.steps:
                     done.pool = [lot.task for lot in pool]
                     self._save()
@@ -213,10 +238,19 @@ class Trainer:
         number = done.numbers.get(kind, first_episode(config.seed))
         done.numbers[kind] = number + 1
         if own:
-            return Task(kind, number, 0.0, config.seed, done.policy)
+            return Task(kind, number, 0.0, config.seed, policy=done.policy)
         # A third without noise; the others up to the highest.
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
+
+    def _maybe_stale(self, conversation: Conversation) -> Conversation:
+        """The conversation, or a version of it in which some visual tokens are stale."""
+        rng, config = self.progress.rng, self.config
+        if config.stale_conversations == 0.0 or rng.random() >= config.stale_conversations:
+            return conversation
+        staleness = draw_staleness(config.least_stale, config.most_stale, rng)
+        window = window_tokens(self.network.config.vision_config)
+        return make_stale(conversation, staleness, self.scribe.grid, window, rng)
 
     def _step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
         config = self.config
@@ -227,7 +261,7 @@ class Trainer:
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
             batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                states = forward(self.network, batch, self.scribe.grid)
+                states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
@@ -267,6 +301,27 @@ class Trainer:
             lr=self.config.learning_rate,
             betas=_ADAM_BETAS,
         )
+
+    @torch.no_grad()
+    def _follow_weights(self) -> None:
+        """The running mean takes in the weights as they are now."""
+        if not self._mean:
+            return
+        # In the beginning there are few steps to average: what it began with is soon forgotten.
+        old = 1.0 - 1.0 / min(self.config.mean_steps, 10 + self.progress.step // 2)
+        torch._foreach_lerp_(self._mean, list(self.network.parameters()), 1.0 - old)
+
+    @contextmanager
+    def exported_weights(self) -> Iterator[None]:
+        """Within, the network has the weights that are written and validated: the mean, if there is one."""
+        newest = [p.data for p in self.network.parameters()]
+        try:
+            for parameter, mean in zip(self.network.parameters(), self._mean, strict=False):
+                parameter.data = mean
+            yield
+        finally:
+            for parameter, values in zip(self.network.parameters(), newest, strict=True):
+                parameter.data = values
 
     # -- the policy on its own -----------------------------------------------------------------
 
@@ -318,6 +373,7 @@ class Trainer:
                 number,
                 max_actions=MAX_ACTIONS[kind],
                 every_frame=self.rules.keep_frames,
+                lengths=queue_lengths(Task(kind, number, 0.0, self.config.seed), self.rules),
             )
             for number in self._validated()
         ]
@@ -330,7 +386,7 @@ class Trainer:
         total, decisions = 0.0, 0
         for run in runs:
             batch = collate([self.scribe.write(run)]).to(self.model.device)
-            states = forward(self.network, batch, self.scribe.grid)
+            states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
             decisions += count
@@ -357,6 +413,7 @@ class Trainer:
                 "network": self.network.state_dict(),
                 "heads": self.heads.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "mean": self._mean,
                 "torch": torch.get_rng_state(),
                 "rng": done.rng.bit_generator.state,
                 "progress": dataclasses.asdict(
@@ -392,18 +449,19 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._mean = state["mean"] if self.config.mean_steps else []
         torch.set_rng_state(state["torch"].cpu())
         saved = state["progress"]
         rng = np.random.default_rng()
         rng.bit_generator.state = state["rng"]
         self.progress = Progress(
-            saved["step"],
-            saved["seconds"],
-            saved["numbers"],
-            [_task(t) for t in state["pool"]],
-            saved["policy"],
-            rng,
-            tuple(saved["best"]),
+            step=saved["step"],
+            seconds=saved["seconds"],
+            numbers=saved["numbers"],
+            pool=[_task(t) for t in state["pool"]],
+            policy=saved["policy"],
+            rng=rng,
+            best=tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
             forget_after(self.folder / name, self.progress.step)
