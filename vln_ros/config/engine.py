@@ -384,8 +384,8 @@ class TrainConfig:
     )
     least_executed: int = option(
         1000,
-        "The policy is asked again after so many actions at least and after its whole queue at most; each run "
-        "draws bounds of its own. Above the queue's length it is asked at the end of every queue.",
+        "The policy is asked again after so many actions at least and after its whole queue at most; each "
+        "run draws bounds of its own. Above the queue's length it is asked at the end of every queue.",
         minimum=1,
         maximum=1000,
     )

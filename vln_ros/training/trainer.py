@@ -196,10 +196,10 @@ class Trainer:
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                drawn = [self._maybe_stale(pool[int(k)].conversation(self.scribe)) for k in chosen]
+                drawn = [self.maybe_stale(pool[int(k)].conversation(self.scribe)) for k in chosen]
                 recent.append(self._step(drawn, threads))
                 done.step += 1
-                self._follow_weights()
+                self.follow_weights()
                 bar.update()
                 done.seconds = time.monotonic() - begun
                 if self._due(_CURVE_EVERY):
@@ -243,7 +243,7 @@ class Trainer:
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def _maybe_stale(self, conversation: Conversation) -> Conversation:
+    def maybe_stale(self, conversation: Conversation) -> Conversation:
         """The conversation, or a version of it in which some visual tokens are stale."""
         rng, config = self.progress.rng, self.config
         if config.stale_conversations == 0.0 or rng.random() >= config.stale_conversations:
@@ -303,7 +303,7 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _follow_weights(self) -> None:
+    def follow_weights(self) -> None:
         """The running mean takes in the weights as they are now."""
         if not self._mean:
             return
