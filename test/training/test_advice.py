@@ -146,7 +146,7 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
         clearance_m=0.12,
     )
     runs = [demonstrate(Task("small", n, 0.3, n), rules) for n in (0, 7)]
-    batch = collate([scribe.write(r) for r in runs])
+    batch = collate([scribe.write(r)[0] for r in runs])
     words = {k: f"{k.name.removeprefix('TURN_').lower()}" for k in ActionKind}
     tokenize = model.tokenizer.encode
     with torch.no_grad():

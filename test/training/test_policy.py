@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from training_models import SMALL
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
-from vln_ros.datatypes import ActionKind, Frame, Instruction, Pose
+from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
@@ -103,7 +104,7 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
     runs = [demonstrate(Task("room", n, 0.2, n), shared) for n in (0, 7)]
     assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
     with torch.no_grad():
-        batch = collate([scribe.write(r) for r in runs])
+        batch = collate([scribe.write(r)[0] for r in runs])
         hidden = forward(model.network, batch, scribe.grid, model.pixels).hidden
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     for row, run in enumerate(runs):
@@ -127,6 +128,52 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
         # Where the engine answers is where the trainer teaches the answer.
         assert int(batch.labels[row, length - 1]) != IGNORED
         assert row * batch.ids.shape[1] + length - 1 in batch.asked.tolist()
+
+
+@pytest.mark.parametrize("history", [8, 3])
+@pytest.mark.parametrize("empty", ["current", "none"])
+def test_questions_with_a_history_are_the_engines(model: LoadedModel, history: int, empty: str) -> None:
+    """Each one is a chat with frames of the past; in training those of a run share their frames."""
+    profile = load_profile("small-history")
+    context = replace(profile.context, history_frames=history, history_empty=empty)
+    profile = replace(profile, context=context, image=replace(profile.image, resize=(112, 112)))
+    scribe = Scribe(model, profile)
+    shared = replace(rules(profile, scribe.grid, keep=True), least_executed=1, max_turns=6)
+    run = demonstrate(Task("room", 7, 0.2, 7), shared)
+    assert len(run.decisions) == 6
+    written = scribe.write(run)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    engine.start(Instruction(0, run.instruction))
+    with torch.no_grad():
+        batch = collate(written)
+        hidden = forward(model.network, batch, scribe.grid, model.pixels).hidden
+    assert len(batch.patches) == sum(len(d.views) for d in run.decisions[:6]) * 64 or history == 3
+    seen = 0
+    done: list[Executed] = []
+    for row, decision in enumerate(run.decisions):
+        for view in decision.views:
+            engine.executed(done)
+            engine.observe(frame(seen, view.rgb))
+            seen += 1
+            done.append(Executed(seen, SPLIT_STEP.action(F)))  # what was done is in no question
+        answering = engine.session.push(engine.context.question())[-1]
+        length = engine.session.timeline.tokens
+        ids = [i for s in engine.session.timeline.segments for i in s.ids]
+        said = scribe.words.tokens(decision.executed)
+        assert written[row].ids.tolist() == [*ids, *said]
+        assert torch.equal(written[row].positions[:, :length], engine.session.timeline.positions())
+        torch.testing.assert_close(hidden[row, length - 1], answering, atol=2e-4, rtol=1e-3)
+        assert written[row].asked.tolist() == [length - 1]
+    # Some of them alone are the same, with the frames that they need only.
+    some = scribe.write(run, [1, 4])
+    with torch.no_grad():
+        fewer = collate(some)
+        alone = forward(model.network, fewer, scribe.grid, model.pixels).hidden
+    assert len(fewer.patches) < len(batch.patches)
+    for row, number in enumerate((1, 4)):
+        assert torch.equal(some[row].ids, written[number].ids)
+        at = int(some[row].asked)
+        torch.testing.assert_close(alone[row, at], hidden[number, at], atol=2e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (4, 5), (6, 8), (3, 2)])
@@ -443,7 +490,7 @@ def test_an_engine_that_is_asked_early_holds_the_chat_that_is_taught(
     assert any(len(queue) == lengths[k % len(lengths)] < 4 for k, queue in enumerate(run.executed))
     view = View(np.zeros((48, 64, 3), np.uint8), EMPTY, EMPTY.category)
     turns = tuple(replace(decision(queue, queue), views=(view,)) for queue in run.executed)
-    written = scribe.write(Demonstration(episode.instruction, turns)).ids.tolist()
+    written = scribe.write(Demonstration(episode.instruction, turns))[0].ids.tolist()
     held = [i for s in engine.session.timeline.segments for i in s.ids]
     # Of the last turn the engine holds the question and all that it said.
     before = len(written) - len(scribe.words.tokens(run.executed[-1]))
@@ -498,7 +545,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     step = broken._step
     calls = 0
 
-    def fail_at_fourth(drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def fail_at_fourth(drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
         nonlocal calls
         calls += 1
         if calls == 4:
@@ -566,7 +613,7 @@ def test_what_is_written_is_the_mean_of_the_weights(tmp_path: Path) -> None:
 def test_a_share_of_the_conversations_is_stale(tmp_path: Path) -> None:
     given = {"stale_conversations": 0.4, "least_executed": 1, "max_turns": 4}
     trainer = Trainer(tmp_path / "run", config(**given), resume=False)
-    written = trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))
+    (written,) = trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))
     drawn = [trainer.maybe_stale(written) for _ in range(200)]
     stale = [c for c in drawn if not torch.equal(c.origins, written.origins)]
     assert 0.3 < len(stale) / len(drawn) < 0.5
@@ -574,6 +621,28 @@ def test_a_share_of_the_conversations_is_stale(tmp_path: Path) -> None:
     assert never.maybe_stale(written) is written
     with pytest.raises(ConfigError, match=r"least_stale = 0\.8 is more than most_stale = 0\.7"):
         Trainer(tmp_path / "wrong", config(least_stale=0.8), resume=False)
+
+
+@pytest.mark.slow
+def test_a_policy_with_a_history_is_trained_and_resumed(tmp_path: Path) -> None:
+    profile = tmp_path / "history.yaml"
+    shipped = resources.files("vln_ros").joinpath("profiles/small-history.yaml").read_text("utf-8")
+    profile.write_text(shipped.replace("[224, 224]", "[112, 112]"), "utf-8")
+    options = {"profile": str(profile), "questions": 2, "least_executed": 1, "dagger_share": 1.0}
+    whole = Trainer(tmp_path / "whole", config(**options), resume=False)
+    assert whole.rules.keep_frames
+    whole.run()
+    part = Trainer(tmp_path / "part", config(**options), resume=False)
+    part.config = config(**options, steps=2)
+    part.run()
+    resumed = Trainer(tmp_path / "part", config(**options), resume=True)
+    assert resumed.progress.step == 2
+    resumed.run()
+    for policy in (whole, resumed):
+        assert policy.progress.step == 4
+        assert any(task.policy == 2 for task in policy.progress.pool)
+    with pytest.raises(ConfigError, match="needs one growing chat"):
+        Trainer(tmp_path / "stale", config(**options, stale_conversations=0.1), resume=False)
 
 
 _KILLED = """
@@ -646,7 +715,7 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
         Trainer(tmp_path / "run", config(), resume=False)
     with pytest.raises(ConfigError, match=r"another model\.seed"):
         Trainer(tmp_path / "run", config(**{"model.seed": 1}), resume=True)
-    with pytest.raises(ConfigError, match="strategy append"):
+    with pytest.raises(ConfigError, match="strategy append or history"):
         Trainer(tmp_path / "other", config(profile="qwen-zero-shot"), resume=False)
 
 

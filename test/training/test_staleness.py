@@ -63,7 +63,7 @@ def rules(grid: tuple[int, int], **changes: object) -> Rules:
 def conversations(scribe: Scribe) -> list[Conversation]:
     runs = [demonstrate(Task("room", n, 0.3, n), rules(scribe.grid)) for n in (0, 7, 12)]
     assert len({len(r.decisions) for r in runs} | {0, 1}) > 2
-    return [scribe.write(run) for run in runs]
+    return [scribe.write(run)[0] for run in runs]
 
 
 def stale(conversation: Conversation, grid: tuple[int, int], seed: int, **how: object) -> Conversation:
@@ -123,7 +123,7 @@ def test_the_tower_passes_over_stale_windows(
     """As a tower that computes the other windows alone and keeps what its last layer needs."""
     conversation = stale(conversations[0], scribe.grid, 5)
     tokens = scribe.grid[0] * scribe.grid[1]
-    skipped = conversation.tower_origins != torch.arange(len(conversation.tower_origins))
+    skipped = conversation.frames.tower_origins != torch.arange(len(conversation.frames.tower_origins))
     assert skipped.any() and not skipped.all() and not skipped[:tokens].any()
     batch = collate([conversation])
     with torch.no_grad():
@@ -147,7 +147,7 @@ def partial_tower(model: LoadedModel, scribe: Scribe, conversation: Conversation
     rows, columns = scribe.grid
     tokens, side = rows * columns, 14
     spec = model.pixels
-    pixels = conversation.patches.view(-1, tokens * 4, 3, side * side).double() / 255.0
+    pixels = conversation.frames.patches.view(-1, tokens * 4, 3, side * side).double() / 255.0
     pixels = (pixels - torch.tensor(spec.mean)[:, None]) / torch.tensor(spec.std)[:, None]
     patches = pixels.float()[:, :, :, None].expand(-1, -1, -1, 2, -1).reshape(len(pixels), tokens * 4, -1)
     place = torch.tensor(
@@ -162,7 +162,7 @@ def partial_tower(model: LoadedModel, scribe: Scribe, conversation: Conversation
     kept: dict[int, tuple[Tensor, Tensor]] = {}
     for frame, picture in enumerate(patches):
         numbers = torch.arange(frame * tokens, (frame + 1) * tokens)
-        origins = conversation.tower_origins[numbers]
+        origins = conversation.frames.tower_origins[numbers]
         windows = [w for w in window_cells(scribe.grid, WINDOW) if (origins[w] == numbers[w]).all()]
         cells = torch.cat(windows)
         x = visual.patch_embed(picture.view(tokens, 4, -1)[cells].flatten(0, 1))
@@ -218,12 +218,12 @@ def test_as_many_are_stale_as_are_wanted_and_seen(
             assert torch.equal(after.origins[after.origins], after.origins)  # who is taken from, is computed
             assert (after.origins <= own).all()
             taken = after.origins != own
-            assert (before.sources[taken] >= 0).all()
-            skipped = after.tower_origins != own
-            assert torch.equal(after.tower_origins[skipped], after.origins[skipped])
+            assert (before.frames.sources[taken] >= 0).all()
+            skipped = after.frames.tower_origins != own
+            assert torch.equal(after.frames.tower_origins[skipped], after.origins[skipped])
             assert not taken[:tokens].any()
             for first in range(tokens, len(own), tokens):
-                here, seen = taken[first : first + tokens], before.sources[first : first + tokens] >= 0
+                here, seen = taken[first : first + tokens], before.frames.sources[first : first + tokens] >= 0
                 frames += 1
                 if not here.any():
                     whole += bool(seen.any())

@@ -389,6 +389,13 @@ class TrainConfig:
         minimum=1,
         maximum=1000,
     )
+    questions: int = option(
+        6,
+        "Of a run of a profile that shows a history, so many decisions are learnt at a time, drawn anew each "
+        "time; a profile with one growing chat learns all.",
+        minimum=1,
+        maximum=1000,
+    )
     stale_conversations: float = option(
         0.0,
         "Share of the conversations in which visual tokens take over keys and values of the frame before, so "

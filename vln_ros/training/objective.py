@@ -51,14 +51,14 @@ def forward(network: Any, batch: Batch, grid: tuple[int, int], pixels: PixelSpec
         pixels: how the checkpoint takes pixels.
     """
     tokens = grid[0] * grid[1]
-    frames = batch.visual.shape[0] // tokens
+    frames = len(batch.tower_origins) // tokens
     patches = _normalised(batch.patches, pixels).reshape(frames, -1, batch.patches.shape[-1])
     tower_origins = batch.tower_origins if _is_stale(batch.tower_origins) else None
     features = encode_frames(network.model.visual, patches, grid, tower_origins).flatten(0, 1)
     decoder = network.model.language_model
     embeddings = decoder.embed_tokens(batch.ids)
     flat = embeddings.reshape(-1, embeddings.shape[-1])
-    flat = flat.index_put((batch.visual,), features.to(flat.dtype))
+    flat = flat.index_put((batch.visual,), features[batch.pictures].to(flat.dtype))
     cache = StaleStates(network, batch) if _is_stale(batch.origins) else None
     output = decoder(
         inputs_embeds=flat.reshape(embeddings.shape),
@@ -163,8 +163,9 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     # Stale tokens have no states of their own: nothing can be asked of them.
     computed = batch.origins == torch.arange(len(batch.origins), device=batch.origins.device)
     seen = hidden[batch.visual[computed]]
-    referent = cross_entropy(heads.referent(seen), batch.shown.referent[computed], meant)
-    onward = cross_entropy(heads.onward(seen), batch.shown.onward[computed], meant[:ONWARD_CLASSES])
+    picture = batch.pictures[computed]
+    referent = cross_entropy(heads.referent(seen), batch.shown.referent[picture], meant)
+    onward = cross_entropy(heads.onward(seen), batch.shown.onward[picture], meant[:ONWARD_CLASSES])
     answering = hidden[batch.asked]
     bearing = cross_entropy(heads.bearing(answering), batch.way.bearing)
     distance = cross_entropy(heads.distance(answering), batch.way.distance)

@@ -56,6 +56,7 @@ def make_stale(
     """The conversation with some visual tokens stale; which ones is drawn.
 
     Args:
+        conversation: one growing chat, which shows each of its frames once.
         grid: rows and columns of visual tokens of a frame.
         window_tokens: side of a window of the vision tower, in tokens.
     """
@@ -64,7 +65,7 @@ def make_stale(
     windows = window_cells(grid, window_tokens)
     for number, cells in enumerate(windows):
         window_of[cells.numpy()] = number
-    sources = conversation.sources.numpy()
+    sources = conversation.frames.sources.numpy()
     origins, tower_origins = np.arange(len(sources)), np.arange(len(sources))
     for first in range(tokens, len(sources), tokens):
         if rng.random() < _WHOLE_FRAMES:
@@ -80,9 +81,8 @@ def make_stale(
             computed = np.bincount(window_of, ~stale, len(windows)) > 0
             skipped = first + np.flatnonzero(~computed[window_of])
             tower_origins[skipped] = origins[skipped]
-    return replace(
-        conversation, origins=torch.from_numpy(origins), tower_origins=torch.from_numpy(tower_origins)
-    )
+    frames = replace(conversation.frames, tower_origins=torch.from_numpy(tower_origins))
+    return replace(conversation, origins=torch.from_numpy(origins), frames=frames)
 
 
 def _by_turn(

@@ -134,12 +134,18 @@ class Trainer:
             grid=self.scribe.grid,
             queue=self.profile.max_phrases,
             max_turns=config.max_turns,
-            keep_frames=self.profile.context.unasked_frames == "keep",
+            keep_frames=self.profile.context.unasked_frames == "keep"
+            or self.profile.context.strategy == "history",
             stop_within_m=config.stop_within_m,
             clearance_m=config.clearance_m,
             least_executed=min(config.least_executed, self.profile.max_phrases),
             finds_sources=config.stale_conversations > 0.0,
         )
+        if config.stale_conversations and self.profile.context.strategy != "append":
+            raise ConfigError(
+                f"stale_conversations = {config.stale_conversations:g} needs one growing chat, and profile "
+                f"{self.profile.name} asks with a history: set it to 0"
+            )
         if config.least_stale > config.most_stale:
             raise ConfigError(
                 f"least_stale = {config.least_stale:g} is more than most_stale = {config.most_stale:g}: "
@@ -196,7 +202,7 @@ class Trainer:
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                drawn = [self.maybe_stale(pool[int(k)].conversation(self.scribe)) for k in chosen]
+                drawn = [self._draw(pool[int(k)]) for k in chosen]
                 recent.append(self._step(drawn, threads))
                 done.step += 1
                 self.follow_weights()
@@ -243,6 +249,10 @@ class Trainer:
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
+    def _draw(self, lot: Lot) -> list[Conversation]:
+        written = lot.conversations(self.scribe, self.config.questions, self.progress.rng)
+        return [self.maybe_stale(conversation) for conversation in written]
+
     def maybe_stale(self, conversation: Conversation) -> Conversation:
         """The conversation, or a version of it in which some visual tokens are stale."""
         rng, config = self.progress.rng, self.config
@@ -252,14 +262,16 @@ class Trainer:
         window = window_tokens(self.network.config.vision_config)
         return make_stale(conversation, staleness, self.scribe.grid, window, rng)
 
-    def _step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def _step(self, drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer. ``drawn``: of each demonstration what is learnt from it."""
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
-        conversations = sorted(drawn, key=lambda c: -c.ids.shape[0])
-        decisions = sum(c.asked.shape[0] for c in conversations)
+        runs = sorted(drawn, key=lambda run: -max(c.ids.shape[0] for c in run))
+        decisions = sum(c.asked.shape[0] for run in runs for c in run)
 
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
-            batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
+            together = [c for run in runs[first : first + config.micro_batch] for c in run]
+            batch = collate(together).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
                 states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
             parts = losses(self.network, self.heads, batch, states, self._weights)
@@ -270,7 +282,7 @@ class Trainer:
         means = np.zeros(len(LOSSES))
         sums = [torch.zeros_like(p) for p in self._parameters]
         # Summed in one order, whoever is done first: a run can be repeated.
-        for gradients, values in threads.map(compute, range(0, len(conversations), config.micro_batch)):
+        for gradients, values in threads.map(compute, range(0, len(runs), config.micro_batch)):
             for total, gradient in zip(sums, gradients, strict=True):
                 total += gradient
             means += values
@@ -385,7 +397,7 @@ class Trainer:
         """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
         for run in runs:
-            batch = collate([self.scribe.write(run)]).to(self.model.device)
+            batch = collate(self.scribe.write(run)).to(self.model.device)
             states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
