@@ -4,11 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 20
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-dev.txt
 
-.PHONY: setup demo test test-fast coverage check clean
+.PHONY: setup demo test test-fast coverage check docs clean
 
 setup: $(READY)
 
@@ -38,6 +38,12 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages that are made from the code; tests hold them equal.
+docs: $(READY)
+	$(BIN)/vln_ros params --markdown > docs/parameters.md
+	$(BIN)/vln_ros bench page
+	$(BIN)/python docs/list_modules.py
 
 clean:
 	rm -rf $(VENV) build install log *.egg-info .coverage*

@@ -1,1 +1,1 @@
-"""Measures the package; neither pip nor colcon installs it. ``vln_ros bench`` finds it in a checkout."""
+"""Benches that measure the package; neither pip nor colcon installs them, ``vln_ros bench`` runs them."""

@@ -21,7 +21,7 @@ ROBOT = Path(__file__).with_name("robot.launch.py")
 ARGUMENTS = [
     DeclareLaunchArgument("episodes", description="Episode file (VLN-CE json.gz) to run"),
     DeclareLaunchArgument(
-        "habitat_python", description="Interpreter of the environment that has habitat_sim"
+        "habitat_python", description="Python interpreter of the environment that has habitat_sim"
     ),
     DeclareLaunchArgument(
         "mode",

@@ -31,9 +31,11 @@ ROBOT = Path(__file__).with_name("robot.launch.py")
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="rosbag2 folder, or .db3 or .mcap file"),
-    DeclareLaunchArgument("instruction", description="What the robot is told"),
+    DeclareLaunchArgument("instruction", description="Instruction that the robot is told"),
     DeclareLaunchArgument(
-        "rate", default_value="1.0", description="Speed; 0: each frame as soon as the one before is processed"
+        "rate",
+        default_value="1.0",
+        description="Speed of the playback; 0: each frame as soon as the one before is processed",
     ),
     DeclareLaunchArgument(
         "color", default_value="", description="Colour topic in the bag; empty: the only one"
@@ -41,10 +43,14 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "depth", default_value="", description="Depth topic in the bag; empty: the only one"
     ),
-    DeclareLaunchArgument("camera_info", default_value="", description="camera_info topic in the bag"),
-    DeclareLaunchArgument("odometry", default_value="", description="Odometry topic in the bag"),
+    DeclareLaunchArgument(
+        "camera_info", default_value="", description="camera_info topic in the bag; empty: the only one"
+    ),
+    DeclareLaunchArgument(
+        "odometry", default_value="", description="Odometry topic in the bag; empty: the only one"
+    ),
     DeclareLaunchArgument("report", default_value="", description="JSON file for what was seen; empty: none"),
-    DeclareLaunchArgument("namespace", default_value="", description="Of every node and topic"),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of every node and topic"),
     DeclareLaunchArgument(
         "log_level",
         default_value="info",

@@ -23,13 +23,13 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "camera",
         default_value="generic",
-        description="Preset of camera topics and timing",
+        description="Preset of the camera's topics and extrinsics (config/camera_*.yaml)",
         choices=["generic", "realsense", "zed", "orbbec", "sim"],
     ),
     DeclareLaunchArgument(
         "base",
         default_value="generic",
-        description="Preset of speeds and accelerations",
+        description="Preset of the base's speeds and accelerations (config/base_*.yaml)",
         choices=["generic", "turtlebot4", "legged", "sim"],
     ),
     DeclareLaunchArgument(
@@ -38,7 +38,7 @@ ARGUMENTS = [
     DeclareLaunchArgument(
         "namespace",
         default_value="",
-        description="Of every node and topic; /tf and /tf_static are taken from there too",
+        description="Namespace of every node and topic; /tf and /tf_static are taken from there too",
     ),
     DeclareLaunchArgument(
         "machine",
@@ -90,9 +90,11 @@ ARGUMENTS = [
         "decide_on",
         default_value="",
         choices=["", "progress", "frame"],
-        description="When to decide; frame is for recordings",
+        description="When the engine is asked: progress, as the queue runs out, or frame, for recordings",
     ),
-    DeclareLaunchArgument("episodes", default_value="", description="Episode file that the expert knows"),
+    DeclareLaunchArgument(
+        "episodes", default_value="", description="Episode file that the oracle policy (engine expert) knows"
+    ),
     DeclareLaunchArgument(
         "inspect",
         default_value="true",

@@ -43,7 +43,9 @@ ARGUMENTS = [
         description="Named rules of the evaluation (docs/habitat.md)",
     ),
     DeclareLaunchArgument(
-        "habitat_python", default_value="", description="Interpreter of the environment that has habitat_sim"
+        "habitat_python",
+        default_value="",
+        description="Python interpreter of the environment that has habitat_sim",
     ),
     DeclareLaunchArgument(
         "habitat_scenes", default_value="", description="Folder that the scene ids of episodes are below"
@@ -54,7 +56,7 @@ ARGUMENTS = [
         description="CUDA number of the GPU that Habitat renders with; -1: none",
     ),
     DeclareLaunchArgument(
-        "episode_count", default_value="0", description="How many episodes to run; 0 runs all"
+        "episode_count", default_value="0", description="Number of episodes to run; 0 runs all"
     ),
     DeclareLaunchArgument(
         "run_folder", default_value="", description="Folder for results; empty writes none"
@@ -70,7 +72,7 @@ ARGUMENTS = [
         choices=["raw", "compressed"],
         description="How images are published and taken",
     ),
-    DeclareLaunchArgument("namespace", default_value="", description="Of every node and topic"),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of every node and topic"),
     DeclareLaunchArgument(
         "bridge_params_file", default_value="", description="Parameter file for the bridge"
     ),

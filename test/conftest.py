@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import types
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +24,37 @@ from vln_ros.ros.environment import isolate, own_domain
 isolate(os.environ, own_domain())  # a test is a simulation: no robot may hear it
 # Child processes inherit that it is ignored, as it is behind nohup and a script's &: then no Ctrl-C ends one.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup() -> None:
+    _forget_the_name_of_the_test()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call() -> None:
+    _forget_the_name_of_the_test()
+
+
+def _forget_the_name_of_the_test() -> None:
+    """It would make an environment of its own for each test, and every graph would try ROS anew in it."""
+    os.environ.pop("PYTEST_CURRENT_TEST", None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first.
+
+    `make test` hands whole files to its workers, in this order: a long one that came last would keep one of
+    them busy while the other has nothing left to do.
+    """
+    cost: Counter[Path] = Counter()
+    for item in items:
+        cost[item.path] += _SLOW_COST if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -cost[item.path])
+
+
+_SLOW_COST = 20
+"""Of a test that is marked slow, in others."""
 
 
 class _NoHypothesis(types.ModuleType):

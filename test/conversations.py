@@ -1,6 +1,10 @@
 """What a stream must hold: the conversation that a profile renders, in one forward."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,14 +12,15 @@ from engine_models import eager
 
 from vln_ros.config import StreamConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
-from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import ContextSpec, Profile, load_profile
 from vln_ros.engine.inputs import prompt
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.reference import Pixels, one_shot
+from vln_ros.engine.reference import Item, Pixels, one_shot
 
 
-def frame(index, width=56, height=56):
+def frame(index: int, width: int = 56, height: int = 56) -> Frame:
     generator = np.random.default_rng(index)
     coarse = generator.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     rgb = np.ascontiguousarray(np.kron(coarse, np.ones((height // 4, width // 4, 1), np.uint8)))
@@ -24,7 +29,7 @@ def frame(index, width=56, height=56):
     return Frame(index, index * 100_000_000, rgb, None, camera, pose, pose)
 
 
-def profile(name="tiny", **context):
+def profile(name: str = "tiny", **context: Any) -> Profile:
     base = load_profile(name)
     if name == "tiny":
         base = replace(base, context=replace(base.context, unasked_frames="keep"))
@@ -33,14 +38,21 @@ def profile(name="tiny", **context):
     return replace(base, image=size, context=spec)
 
 
-def engine(model, profile, *, prefill=True, **options):
+def engine(model: LoadedModel, profile: Profile, *, prefill: bool = True, **options: Any) -> QwenEngine:
     robot = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(**options))
     return eager(robot) if prefill else robot
 
 
-def conversation(model, profile, instruction, turns, frames):
+def conversation(
+    model: LoadedModel,
+    profile: Profile,
+    instruction: str,
+    turns: Sequence[prompt.Turn],
+    frames: Iterable[Frame],
+) -> list[Item]:
     """What the profile's own rendering of the whole conversation is, and its pictures."""
-    items, ids = [], []
+    items: list[Item] = []
+    ids: list[int] = []
     pictures = iter(frames)
     for piece in prompt.render(profile, instruction, turns):
         if isinstance(piece, str):
@@ -54,7 +66,7 @@ def conversation(model, profile, instruction, turns, frames):
     return [*items, tuple(ids)]
 
 
-def assert_stream_is(engine, model, items):
+def assert_stream_is(engine: QwenEngine, model: LoadedModel, items: Sequence[Item]) -> None:
     """Token for token, place for place, and in what the model says next."""
     stream, merge = engine.session, model.pixels.merge_size
     pads = []
@@ -76,7 +88,7 @@ def assert_stream_is(engine, model, items):
     assert (score - probe.log_softmax(-1)[:60]).abs().max() <= 1e-4
 
 
-def windowed():
+def windowed() -> Profile:
     own = profile(
         strategy="window_reset",
         unasked_frames="drop",

@@ -1,9 +1,18 @@
 """A small random Qwen2.5-VL with the true structure, and pictures for it."""
 
+from __future__ import annotations
+
 from functools import cache
+from pathlib import Path
 
 import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from vln_ros.config import TinyConfig
+from vln_ros.datatypes import Frame
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.tiny import build_tiny
 
 IM_START, IM_END, VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = 1, 2, 3, 4, 5, 6
 FIRST_WORD = 10
@@ -58,8 +67,8 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
         vision_start_token_id=VISION_START,
         vision_end_token_id=VISION_END,
     )
-    config._attn_implementation = attention
-    network = Qwen2_5_VLForConditionalGeneration(config).eval()
+    network: Qwen2_5_VLForConditionalGeneration = Qwen2_5_VLForConditionalGeneration(config).eval()
+    network.set_attn_implementation(attention)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
         if parameter.ndim == 1 and parameter.numel() and not bool(parameter.any()):
@@ -67,15 +76,27 @@ def _tiny_network(attention: str) -> Qwen2_5_VLForConditionalGeneration:
     return network
 
 
-def eager(robot):
+def build_small(folder: Path) -> Path:
+    """A checkpoint with a tokenizer, as small as the tests of an engine want it."""
+    build_tiny(folder, TinyConfig(hidden=96, layers=2, heads=6, intermediate=128, vision_depth=2))
+    return folder
+
+
+def load_small(folder: Path | str, dtype: str = "float32") -> LoadedModel:
+    """A checkpoint, on the processor and in one thread."""
+    torch.set_num_threads(1)
+    return load_model(str(folder), device="cpu", dtype=dtype, attention="sdpa", quantisation="none")
+
+
+def eager(robot: QwenEngine) -> QwenEngine:
     """``robot``, made to see and prefill every frame when it comes, asked about or not."""
     observe = robot.observe
 
-    def observe_and_prefill(frame):
+    def observe_and_prefill(frame: Frame) -> None:
         observe(frame)
         robot.prefill()
 
-    robot.observe = observe_and_prefill
+    robot.observe = observe_and_prefill  # type: ignore[method-assign]
     return robot
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from vln_ros.ros.bag.reader import COMPRESSED, IMAGE
 
 FRAMES = 12
 CAMERA = CameraModel.from_hfov(64, 48, 1.4)
-MOUNT = base_from_optical(0.1, 0.0, 1.2, pitch_down_rad=0.2)
+EXTRINSICS = base_from_optical(0.1, 0.0, 1.2, pitch_down_rad=0.2)
 PERIOD_NS = 100_000_000
 BEGIN_NS = 1_700_000_000_000_000_000
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -37,8 +38,8 @@ TRANSPORTS: dict[bool, dict[str, tuple[str, str]]] = {
 
 def static_transform() -> bytes:
     t = TYPES.types
-    x, y, z = (float(v) for v in MOUNT.position)
-    qx, qy, qz, qw = (float(v) for v in MOUNT.orientation)
+    x, y, z = (float(v) for v in EXTRINSICS.position)
+    qx, qy, qz, qw = (float(v) for v in EXTRINSICS.orientation)
     stamp = t["builtin_interfaces/msg/Time"](sec=0, nanosec=0)
     transform = t["geometry_msgs/msg/TransformStamped"](
         header=t["std_msgs/msg/Header"](stamp=stamp, frame_id="base_link"),
@@ -86,3 +87,19 @@ def write_bag(path: Path, *, compressed: bool, mcap: bool, second_color: bool = 
             for connection, sensor_message in messages:
                 writer.write(connection, stamp, serialize_message(sensor_message))
     return path
+
+
+def replay_command(bag: Path, out: Path, *options: str) -> list[str]:
+    """`vln_ros replay` of a recording, with an engine that only ever goes on."""
+    command = [
+        sys.executable,
+        "-m",
+        "vln_ros",
+        "replay",
+        str(bag),
+        "--instruction",
+        "go",
+        "--engine",
+        "paced",
+    ]
+    return [*command, "--no-video", "--out", str(out), *options]

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vln_ros.config import EvalConfig
 from vln_ros.evaluation.runs.compare import Comparison, compare, write_comparison
 from vln_ros.evaluation.runs.loading import load_result, load_run
 from vln_ros.evaluation.runs.report import write_report
@@ -34,12 +35,12 @@ def compare_and_report(tmp_path: Path) -> tuple[float, float]:
     return time.process_time() - begun_s, most_kb()
 
 
-def fail(connection: Any) -> None:
+def fail(_: EvalConfig, worker: int, connection: Any) -> None:
     """A worker that dies of an error, after a line of chatter."""
     print("Loading weights: 100%", file=sys.stderr)
     connection.send(LastWords("ValueError: the scene has no floor"))
     raise SystemExit(1)
 
 
-def be_killed(connection: Any) -> None:
+def be_killed(_: EvalConfig, worker: int, connection: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)

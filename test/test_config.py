@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vln_ros import config
-from vln_ros.config import ConfigError, from_flat, group, load_yaml, option, to_flat, walk_options
+from vln_ros.config import (
+    ConfigError,
+    NavigatorConfig,
+    QwenConfig,
+    StreamConfig,
+    from_flat,
+    group,
+    load_yaml,
+    option,
+    to_flat,
+    walk_options,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,51 @@ def test_every_real_group_has_valid_described_defaults(cls: type) -> None:
         if e.name.rsplit("_", 1)[-1] in ("m", "s", "deg", "px", "rad"):
             assert e.name.endswith("_" + e.option.unit.replace("/", "_")), e.name
     assert from_flat(cls, to_flat(cls())) == cls()
+
+
+LEANS_ON_ANOTHER = re.compile(r"(^|[.;:] )(the same,|so (do|are|is) |also )|\bas above\b", re.I)
+SAYS_WHAT_GOES_WRONG = re.compile(
+    r"\b(low(er)?|high(er)?|small(er)?|larger?|few(er)?|many|more|less|long(er)?|short|wide|beyond|above|below"
+    r"|near|wrong|other|another|same|error)\b|(^|[.;,:] |and )-?[01] ",
+    re.I,
+)
+
+
+def faults_of(text: str, kind: type, choices: tuple[str, ...] = ()) -> list[str]:
+    """What keeps a description from being understood alone."""
+    faults = []
+    if not (text[:1].isupper() and text.endswith(".") and len(text.split()) >= 8):
+        faults.append("no full sentence")
+    if LEANS_ON_ANOTHER.search(text):
+        faults.append("refers to another description")
+    faults += [f"does not explain {c}" for c in choices if not re.search(rf"\b{re.escape(c)}\b", text)]
+    if kind in (int, float) and not (len(re.findall(r"[.;:] ", text)) and SAYS_WHAT_GOES_WRONG.search(text)):
+        faults.append("does not say what goes wrong when it is too low or too high")
+    return faults
+
+
+@pytest.mark.parametrize("cls", GROUPS, ids=lambda c: c.__name__)
+def test_every_description_is_understood_alone(cls: type) -> None:
+    wrong = {e.name: faults_of(e.option.doc, e.type, e.option.choices) for e in walk_options(cls)}
+    assert not {name: faults for name, faults in wrong.items() if faults}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "choices"),
+    [
+        ("Largest forward velocity", float, ()),
+        ("Largest forward velocity that the base may be told to take.", float, ()),
+        ("the lower it is the slower it drives; higher is faster.", float, ()),
+        ("The same, turned; too low refuses turns, too high accepts jumps.", float, ()),
+        ("So do frames where a smaller share of the depths is as expected. Too low is bad.", float, ()),
+        ("After so many decisions the episode ends. 0, -1: as above. Low values end early.", int, ()),
+        ("Where obstacles are looked for: in depth images or in scans.", str, ("depth", "scan", "both")),
+        ("What is higher is no obstacle.", float, ()),
+        ("", str, ()),
+    ],
+)
+def test_a_poor_description_is_found(text: str, kind: type, choices: tuple[str, ...]) -> None:
+    assert faults_of(text, kind, choices)
 
 
 def test_groups_nest_under_dotted_names() -> None:
@@ -85,6 +142,20 @@ def test_flat_round_trip(mode: str, enabled: bool, gain: float, count: int) -> N
 def test_bad_values_name_themselves_and_what_would_do(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         from_flat(Outer, values)
+
+
+@pytest.mark.parametrize("name", ["qwen.stream.decode", "stream.decode", "decode"])
+def test_a_choice_that_is_gone_says_what_to_set_instead(name: str) -> None:
+    cls: type = {"qwen.stream.decode": NavigatorConfig, "stream.decode": QwenConfig, "decode": StreamConfig}[
+        name
+    ]
+    with pytest.raises(
+        ConfigError, match=rf"^{name} = 'forced': .*set tokens.*choose one of tree, tokens, free"
+    ):
+        from_flat(cls, {name: "forced"})
+    assert not any(
+        gone in entry.option.choices for entry in walk_options(cls) for gone, _ in entry.option.retired
+    )
 
 
 def test_yaml_nested_or_dotted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from vln_ros.datatypes import (
     ActionChunk,
     ActionKind,
     CameraModel,
+    Float64Array,
     Frame,
     Pose,
     StepSize,
@@ -28,10 +30,11 @@ positions = st.tuples(coordinate, coordinate, coordinate).map(np.array)
 
 
 @st.composite
-def quaternions(draw: st.DrawFn) -> np.ndarray:
+def quaternions(draw: st.DrawFn) -> Float64Array:
     q = np.array([draw(st.floats(-1.0, 1.0)) for _ in range(4)])
     assume(np.linalg.norm(q) > 0.1)
-    return q / np.linalg.norm(q)
+    unit: Float64Array = q / np.linalg.norm(q)
+    return unit
 
 
 poses = st.builds(Pose, positions, quaternions())
@@ -141,12 +144,13 @@ def test_frames_fit_their_camera() -> None:
     pose = Pose.identity()
     assert Frame(0, 0, rgb, None, camera, pose, pose).depth_m is None
     Frame(0, 0, rgb, depth, camera, pose, pose)
-    for bad_rgb in (rgb[:5], rgb.astype(np.float32), rgb[..., :1]):
+    bad: Any
+    for bad in (rgb[:5], rgb.astype(np.float32), rgb[..., :1]):
         with pytest.raises(ValueError, match="rgb must be"):
-            Frame(0, 0, bad_rgb, depth, camera, pose, pose)
-    for bad_depth in (depth[:, :4], depth.astype(np.float64)):
+            Frame(0, 0, bad, depth, camera, pose, pose)
+    for bad in (depth[:, :4], depth.astype(np.float64)):
         with pytest.raises(ValueError, match="depth must be"):
-            Frame(0, 0, rgb, bad_depth, camera, pose, pose)
+            Frame(0, 0, rgb, bad, camera, pose, pose)
 
 
 def test_actions_do_what_their_kind_says() -> None:

@@ -128,18 +128,13 @@ def test_colcon_installs_what_ros_looks_for(install: Path, tmp_path: Path) -> No
     assert done.stdout.strip() == vln_ros.__version__, done.stderr
 
 
-@pytest.mark.parametrize("node", NODES)
-def test_installed_nodes_run_under_the_python_of_the_build(
-    node: str, install: Path, other_python: Path
-) -> None:
+def test_installed_nodes_run_under_the_python_of_the_build(install: Path, other_python: Path) -> None:
     """In the README's terminal: the workspace is sourced, no venv is activated, python3 is the system's."""
     pytest.importorskip("rclpy", reason="needs ROS")
-    done = sourced(
-        install,
-        f'which python3 && "{install}/lib/vln_ros/{node}" {CHECK}',
-        PATH=f"{other_python}:/usr/bin:/bin",
-    )
-    assert done.stdout.splitlines() == [str(other_python / "python3"), sys.executable], done.stderr
+    each = "; ".join(f'echo {node}; "{install}/lib/vln_ros/{node}" {CHECK}' for node in NODES)
+    done = sourced(install, f"which python3; {each}", PATH=f"{other_python}:/usr/bin:/bin")
+    expected = [line for node in NODES for line in (node, sys.executable)]
+    assert done.stdout.splitlines() == [str(other_python / "python3"), *expected], done.stderr
 
 
 def test_an_installed_node_starts_beside_another_python(install: Path, other_python: Path) -> None:
@@ -165,11 +160,16 @@ def test_a_package_built_without_torch_says_so(install: Path, other_python: Path
     text = command.read_text("utf-8")
     try:
         command.write_text(f"#!{other_python}/python3\n" + text.split("\n", 1)[1], "utf-8")
-        for node in NODES:
-            done = sourced(install, f'"{install}/lib/vln_ros/{node}"')
-            assert done.returncode == 2
-            assert "not installed for" in done.stderr
-            assert "colcon build" in done.stderr
+        each = "; ".join(
+            f'echo >&2 "== {node}"; "{install}/lib/vln_ros/{node}"; echo {node} $?' for node in NODES
+        )
+        done = sourced(install, each)
+        assert done.stdout.splitlines() == [f"{node} 2" for node in NODES], done.stderr
+        _, *said = re.split(r"^== \w+$", done.stderr, flags=re.MULTILINE)
+        assert len(said) == len(NODES)
+        for words in said:
+            assert "not installed for" in words
+            assert "colcon build" in words
     finally:
         command.write_text(text, "utf-8")
 

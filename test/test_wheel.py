@@ -42,7 +42,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES:
         shutil.copy(ROOT / name, source / name)
-    build = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", place]
+    build: list[str | Path] = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", place]
     run([sys.executable, "-m", "pip", "wheel", "--quiet", *build, source], place)
     (built,) = place.glob("*.whl")
     return built
@@ -89,7 +89,7 @@ def environment(place: Path, wheel: Path, extras: set[str]) -> Path:
     """
     run([sys.executable, "-m", "venv", "--without-pip", place], place.parent)
     python = place / "bin/python"
-    install = ["--quiet", "--no-deps", "--no-index", "--no-compile", wheel]
+    install: list[str | Path] = ["--quiet", "--no-deps", "--no-index", "--no-compile", wheel]
     run([sys.executable, "-m", "pip", "--python", python, "install", *install], place)
     site = Path(run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], place).strip())
     try:
@@ -121,7 +121,14 @@ def test_it_plans(scripts: Path, tmp_path: Path) -> None:
 
 def test_without_ros_and_world_the_shipped_checkpoint_decides(scripts: Path, tmp_path: Path) -> None:
     """The engine loads; the doctor misses ROS and the world, and names the extras that bring them."""
-    command = [scripts / "vln_ros", "doctor", "--checkpoint", "shipped:tiny", "--json", "found.json"]
+    command: list[str | Path] = [
+        scripts / "vln_ros",
+        "doctor",
+        "--checkpoint",
+        "shipped:tiny",
+        "--json",
+        "found.json",
+    ]
     run(command, tmp_path, status=1)
     found = {f["name"]: f for f in json.loads((tmp_path / "found.json").read_text("utf-8"))}
     assert found["checkpoint"]["verdict"] == "ok", found["checkpoint"]

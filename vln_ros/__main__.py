@@ -1,4 +1,4 @@
-"""What the command ``vln_ros`` and ``python -m vln_ros`` run."""
+"""Starts the command line, for ``vln_ros`` and ``python -m vln_ros``."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The only module that knows about other axis conventions than REP 103's.
+"""Converts between REP 103 axes and those of cameras, Habitat and GLB; no other module knows these.
 
 * ROS (everywhere else): x forward, y left, z up.
 * Optical: z forward, x right, y down.
@@ -56,7 +56,7 @@ def base_from_optical(
     pitch_down_rad: float = 0.0,
     yaw_rad: float = 0.0,
 ) -> Pose:
-    """Mounting pose of a camera: position in base_link, then yaw, downward tilt and roll of its body axes."""
+    """Extrinsics of a camera: position in base_link, then yaw, downward tilt and roll of its body axes."""
     half = (roll_rad / 2.0, pitch_down_rad / 2.0, yaw_rad / 2.0)
     axes = np.eye(3)
     turned = Pose(np.array([x_m, y_m, z_m]), np.array([0.0, 0.0, 0.0, 1.0]))
@@ -65,7 +65,7 @@ def base_from_optical(
     return turned @ BODY_FROM_OPTICAL
 
 
-def mount_from_optical(pose: Pose) -> tuple[float, float, float, float, float, float]:
+def extrinsics_from_optical(pose: Pose) -> tuple[float, float, float, float, float, float]:
     """The arguments of :func:`base_from_optical` that give ``pose``; roll is 0 when looking straight down."""
     r = (pose @ BODY_FROM_OPTICAL.inverse()).rotation
     x, y, z = (float(v) for v in pose.position)

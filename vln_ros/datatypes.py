@@ -410,7 +410,7 @@ class ActionChunk:
             was queued, stand still and wait.
         probabilities: the model's probability of each action given those before it; empty where
             the engine has none.
-        wanted: what the model would have said without the grammar, where it differs; else None.
+        unconstrained: what the model would have said without the grammar, where it differs; else None.
         allowed: share of the model's probability that the grammar left it, at the step of this decision
             where that was least, in ``[0, 1]``; None where there is no grammar.
         held: why the model was asked and the robot holds all the same; None where it does not.
@@ -423,7 +423,7 @@ class ActionChunk:
     frame_stamp_ns: int
     actions: tuple[Action, ...]
     probabilities: tuple[float, ...] = field(default=())
-    wanted: str | None = None
+    unconstrained: str | None = None
     epoch: int = 0
     allowed: float | None = None
     held: str | None = field(default=None, compare=False)  # words for a person

@@ -1,4 +1,4 @@
-"""The two boundaries that implementations are swapped behind: what thinks, and where it lives."""
+"""Declares the boundaries behind which parts are exchanged: engines, worlds, and what each may add."""
 
 from __future__ import annotations
 
@@ -154,14 +154,6 @@ class World(Protocol):
         """Length in metres of the shortest walkable way between two ``[3]`` points; inf if none."""
 
     def close(self) -> None: ...
-
-
-@runtime_checkable
-class PreparesScenes(Protocol):
-    """A world that can get a scene ready while another one is in use."""
-
-    def prepare(self, scene_id: str) -> None:
-        """Begin to make ``scene_id`` ready, and return at once; an error shows in the ``load`` to come."""
 
 
 @runtime_checkable

@@ -1,1 +1,1 @@
-"""What the suites measure with."""
+"""What the benches measure with: engines under load, broken links, noisy bases, recorded frames."""

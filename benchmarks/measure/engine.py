@@ -1,4 +1,4 @@
-"""Measurements of the engine on one machine: flat cost, batches, ways to decode, context strategies.
+"""Measures the engine: cost per frame in a long stream, batches, decode modes, context strategies.
 
 Each drives :class:`QwenEngine` as the worker does, frame by frame. Times are wall clock; what they
 measure depends on the shapes of the network only, not on what its weights say.
@@ -238,7 +238,7 @@ def measure_decoding(
     """``decisions`` decisions, each with the frame and the question before it.
 
     Args:
-        way: ``tree``, ``forced``, ``tokens`` or ``free``.
+        way: ``tree``, ``tokens`` or ``free``.
         free_tokens: length of free text.
     """
     config = StreamConfig(decode=way, free_tokens=free_tokens, min_allowed=0.0)
@@ -267,7 +267,7 @@ def measure_decoding(
     )
 
 
-DECODE_MODES = (*(m.value for m in (DecodeMode.TREE, DecodeMode.FORCED, DecodeMode.TOKENS)), "free")
+DECODE_MODES = (DecodeMode.TREE.value, DecodeMode.TOKENS.value, "free")
 
 
 def measure_context(
@@ -334,7 +334,7 @@ def _robot(model: LoadedModel, profile: Profile, number: int) -> QwenEngine:
 
 
 def _said(chunk: ActionChunk) -> tuple[object, ...]:
-    return chunk.actions, chunk.wanted, chunk.instruction, chunk.frame_stamp_ns
+    return chunk.actions, chunk.unconstrained, chunk.instruction, chunk.frame_stamp_ns
 
 
 def _now(model: LoadedModel) -> float:

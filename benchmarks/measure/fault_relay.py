@@ -1,4 +1,4 @@
-"""Stands between a simulated robot and the graph, and breaks what passes: for measuring what happens then."""
+"""Stands between a simulated robot and the graph and breaks what passes, to see what happens then."""
 
 from __future__ import annotations
 

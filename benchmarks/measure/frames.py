@@ -1,4 +1,4 @@
-"""What the benches of reuse look at: generated motions, recordings, and pairs of frames with their truth."""
+"""Provides frames for the benches of reuse: generated motions, recordings, pairs with a known truth."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ _HIDDEN = 0.05
 """Something that much of the way before a place hides it."""
 
 
-def _look(scene: Scene, camera: CameraModel, mount: Pose, pose: Pose, index: int, stamp_ns: int) -> Frame:
-    """What a camera sees from a pose of the base; ``mount`` is base_from_optical."""
-    rgb, depth_m = scene.renderer.render(camera, pose @ mount)
-    return Frame(index, stamp_ns, rgb, depth_m, camera, pose, pose @ mount)
+def _look(
+    scene: Scene, camera: CameraModel, extrinsics: Pose, pose: Pose, index: int, stamp_ns: int
+) -> Frame:
+    """What a camera sees from a pose of the base; ``extrinsics`` is base_from_optical."""
+    rgb, depth_m = scene.renderer.render(camera, pose @ extrinsics)
+    return Frame(index, stamp_ns, rgb, depth_m, camera, pose, pose @ extrinsics)
 
 
 def motion_frames(motion: str, count: int) -> list[Frame]:
@@ -32,13 +34,16 @@ def motion_frames(motion: str, count: int) -> list[Frame]:
 
     It begins in the middle, towards where there is most room.
     """
-    camera, mount = CameraModel.from_hfov(640, 480, math.radians(79.0)), base_from_optical(0.0, 0.0, 1.25)
+    camera, extrinsics = (
+        CameraModel.from_hfov(640, 480, math.radians(79.0)),
+        base_from_optical(0.0, 0.0, 1.25),
+    )
     scene = Scene(scene_id(0), AGENT_RADIUS_M)
     x0, y0, x1, y1 = max((r.inner for r in scene.flat.rooms), key=lambda r: (r[2] - r[0]) * (r[3] - r[1]))
     x, y = (float(v) for v in scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2])))
     headings = [Pose.planar(x, y, math.radians(30.0) * k) for k in range(12)]
     glance = CameraModel.from_hfov(64, 48, math.radians(79.0))
-    start = max(headings, key=lambda p: float(np.median(scene.renderer.render(glance, p @ mount)[1])))
+    start = max(headings, key=lambda p: float(np.median(scene.renderer.render(glance, p @ extrinsics)[1])))
     frames = []
     for index in range(count):
         step = Pose.identity()
@@ -52,7 +57,7 @@ def motion_frames(motion: str, count: int) -> list[Frame]:
                 step = Pose.planar(1.0 - math.cos(turn), -math.sin(turn), turn)
             case "teleport":
                 step = Pose.planar(2.0 * (index % 2), 0.0, math.pi * (index % 2))
-        frame = _look(scene, camera, mount, start @ step, index, index * 500_000_000)
+        frame = _look(scene, camera, extrinsics, start @ step, index, index * 500_000_000)
         assert frame.depth_m is not None
         if motion == "moving object":  # a red plate of 120 x 160 pixels, 0.8 m ahead, comes from the left
             left = 40 * index
@@ -81,8 +86,8 @@ def bag_frames(path: Path) -> list[Frame]:
     camera: CameraModel | None = None
     with Bag(path, BagTopics()) as bag:
         names = bag.frames()
-        mount = bag.static_transform(names.base, names.camera)
-        if mount is None:
+        extrinsics = bag.static_transform(names.base, names.camera)
+        if extrinsics is None:
             raise ConfigError(f"bag {path}: nothing on /tf_static connects {names.base} and {names.camera}")
         types = {s: bag.connections[s].msgtype for s in (Stream.COLOR, Stream.DEPTH)}
         for message in bag.messages():
@@ -112,7 +117,7 @@ def bag_frames(path: Path) -> list[Frame]:
             else convert.depth_from_image(depth)
         )
         pose = convert.pose_from_odometry(found[Stream.ODOMETRY][stamp])
-        frames.append(Frame(index, stamp, rgb, depth_m, camera, pose, pose @ mount))
+        frames.append(Frame(index, stamp, rgb, depth_m, camera, pose, pose @ extrinsics))
     return frames
 
 
@@ -133,12 +138,12 @@ def random_views(
     Args:
         spread_m, spread_rad: standard deviation of the way and of the turn between the two.
     """
-    mount = base_from_optical(0.05, 0.02, 1.25, pitch_down_rad=pitch_down_rad)
+    extrinsics = base_from_optical(0.05, 0.02, 1.25, pitch_down_rad=pitch_down_rad)
     scene, rng = Scene(scene_id(seed), AGENT_RADIUS_M), np.random.default_rng(seed)
 
     def look(index: int, place: Float64Array, yaw_rad: float) -> Frame:
         base = Pose.planar(float(place[0]), float(place[1]), yaw_rad)
-        return _look(scene, camera, mount, base, index, index)
+        return _look(scene, camera, extrinsics, base, index, index)
 
     for index in range(count):
         x0, y0, x1, y1 = scene.flat.rooms[index % len(scene.flat.rooms)].inner
@@ -150,7 +155,10 @@ def random_views(
 
 def moves(count: int) -> list[tuple[Frame, Frame]]:
     """Pairs of frames, 640x480, one move of a robot apart, in turn: forward 0.25 m, left 15 degrees, both."""
-    camera, mount = CameraModel.from_hfov(640, 480, math.radians(79.0)), base_from_optical(0.0, 0.0, 1.25)
+    camera, extrinsics = (
+        CameraModel.from_hfov(640, 480, math.radians(79.0)),
+        base_from_optical(0.0, 0.0, 1.25),
+    )
     pairs = []
     for index in range(count):
         scene, rng = Scene(scene_id(index // 3), AGENT_RADIUS_M), np.random.default_rng(index)
@@ -160,8 +168,8 @@ def moves(count: int) -> list[tuple[Frame, Frame]]:
         step = Pose.planar(0.25 * (index % 3 != 1), 0.0, math.radians(15.0) * (index % 3 != 0))
         pairs.append(
             (
-                _look(scene, camera, mount, begin, 0, 0),
-                _look(scene, camera, mount, begin @ step, 1, 1),
+                _look(scene, camera, extrinsics, begin, 0, 0),
+                _look(scene, camera, extrinsics, begin @ step, 1, 1),
             )
         )
     return pairs

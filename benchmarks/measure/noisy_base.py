@@ -1,4 +1,4 @@
-"""A planar base that obeys late and not quite, with odometry that is noisy: for measuring controllers."""
+"""Simulates a planar base with delay, slip and noisy odometry, to measure the controller with."""
 
 from __future__ import annotations
 

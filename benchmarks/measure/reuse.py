@@ -1,4 +1,4 @@
-"""What taking over saves and what it costs, on this machine: the figures of ``vln_ros bench reuse``."""
+"""Measures what VLN-Cache saves and what it costs in agreement: the figures of ``vln_ros bench reuse``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.stream.segments import Image, Piece, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import push_sparse
+from vln_ros.engine.stream.sparse import Sources
 from vln_ros.geometry.correspondence import TokenGrid, correspond
 from vln_ros.reuse.similarity import refine, unit
 
@@ -86,7 +86,7 @@ def measure_prefill(
             for seconds, partly in ((whole, False), (sparse, True)):
                 begun = time.process_time()
                 if partly:
-                    push_sparse(session, picture(), sources)
+                    session.push(picture(), Sources(sources))
                 else:
                     session.push(picture())
                 if turn:  # the first one warms up
@@ -158,7 +158,7 @@ def measure_behind(
             shift = session.timeline.next_position + 1 - session.cache.positions[0, _BEFORE + 1]
             session.cache.positions[:, _BEFORE + 1 + taken] += shift
             session.cache.original_positions[:, _BEFORE + 1 + taken] += shift
-        push_sparse(session, picture, sources)
+        session.push(picture, Sources(sources))
         assert session.timeline.tokens == base + n + 2
         return session.push([Text(tuple(range(60, 68)))])
 
@@ -171,7 +171,7 @@ def measure_behind(
         taken = order[: round(share * n)]
         sources = torch.full((n + 2,), -1)
         sources[1 + taken] = _BEFORE + 1 + taken
-        push_sparse(session, picture, sources)
+        session.push(picture, Sources(sources))
         return session.push([Text(tuple(range(60, 68)))])
 
     full, alone = answer(0.0, True), in_place(0.0)

@@ -1,4 +1,4 @@
-"""Studies behind the choices of reuse: which feature tells most, what the vision tower could take over."""
+"""Studies behind the choices of VLN-Cache: which feature to compare, what the vision tower could reuse."""
 
 from __future__ import annotations
 

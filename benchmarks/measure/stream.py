@@ -1,4 +1,4 @@
-"""One measurement of `vln_ros bench stream`: a question behind a stream of frames, answered one way.
+"""Measures one answer behind a stream of frames, computed in one of several ways.
 
 Each way runs in a process of its own, so that its peak memory is its own:
 
@@ -375,9 +375,9 @@ def measure_native(model: LoadedModel, request: Request) -> Result:
 def main(way: str, request_file: str, result_file: str) -> None:
     """Entry of the measuring process."""
     request = Request(**json.loads(Path(request_file).read_text("utf-8")))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if request.memory_limit_mb:
-        limit = request.memory_limit_mb * 10**6
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_DATA, (request.memory_limit_mb * 10**6, hard))
     measure = {"streaming": measure_streaming, "features": measure_features, "native": measure_native}[way]
     try:
         model = load_model(
@@ -388,8 +388,11 @@ def main(way: str, request_file: str, result_file: str) -> None:
             quantisation="none",
         )
         result = measure(model, request)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        # What is said about it, and Python's own end, need memory, too.
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        # Below a limit, a library that could not even make its own error ends in a SystemError.
+        if not is_out_of_memory(error) and not (request.memory_limit_mb and isinstance(error, SystemError)):
             raise
         print(error, file=sys.stderr)
         sys.exit(OUT_OF_MEMORY)

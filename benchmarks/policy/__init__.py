@@ -1,1 +1,1 @@
-"""One policy run in different ways."""
+"""Compares one policy under different settings on the same episodes."""

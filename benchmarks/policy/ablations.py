@@ -1,4 +1,4 @@
-"""One policy run in different ways on the same episodes: what each way costs, and what it changes.
+"""Runs one policy with parts switched off or changed, and says what each change costs.
 
 The reference is the naive way: before every decision the whole chat, all pictures included, is computed
 anew. What the engine does instead is held against it, episode by episode.
@@ -16,20 +16,20 @@ from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.evaluation.episode.record import EpisodeRecord
 from vln_ros.evaluation.intervals import Estimate, mean, share_of
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.splits import make_episodes
-from vln_ros.training.baselines import JUDGE_CAMERA, MAX_ACTIONS, Contestant, metrics_of, run_all
+from vln_ros.training.baselines import BASELINE_CAMERA, MAX_ACTIONS, Policy, metrics_of, run_all
 from vln_ros.training.batch import ActionWords
 
 REFERENCE = "full recompute"
 
 
 @dataclass(frozen=True)
-class Way:
+class Ablation:
     """One way to run a policy.
 
     Attributes:
@@ -43,7 +43,7 @@ class Way:
     reuse: ReuseConfig = ReuseConfig()
 
 
-def ways(profile: Profile) -> list[Way]:
+def ablations(profile: Profile) -> list[Ablation]:
     """The reference first, then the plain stream, then one change at a time.
 
     The plain stream does nothing ahead of a question: in lockstep nothing is gained by that, and what a
@@ -74,46 +74,48 @@ def ways(profile: Profile) -> list[Way]:
     )
     video = ContextSpec("delayed_batch", recent_frames=4, important_frames=4, important_score=0.5)
     return [
-        Way(REFERENCE, profile, stream, recompute=True),
-        Way("stream", profile, stream),
-        Way("stream, prefill on arrival", profile, replace(stream, prefill_on_arrival=True)),
-        Way("stream, token by token", profile, replace(stream, decode="tokens")),
-        Way("stream, free text", profile, replace(stream, decode="free")),
-        Way("1 action per decision", profile, replace(stream, max_phrases=1)),
-        Way("2 actions per decision", profile, replace(stream, max_phrases=2)),
-        Way(f"unasked frames: {other}", replace(profile, context=growing), stream),
-        Way("budget 512 tokens, pose keyframes", profile, replace(stream, token_budget=512, recent_turns=4)),
-        Way(
+        Ablation(REFERENCE, profile, stream, recompute=True),
+        Ablation("stream", profile, stream),
+        Ablation("stream, prefill on arrival", profile, replace(stream, prefill_on_arrival=True)),
+        Ablation("stream, token by token", profile, replace(stream, decode="tokens")),
+        Ablation("stream, free text", profile, replace(stream, decode="free")),
+        Ablation("1 action per decision", profile, replace(stream, max_phrases=1)),
+        Ablation("2 actions per decision", profile, replace(stream, max_phrases=2)),
+        Ablation(f"unasked frames: {other}", replace(profile, context=growing), stream),
+        Ablation(
+            "budget 512 tokens, pose keyframes", profile, replace(stream, token_budget=512, recent_turns=4)
+        ),
+        Ablation(
             "budget 512 tokens, appearance keyframes",
             profile,
             replace(stream, token_budget=512, recent_turns=4, keyframes="appearance"),
         ),
-        Way(
+        Ablation(
             "window of 16 actions, 4 frames of history",
             replace(profile, context=window, first_turn=told),
             stream,
         ),
-        Way(
+        Ablation(
             "every question a chat, 4 frames of history",
             replace(profile, context=alone, next_turn=told),
             stream,
         ),
         *(
-            Way(
+            Ablation(
                 f"pruned: {how}, {side} m",
                 profile,
-                replace(stream, prune=PruneConfig(how, voxel_m=side, window=0)),
+                replace(stream, prune=PruneConfig(strategy=how, voxel_m=side, window=0)),
             )
             for how in ("voxels", "seen")
             for side in (0.25, 0.5)
         ),
-        Way("landmark memory", profile, replace(stream, landmarks=LandmarkConfig("rules", memory=True))),
-        Way("collected frames as a video", replace(profile, context=video), stream),
+        Ablation("landmark memory", profile, replace(stream, landmarks=LandmarkConfig("rules", memory=True))),
+        Ablation("collected frames as a video", replace(profile, context=video), stream),
         *reusing_ways(profile, stream),
     ]
 
 
-def reusing_ways(profile: Profile, stream: StreamConfig) -> list[Way]:
+def reusing_ways(profile: Profile, stream: StreamConfig) -> list[Ablation]:
     """Thresholds of reuse, and its parts left out one by one."""
     reuse = ReuseConfig(enabled=True, window=0)
     loose = replace(reuse, min_similarity=0.9)
@@ -136,7 +138,7 @@ def reusing_ways(profile: Profile, stream: StreamConfig) -> list[Way]:
         "reuse from 0.90, layer budget": replace(loose, layer_budget=True),
         "reuse from 0.90, auto-off": replace(loose, window=ReuseConfig().window),
     }
-    return [Way(name, profile, stream, reuse=options) for name, options in named.items()]
+    return [Ablation(name, profile, stream, reuse=options) for name, options in named.items()]
 
 
 class TimedEngine:
@@ -256,7 +258,7 @@ def compare(
     count: int,
     seed: int,
     chosen: Sequence[str],
-    size: tuple[int, int] = JUDGE_CAMERA,
+    size: tuple[int, int] = BASELINE_CAMERA,
     against: str = REFERENCE,
 ) -> Iterator[WayFigures]:
     """The ways with these names, or all if none is named, over the first ``count`` episodes of val_unseen.
@@ -270,18 +272,20 @@ def compare(
     Raises:
         ConfigError: no way has a name that is asked for.
     """
-    named = {way.name: way for way in ways(profile)}
+    named = {ablation.name: ablation for ablation in ablations(profile)}
     if unknown := [n for n in (against, *chosen) if n not in named]:
         raise ConfigError(f"unknown ways {unknown}; there are {sorted(named)}")
     episodes = make_episodes("val_unseen", count, kind)
     reference: list[EpisodeRecord] | None = None
-    for way in [named.pop(against), *(w for n, w in named.items() if not chosen or n in chosen)]:
-        inner = QwenEngine(model, way.profile, temperature=0.0, seed=seed, stream=way.stream, reuse=way.reuse)
-        words = ActionWords(Script(model, way.profile), way.profile, model.tokens.im_end)
-        engine = RecomputeEngine(inner, words) if way.recompute else TimedEngine(inner)
-        records = run_all(Contestant(way.name, engine, episodes, True), MAX_ACTIONS[kind], size)
+    for ablation in [named.pop(against), *(w for n, w in named.items() if not chosen or n in chosen)]:
+        inner = QwenEngine(
+            model, ablation.profile, temperature=0.0, seed=seed, stream=ablation.stream, reuse=ablation.reuse
+        )
+        words = ActionWords(ChatTemplate(model, ablation.profile), ablation.profile, model.tokens.im_end)
+        engine = RecomputeEngine(inner, words) if ablation.recompute else TimedEngine(inner)
+        records = run_all(Policy(ablation.name, engine, episodes, True), MAX_ACTIONS[kind], size)
         reference = reference or records
-        yield _figures(kind, way.name, against, engine, records, reference, seed)
+        yield _figures(kind, ablation.name, against, engine, records, reference, seed)
 
 
 def _figures(

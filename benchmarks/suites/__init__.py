@@ -1,1 +1,1 @@
-"""One file per ``vln_ros bench NAME``."""
+"""The benches: one file for each ``vln_ros bench NAME``."""

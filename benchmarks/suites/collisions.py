@@ -1,4 +1,4 @@
-"""``vln_ros bench collisions``."""
+"""``vln_ros bench collisions``: how often the robot touches boxes that appear before it while it drives."""
 
 from __future__ import annotations
 
@@ -45,10 +45,14 @@ class CollisionFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--episodes", type=int, default=100, help="with obstacle stops (default: 100)")
-    parser.add_argument("--boxes", type=int, default=4, help="per episode, at most (default: 4)")
+    parser.add_argument(
+        "--episodes", type=int, default=100, help="episodes with obstacle stops (default: 100)"
+    )
+    parser.add_argument("--boxes", type=int, default=4, help="most boxes per episode (default: 4)")
     parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second (default: 1)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -83,16 +87,16 @@ def _measure(folder: Path, episodes: Path, obstacles: str, boxes: int, speed: fl
         "realtime_factor": speed, "max_episode_s": 120.0, "camera.height_m": CAMERA_HEIGHT_M,
         "camera.pitch_down_deg": CAMERA_PITCH_DEG,
     }  # fmt: skip
-    mount: dict[str, Scalar] = {
+    extrinsics: dict[str, Scalar] = {
         "extrinsics": "parameters", "camera_z_m": CAMERA_HEIGHT_M, "camera_pitch_down_deg": CAMERA_PITCH_DEG,
     }  # fmt: skip
     navigator: dict[str, Scalar] = {
-        **mount, "engine": "expert", "expert.episodes": str(episodes),
+        **extrinsics, "engine": "expert", "expert.episodes": str(episodes),
         "expert.clearance_m": EXPERT_CLEARANCE_M, "decide_ahead": 1, "reliability": "reliable",
         "use_sim_time": True,
     }  # fmt: skip
     executor: dict[str, Scalar] = {
-        **mount, "safety.obstacles": obstacles, "safety.robot_radius_m": ROBOT_RADIUS_M
+        **extrinsics, "safety.obstacles": obstacles, "safety.robot_radius_m": ROBOT_RADIUS_M
     }  # fmt: skip
     if run_graph(out / "logs", bridge, navigator, executor):
         raise ConfigError(f"the graph failed, its logs are in {out / 'logs'}")

@@ -1,4 +1,4 @@
-"""``vln_ros bench eval``: what an evaluation saves by queues and by whole scenes per worker."""
+"""``vln_ros bench eval``: what an evaluation saves when workers take whole scenes from a queue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vln_ros.evaluation.runs.results import RunResult
     from vln_ros.evaluation.workers.schedule import Job, Schedule
 
-HELP = "Scene loads, model calls and wall time per episode: per-step calls and sliced scenes against ours"
+HELP = "Count scene loads, model calls and time per episode, against one call per step and sliced scenes"
 TITLE = "An evaluation: calls and scene loads"
 
 _CALLS_GOAL, _LOADS_GOAL = 4.0, 10.0
@@ -42,22 +42,19 @@ class Way:
         actions_per_call: length of a queue, at most.
         sliced: every n-th episode per worker, rather than whole scenes.
         shuffled: the episodes come in no order of scenes, as in files that are sorted by nothing.
-        prepared: the next scene is made ready while the last episode of the one before runs.
     """
 
     name: str
     actions_per_call: int
     sliced: bool = False
     shuffled: bool = False
-    prepared: bool = True
 
 
-UNSORTED, SLICED, QUEUES, OURS, UNPREPARED, LONGER = WAYS = (
+UNSORTED, SLICED, QUEUES, OURS, LONGER = WAYS = (
     Way("per-step calls, every n-th episode of an unsorted file", 1, sliced=True, shuffled=True),
     Way("per-step calls, scenes sliced over all workers", 1, sliced=True),
     Way("queues of 4, scenes sliced over all workers", 4, sliced=True),
     Way("ours: queues of 4, whole scenes, longest first", 4),
-    Way("ours, the next scene not made ready early", 4, prepared=False),
     Way("ours, queues of 9 (ActiveVLN's three phrases of up to three)", 9),
 )
 
@@ -82,20 +79,22 @@ class WayFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=int, default=4, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="worker processes (default: %(default)s)")
     parser.add_argument(
-        "--scenes", type=int, default=8, help="flats (default: %(default)s), 5 routes each, told 3 times"
+        "--scenes", type=int, default=8, help="flats, with 5 routes each, told 3 times (default: %(default)s)"
     )
     parser.add_argument("--kind", default="small", help="size of the flats (default: %(default)s)")
     parser.add_argument(
-        "--decision-ms", type=float, default=40.0, help="what a call takes (default: %(default)s)"
+        "--decision-ms", type=float, default=40.0, help="time that a decision takes (default: %(default)s)"
     )
-    parser.add_argument("--checkpoint", default="", help="a Qwen2.5-VL checkpoint instead of the expert")
-    parser.add_argument("--profile", default="tiny", help="its profile (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint", default="", help="a Qwen2.5-VL checkpoint that decides instead of the oracle policy"
+    )
+    parser.add_argument("--profile", default="tiny", help="profile of the checkpoint (default: %(default)s)")
     parser.add_argument(
         "--lines", type=int, default=100_000, help="synthetic result lines to load, compare, report; 0: none"
     )
-    parser.add_argument("--json", type=output_file, help="also write the result to this file")
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -146,7 +145,6 @@ def section(figures: dict[str, Any]) -> str:
         )
         return f"{calls:.1f}x fewer calls, {loads:.1f}x fewer scene loads, {wall:.1f}x the speed"
 
-    waited, early = (ways[way.name]["loading_s"] / workers * 1e3 for way in (UNPREPARED, OURS))
     lines += [
         "",
         f"Queues of 4: against per-step calls of an unsorted file {against(OURS, UNSORTED)}; against sliced "
@@ -154,10 +152,6 @@ def section(figures: dict[str, Any]) -> str:
         f"{against(LONGER, SLICED)}. The goals were {_CALLS_GOAL:g}x and {_LOADS_GOAL:g}x. Queues of 4 "
         "cannot save more than 4x, and slicing scenes that come in order costs at most one load per scene "
         f"and worker, {workers}x here; workers that help with the last scenes load them too.",
-        "",
-        f"Made ready early, the next scene costs {early:.1f} ms of waiting per episode and worker instead of "
-        f"{waited:.1f} ms; in wall time the two differ by "
-        f"{ways[UNPREPARED.name]['wall_s'] - ways[OURS.name]['wall_s']:+.2f} s per episode.",
     ]
     if "lines" in figures:
         n = figures["lines"]
@@ -224,11 +218,11 @@ def _run_way(
 
     from vln_ros.evaluation.driver import Driver, make_jobs, run_info
     from vln_ros.evaluation.runs.run_folder import RunFolder
-    from vln_ros.evaluation.workers.pool import Answer, ProcessCrew
-    from vln_ros.evaluation.workers.schedule import Order, SceneSchedule, SliceSchedule
+    from vln_ros.evaluation.workers.pool import Answer, ProcessPool
+    from vln_ros.evaluation.workers.schedule import SceneSchedule, SliceSchedule
     from vln_ros.evaluation.workers.worker import Ready
 
-    class TimedCrew(ProcessCrew):
+    class TimedPool(ProcessPool):
         """Knows when the first worker was ready."""
 
         ready_s: float | None = None
@@ -241,27 +235,20 @@ def _run_way(
                 self.ready_s = time.monotonic()
             return found
 
-    class Surprised(SceneSchedule):
-        """Tells nobody where to go next."""
-
-        def take(self, worker: int) -> Order | None:
-            order = super().take(worker)
-            return order and dataclasses.replace(order, next_scene=None)
-
     jobs: list[Job] = make_jobs(episodes, config)
     if way.shuffled:
         jobs = [jobs[i] for i in np.random.default_rng(0).permutation(len(jobs))]
     if way.sliced:
         schedule: Schedule = SliceSchedule(jobs, workers)
     else:
-        schedule = SceneSchedule(jobs, 1) if way.prepared else Surprised(jobs, 1)
-    crew = TimedCrew(config)
+        schedule = SceneSchedule(jobs, 1)
+    pool = TimedPool(config)
     with RunFolder(folder, run_info(config, episodes, folder, ["bench"]), resume=False) as run_folder:
-        with closing(Driver(crew, run_folder, workers, config.sessions)) as driver:
+        with closing(Driver(pool, run_folder, workers, config.sessions)) as driver:
             driver.run(schedule)
             ended_s = time.monotonic()
-        assert crew.ready_s is not None, "episodes were run"
-        return run_folder.result(complete=True, frames=None), ended_s - crew.ready_s
+        assert pool.ready_s is not None, "episodes were run"
+        return run_folder.result(complete=True, frames=None), ended_s - pool.ready_s
 
 
 def _measure_lines(count: int) -> dict[str, float]:
@@ -275,7 +262,15 @@ def _measure_lines(count: int) -> dict[str, float]:
     from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
     from vln_ros.evaluation.runs.run_folder import RunFolder
 
-    protocol = Protocol("synthetic", "", "lockstep", 3.0, 0.25, 15.0, 500)
+    protocol = Protocol(
+        name="synthetic",
+        split="",
+        control="lockstep",
+        goal_radius_m=3.0,
+        forward_m=0.25,
+        turn_deg=15.0,
+        max_steps=500,
+    )
     info = RunInfo(("vln_ros", "bench", "eval"), protocol, 0, {})
     with tempfile.TemporaryDirectory() as name:
         paths = [Path(name) / side for side in "ab"]
@@ -283,7 +278,18 @@ def _measure_lines(count: int) -> dict[str, float]:
             with RunFolder(path, info, resume=False) as folder:
                 folder.finish(None)
             rng = np.random.default_rng(seed)
-            blank = EpisodeResult("", "", "", "", "stop", 2.5, 8, array("d", [20.0] * 8), 0, None)
+            blank = EpisodeResult(
+                episode_id="",
+                scene_id="",
+                instruction="",
+                folder="",
+                ended="stop",
+                wall_s=2.5,
+                decisions=8,
+                latencies_ms=array("d", [20.0] * 8),
+                video_frames=0,
+                metrics=None,
+            )
             with (path / "episodes.jsonl").open("w", encoding="utf-8") as file:
                 for k in range(count):
                     success, error_m, spl = (
@@ -292,7 +298,15 @@ def _measure_lines(count: int) -> dict[str, float]:
                         float(rng.random()),
                     )
                     m = EpisodeMetrics(
-                        success, spl * success, success, error_m, 9.5, spl, spl * success, k % 3, 40
+                        success=success,
+                        spl=spl * success,
+                        oracle_success=success,
+                        navigation_error_m=error_m,
+                        path_length_m=9.5,
+                        ndtw=spl,
+                        sdtw=spl * success,
+                        collisions=k % 3,
+                        steps=40,
                     )
                     e = dataclasses.replace(
                         blank, episode_id=str(k), scene_id=f"scene_{k % 90}", instruction=f"Go to place {k}.",

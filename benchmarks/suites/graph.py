@@ -17,13 +17,15 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
 
 TITLE = "The graph, proven by the expert"
-HELP = "The expert through the graph, in lockstep (twice: identical step for step) and in real time"
+HELP = "Run the oracle policy through the graph: twice in lockstep, which must be identical, and in real time"
 SPEED = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--episodes", type=int, default=20, help="per mode (default: %(default)s)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes per mode (default: %(default)s)")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

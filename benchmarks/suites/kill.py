@@ -60,14 +60,19 @@ class LostError(RuntimeError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kills", type=int, default=20, help="per backend (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=30, help="per round (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--kills", type=int, default=20, help="kills per backend (default: %(default)s)")
+    parser.add_argument("--episodes", type=int, default=30, help="episodes per round (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     parser.add_argument(
-        "--backends", nargs="+", choices=("processes", "ray"), help="default: both, where Ray is installed"
+        "--backends",
+        nargs="+",
+        choices=("processes", "ray"),
+        help="backends to measure (default: both, where Ray is installed)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of victims and moments (default: %(default)s)")
-    parser.add_argument("--json", type=output_file, help="also write the result to this file")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of victims and moments (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
 
 
 def run(args: argparse.Namespace) -> int:

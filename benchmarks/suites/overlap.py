@@ -1,4 +1,4 @@
-"""``vln_ros bench overlap``."""
+"""``vln_ros bench overlap``: how long the robot stands still for the model, with and without overlap."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "Standing still for a slow model"
-HELP = "How long the robot stands still for a slow model, with and without deciding ahead"
+HELP = "Time how long the robot stands still for a slow model, with and without deciding ahead"
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--decision-ms", type=float, default=400.0, help="the expert's time per decision (default: 400)"
     )
-    parser.add_argument("--profile", default=QwenConfig().profile, help="of a model (default: %(default)s)")
-    parser.add_argument("--checkpoint", default="", help="of a model (default: the profile's)")
-    parser.add_argument("--ahead", type=int, nargs="+", default=[0, 1, 2], help="settings (default: 0 1 2)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--profile", default=QwenConfig().profile, help="profile of a model (default: %(default)s)"
+    )
+    parser.add_argument("--checkpoint", default="", help="checkpoint of a model (default: the profile's)")
+    parser.add_argument(
+        "--ahead", type=int, nargs="+", default=[0, 1, 2], help="values of decide_ahead (default: 0 1 2)"
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench policy``."""
+"""``vln_ros bench policy``: the shipped policy against baselines, and under different settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vln_ros.evaluation.intervals import METHOD, Estimate, share
 from vln_ros.sim.embedded.flat import KINDS
 
 TITLE = "The small policy"
-HELP = "A policy against baselines, and run in different ways: success, calls, tokens, time"
+HELP = "Compare a policy with baselines and with ablations: success, calls, tokens, time"
 PARTS = ("baselines", "ways")
 _OLD_METHOD = "shares Wilson, means percentile bootstrap"
 """Of records that do not say; their shares are given anew."""
@@ -32,17 +32,23 @@ _COMMON = ("checkpoint", "fingerprint", "profile", "device", "size", "episodes")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--profile", default=QwenConfig().profile, help="of the policy (default: %(default)s)"
+        "--profile", default=QwenConfig().profile, help="profile of the policy (default: %(default)s)"
     )
-    parser.add_argument("--checkpoint", default="", help="folder or hub name (default: the profile's)")
-    parser.add_argument("--episodes", type=int, default=20, help="of val_unseen, per kind (default: 20)")
-    parser.add_argument("--kinds", nargs="+", default=["room", "small"], choices=KINDS, help="of flats")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts (default: both)")
-    parser.add_argument("--ways", nargs="+", default=[], help="names of the ways to run (default: all)")
     parser.add_argument(
-        "--against", default=None, help="the way that the others are held against (default: full recompute)"
+        "--checkpoint", default="", help="folder or hub name of a checkpoint (default: the profile's)"
     )
-    parser.add_argument("--size", default="160x120", help="of the camera's images (default: 160x120)")
+    parser.add_argument(
+        "--episodes", type=int, default=20, help="episodes of val_unseen per size of flat (default: 20)"
+    )
+    parser.add_argument("--kinds", nargs="+", default=["room", "small"], choices=KINDS, help="sizes of flats")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure (default: both)"
+    )
+    parser.add_argument("--ways", nargs="+", default=[], help="names of the ablations to run (default: all)")
+    parser.add_argument(
+        "--against", default=None, help="ablation that the others are compared with (default: full recompute)"
+    )
+    parser.add_argument("--size", default="160x120", help="size of the camera's images (default: 160x120)")
     parser.add_argument("--device", default="cpu", help="Torch device (default: cpu)")
     parser.add_argument(
         "--join",
@@ -52,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="measure nothing: put the rows of these records together; all of them take hours in one go",
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.runs.results import finite_tree
-    from vln_ros.training.baselines import judge
+    from vln_ros.training.baselines import evaluate_policies
 
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
@@ -93,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
 
     for kind in options.kinds:
         if "baselines" in options.only:
-            for verdict in judge(model, profile, [kind], options.episodes, 0, size):
+            for verdict in evaluate_policies(model, profile, [kind], options.episodes, 0, size):
                 note("baselines", verdict)
         if "ways" in options.only:
             for way in compare(model, profile, kind, options.episodes, 0, options.ways, size, against):
@@ -148,13 +156,14 @@ def _estimate(measure: str, e: dict[str, Any]) -> Estimate:
 def section(figures: dict[str, Any]) -> str:
     from benchmarks.policy import ablations as ways
     from vln_ros.evaluation.episode.metrics import Summary
-    from vln_ros.training import baselines as judge
+    from vln_ros.training import baselines
 
     def estimates(row: dict[str, Any]) -> dict[str, Any]:
         return {k: _estimate(k, v) if isinstance(v, dict) else v for k, v in row.items()}
 
     verdicts = [
-        judge.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"]))) for v in figures["baselines"]
+        baselines.Verdict(v["kind"], v["name"], Summary(**estimates(v["summary"])))
+        for v in figures["baselines"]
     ]
     rows = [ways.WayFigures(**estimates(w)) for w in figures["ways"]]
     text = (
@@ -164,7 +173,7 @@ def section(figures: dict[str, Any]) -> str:
         f"({figures.get('intervals', _OLD_METHOD)}).\n\n"
     )
     if verdicts:
-        text += judge.table(verdicts) + "\n"
+        text += baselines.table(verdicts) + "\n"
     if rows:
         text += (
             "The same policy run in different ways. *Points gained*: success against the reference, paired. "

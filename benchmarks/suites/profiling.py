@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from vln_ros.engine.decision import DecisionLoop
 
 TITLE = "The profiler itself"
-HELP = "Overhead of profiling, off and on by turns in one run; share of a decision that its spans account for"
+HELP = "Measure what profiling costs, and what share of a decision its spans account for"
 LEVELS = ("off", "spans", "layers")
 BURST = 20_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=100, help="frames per level (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="side of the frames (default: %(default)s)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--size", type=int, default=224, help="side of the frames in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -56,7 +60,7 @@ def _measure(checkpoint: Path, rounds: int, size: int) -> dict[str, Any]:
 
     from vln_ros.config import NavigatorConfig, from_flat
     from vln_ros.datatypes import Instruction
-    from vln_ros.pipeline import build_engine, build_loop
+    from vln_ros.engines import build_engine, build_loop
     from vln_ros.profiling import spans
     from vln_ros.profiling.spans import DECISION
 

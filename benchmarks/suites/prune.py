@@ -1,4 +1,4 @@
-"""``vln_ros bench prune``: what leaving visual tokens out saves and changes, beside full compute."""
+"""``vln_ros bench prune``: what leaving visual tokens out saves, and how it changes the decisions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vln_ros.protocols import Engine
 
 TITLE = "Leaving visual tokens out"
-HELP = "Pruning by voxels, not taking in what was seen, and the landmark memory: cost, gain, agreement"
+HELP = "Measure pruning and the landmark memory: cost, gain, agreement with full compute"
 FULL = "everything"
 VARIANTS = {
     FULL: StreamConfig(),
@@ -62,18 +62,31 @@ class Tally:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", help="folder or hub name (default: a small random one, made anew)")
-    parser.add_argument("--profile", default="tiny", help="name or path (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--episodes", type=int, default=4, help="walks of the expert (default: %(default)s)")
-    parser.add_argument("--flats", default="flat", choices=("room", "small", "flat"), help="(default: flat)")
+    parser.add_argument(
+        "--checkpoint", help="folder or hub name of a checkpoint (default: a small random one, made anew)"
+    )
+    parser.add_argument("--profile", default="tiny", help="name or path of a profile (default: %(default)s)")
+    parser.add_argument(
+        "--device", default="cpu", help="Torch device: cpu, cuda, cuda:1, mps (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--episodes", type=int, default=4, help="walks of the oracle policy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--flats",
+        default="flat",
+        choices=("room", "small", "flat"),
+        help="sizes of the flats (default: flat)",
+    )
     parser.add_argument(
         "--size",
         default="336x252",
         metavar="WxH",
-        help="of the frames that the model sees (default: %(default)s)",
+        help="size of the frames that the model sees (default: %(default)s)",
     )
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -151,13 +164,13 @@ def walks(flats: str, count: int) -> Iterator[Walk]:
     """The expert's walks through the first episodes of val_unseen, frame by frame."""
     from tqdm import tqdm
 
-    from vln_ros.sim.oracle.policy import EpisodeGuide
+    from vln_ros.sim.oracle.policy import OraclePolicy
     from vln_ros.sim.splits import SPLIT_STEP, make_episodes
-    from vln_ros.training.baselines import MAX_ACTIONS, Contestant, run_all
+    from vln_ros.training.baselines import MAX_ACTIONS, Policy, run_all
 
     for episode in tqdm(make_episodes("val_unseen", count, flats), desc="walks", disable=None):
-        engine = _Recording(EpisodeGuide([episode], SPLIT_STEP, _QUEUE))
-        run_all(Contestant("expert", engine, (episode,), True), MAX_ACTIONS[flats])
+        engine = _Recording(OraclePolicy([episode], SPLIT_STEP, _QUEUE))
+        run_all(Policy("expert", engine, (episode,), True), MAX_ACTIONS[flats])
         yield Walk(episode.instruction, engine.events)
 
 

@@ -1,4 +1,4 @@
-"""``vln_ros bench reuse``."""
+"""``vln_ros bench reuse``: what VLN-Cache saves, and how it changes the decisions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vln_ros.reuse.frame_plan import FramePlan
 
 TITLE = "Reuse"
-HELP = "What taking over keys and values of what was seen before saves, and where it does not"
+HELP = "Measure what VLN-Cache saves, and where it saves nothing"
 SHARES = (0.3, 0.5, 0.7, 0.9)
 GRIDS = {391: (17, 23), 1200: (30, 40)}
 GAPS = (1, 3, 5, 10, 20, 40)
@@ -38,19 +38,40 @@ _LEGEND_PX = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts (default: all)")
     parser.add_argument(
-        "--checkpoint", default="shipped:tiny", help="of what takes one (default: %(default)s)"
+        "--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts to measure (default: all)"
     )
-    parser.add_argument("--profile", default="tiny", help="of motions and strategies (default: %(default)s)")
-    parser.add_argument("--bag", type=Path, default=None, help="also this recording (rosbag2)")
-    parser.add_argument("--frames", type=int, default=12, help="per motion (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=12, help="of frames per flat (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of every timing (default: %(default)s)")
-    parser.add_argument("--min-similarity", type=float, default=ReuseConfig().min_similarity)
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
     parser.add_argument(
-        "--plots", type=output_folder, default=None, metavar="DIR", help="write pictures of the plans"
+        "--checkpoint",
+        default="shipped:tiny",
+        help="checkpoint, for the parts that take one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--profile", default="tiny", help="profile, for motions and strategies (default: %(default)s)"
+    )
+    parser.add_argument("--bag", type=Path, default=None, help="rosbag2 recording to measure, too")
+    parser.add_argument("--frames", type=int, default=12, help="frames per motion (default: %(default)s)")
+    parser.add_argument(
+        "--pairs", type=int, default=12, help="pairs of frames per flat (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="repetitions of every timing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--min-similarity",
+        type=float,
+        default=ReuseConfig().min_similarity,
+        help="least cosine of the vision features of tokens that are taken over (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
+    parser.add_argument(
+        "--plots",
+        type=output_folder,
+        default=None,
+        metavar="DIR",
+        help="also draw the plans (PNG) into this folder",
     )
 
 
@@ -79,8 +100,8 @@ def run(options: argparse.Namespace) -> int:
         work["motions"] = lambda: _motions(model, frames, options)
     work["geometry"] = lambda: _geometry(options.pairs)
     work["prefill"] = lambda: _prefill(options.repeats)
-    work["behind"] = lambda: [asdict(f) for f in measure_behind(_network(), TokenGrid(17, 23), SHARES)]
-    work["drift"] = lambda: [asdict(f) for f in measure_drift(_network(), REUSES, 64)]
+    work["behind"] = lambda: [asdict(f) for f in measure_behind(bench_network(), TokenGrid(17, 23), SHARES)]
+    work["drift"] = lambda: [asdict(f) for f in measure_drift(bench_network(), REUSES, 64)]
     figures = {name: work[name]() for name in tqdm([p for p in PARTS if p in options.only], disable=None)}
     if options.bag is not None and "motions" in options.only:
         figures["recording"] = _recording(model, frames, options.min_similarity)
@@ -302,13 +323,13 @@ def _motions(
 
 
 def _strategies(model: LoadedModel, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The contexts among the ways of `bench policy` under which frames are pictures."""
+    """The contexts among the ablations of `bench policy` under which frames are pictures."""
     from benchmarks.measure.frames import motion_frames
-    from benchmarks.policy.ablations import ways
+    from benchmarks.policy.ablations import ablations
     from vln_ros.engine.checkpoint.profile import load_profile
 
     contexts: dict[str, Profile] = {}
-    for way in ways(load_profile(options.profile)):
+    for way in ablations(load_profile(options.profile)):
         if way.profile.context.strategy != "delayed_batch":  # where nothing is taken over
             name = (
                 f"{way.profile.context.strategy}, unasked frames {way.profile.context.unasked_frames or '-'}"
@@ -326,7 +347,7 @@ def _prefill(repeats: int) -> list[dict[str, Any]]:
     from vln_ros.geometry.correspondence import TokenGrid
 
     first, last = motion_frames("pan", 2)
-    network = _network()
+    network = bench_network()
     return [
         asdict(f)
         for grid in GRIDS.values()
@@ -334,7 +355,7 @@ def _prefill(repeats: int) -> list[dict[str, Any]]:
     ]
 
 
-def _network() -> Any:
+def bench_network() -> Any:
     """A random decoder that is large enough for its products to be what takes the time."""
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -379,7 +400,6 @@ def _run_both(
     from vln_ros.datatypes import Instruction
     from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.stream.sparse import ReusingSession
 
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
@@ -402,10 +422,9 @@ def _run_both(
                 queues.append(robot.decide(frame.index + 1).actions)
             spent_s[k] += time.process_time() - begun
         same += bool(queues) and queues[0] == queues[1]
-        session = robots[1].session
-        assert isinstance(session, ReusingSession)
         if options.plots is not None and frame is frames[-1] and ask_every == 1:
-            (plan,) = session.last_plans.values()
+            assert robots[1].reuse is not None
+            (plan,) = robots[1].reuse.last_plans.values()
             _draw(options.plots / f"{motion.replace(' ', '_')}.png", frames, plan)
     stats = robots[1].reuse_stats()
     assert stats is not None
@@ -433,8 +452,8 @@ def _draw(path: Path, frames: Sequence[Frame], plan: FramePlan) -> None:
     rows, columns = round(height / 28), round(width / 28)
     if rows * columns != len(plan.slot):
         raise ConfigError(f"{len(plan.slot)} tokens do not make a picture of {width}x{height}")
-    sights = plan.source[plan.source > 0]
-    source = int(np.bincount(sights).argmax()) if len(sights) else 0
+    sources = plan.source[plan.source > 0]
+    source = int(np.bincount(sources).argmax()) if len(sources) else 0
     canvas = Picture.new("RGB", (2 * width + 8, height + _LEGEND_PX), "white")
     canvas.paste(Picture.fromarray(paint(new.rgb, plan.label.reshape(rows, columns))), (0, 0))
     beside = source or len(frames) - 1

@@ -16,14 +16,16 @@ from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
 TITLE = "Set-up"
-HELP = "Seconds from a bare clone to a running demo (needs git, make and a package index)"
+HELP = "Time the way from a bare clone to a running demo (needs git, make and a package index)"
 ROOT = Path(__file__).parents[2]
 WARM = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ci", action="store_true", help="also time .ci/run from a bare clone (minutes)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

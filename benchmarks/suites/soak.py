@@ -1,4 +1,4 @@
-"""``vln_ros bench soak``."""
+"""``vln_ros bench soak``: memory, missed control periods and dropped frames over a long run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import ROBOT_RADIUS_M
 
 TITLE = "A long run"
-HELP = "Run the whole graph for half an hour: memory of each process, control deadlines, books of the frames"
+HELP = "Run the whole graph for half an hour: memory of each process, missed deadlines, lost frames"
 NODES = ("sim_bridge", "navigator", "executor")
 EPISODES_PER_MINUTE = 3
 STRETCHES = 60
@@ -58,10 +58,14 @@ class SoakFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long (default: 30)")
-    parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
-    parser.add_argument("--checkpoint", default="", help="drive a Qwen2.5-VL engine instead of the expert")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument("--minutes", type=float, default=30.0, help="minutes to run (default: 30)")
+    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--checkpoint", default="", help="checkpoint that drives instead of the oracle policy"
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

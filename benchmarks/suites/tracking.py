@@ -1,4 +1,4 @@
-"""``vln_ros bench tracking``."""
+"""``vln_ros bench tracking``: where the base ends after queues of actions, against where it should."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.motion.executor import Executor, ExecutorState
 
 TITLE = "Where the robot stands after a queue"
-HELP = "How exactly and how fast random queues are driven, under noise, delay and slip"
+HELP = "Measure how exactly and how fast random queues are driven, under noise, delay and slip"
 DISTURBANCES = {
     "ideal base": Disturbance(),
     "noise 5 mm, 0.3 deg": Disturbance(noise_m=0.005, noise_rad=math.radians(0.3)),
@@ -79,7 +79,9 @@ class TrackingFigures:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queues", type=int, default=100, help="random queues per setting (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of queues and disturbances (default: 0)")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench world``: what the embedded simulator costs on this machine."""
+"""``vln_ros bench world``: what frames, scenes and shortest paths of the embedded simulator cost."""
 
 from __future__ import annotations
 
@@ -47,8 +47,10 @@ class Timing:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--frames", type=int, default=100, help="frames per image size, default %(default)s")
-    parser.add_argument("--json", type=output_file, help="also write the result to this file")
+    parser.add_argument(
+        "--frames", type=int, default=100, help="frames per image size (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     measure("visibility graph", [partial(w.distance, a, b) for w, a, b in firsts])
     measure("geodesic distance", [partial(w.distance, a, b) for w, a, b in queries])
     options = CameraConfig()
-    mount = base_from_optical(0.0, 0.0, options.height_m)
+    extrinsics = base_from_optical(0.0, 0.0, options.height_m)
     for width, height in _SIZES:
         camera = CameraModel.from_hfov(width, height, math.radians(options.hfov_deg))
         calls: list[Callable[[], object]] = []
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             episode = episodes[number % len(episodes)]
             way = episode.reference_path
             x, y, _ = way[number // len(episodes) % len(way)]
-            pose = Pose.planar(float(x), float(y), number * math.radians(15.0)) @ mount
+            pose = Pose.planar(float(x), float(y), number * math.radians(15.0)) @ extrinsics
             calls.append(partial(scenes[episode.scene_id].renderer.render, camera, pose))
         calls[0]()
         measure(f"RGB-D frame {width}x{height}", calls)

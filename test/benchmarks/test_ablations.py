@@ -7,12 +7,12 @@ import pytest
 import torch
 from training_models import SMALL
 
-from benchmarks.policy.ablations import RecomputeEngine, TimedEngine, Way, compare, table, ways
+from benchmarks.policy.ablations import Ablation, RecomputeEngine, TimedEngine, ablations, compare, table
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
 from vln_ros.datatypes import ActionChunk, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded.world import EmbeddedWorld
@@ -22,7 +22,7 @@ from vln_ros.training.demonstrations import robot_camera
 from vln_ros.training.rollout import follow
 
 MODEL = {"model.seed": 13, **SMALL}
-NAMES = [w.name for w in ways(load_profile("tiny"))]
+NAMES = [w.name for w in ablations(load_profile("tiny"))]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ class Listener:
     """Another engine, and what it answers."""
 
     def __init__(self, engine: TimedEngine) -> None:
-        self.engine, self.chunks = engine, []
+        self.engine = engine
+        self.chunks: list[ActionChunk] = []
         self.start, self.observe, self.close = engine.start, engine.observe, engine.close
 
     def decide(self, queue: int) -> ActionChunk:
@@ -52,7 +53,7 @@ def test_computing_everything_anew_changes_nothing_but_the_cost(model: LoadedMod
     world = EmbeddedWorld(*robot_camera(64, 48))
     unheld = StreamConfig(min_allowed=0.0)
     inner = [QwenEngine(model, profile, temperature=0.0, seed=0, stream=unheld) for _ in range(2)]
-    words = ActionWords(Script(model, profile), profile, model.tokens.im_end)
+    words = ActionWords(ChatTemplate(model, profile), profile, model.tokens.im_end)
     stream, anew = Listener(TimedEngine(inner[0])), Listener(RecomputeEngine(inner[1], words))
     for number, episode in enumerate(make_episodes("val_seen", 3, "room")):
         for engine in (stream, anew):
@@ -67,8 +68,8 @@ def test_computing_everything_anew_changes_nothing_but_the_cost(model: LoadedMod
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_way_decides(model: LoadedModel, name: str) -> None:
-    way: Way = next(w for w in ways(load_profile("tiny")) if w.name == name)
-    engine = QwenEngine(model, way.profile, temperature=0.0, seed=0, stream=way.stream)
+    ablation: Ablation = next(w for w in ablations(load_profile("tiny")) if w.name == name)
+    engine = QwenEngine(model, ablation.profile, temperature=0.0, seed=0, stream=ablation.stream)
     world = EmbeddedWorld(*robot_camera(64, 48))
     episode = make_episodes("val_seen", 1, "room")[0]
     engine.start(Instruction(1, episode.instruction))
@@ -97,4 +98,4 @@ def test_another_reference_can_be_named_and_unknown_ways_are(model: LoadedModel)
 
 def test_another_context_has_no_reference() -> None:
     with pytest.raises(ValueError, match="not append"):
-        ways(load_profile("navida"))
+        ablations(load_profile("navida"))

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-from benchmarks.suites.faults import Rig, make_faults
+from benchmarks.measure.fault_rig import Rig
+from benchmarks.measure.faults import make_faults
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.measure.fault_rig import FaultFigures
 from benchmarks.suites import world as bench_world
 from benchmarks.suites.collisions import CollisionFigures
-from benchmarks.suites.faults import FaultFigures
 from benchmarks.suites.soak import SoakFigures
 from benchmarks.suites.tracking import TrackingFigures
 from vln_ros.cli import BENCHES, build_parser, main
@@ -34,9 +34,18 @@ from vln_ros.cli.bench.record import (
 from vln_ros.config import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
-MACHINE = Machine("Abacus 9", 2, "Linux x86_64", "", {"python": "3.11.7"}, 0.01)
+MACHINE = Machine(
+    processor="Abacus 9", cores=2, system="Linux x86_64", gpu="", versions={"python": "3.11.7"}, others=0.01
+)
 TIMINGS = {"floor plan": {"median_ms": 1.25, "p95_ms": 2.0, "n": 3}}
-RECORD = Record("world", "vln_ros bench world", "2026-11-21", 61.0, MACHINE, TIMINGS)
+RECORD = Record(
+    bench="world",
+    command="vln_ros bench world",
+    day="2026-11-21",
+    wall_s=61.0,
+    machine=MACHINE,
+    figures=TIMINGS,
+)
 
 
 def test_the_page_is_what_the_records_say() -> None:

@@ -43,7 +43,17 @@ def written(path: Path, command: str, bench: str = "policy", **figures: Any) -> 
         "baselines": [],
         "ways": [],
     }
-    write_record(Record(bench, command, "2026-01-01", 1.0, this_machine(), common | figures), path)
+    write_record(
+        Record(
+            bench=bench,
+            command=command,
+            day="2026-01-01",
+            wall_s=1.0,
+            machine=this_machine(),
+            figures=common | figures,
+        ),
+        path,
+    )
     return path
 
 

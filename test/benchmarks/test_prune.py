@@ -1,7 +1,10 @@
 """`vln_ros bench prune`: every variant sees the same, and the table says what the figures say."""
 
+from __future__ import annotations
+
 import argparse
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,25 +18,25 @@ from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 
 
-def options(*given):
+def options(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     bench_prune.add_arguments(parser)
     return parser.parse_args(given)
 
 
 @pytest.fixture(scope="module")
-def walk():
+def walk() -> Walk:
     (only,) = walks("room", 1)
     return only
 
 
-def test_walks_have_frames_and_questions(walk):
+def test_walks_have_frames_and_questions(walk: Walk) -> None:
     assert walk.events[0] is not None and walk.events[1] is None
     frames = [e for e in walk.events if e is not None]
     assert len(frames) > 3 and all(f.depth_m is not None for f in frames)
 
 
-def test_the_table_is_of_the_same_frames(tmp_path, walk):
+def test_the_table_is_of_the_same_frames(tmp_path: Path, walk: Walk) -> None:
     torch.set_num_threads(1)
     build_tiny(tmp_path / "c", TinyConfig(hidden=64, heads=2, kv_heads=1, layers=2, vision_depth=2))
     model = load_model(
@@ -59,7 +62,7 @@ def test_the_table_is_of_the_same_frames(tmp_path, walk):
     assert f"| {FULL} | 100% | 100% |" in text and "1.00 (–) | 100%" in text
 
 
-def test_bad_arguments():
+def test_bad_arguments() -> None:
     for given in (("--episodes", "0"), ("--size", "large")):
         with pytest.raises(ConfigError, match=given[0]):
             bench_prune.run(options(*given))

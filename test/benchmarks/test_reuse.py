@@ -1,10 +1,15 @@
 """`vln_ros bench reuse`: its parts measure what they say, and its tables say what was measured."""
 
+from __future__ import annotations
+
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from engine_models import tiny_network
@@ -15,37 +20,44 @@ from benchmarks.measure.reuse_features import compare_windows, measure_features,
 from benchmarks.suites import reuse as bench_reuse
 from benchmarks.suites.reuse import MOTIONS, section
 from vln_ros.config import ConfigError
-from vln_ros.engine.checkpoint.model import load_model
+from vln_ros.datatypes import Frame
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.geometry.correspondence import TokenGrid, jumped
+from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.geometry.frame_checks import MotionLimits, pose_jumped
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> LoadedModel:
     torch.set_num_threads(1)
     return load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
 
 
-def options(*given):
+def options(*given: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     bench_reuse.add_arguments(parser)
     return parser.parse_args(given)
 
 
-def small(frames):
+def depth_of(frame: Frame) -> npt.NDArray[np.float32]:
+    assert frame.depth_m is not None
+    return frame.depth_m
+
+
+def small(frames: Iterable[Frame]) -> list[Frame]:
     """A quarter of the size, for speed."""
     return [
         replace(
             f,
             rgb=f.rgb[::4, ::4].copy(),
-            depth_m=f.depth_m[::4, ::4].copy(),
+            depth_m=depth_of(f)[::4, ::4].copy(),
             camera=f.camera.resized(160, 120),
         )
         for f in frames
     ]
 
 
-def test_a_motion_is_what_it_is_called():
+def test_a_motion_is_what_it_is_called() -> None:
     still, pan, orbit, leap, plate = (
         motion_frames(m, 2) for m in ("static", "pan", "orbit", "teleport", "moving object")
     )
@@ -56,33 +68,33 @@ def test_a_motion_is_what_it_is_called():
         assert frame.odom_from_base.transform(np.array([1.0, 0.0, 0.0])) == pytest.approx(
             orbit[0].odom_from_base.transform(np.array([1.0, 0.0, 0.0])), abs=1e-9
         )
-    assert jumped(leap[0].odom_from_optical, leap[1].odom_from_optical, 1.5, 1.7)
+    limits = MotionLimits(step_m=1.5, step_rad=1.7)
+    assert pose_jumped(leap[0].odom_from_optical, leap[1].odom_from_optical, limits)
     changed = (plate[0].rgb != plate[1].rgb).any(-1)
-    assert 0 < changed.mean() < 0.1 and (plate[1].depth_m <= still[1].depth_m + 1e-6).all()
+    assert 0 < changed.mean() < 0.1 and (depth_of(plate[1]) <= depth_of(still[1]) + 1e-6).all()
 
 
-def test_a_picture_again_is_exact_in_its_own_slots_and_better_when_turned():
+def test_a_picture_again_is_exact_in_its_own_slots_and_better_when_turned() -> None:
     (half, nothing) = measure_behind(tiny_network(), TokenGrid(4, 5), (0.5, 0.0))
     assert half.own <= 1e-5
     assert 1e-3 < half.rotated < half.unrotated
     assert nothing.rotated == nothing.unrotated == nothing.own == 0.0
 
 
-def test_drift_grows_only_step_by_step():
+def test_drift_grows_only_step_by_step() -> None:
     first, last = measure_drift(tiny_network(), (1, 100), 8)
     assert first.once == first.stepwise
     assert last.once < 0.005 < 0.01 < last.stepwise
 
 
-def test_prefill_is_timed_at_every_share():
-    figures = measure_prefill(
-        tiny_network(), TokenGrid(17, 23), (0.3, 0.9), tuple(motion_frames("pan", 2)), 1
-    )
+def test_prefill_is_timed_at_every_share() -> None:
+    first, second = motion_frames("pan", 2)
+    figures = measure_prefill(tiny_network(), TokenGrid(17, 23), (0.3, 0.9), (first, second), 1)
     assert [(f.tokens, f.share) for f in figures] == [(391, 0.3), (391, 0.9)]
     assert all(f.low <= f.net <= f.high and f.plan_s > 0 for f in figures)
 
 
-def test_vision_features_foretell_the_error_best_and_the_tables_show_it(model):
+def test_vision_features_foretell_the_error_best_and_the_tables_show_it(model: LoadedModel) -> None:
     features = measure_features(model, moves(2), (224, 224))
     by_name = {f.feature: f for f in features}
     seen = by_name["vision features"]
@@ -109,7 +121,7 @@ def test_vision_features_foretell_the_error_best_and_the_tables_show_it(model):
     assert "| flats | 224x224 | vision features |" in text and "| static | 2/2 | 0% |" in text
 
 
-def test_windows_are_counted_by_their_tokens(model):
+def test_windows_are_counted_by_their_tokens(model: LoadedModel) -> None:
     frame = np.zeros((12 * 28, 10 * 28, 3), np.uint8)
     old = patchify(frame, model.pixels, None, None)
     frame[5 * 28, 9 * 28] = 255  # in the middle row of windows, the narrow one at the right
@@ -119,15 +131,17 @@ def test_windows_are_counted_by_their_tokens(model):
     assert untouched_share(model, old, new, 100.0) == 1.0
 
 
-def test_gaps_of_a_recording(model):
+def test_gaps_of_a_recording(model: LoadedModel) -> None:
     (one, two) = measure_gaps(model, small(motion_frames("pan", 4)), (1, 2), 1, 0.9)
     assert 0.5 < one.found <= one.of_four <= 1.0
     assert two.found < one.found and two.found <= two.of_four
 
 
-def test_the_command_writes_tables_figures_and_pictures(tmp_path, capsys, monkeypatch):
+def test_the_command_writes_tables_figures_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench_reuse, "MOTIONS", ("static", "teleport"))
-    monkeypatch.setattr(bench_reuse, "_network", tiny_network)
+    monkeypatch.setattr(bench_reuse, "bench_network", tiny_network)
     code = bench_reuse.run(
         options(
             "--only", "geometry", "motions", "drift", "strategies", "--pairs", "1", "--frames", "2",
@@ -151,6 +165,6 @@ def test_the_command_writes_tables_figures_and_pictures(tmp_path, capsys, monkey
 
 
 @pytest.mark.parametrize("given", [("--frames", "1"), ("--pairs", "0"), ("--repeats", "0")])
-def test_bad_arguments(given):
+def test_bad_arguments(given: str) -> None:
     with pytest.raises(ConfigError, match=given[0]):
         bench_reuse.run(options(*given))

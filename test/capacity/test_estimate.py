@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from engine_models import build_small, load_small
 
 import vln_ros
 from vln_ros.capacity.estimate import (
@@ -33,27 +33,42 @@ from vln_ros.capacity.stages import published_config
 from vln_ros.capacity.walk import walk
 from vln_ros.cli import build_parser
 from vln_ros.cli.bench.record import Machine, Record, write_record
-from vln_ros.config import ConfigError, StreamConfig, TinyConfig
-from vln_ros.datatypes import Instruction
-from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.config import ConfigError, StreamConfig
+from vln_ros.datatypes import ActionChunk, Instruction
+from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.decision import DecisionLoop, Progress
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.tiny import build_tiny
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
-RELEASED = PixelSpec(14, 2, 2, (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), 3136, 12845056)
-LOAD = Workload(34, 46, 391, 5.0, 1.0, 0, 1, 4096, 0, 8)
+RELEASED = PixelSpec(
+    patch_size=14,
+    merge_size=2,
+    temporal_patch_size=2,
+    mean=(0.48, 0.46, 0.41),
+    std=(0.27, 0.26, 0.28),
+    min_pixels=3136,
+    max_pixels=12845056,
+)
+LOAD = Workload(
+    grid_h=34,
+    grid_w=46,
+    frame_tokens=391,
+    frames_per_s=5.0,
+    decisions_per_s=1.0,
+    text_tokens=0,
+    question_tokens=1,
+    context_tokens=4096,
+    tree_nodes=0,
+    answer_tokens=8,
+)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    build_tiny(folder, TinyConfig(hidden=96, layers=2, heads=6, intermediate=128, vision_depth=2))
-    return load_model(str(folder), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    return load_small(build_small(tmp_path_factory.mktemp("tiny") / "checkpoint"))
 
 
 def roofline(shape: str) -> Roofline:
@@ -103,7 +118,8 @@ def test_what_follows_the_model_is_predicted_exactly() -> None:
 def test_few_measurements_are_used_as_far_as_they_go() -> None:
     (only,) = [measured("a", {"vision": StageFit(0.0, 3.0)}, 0.0, 0.01, 1)]
     found = calibrate([only], "test")
-    assert found.stages["vision"] == StageFit(0.0, pytest.approx(3.0))
+    vision = found.stages["vision"]
+    assert vision == StageFit(0.0, vision.factor) and vision.factor == pytest.approx(3.0)
     assert found.stages["decode"] == ASSUMED.stages["decode"]
     assert leave_one_out([only]) == []
     with pytest.raises(ValueError, match="at least one"):
@@ -164,8 +180,11 @@ def test_the_command_prints_its_assumptions(tmp_path: Path, capsys: pytest.Captu
             for m in seen
         ],
     }
-    machine = Machine("Abacus 9", 2, "Linux", "", {}, None)
-    write_record(Record("roofline", "c", "2026-11-21", 1.0, machine, figures), tmp_path / "r.json")
+    machine = Machine(processor="Abacus 9", cores=2, system="Linux", gpu="", versions={}, others=None)
+    write_record(
+        Record(bench="roofline", command="c", day="2026-11-21", wall_s=1.0, machine=machine, figures=figures),
+        tmp_path / "r.json",
+    )
     calibrated = [*arguments[:3], "measured", "--calibration", str(tmp_path / "r.json")]
     assert command(*calibrated, "--memory-gb", "8") == 0
     text = " ".join(capsys.readouterr().out.split())  # lines end where the terminal does
@@ -284,7 +303,7 @@ def test_what_is_planned_is_what_the_engine_runs(
 
     handle = model.network.model.visual.register_forward_hook(looked, with_kwargs=True)
     counted: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
-    spoken = []
+    spoken: list[ActionChunk] = []
     for index, one in enumerate(walk(8 * (unasked + 1), (64, 64))):
         asked = index % (unasked + 1) == unasked
         before = (pictures, engine.forwards)

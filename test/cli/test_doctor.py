@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -215,7 +216,7 @@ def test_no_folder_for_temporary_files_at_all(monkeypatch: pytest.MonkeyPatch) -
     def none() -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(doctor_places.tempfile, "gettempdir", none)
+    monkeypatch.setattr(tempfile, "gettempdir", none)
     monkeypatch.delenv("TMPDIR", raising=False)
     assert doctor_places.temporary_files().verdict == "fail"
 
@@ -255,7 +256,7 @@ def test_a_check_that_fails_itself_is_a_finding() -> None:
     def broken() -> list[Finding]:
         raise OSError("libtorch.so: cannot open shared object file")
 
-    (finding,) = doctor._looked("torch", broken)
+    (finding,) = doctor.findings_of("torch", broken)
     assert finding.verdict == "fail"
     assert "libtorch.so" in finding.text
     assert finding.remedy
@@ -293,7 +294,7 @@ def test_how_a_node_ended() -> None:
 @pytest.mark.parametrize("arrives", [True, False])
 def test_nodes_that_are_deaf_get_the_remedy_that_fits(monkeypatch: pytest.MonkeyPatch, arrives: bool) -> None:
     monkeypatch.setattr(doctor_ros, "multicast_arrives", lambda: arrives)
-    finding = doctor_ros._nodes(Heard(None, ()))
+    finding = doctor_ros.judge_nodes(Heard(None, ()))
     assert finding.verdict == "fail"
     assert ("firewall" if arrives else "multicast on") in finding.remedy
 
@@ -320,7 +321,7 @@ def test_what_was_heard_is_read_among_other_lines() -> None:
 
 
 def test_the_shipped_checkpoint_decides() -> None:
-    finding = doctor._checkpoint("shipped:tiny", "")
+    finding = doctor.look_at_checkpoint("shipped:tiny", "")
     assert finding.verdict == "ok", finding
     assert "profile tiny decided 'forward" in finding.text
 
@@ -344,12 +345,12 @@ def test_weights_that_are_no_numbers_are_found(tmp_path: Path, case: str) -> Non
     assert name in weights, sorted(weights)
     wrong = {k: (v * factor if k == name else v).contiguous() for k, v in weights.items()}
     save_file(wrong, folder / "model.safetensors", metadata={"format": "pt"})
-    finding = doctor._checkpoint(str(folder), "")
+    finding = doctor.look_at_checkpoint(str(folder), "")
     assert finding.verdict == "fail", finding
     assert str(folder) in finding.text
     assert finding.remedy
 
 
 def test_a_checkpoint_that_is_not_there_and_a_profile_that_is_not(tmp_path: Path) -> None:
-    assert doctor._checkpoint(str(tmp_path / "nowhere"), "").verdict == "fail"
-    assert doctor._checkpoint("shipped:tiny", "nobody").verdict == "fail"
+    assert doctor.look_at_checkpoint(str(tmp_path / "nowhere"), "").verdict == "fail"
+    assert doctor.look_at_checkpoint("shipped:tiny", "nobody").verdict == "fail"

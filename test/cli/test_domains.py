@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from geometry_msgs.msg import Twist
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from recorded_drives import write_bag
+from recorded_drives import replay_command, write_bag
 
 from vln_ros.cli import graph as graph_module
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph, graph_environment
@@ -103,7 +104,7 @@ def test_a_demo_in_real_time_moves_a_robot_only_if_told_to_join(
 @pytest.mark.parametrize("join", [False, True], ids=["of its own", "joined"])
 def test_a_replay_moves_no_robot_even_if_told_to_join(base: Base, tmp_path: Path, join: bool) -> None:
     # Slowly: on a busy machine the base finds the executor late.
-    done = run(replay_command(tmp_path, "--rate", "0.3", *["--join"][:join]))
+    done = run(replay_of_a_drive(tmp_path, "--rate", "0.3", *["--join"][:join]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert not base.heard["cmd_vel"]
     if join:
@@ -158,9 +159,9 @@ sys.exit(1)
 
 @pytest.mark.slow
 def test_the_line_that_is_printed_lets_others_look_on(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(graph_module, "_say_where", graph_module._say_where.__wrapped__)
+    graph_module.say_where.cache_clear()  # another test may have had it said
     with Graph(tmp_path, graph_environment()) as graph:
         graph.start(NodeSpec("executor", {"safety.obstacles": "none"}))
         domain = domain_said(capfd.readouterr().out)
@@ -216,55 +217,56 @@ def test_who_joins_reaches_as_far_as_the_terminal_says(monkeypatch: pytest.Monke
     assert beyond["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
 
 
+@dataclass(frozen=True)
+class Wrong:
+    """An environment in which ROS does not start, and what is said of it."""
+
+    environment: dict[str, str]
+    words: str
+    options: tuple[str, ...] = ()
+
+
+JOIN = ("--join",)
 ONE_SENTENCE = {
-    "middleware": ({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}, "rmw_zenoh_cpp is not installed"),
-    "logging": ({"RCUTILS_COLORIZED_OUTPUT": "7"}, "RCUTILS_COLORIZED_OUTPUT"),
-    "logs": ({"ROS_LOG_DIR": "/dev/null"}, "/dev/null"),
-    "what no table knows": ({"RCL_ASSERT_RMW_ID_MATCHES": "rmw_other"}, "rmw_other"),
-    "joins no domain": ({"ROS_DOMAIN_ID": "300"}, "300", "--join"),
-    "joins nobody": ({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "OFF", "--join"),
-    "joins by no profile": ({"FASTRTPS_DEFAULT_PROFILES_FILE": "/nowhere.xml"}, "/nowhere.xml", "--join"),
-    "joins no peers": ({"ROS_STATIC_PEERS": "nobody.invalid"}, "nobody.invalid", "--join"),
+    "middleware": Wrong({"RMW_IMPLEMENTATION": "rmw_zenoh_cpp"}, "rmw_zenoh_cpp is not installed"),
+    "logging": Wrong({"RCUTILS_COLORIZED_OUTPUT": "7"}, "RCUTILS_COLORIZED_OUTPUT"),
+    "logs": Wrong({"ROS_LOG_DIR": "/dev/null"}, "/dev/null"),
+    "what no table knows": Wrong({"RCL_ASSERT_RMW_ID_MATCHES": "rmw_other"}, "rmw_other"),
+    "joins no domain": Wrong({"ROS_DOMAIN_ID": "300"}, "300", JOIN),
+    "joins nobody": Wrong({"ROS_AUTOMATIC_DISCOVERY_RANGE": "OFF"}, "OFF", JOIN),
+    "joins by no profile": Wrong({"FASTRTPS_DEFAULT_PROFILES_FILE": "/nowhere.xml"}, "/nowhere.xml", JOIN),
+    "joins no peers": Wrong({"ROS_STATIC_PEERS": "nobody.invalid"}, "nobody.invalid", JOIN),
 }  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ONE_SENTENCE)
 def test_where_ros_does_not_start_a_demo_says_one_sentence(tmp_path: Path, case: str) -> None:
-    given, words, *options = ONE_SENTENCE[case]
-    done = run([*DEMO, "--episodes", "1", "--out", str(tmp_path / "run"), *options], **given)
+    wrong = ONE_SENTENCE[case]
+    done = run(
+        [*DEMO, "--episodes", "1", "--out", str(tmp_path / "run"), *wrong.options], **wrong.environment
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     (sentence,) = [line for line in done.stderr.splitlines() if line]
     assert sentence.startswith("vln_ros: ")
-    assert words in sentence
+    assert wrong.words in sentence
     assert "Traceback" not in done.stdout
 
 
-def replay_command(folder: Path, *options: str) -> list[str]:
+def replay_of_a_drive(folder: Path, *options: str) -> list[str]:
     bag = write_bag(folder / "bag", compressed=False, mcap=True)
-    command = [
-        sys.executable,
-        "-m",
-        "vln_ros",
-        "replay",
-        str(bag),
-        "--instruction",
-        "go",
-        "--engine",
-        "paced",
-    ]
-    return [*command, "--decision-ms", "10", "--no-video", "--out", str(folder / "run"), *options]
+    return replay_command(bag, folder / "run", "--decision-ms", "10", *options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ONE_SENTENCE)
 def test_where_ros_does_not_start_a_replay_says_one_sentence(tmp_path: Path, case: str) -> None:
-    given, words, *options = ONE_SENTENCE[case]
-    done = run(replay_command(tmp_path, *options), **given)
+    wrong = ONE_SENTENCE[case]
+    done = run(replay_of_a_drive(tmp_path, *wrong.options), **wrong.environment)
     assert done.returncode == 2, done.stdout + done.stderr
     (sentence,) = [line for line in done.stderr.splitlines() if line]
     assert sentence.startswith("vln_ros: ")
-    assert words in sentence
+    assert wrong.words in sentence
 
 
 GOES_ON = {
@@ -295,7 +297,7 @@ def test_what_does_not_matter_to_a_graph_of_its_own_does_not_stop_it(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("case", GOES_ON)
 def test_nor_does_it_stop_a_replay(tmp_path: Path, case: str) -> None:
-    done = run(replay_command(tmp_path), **GOES_ON[case])
+    done = run(replay_of_a_drive(tmp_path), **GOES_ON[case])
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"decisions":' in done.stdout
     assert "Traceback" not in done.stderr

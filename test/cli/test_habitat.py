@@ -64,9 +64,9 @@ def test_a_wrong_one_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_doctor_looks_at_the_python(tmp_path: Path) -> None:
-    found = doctor._habitat(fake_python(tmp_path))
+    found = doctor.look_at_habitat(fake_python(tmp_path))
     assert (found.verdict, "habitat_sim 0.3.3" in found.text) == ("ok", True)
-    missing = doctor._habitat(sys.executable)
+    missing = doctor.look_at_habitat(sys.executable)
     assert missing.verdict == "fail"
     assert "conda install" in missing.remedy
 

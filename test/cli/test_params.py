@@ -40,6 +40,16 @@ def test_one_node_and_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert "jpeg_quality" not in text
 
 
+def test_options_of_commands_are_listed_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
+    every = printed(capsys)
+    evaluation, training = printed(capsys, "eval"), printed(capsys, "train")
+    assert "  navigator.qwen.stream.decode = " in evaluation
+    assert "  attempts = " in evaluation
+    assert "  dagger_share = " in training
+    assert "  attempts = " not in every
+    assert "  dagger_share = " not in every
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [(["driver"], "choose one of navigator, executor"), (["--match", "zzz"], "no parameter matches 'zzz'")],

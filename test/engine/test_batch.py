@@ -75,7 +75,7 @@ def test_a_shared_forward_equals_one_each(robots):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("mode", list(DecodeMode))
 def test_eight_robots_decide_together_as_they_would_alone(mode, attention):
-    language, how = grammar(), options(mode, 1.0, wanted=2)
+    language, how = grammar(), options(mode, 1.0, unconstrained=2)
 
     def decodings(sessions):
         return [
@@ -98,7 +98,7 @@ def test_eight_robots_decide_together_as_they_would_alone(mode, attention):
     separate = [run(s, d) for s, d in zip(alone, decodings(alone), strict=True)]
     for i, (a, b) in enumerate(zip(shared, separate, strict=True)):
         if i % 4:
-            assert (a.queue, a.ids, a.wanted, a.stats) == (b.queue, b.ids, b.wanted, b.stats)
+            assert (a.queue, a.ids, a.unconstrained, a.stats) == (b.queue, b.ids, b.unconstrained, b.stats)
             assert a.probabilities == pytest.approx(b.probabilities, abs=1e-4)
         else:
             assert a == b
@@ -189,7 +189,7 @@ def test_robots_with_different_profiles_share_a_model(model):
         shared = decide_together(together, [index] * len(names))
         for robot, chunk in zip(alone, shared, strict=True):
             expected = robot.decide(index)
-            assert chunk.actions == expected.actions and chunk.wanted == expected.wanted
+            assert chunk.actions == expected.actions and chunk.unconstrained == expected.unconstrained
             assert chunk.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
 
 
@@ -222,4 +222,4 @@ def test_a_robot_out_of_memory_gives_up_what_it_can_and_decides(model):
     finally:
         handle.remove()
     assert all(c.actions for c in chunks)
-    assert robots[0].report().relief and not robots[1].report().relief
+    assert robots[0].report().fallback and not robots[1].report().fallback

@@ -1,52 +1,65 @@
 """Numbers that are none: nothing that is not finite comes out of the engine, wherever it got in."""
 
+from __future__ import annotations
+
 import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from engine_models import eager
+from engine_models import build_small, eager
+from engine_models import load_small as load
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 import vln_ros
-from vln_ros.config import LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import LandmarkConfig, ReuseConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
-from vln_ros.engine.checkpoint.model import CheckpointError, load_model
+from vln_ros.engine.checkpoint.files import CheckpointError
+from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.finite import NotFiniteError, not_finite, weights_not_finite
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.timeline import SegmentKind
-from vln_ros.engine.tiny import build_tiny
 from vln_ros.protocols import EngineError
 
 SHIPPED = Path(vln_ros.__file__).parent / "checkpoints" / "tiny"
 BAD = {"NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
-MODES = ("tree", "forced", "tokens", "free")
+MODES = ("tree", "tokens", "free")
 
 
-def load(folder, dtype="float32"):
-    return load_model(str(folder), device="cpu", dtype=dtype, attention="sdpa", quantisation="none")
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_small(tmp_path_factory.mktemp("tiny") / "checkpoint")
 
 
 @pytest.fixture
-def model(tmp_path):
+def model(checkpoint: Path) -> LoadedModel:
     """One of its own for each test: it is broken there."""
-    build_tiny(tmp_path / "c", TinyConfig(hidden=96, layers=2, heads=6, intermediate=128, vision_depth=2))
-    return load(tmp_path / "c")
+    return load(checkpoint)
 
 
-def frame(index):
+def frame(index: int) -> Frame:
     rgb = np.random.default_rng(index).integers(0, 256, (56, 56, 3), dtype=np.uint8)
     depth = np.full((56, 56), 2.0, np.float32)
     pose = Pose.planar(0.25 * index, 0.0, 0.0)
     return Frame(index, (index + 1) * 10**8, rgb, depth, CameraModel.from_hfov(56, 56, 1.2), pose, pose)
 
 
-def engine(model, *, temperature=0.0, reuse=None, profile="tiny", **options):
+def engine(
+    model: LoadedModel,
+    *,
+    temperature: float = 0.0,
+    reuse: ReuseConfig | None = None,
+    profile: str = "tiny",
+    **options: Any,
+) -> QwenEngine:
     own = load_profile(profile)
     own = replace(own, image=replace(own.image, resize=(56, 56)))
     robot = QwenEngine(
@@ -56,10 +69,10 @@ def engine(model, *, temperature=0.0, reuse=None, profile="tiny", **options):
     return robot
 
 
-def spoil(module, value):
+def spoil(module: torch.nn.Module, value: float) -> RemovableHandle:
     """``module`` says ``value`` somewhere in what it computes."""
 
-    def hook(_module, _inputs, output):
+    def hook(_module: object, _inputs: object, output: Tensor) -> Tensor:
         output = output.clone()
         output[..., 3] = value
         return output
@@ -78,7 +91,9 @@ PLACES = {
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("mode", MODES)
-def test_no_way_to_decode_makes_an_action_of_what_is_no_number(model, mode, place, value):
+def test_no_way_to_decode_makes_an_action_of_what_is_no_number(
+    model: LoadedModel, mode: str, place: str, value: str
+) -> None:
     robot = engine(model, decode=mode)
     robot.observe(frame(0))
     robot.decide(1)
@@ -93,7 +108,7 @@ def test_no_way_to_decode_makes_an_action_of_what_is_no_number(model, mode, plac
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_sampling_is_no_way_around_it(model, mode):
+def test_sampling_is_no_way_around_it(model: LoadedModel, mode: str) -> None:
     robot = engine(model, decode=mode, temperature=1.0)
     robot.observe(frame(0))
     spoil(model.network.lm_head, math.nan)
@@ -103,7 +118,9 @@ def test_sampling_is_no_way_around_it(model, mode):
 
 @pytest.mark.parametrize("profile", ["tiny", "navida", "activevln-r2r", "internvla-n1-s2"])
 @pytest.mark.parametrize("value", BAD)
-def test_every_strategy_finds_a_frame_whose_features_are_none(model, profile, value):
+def test_every_strategy_finds_a_frame_whose_features_are_none(
+    model: LoadedModel, profile: str, value: str
+) -> None:
     robot = engine(model, profile=profile)
     handle = spoil(model.network.model.visual.merger, BAD[value])
     robot.observe(frame(0))
@@ -115,7 +132,7 @@ def test_every_strategy_finds_a_frame_whose_features_are_none(model, profile, va
 @pytest.mark.parametrize("what", ["keys", "values"])
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("reuse", [False, True])
-def test_a_poisoned_cache_is_found_and_named(model, reuse, value, what):
+def test_a_poisoned_cache_is_found_and_named(model: LoadedModel, reuse: bool, value: str, what: str) -> None:
     """Also where keys and values are taken over from it rather than computed."""
     robot = engine(model, reuse=ReuseConfig(enabled=reuse, min_similarity=-1.0, window=0))
     robot.observe(frame(0))
@@ -132,7 +149,7 @@ def test_a_poisoned_cache_is_found_and_named(model, reuse, value, what):
         robot.decide(2)
 
 
-def test_questions_beside_the_run_are_not_answered_from_it(model):
+def test_questions_beside_the_run_are_not_answered_from_it(model: LoadedModel) -> None:
     robot = eager(engine(model))
     robot.observe(frame(0))
     handle = spoil(model.network.lm_head, math.inf)
@@ -148,7 +165,7 @@ def test_questions_beside_the_run_are_not_answered_from_it(model):
     assert robot.decide(1).actions
 
 
-def test_landmarks_are_not_scored_by_it(model):
+def test_landmarks_are_not_scored_by_it(model: LoadedModel) -> None:
     options = LandmarkConfig(plan="rules", memory=True)
     robot = engine(model, landmarks=options)
     robot.observe(frame(0))
@@ -158,7 +175,7 @@ def test_landmarks_are_not_scored_by_it(model):
         robot.observe(frame(1))
 
 
-def test_of_several_robots_only_the_one_that_is_concerned_fails(model):
+def test_of_several_robots_only_the_one_that_is_concerned_fails(model: LoadedModel) -> None:
     robots = [engine(model) for _ in range(3)]
     alone = engine(model)
     for robot in (*robots, alone):
@@ -169,11 +186,12 @@ def test_of_several_robots_only_the_one_that_is_concerned_fails(model):
     alone.observe(frame(1))
     found = decide_together(robots, [2] * 3)
     assert isinstance(found[1], NotFiniteError)
+    assert isinstance(found[0], ActionChunk) and isinstance(found[2], ActionChunk)
     assert found[0].actions == found[2].actions == alone.decide(2).actions
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_float16_that_overflows_is_told_apart(mode):
+def test_float16_that_overflows_is_told_apart(mode: str) -> None:
     """Large activations, as the released models have."""
     half = load("shipped:tiny", "float16")
     half.network.model.language_model.layers[1].mlp.down_proj.weight.mul_(3e4)
@@ -183,7 +201,7 @@ def test_float16_that_overflows_is_told_apart(mode):
         robot.decide(1)
 
 
-def test_a_weight_that_breaks_after_loading_is_named(model):
+def test_a_weight_that_breaks_after_loading_is_named(model: LoadedModel) -> None:
     robot = engine(model)
     model.network.model.language_model.layers[0].mlp.up_proj.weight[0, 0] = math.nan
     robot.observe(frame(0))
@@ -198,7 +216,7 @@ def test_a_weight_that_breaks_after_loading_is_named(model):
 @pytest.mark.parametrize(
     "name", ["model.layers.1.mlp.down_proj.weight", "visual.blocks.0.norm1.weight", "model.norm.weight"]
 )
-def test_weights_that_are_none_are_refused_when_loaded(tmp_path, name, value):
+def test_weights_that_are_none_are_refused_when_loaded(tmp_path: Path, name: str, value: str) -> None:
     shutil.copytree(SHIPPED, tmp_path / "c")
     tensors = load_file(SHIPPED / "model.safetensors")
     tensors[name].view(-1)[-1] = BAD[value]
@@ -207,7 +225,7 @@ def test_weights_that_are_none_are_refused_when_loaded(tmp_path, name, value):
         load(tmp_path / "c")
 
 
-def test_weights_beyond_float16_are_refused_with_the_remedy(tmp_path):
+def test_weights_beyond_float16_are_refused_with_the_remedy(tmp_path: Path) -> None:
     shutil.copytree(SHIPPED, tmp_path / "c")
     tensors = load_file(SHIPPED / "model.safetensors")
     tensors["model.norm.weight"] = tensors["model.norm.weight"].float()  # shipped in float16
@@ -218,7 +236,7 @@ def test_weights_beyond_float16_are_refused_with_the_remedy(tmp_path):
     load(tmp_path / "c", "bfloat16")
 
 
-def test_every_number_format_is_looked_at():
+def test_every_number_format_is_looked_at() -> None:
     tensors = {
         str(dtype): torch.tensor([1.0, value], dtype=dtype)
         for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -233,7 +251,7 @@ def test_every_number_format_is_looked_at():
 
 
 @pytest.mark.parametrize("value", [*BAD.values(), -0.1, 1.1])
-def test_a_queue_has_no_such_probabilities(value):
+def test_a_queue_has_no_such_probabilities(value: float) -> None:
     forward = Action(forward_m=0.25)
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         ActionChunk(1, 1, 0, (forward,), (value,))

@@ -8,7 +8,7 @@ from engine_models import words
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vln_ros.datatypes import Instruction, Pose
-from vln_ros.engine.oom_fallback import ReliefLadder, is_out_of_memory
+from vln_ros.engine.oom_fallback import OomFallback, is_out_of_memory
 from vln_ros.engine.stream.kv_cache import TornStreamError
 
 
@@ -54,10 +54,10 @@ def same(a, b):
 @pytest.mark.parametrize("every", [False, True])
 def test_moving_tokens_is_all_or_nothing(act, every):
     """At every allocation: nothing has changed. At any operation: so, or the stream is known to be torn."""
-    wanted = stream_with_frames()
-    wanted.session.evict_blocks([1])
-    act(wanted.session)
-    wanted = state_of(wanted.session)
+    unconstrained = stream_with_frames()
+    unconstrained.session.evict_blocks([1])
+    act(unconstrained.session)
+    unconstrained = state_of(unconstrained.session)
     torn = at = 0
     while True:
         stream = stream_with_frames()
@@ -82,13 +82,13 @@ def test_moving_tokens_is_all_or_nothing(act, every):
             stream.session.cache.check()
         else:
             now = state_of(stream.session)
-            assert same(now, before) or same(now, wanted)
+            assert same(now, before) or same(now, unconstrained)
             if same(now, before):
                 act(stream.session)  # and once more it works
-            assert same(state_of(stream.session), wanted)
+            assert same(state_of(stream.session), unconstrained)
         at += 1
     assert at > 5
-    assert same(state_of(stream.session), wanted)
+    assert same(state_of(stream.session), unconstrained)
 
 
 def test_a_push_that_found_no_memory_leaves_the_stream_and_can_be_tried_again():
@@ -178,7 +178,7 @@ def test_one_lack_of_memory_anywhere_is_without_effect_or_reported(model, name):
         assert lacking
         # And nothing of all this is left in the next run.
         assert run(robot, FailAt(10**9)) == expected and robot.given_up() == ()
-        assert robot._bound.budget == 80 and robot._frame_stride == 1
+        assert robot._budget.budget == 80 and robot._frame_stride == 1
 
 
 @pytest.mark.parametrize(
@@ -207,16 +207,16 @@ def test_one_lack_of_memory_anywhere_is_without_effect_or_reported(model, name):
 )
 def test_every_way_to_say_that_memory_ran_out_is_known(error):
     assert is_out_of_memory(error)
-    ladder, tries = ReliefLadder([lambda: "less"], lambda: None), iter([error, None])
+    fallback, tries = OomFallback([lambda: "less"], lambda: None), iter([error, None])
 
     def work():
         if (failure := next(tries)) is not None:
             raise failure
         return "done"
 
-    assert ladder.run(work) == "done" and ladder.steps == ["less"]
-    ladder.begin()
-    assert ladder.steps == []
+    assert fallback.run(work) == "done" and fallback.steps == ["less"]
+    fallback.begin()
+    assert fallback.steps == []
 
 
 @pytest.mark.parametrize(
@@ -238,38 +238,38 @@ def test_a_rung_that_finds_no_memory_itself_is_passed_over():
     def lacking():
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    ladder, tries = ReliefLadder([lacking, lambda: "less"], lambda: "anew"), iter([1, 0])
-    assert ladder.run(lambda: lacking() if next(tries) else "done") == "done"
-    assert ladder.steps == ["less"]
+    fallback, tries = OomFallback([lacking, lambda: "less"], lambda: "anew"), iter([1, 0])
+    assert fallback.run(lambda: lacking() if next(tries) else "done") == "done"
+    assert fallback.steps == ["less"]
 
 
 def test_a_torn_stream_is_begun_anew_at_once():
-    ladder, tries = ReliefLadder([lambda: "less"], lambda: "a new stream"), iter([1, 0])
+    fallback, tries = OomFallback([lambda: "less"], lambda: "a new stream"), iter([1, 0])
 
     def work():
         if next(tries):
             raise TornStreamError("torn")
         return "done"
 
-    assert ladder.run(work) == "done" and ladder.steps == ["a new stream"]
+    assert fallback.run(work) == "done" and fallback.steps == ["a new stream"]
 
 
 def test_a_lack_of_memory_at_the_first_frame_leaves_the_budget(model):
     """Nothing is in the stream then that could be given up."""
     robot = engine(model, **OPTIONS)
-    see, calls = robot._eyes.see, iter(range(100))
+    see, calls = robot._encoder.encode, iter(range(100))
 
     def fail_once(rgb):
         if next(calls) == 0:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
         return see(rgb)
 
-    robot._eyes.see = fail_once
+    robot._encoder.encode = fail_once
     robot.observe(frame(0))
     robot.decide(0)
-    assert robot.given_up() and robot._bound.budget == 80
+    assert robot.given_up() and robot._budget.budget == 80
     assert dict(robot.vitals())["given up for lack of memory"] == "; ".join(robot.given_up())
     robot.start(Instruction(2, "go"))
     assert robot.given_up() == () and robot._frame_stride == 1
-    assert robot._eyes.max_pixels == robot.profile.image.max_pixels
+    assert robot._encoder.max_pixels == robot.profile.image.max_pixels
     assert "given up for lack of memory" not in dict(robot.vitals())

@@ -12,7 +12,7 @@ from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import list_profiles, load_profile
 from vln_ros.engine.decode.decode import DecodeMode
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.protocols import Engine
@@ -61,9 +61,9 @@ def test_every_way_to_decode_gives_the_same_run(model):
     expected = runs[DecodeMode.TOKENS]
     for chunks in runs.values():
         for a, b in zip(chunks, expected, strict=True):
-            assert (a.actions, a.wanted, a.queue, a.frame_stamp_ns) == (
+            assert (a.actions, a.unconstrained, a.queue, a.frame_stamp_ns) == (
                 b.actions,
-                b.wanted,
+                b.unconstrained,
                 b.queue,
                 b.frame_stamp_ns,
             )
@@ -98,12 +98,12 @@ def test_a_frame_that_the_next_one_replaces_costs_nothing(model, ahead, monkeypa
     looks = 0
     expected = queues(engine(model))
 
-    def counted(self, rgb, see=Eyes.see):
+    def counted(self, rgb, see=VisionEncoder.see):
         nonlocal looks
         looks += 1
         return see(self, rgb)
 
-    monkeypatch.setattr(Eyes, "see", counted)
+    monkeypatch.setattr(VisionEncoder, "see", counted)
     robot = engine(model, tree_nodes=4096, prefill_on_arrival=ahead)
     robot.start(Instruction(1, "go to the red chair"))
     for decision in range(6):
@@ -150,8 +150,8 @@ def test_queues_can_be_kept_shorter_than_the_profile_allows(model):
 def say(robot, texts, monkeypatch):
     """Let free decoding say these texts; the forwards behind it are real."""
     said = iter(texts)
-    script = robot._script
-    monkeypatch.setattr(script, "detokenize", lambda ids: next(said))
+    template = robot._template
+    monkeypatch.setattr(template, "detokenize", lambda ids: next(said))
 
 
 @pytest.mark.parametrize("policy", ["hold", "repeat", "ask_again"])
@@ -164,10 +164,10 @@ def test_what_is_not_an_action_is_dealt_with_as_the_profile_says(model, policy, 
     say(robot, texts, monkeypatch)
     robot.observe(frame(0))
     first = robot.decide(1)
-    assert [str(a) for a in first.actions] == ["left 15 deg", "forward 25 cm"] and first.wanted is None
+    assert [str(a) for a in first.actions] == ["left 15 deg", "forward 25 cm"] and first.unconstrained is None
     robot.observe(frame(1))
     second = robot.decide(2)
-    assert second.wanted == "I am not sure" and second.probabilities == ()
+    assert second.unconstrained == "I am not sure" and second.probabilities == ()
     expected = {"hold": [], "repeat": ["left 15 deg"], "ask_again": ["right 15 deg"]}[policy]
     assert [str(a) for a in second.actions] == expected
     assert robot.report().unparsed == 1
@@ -192,12 +192,12 @@ def test_repeating_before_there_was_anything_holds(model, monkeypatch):
 def test_free_text_of_a_random_model_is_never_an_accident(model):
     """Nothing that a random model says is an action; every decision holds and says what was said."""
     for chunk in queues(engine(model, decode="free", free_tokens=5)):
-        assert chunk.actions == () and chunk.wanted
+        assert chunk.actions == () and chunk.unconstrained
 
 
 def test_what_was_wanted_is_text(model):
-    wanted = [c.wanted for c in queues(engine(model, wanted_tokens=4))]
-    assert any(wanted) and all(w is None or isinstance(w, str) for w in wanted)
+    unconstrained = [c.unconstrained for c in queues(engine(model, wanted_tokens=4))]
+    assert any(unconstrained) and all(w is None or isinstance(w, str) for w in unconstrained)
     assert all(c.actions for c in queues(engine(model)))
 
 
@@ -230,7 +230,6 @@ def test_other_number_formats_and_attention_run(tmp_path, dtype, attention):
 
 def test_a_tree_needs_an_attention_that_takes_a_mask(model, monkeypatch):
     monkeypatch.setattr(model.network.config.text_config, "_attn_implementation", "flash_attention_2")
-    for decode in ("tree", "forced"):
-        with pytest.raises(ConfigError, match="sdpa or eager"):
-            engine(model, decode=decode)
+    with pytest.raises(ConfigError, match="sdpa or eager"):
+        engine(model, decode="tree")
     engine(model, decode="tokens")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,7 +90,7 @@ def test_action_words_are_single_tokens(tmp_path: Path) -> None:
         ({"heads": 2, "kv_heads": 3}, "kv_heads = 3 must divide"),
     ],
 )
-def test_sizes_that_do_not_fit(tmp_path: Path, changes: dict[str, int], message: str) -> None:
+def test_sizes_that_do_not_fit(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_tiny(tmp_path / "tiny", replace(SMALL, **changes))
 

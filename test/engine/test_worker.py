@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,26 +38,26 @@ class GatedEngine:
         self.actions: tuple[Action, ...] = (F,)
         self.closed = False
         self._instruction = 0
-        self._stamp = 0
+        self.stamp_ns = 0
 
-    def _note(self, what: str, number: int) -> None:
+    def note(self, what: str, number: int) -> None:
         self.calls.append((what, number))
         if (what, number) == self.fail_on:
             raise RuntimeError(f"{what} {number} fails")
 
     def start(self, instruction: Instruction) -> None:
         self._instruction = instruction.number
-        self._note("start", instruction.number)
+        self.note("start", instruction.number)
 
     def observe(self, frame: Frame) -> None:
-        self._stamp = frame.stamp_ns
-        self._note("observe", frame.stamp_ns)
+        self.stamp_ns = frame.stamp_ns
+        self.note("observe", frame.stamp_ns)
 
     def decide(self, queue: int) -> ActionChunk:
         self.deciding.set()
         assert self.gate.wait(DEADLINE_S)
-        self._note("decide", self._stamp)
-        return ActionChunk(queue, self._instruction, self._stamp, self.actions)
+        self.note("decide", self.stamp_ns)
+        return ActionChunk(queue, self._instruction, self.stamp_ns, self.actions)
 
     def close(self) -> None:
         self.closed = True
@@ -72,7 +73,7 @@ class Events:
         self.bad: list[ValueError] = []
         self.failures: list[BaseException] = []
 
-    def _add(self, items: list, item: object) -> None:
+    def _add(self, items: list[Any], item: object) -> None:
         with self._changed:
             items.append(item)
             self._changed.notify_all()
@@ -331,10 +332,13 @@ def test_the_robot_is_told_to_stand_while_the_engine_still_computes(command: Can
         assert not any(c.actions for c in it.events.chunks if c.queue > moving.queue)
 
 
-def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about() -> None:
+def test_the_engine_works_ahead_after_a_frame_that_nobody_asks_about(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And not after the one that is decided on, nor after a stop."""
     rig = Rig("progress")
-    rig.engine.work_ahead = lambda: rig.engine._note("ahead", rig.engine._stamp)
+    ahead = lambda: rig.engine.note("ahead", rig.engine.stamp_ns)  # noqa: E731
+    monkeypatch.setattr(rig.engine, "work_ahead", ahead, raising=False)
     rig.engine.actions = (F, F)
     rig.worker.start()
     try:

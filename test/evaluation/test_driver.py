@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from vln_ros.config import (
     Scalar,
     from_flat,
 )
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation import driver as driver_module
 from vln_ros.evaluation.driver import Driver, NoWorkersError, evaluate, make_jobs, run_info
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.metrics import summary_table
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
@@ -38,10 +39,9 @@ from vln_ros.evaluation.runs.lines import trajectory_lines
 from vln_ros.evaluation.runs.loading import load_result, load_run
 from vln_ros.evaluation.runs.results import RunResult
 from vln_ros.evaluation.runs.run_folder import RunFolder
-from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessCrew, how_it_ended
+from vln_ros.evaluation.workers.pool import Answer, Loss, ProcessPool, how_it_ended
 from vln_ros.evaluation.workers.schedule import SceneSchedule
 from vln_ros.evaluation.workers.worlds import build_worlds, chosen_episodes, dataset_file
-from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.profiling import spans
 from vln_ros.profiling.files import read_recordings
 from vln_ros.sim.episodes.episode import Episode, read_episodes, write_episodes
@@ -253,7 +253,7 @@ def test_refusals_name_the_remedy(dataset: Path, tmp_path: Path) -> None:
         run(dataset, tmp_path / "c", episodes=2, resume=True)
 
 
-class KillingCrew(ProcessCrew):
+class KillingPool(ProcessPool):
     """Kills a worker in the midst of its first episode, and the next in its second ..."""
 
     kills = 0
@@ -273,18 +273,13 @@ class KillingCrew(ProcessCrew):
     ],
 )
 def test_a_worker_that_ends_says_of_what(dataset: Path, end: Any, said: str) -> None:
-    crew = ProcessCrew(config_of(dataset))
-    context = get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=end, args=(theirs,))
-    process.start()
-    theirs.close()
-    crew._processes[4] = (process, ours)
+    pool = ProcessPool(config_of(dataset), end)
+    pool.start_worker(4)
     answers: list[Answer] = []
     while not answers:
-        answers = crew.answers()
+        answers = pool.answers()
     assert answers == [(4, Loss(said))]
-    crew.close()
+    pool.close()
 
 
 def test_how_processes_end() -> None:
@@ -298,23 +293,23 @@ def test_how_processes_end() -> None:
 def test_killed_workers_cost_nothing(
     dataset: Path, tmp_path: Path, undisturbed: tuple[RunResult, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver_module, "ProcessCrew", KillingCrew)
+    monkeypatch.setattr(driver_module, "ProcessPool", KillingPool)
     result = run(dataset, tmp_path, FarmConfig(workers=2))
     assert numbers(result) == numbers(undisturbed[0]) and not result.skipped
     assert trajectories(tmp_path) == trajectories(undisturbed[1])
     assert len((tmp_path / "episodes.jsonl").read_text().splitlines()) == 7
 
 
-class DeadCrew:
+class DeadPool:
     """Nobody survives; for what the driver does then."""
 
     def __init__(self, after_ready: bool) -> None:
         self.after_ready = after_ready
-        self.hired: list[int] = []
+        self.started: list[int] = []
         self.ready: set[int] = set()
 
-    def hire(self, worker: int) -> None:
-        self.hired.append(worker)
+    def start_worker(self, worker: int) -> None:
+        self.started.append(worker)
 
     def give(self, worker: int, orders: Any) -> None: ...
 
@@ -339,12 +334,12 @@ def test_a_poisonous_episode_is_given_up_and_a_stillborn_crew_is_reported(
     info = run_info(config, episodes, path, ["test"])
     jobs = make_jobs(episodes, config)
     with RunFolder(tmp_path / "a", info, resume=False) as folder:
-        with closing(Driver(DeadCrew(after_ready=True), folder, 1, 1)) as driver:
+        with closing(Driver(DeadPool(after_ready=True), folder, 1, 1)) as driver:
             driver.run(SceneSchedule(jobs, 3))
         result = folder.finish(None)
     assert [s.episode_id for s in result.skipped] == ["1", "2"]
     assert "given up: worker 0 ended with status -9" in result.skipped[0].reason
-    dead = DeadCrew(after_ready=False)
+    dead = DeadPool(after_ready=False)
     with (
         RunFolder(tmp_path / "b", info, resume=False) as folder,
         pytest.raises(NoWorkersError, match="3 times in a row before it was ready"),

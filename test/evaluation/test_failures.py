@@ -1,9 +1,12 @@
 """An engine that fails during an evaluation: the episode is skipped, counted, shown, and in no mean."""
 
+from __future__ import annotations
+
 import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -11,21 +14,22 @@ from safetensors.torch import load_file, save_file
 import vln_ros
 from vln_ros.axes import base_from_optical
 from vln_ros.cli import main
-from vln_ros.config import EvalConfig, FarmConfig, NavigatorConfig, from_flat
-from vln_ros.datatypes import CameraModel
+from vln_ros.config import EvalConfig, FarmConfig, NavigatorConfig, Scalar, from_flat
+from vln_ros.datatypes import CameraModel, Instruction
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.driver import evaluate
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file
-from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.protocols import EngineError
 from vln_ros.sim.embedded.world import EmbeddedWorld
 
 SHIPPED = Path(vln_ros.__file__).parent / "checkpoints" / "tiny"
 
 
-def overflowing(folder):
+def overflowing(folder: Path) -> Path:
     """The shipped policy with activations as large as released models have: too large for float16."""
     shutil.copytree(SHIPPED, folder)
     tensors = load_file(SHIPPED / "model.safetensors")
@@ -39,7 +43,7 @@ def overflowing(folder):
     return folder
 
 
-def options(checkpoint="shipped:tiny", **more):
+def options(checkpoint: str | Path = "shipped:tiny", **more: Scalar) -> EvalConfig:
     values = {
         "navigator.engine": "qwen",
         "navigator.qwen.checkpoint": str(checkpoint),
@@ -52,12 +56,12 @@ def options(checkpoint="shipped:tiny", **more):
 
 
 @pytest.fixture
-def fails_at_two(monkeypatch):
+def fails_at_two(monkeypatch: pytest.MonkeyPatch) -> dict[str, int | None]:
     """The network's head breaks when the second episode begins, and is whole again at the next."""
-    broken = {"episode": 2}
+    broken: dict[str, int | None] = {"episode": 2}
     start = QwenEngine.start
 
-    def begin(self, instruction):
+    def begin(self: Any, instruction: Instruction) -> None:
         weight = self.session.network.lm_head.weight
         if not hasattr(self.session.network, "kept_for_test"):
             self.session.network.kept_for_test = weight.clone()
@@ -70,7 +74,9 @@ def fails_at_two(monkeypatch):
     return broken
 
 
-def test_the_episode_is_skipped_and_run_again_on_resume(tmp_path, fails_at_two):
+def test_the_episode_is_skipped_and_run_again_on_resume(
+    tmp_path: Path, fails_at_two: dict[str, int | None]
+) -> None:
     config, farm = options(), FarmConfig(workers=0)
     result = evaluate(config, farm, tmp_path / "run", resume=False, command=["x"])
     (skip,) = result.skipped
@@ -90,7 +96,7 @@ def test_the_episode_is_skipped_and_run_again_on_resume(tmp_path, fails_at_two):
     assert json.loads((tmp_path / "run" / "result.json").read_text())["engine_failures"] == 0
 
 
-def test_episodes_side_by_side_do_not_notice(tmp_path, fails_at_two):
+def test_episodes_side_by_side_do_not_notice(tmp_path: Path, fails_at_two: dict[str, int | None]) -> None:
     """One model: while its head is broken all who are asked fail; the failure is each one's own."""
     fails_at_two["episode"] = 3  # begins when one of the first two has ended
     result = evaluate(
@@ -100,7 +106,9 @@ def test_episodes_side_by_side_do_not_notice(tmp_path, fails_at_two):
     assert len(result.episodes) + len(result.skipped) == 3
 
 
-def test_a_checkpoint_that_overflows_gives_no_number_and_says_so(tmp_path, capsys):
+def test_a_checkpoint_that_overflows_gives_no_number_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In a process of its own, too: the worker lives on, and no episode is tried three times."""
     folder = overflowing(tmp_path / "c")
     command = [
@@ -116,7 +124,7 @@ def test_a_checkpoint_that_overflows_gives_no_number_and_says_so(tmp_path, capsy
     assert written["summary"]["episodes"] == 0 and written["engine_failures"] == 2
 
 
-def test_a_run_without_ros_raises_and_leaves_no_result(tmp_path):
+def test_a_run_without_ros_raises_and_leaves_no_result(tmp_path: Path) -> None:
     config = options(overflowing(tmp_path / "c"), **{"navigator.qwen.dtype": "float16"})
     episode = chosen_episodes(config, dataset_file(config, tmp_path / "data"))[0]
     world = EmbeddedWorld(CameraModel.from_hfov(112, 112, 1.4), base_from_optical(0.0, 0.0, 1.25))
@@ -129,7 +137,7 @@ def test_a_run_without_ros_raises_and_leaves_no_result(tmp_path):
     assert run.ended is None and run.progress.steps == 0
 
 
-def test_what_a_decision_cost_is_printed(tmp_path, capsys):
+def test_what_a_decision_cost_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["eval", "--checkpoint", "shipped:tiny", "--episodes", "1", "--set", "max_steps=12"]
     with pytest.raises(SystemExit, match="0"):
         main([*command, "--workers", "0", "--out", str(tmp_path / "run")])

@@ -20,10 +20,11 @@ from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, NavigatorConfig, Scalar, from_flat
 from vln_ros.datatypes import CameraModel
+from vln_ros.engines import build_engine, build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.runs.lines import decision_lines, trajectory_lines
-from vln_ros.pipeline import build_engine, build_loop, run_lockstep
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import read_episodes, write_episodes
 from vln_ros.sim.splits import first_seeds, make_episodes, make_scene_episodes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from habitat_fakes import fake_python
@@ -19,7 +20,7 @@ from vln_ros.sim.splits import make_scene_episodes
 pytestmark = [pytest.mark.slow, pytest.mark.ros]
 
 
-def run_in_habitat(folder: Path, mode: str, count: int, **variables: str) -> list[dict[str, object]]:
+def run_in_habitat(folder: Path, mode: str, count: int, **variables: str) -> list[dict[str, Any]]:
     made = make_scene_episodes("val_unseen", 900_003, "small")[:count]
     write_scene(folder / "scenes", Scene(made[0].scene_id, AGENT_RADIUS_M))
     episodes = str(write_episodes(folder, "val_unseen", made))

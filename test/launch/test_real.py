@@ -20,11 +20,11 @@ pytest.importorskip("launch_ros", reason="needs ROS's launch and launch_ros, whi
 from habitat_fakes import fake_python
 from launch.actions import IncludeLaunchDescription
 from launch.launch_context import LaunchContext
+from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 from recorded_drives import write_bag
 
-from launch import LaunchDescriptionEntity
 from vln_ros.cli.graph import graph_environment
 from vln_ros.sim.embedded.export import write_scene
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
@@ -44,6 +44,7 @@ RUN = """
 import sys
 from launch import LaunchDescription, LaunchService
 from launch.actions import IncludeLaunchDescription
+from launch.launch_description_entity import LaunchDescriptionEntity
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 path, *given = sys.argv[1:]
 service = LaunchService(argv=given)

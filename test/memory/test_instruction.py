@@ -1,5 +1,7 @@
 """Instructions taken apart: by rules against the generator that knows, by the model's answer or refused."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from vln_ros.memory.instruction import (
     InstructionAgent,
     LandmarkRegistry,
-    PlanRefusal,
+    PlanFallback,
     PlanSource,
     Said,
     make_plan,
@@ -23,7 +25,9 @@ from vln_ros.sim.episodes.instructions import Clause, ClauseKind, Side, tell
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2), st.integers(0, 2**31), st.data())
-def test_rules_find_the_stages_and_landmarks_that_the_generator_put_in(seed, draw, data):
+def test_rules_find_the_stages_and_landmarks_that_the_generator_put_in(
+    seed: int, draw: int, data: st.DataObject
+) -> None:
     """Whatever clauses are told in whatever words: as many stages, and the very things that they name."""
     flat = generate_flat(scene_id(seed))
     items = sorted(flat.referents)
@@ -38,6 +42,7 @@ def test_rules_find_the_stages_and_landmarks_that_the_generator_put_in(seed, dra
     stages = plan_by_rules(text)
     assert len(stages) == len(clauses), text
     for (stage, names), clause in zip(stages, clauses, strict=True):
+        assert clause.room is not None and clause.item is not None
         expected = {
             ClauseKind.TURN: (),
             ClauseKind.LEAVE: (flat.rooms[clause.room].name,),
@@ -69,13 +74,16 @@ def test_rules_find_the_stages_and_landmarks_that_the_generator_put_in(seed, dra
         ("?!", [("?!",)]),
     ],
 )  # fmt: skip
-def test_rules_on_instructions_of_people(text, expected):
+def test_rules_on_instructions_of_people(
+    text: str,
+    expected: list[tuple[str, ...] | tuple[str, str]] | list[tuple[str, ...]] | list[tuple[str, str]],
+) -> None:
     assert [(stage, *names) for stage, names in plan_by_rules(text)] == expected
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=80))
-def test_no_text_upsets_the_rules(text):
+def test_no_text_upsets_the_rules(text: str) -> None:
     stages = split_stages(text)
     assert stages
     agent = InstructionAgent(None)
@@ -91,7 +99,7 @@ TOLD = "Leave the bedroom, turn left and stop at the red chair."
 GOOD = "1. leave the bedroom | the bedroom\n- turn left |\n\nstop at red chair | red chair; red chair"
 
 
-def test_an_answer_in_the_format_is_taken():
+def test_an_answer_in_the_format_is_taken() -> None:
     draft = parse_plan(GOOD, TOLD, ended=True)
     assert draft == (
         ("leave the bedroom", ("bedroom",)),
@@ -103,46 +111,53 @@ def test_an_answer_in_the_format_is_taken():
 @pytest.mark.parametrize(
     ("answer", "ended", "refusal"),
     [
-        ("", True, PlanRefusal.EMPTY),
-        (" \n ", False, PlanRefusal.EMPTY),
-        (GOOD, False, PlanRefusal.CUT_OFF),
-        ("leave the bedroom", True, PlanRefusal.FORMAT),
-        ("| bedroom", True, PlanRefusal.FORMAT),
-        ("turn left |\n" * 12, True, PlanRefusal.TOO_MANY),
-        ("leave the kitchen |", True, PlanRefusal.INVENTED_STAGE),
-        ("leave the bedroom | green chair", True, PlanRefusal.INVENTED_LANDMARK),
-        ("leave the bedroom | the", True, PlanRefusal.INVENTED_LANDMARK),
-        ("leave the bedroom | chair red", True, PlanRefusal.INVENTED_LANDMARK),
+        ("", True, PlanFallback.EMPTY),
+        (" \n ", False, PlanFallback.EMPTY),
+        (GOOD, False, PlanFallback.CUT_OFF),
+        ("leave the bedroom", True, PlanFallback.FORMAT),
+        ("| bedroom", True, PlanFallback.FORMAT),
+        ("turn left |\n" * 12, True, PlanFallback.TOO_MANY),
+        ("leave the kitchen |", True, PlanFallback.INVENTED_STAGE),
+        ("leave the bedroom | green chair", True, PlanFallback.INVENTED_LANDMARK),
+        ("leave the bedroom | the", True, PlanFallback.INVENTED_LANDMARK),
+        ("leave the bedroom | chair red", True, PlanFallback.INVENTED_LANDMARK),
     ],
 )
-def test_an_answer_that_does_not_hold_is_refused_and_rules_step_in(answer, ended, refusal):
-    assert parse_plan(answer, TOLD, ended=ended) is refusal
+def test_an_answer_that_does_not_hold_is_refused_and_rules_step_in(
+    answer: str, ended: bool, fallback_reason: PlanFallback
+) -> None:
+    assert parse_plan(answer, TOLD, ended=ended) is fallback_reason
     agent = InstructionAgent(lambda question: Said(answer, ended))
     plan = agent.read(TOLD)
-    assert (plan.source, plan.refusal) == (PlanSource.RULES, refusal)
+    assert (plan.source, plan.fallback_reason) == (PlanSource.RULES, fallback_reason)
     assert [landmark.name for landmark in plan.landmarks] == ["bedroom", "red chair"]
-    assert agent.refused == {refusal: 1}
+    assert agent.refused == {fallback_reason: 1}
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=" |;\n.-1abcdeLtheurnlf", max_size=60), st.text(max_size=40))
-def test_no_answer_upsets_the_parser(answer, told):
+def test_no_answer_upsets_the_parser(answer: str, told: str) -> None:
     for instruction in (TOLD, told):
         draft = parse_plan(answer, instruction, ended=True)
-        if not isinstance(draft, PlanRefusal):
+        if not isinstance(draft, PlanFallback):
             make_plan(instruction, draft, LandmarkRegistry(), PlanSource.MODEL)
 
 
-def test_the_model_is_asked_about_this_instruction():
+def test_the_model_is_asked_about_this_instruction() -> None:
     asked = []
-    agent = InstructionAgent(lambda question: asked.append(question) or Said(GOOD, True))
+
+    def answer(question: str) -> Said:
+        asked.append(question)
+        return Said(GOOD, True)
+
+    agent = InstructionAgent(answer)
     plan = agent.read(TOLD)
     assert asked == [plan_question(TOLD)] and asked[0].endswith(TOLD)
-    assert plan.source is PlanSource.MODEL and plan.refusal is None
+    assert plan.source is PlanSource.MODEL and plan.fallback_reason is None
     assert plan.stages[2].landmarks == (plan.landmarks[1].number,)
 
 
-def test_a_landmark_keeps_its_identity_over_instructions():
+def test_a_landmark_keeps_its_identity_over_instructions() -> None:
     agent = InstructionAgent(None)
     first = agent.read("pass the red chair and stop at the lamp")
     second = agent.read("go to the sofa, pass your lamp and stop at the Red  chair")
@@ -151,7 +166,7 @@ def test_a_landmark_keeps_its_identity_over_instructions():
     assert second.stages[-1].landmarks == (0,)
 
 
-def test_mentions_are_places_in_the_text():
+def test_mentions_are_places_in_the_text() -> None:
     text = "Pass the Chair, the red chair and the armchair, then stop at the red\tchair"
     draft = (("pass", ("chair", "red chair", "armchair")),)
     plan = make_plan(text, draft, LandmarkRegistry(), PlanSource.RULES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,7 +33,8 @@ def test_executes_in_order_and_reports_what_is_left() -> None:
     assert queue.offer(chunk(3, F, L, STOP)) is Acceptance.ACCEPTED
     assert queue.state.remaining == (F, L, STOP)
     assert [run(queue, s) for s in (1, 2, 3)] == [F, L, STOP]
-    assert (queue.state.instruction, queue.state.queue, queue.state.remaining) == (1, 3, ())
+    state = queue.state
+    assert (state.instruction, state.queue, state.remaining) == (1, 3, ())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +74,8 @@ def test_an_action_in_progress_is_finished_and_counts_as_done() -> None:
     assert queue.complete(6) == F
     # It was not begun anew: the next queue, from a frame after it, is taken as it is.
     assert queue.offer(chunk(3, L, stamp=6)) is Acceptance.ACCEPTED
-    assert queue.state.remaining == (L,)
+    state = queue.state
+    assert state.remaining == (L,)
 
 
 def test_a_contradiction_flushes_and_says_that_no_queue_is_executed() -> None:
@@ -181,7 +184,9 @@ class Reference:
     """The same rule, said once more over the whole history of the run instead of a window."""
 
     def __init__(self) -> None:
-        self.numbers, self.left, self.done, self.begun = (0, 0), [], [], False
+        self.numbers, self.begun = (0, 0), False
+        self.left: list[Action] = []
+        self.done: list[tuple[int, Action]] = []
         self.flushed = 0
 
     def offer(self, c: ActionChunk) -> Acceptance:
@@ -216,7 +221,7 @@ class Reference:
         max_size=30,
     )
 )  # fmt: skip
-def test_equals_the_obvious_bookkeeping(events: list) -> None:
+def test_equals_the_obvious_bookkeeping(events: list[Any]) -> None:
     queue, reference = ActionQueue(), Reference()
     stale = contradicted = 0
     for now, event in enumerate(events, start=1):

@@ -16,7 +16,7 @@ from vln_ros.motion.tracking import predict
 
 RADIUS_M = 0.25
 CAMERA = CameraModel.from_hfov(160, 120, math.radians(79.0))
-MOUNT = base_from_optical(0.0, 0.0, 1.25)
+EXTRINSICS = base_from_optical(0.0, 0.0, 1.25)
 
 
 def driven(points: Float64Array, velocity: Velocity, radius_m: float, longest_m: float) -> float:
@@ -73,7 +73,7 @@ def test_what_is_touched_already_lets_it_out_but_not_in() -> None:
 
 def view(base: Pose, wall_m: float | None, height_m: float = 2.0) -> np.ndarray:
     """Depth of a wall across x = ``wall_m`` up to a height, on a floor."""
-    optical = base @ MOUNT
+    optical = base @ EXTRINSICS
     u, v = np.meshgrid(np.arange(CAMERA.width), np.arange(CAMERA.height))
     rays = np.stack(
         [(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], -1
@@ -91,39 +91,39 @@ def view(base: Pose, wall_m: float | None, height_m: float = 2.0) -> np.ndarray:
 def test_a_wall_is_seen_where_it_is_and_the_floor_is_none() -> None:
     memory = ObstacleMemory(0.1, 1.4)
     base = Pose.identity()
-    memory.see(view(base, None), CAMERA, base @ MOUNT, base)
+    memory.see(view(base, None), CAMERA, base @ EXTRINSICS, base)
     assert not len(memory.around(base))
-    memory.see(view(base, 1.5), CAMERA, base @ MOUNT, base)
+    memory.see(view(base, 1.5), CAMERA, base @ EXTRINSICS, base)
     assert clearance_m(memory.around(base), Velocity(0.5), RADIUS_M) == pytest.approx(1.25, abs=0.02)
 
 
 def test_what_goes_below_the_view_is_remembered_until_it_is_seen_through() -> None:
     memory = ObstacleMemory(0.1, 1.4)
     far, near = Pose.identity(), Pose.planar(2.0, 0.0, 0.0)
-    memory.see(view(far, 2.8, 0.5), CAMERA, far @ MOUNT, far)
+    memory.see(view(far, 2.8, 0.5), CAMERA, far @ EXTRINSICS, far)
     assert len(memory.around(far))
-    memory.see(view(near, 2.8, 0.5), CAMERA, near @ MOUNT, near)  # too low and too near to be seen
+    memory.see(view(near, 2.8, 0.5), CAMERA, near @ EXTRINSICS, near)  # too low and too near to be seen
     free = clearance_m(memory.around(near), Velocity(0.5), RADIUS_M)
     assert free == pytest.approx(0.55, abs=0.05)
-    memory.see(view(far, None), CAMERA, far @ MOUNT, far)  # somebody has taken it away
+    memory.see(view(far, None), CAMERA, far @ EXTRINSICS, far)  # somebody has taken it away
     assert clearance_m(memory.around(near), Velocity(0.5), RADIUS_M) == math.inf
 
 
 def test_who_steps_aside_leaves_nothing_behind() -> None:
     memory = ObstacleMemory(0.1, 1.4)
     base = Pose.identity()
-    memory.see(view(base, 0.9, 1.7), CAMERA, base @ MOUNT, base)
+    memory.see(view(base, 0.9, 1.7), CAMERA, base @ EXTRINSICS, base)
     assert clearance_m(memory.around(base), Velocity(0.5), RADIUS_M) < 0.7
     # The floor is hardly farther than the feet were; what the camera does not reach has gone with the rest.
-    memory.see(view(base, None), CAMERA, base @ MOUNT, base)
+    memory.see(view(base, None), CAMERA, base @ EXTRINSICS, base)
     assert not len(memory.around(base))
 
 
 def test_no_reading_is_not_seeing_through() -> None:
     memory = ObstacleMemory(0.1, 1.4)
     base = Pose.identity()
-    memory.see(view(base, 1.0), CAMERA, base @ MOUNT, base)
-    memory.see(np.zeros((120, 160), np.float32), CAMERA, base @ MOUNT, base)
+    memory.see(view(base, 1.0), CAMERA, base @ EXTRINSICS, base)
+    memory.see(np.zeros((120, 160), np.float32), CAMERA, base @ EXTRINSICS, base)
     assert len(memory.around(base))
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poses import standing
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import ExecutorConfig, SafetyConfig
-from vln_ros.datatypes import Action, ActionChunk, CameraModel, Pose, RangeScan, Velocity
+from vln_ros.config.executor import ObstacleSensors
+from vln_ros.datatypes import Action, ActionChunk, CameraModel, Float64Array, Pose, RangeScan, Velocity
 from vln_ros.motion.executor import Executor, ExecutorState, Output
 from vln_ros.motion.safety import Fault
 from vln_ros.motion.sensor_content import DepthJudge, Stillness, judge_scan, looks_ahead, scan_obstacles
@@ -22,7 +24,7 @@ from vln_ros.sim.embedded.world import EmbeddedWorld
 
 SAFETY = SafetyConfig()
 CAMERA = CameraModel.from_hfov(160, 120, math.radians(79.0))
-MOUNT = base_from_optical(0.1, 0.0, 0.5)
+EXTRINSICS = base_from_optical(0.1, 0.0, 0.5)
 SHAPE = (CAMERA.height, CAMERA.width)
 WALL_M = 3.0
 AHEAD = Action(forward_m=9.0)
@@ -32,8 +34,8 @@ def filled(value: float) -> np.ndarray:
     return np.full(SHAPE, value, np.float32)
 
 
-def judged(depth_m: np.ndarray, mount: Pose = MOUNT, safety: SafetyConfig = SAFETY) -> Fault | None:
-    return DepthJudge().judge(np.asarray(depth_m, np.float32), CAMERA, mount, safety)
+def judged(depth_m: np.ndarray, extrinsics: Pose = EXTRINSICS, safety: SafetyConfig = SAFETY) -> Fault | None:
+    return DepthJudge().judge(np.asarray(depth_m, np.float32), CAMERA, extrinsics, safety)
 
 
 def scattered(share: float, value: float = 2.0, elsewhere: float = 0.0) -> np.ndarray:
@@ -74,7 +76,7 @@ def test_what_an_image_says(depth_m: np.ndarray, fault: Fault | None) -> None:
 
 
 def test_only_what_looks_at_the_way_counts() -> None:
-    lanes = np.kron(looks_ahead(CAMERA, MOUNT, SAFETY.robot_radius_m, (0.1, 1.4)), np.ones((2, 2)))
+    lanes = np.kron(looks_ahead(CAMERA, EXTRINSICS, SAFETY.robot_radius_m, (0.1, 1.4)), np.ones((2, 2)))
     assert 0.1 < (lanes > 0).mean() < 0.9
     assert judged(np.where(lanes > 0, 0.0, 2.0)) is Fault.DEPTH_BLIND
     assert judged(np.where(lanes > 0, 2.0, 0.0)) is None
@@ -90,8 +92,8 @@ def test_only_what_looks_at_the_way_counts() -> None:
     ("yaw_deg", "fault"), [(0, None), (20, None), *((yaw, Fault.DEPTH_ASIDE) for yaw in (90, -90, 180))]
 )
 def test_a_camera_that_looks_elsewhere(yaw_deg: int, fault: Fault | None) -> None:
-    mount = base_from_optical(0.0, 0.0, 0.5, 0.0, 0.0, math.radians(yaw_deg))
-    assert judged(filled(2.0), mount) is fault
+    extrinsics = base_from_optical(0.0, 0.0, 0.5, 0.0, 0.0, math.radians(yaw_deg))
+    assert judged(filled(2.0), extrinsics) is fault
 
 
 @pytest.mark.parametrize("height_m", [0.2, 0.5, 0.88, 1.25])
@@ -101,16 +103,16 @@ def test_a_hall_without_walls_within_range_is_no_fault(
     height_m: float, pitch_down_deg: int, roll_deg: int
 ) -> None:
     """Only the floor is seen, up to 6 m."""
-    mount = base_from_optical(0.1, 0.0, height_m, math.radians(roll_deg), math.radians(pitch_down_deg))
-    depth_m = hall(mount, 6.0)
-    assert judged(depth_m, mount) is None
+    extrinsics = base_from_optical(0.1, 0.0, height_m, math.radians(roll_deg), math.radians(pitch_down_deg))
+    depth_m = hall(extrinsics, 6.0)
+    assert judged(depth_m, extrinsics) is None
 
 
-def hall(mount: Pose, range_m: float) -> np.ndarray:
+def hall(extrinsics: Pose, range_m: float) -> np.ndarray:
     u, v = np.meshgrid(np.arange(CAMERA.width), np.arange(CAMERA.height))
     rays = np.stack([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(SHAPE)], -1)
-    down = -(rays @ mount.rotation.T)[..., 2]
-    depth_m = np.where(down > 1e-6, mount.position[2] / np.maximum(down, 1e-6), np.inf)
+    down = -(rays @ extrinsics.rotation.T)[..., 2]
+    depth_m = np.where(down > 1e-6, extrinsics.position[2] / np.maximum(down, 1e-6), np.inf)
     return np.where(depth_m < range_m, depth_m, 0.0).astype(np.float32)
 
 
@@ -146,7 +148,7 @@ def test_the_embedded_world_has_no_false_faults() -> None:
         for _ in range(40):
             place = rng.random(2) * world.scene.flat.size_m
             try:
-                world.place(Pose.planar(*place, rng.uniform(-3.0, 3.0)))
+                world.place(standing(place, rng.uniform(-3.0, 3.0)))
             except ValueError:
                 continue
             assert judged(world.render()[1], base_from_optical(0.0, 0.0, 1.25)) is None
@@ -156,8 +158,9 @@ def test_the_embedded_world_has_no_false_faults() -> None:
 
 
 def around(ranges_m: float | np.ndarray, rays: int = 360) -> RangeScan:
-    angles = -math.pi + 2.0 * math.pi / 360 * np.arange(rays)
-    return RangeScan(angles, np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy())
+    angles: Float64Array = -math.pi + 2.0 * math.pi / 360 * np.arange(rays, dtype=np.float64)
+    wide: Float64Array = np.broadcast_to(np.asarray(ranges_m, np.float64), (rays,)).copy()
+    return RangeScan(angles, wide)
 
 
 def in_front(value: float, elsewhere: float, half_rad: float = 0.6) -> RangeScan:
@@ -176,7 +179,7 @@ UPSIDE_DOWN = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
 
 
 @pytest.mark.parametrize(
-    ("scan", "mount", "fault"),
+    ("scan", "extrinsics", "fault"),
     [
         (around(INF), Pose.identity(), None),  # open space
         (around(3.0), Pose.identity(), None),
@@ -201,18 +204,18 @@ UPSIDE_DOWN = Pose(np.zeros(3), np.array([1.0, 0.0, 0.0, 0.0]))
         (RangeScan(np.linspace(0.0, 2.0 * math.pi, 360), np.full(360, 3.0)), Pose.identity(), None),
     ],
 )  # fmt: skip
-def test_what_a_scan_says(scan: RangeScan, mount: Pose, fault: Fault | None) -> None:
-    assert judge_scan(scan, mount, SAFETY) is fault
+def test_what_a_scan_says(scan: RangeScan, extrinsics: Pose, fault: Fault | None) -> None:
+    assert judge_scan(scan, extrinsics, SAFETY) is fault
 
 
 @pytest.mark.parametrize(
-    "mount", [Pose.identity(), UPSIDE_DOWN, Pose.planar(0.1, 0.05, 0.3), Pose.planar(0.4, 0.0, 0.0)]
+    "extrinsics", [Pose.identity(), UPSIDE_DOWN, Pose.planar(0.1, 0.05, 0.3), Pose.planar(0.4, 0.0, 0.0)]
 )
-def test_what_is_too_near_is_at_the_robots_edge(mount: Pose) -> None:
-    points = scan_obstacles(in_front(-INF, NAN), mount, 0.25)
-    in_base = mount.transform(np.concatenate([points, np.zeros((len(points), 1))], 1))
+def test_what_is_too_near_is_at_the_robots_edge(extrinsics: Pose) -> None:
+    points = scan_obstacles(in_front(-INF, NAN), extrinsics, 0.25)
+    in_base = extrinsics.transform(np.concatenate([points, np.zeros((len(points), 1))], 1))
     distance_m = np.hypot(in_base[:, 0], in_base[:, 1])
-    expected_m = 0.41 if mount.position[0] == 0.4 else 0.25  # a scanner on a boom sees it at itself
+    expected_m = 0.41 if extrinsics.position[0] == 0.4 else 0.25  # a scanner on a boom sees it at itself
     assert distance_m == pytest.approx(np.full(len(points), expected_m), abs=0.01)
     assert len(points) > 60
 
@@ -269,7 +272,7 @@ def test_what_need_not_change_is_not_asked(content: bytes, must_change: bool) ->
 class Driven:
     """A robot that drives towards a wall, and its depth camera or scanner."""
 
-    def __init__(self, obstacles: str = "depth") -> None:
+    def __init__(self, obstacles: ObstacleSensors = "depth") -> None:
         self.config = replace(ExecutorConfig(), delay_s=0.0, safety=replace(SAFETY, obstacles=obstacles))
         self.executor = Executor(self.config)
         self.scans = obstacles == "scan"
@@ -297,7 +300,7 @@ class Driven:
         if isinstance(shown, RangeScan):
             self.executor.scan(stamp_ns, shown, Pose.identity(), self.now_s)
         else:
-            self.executor.depth(stamp_ns, shown, CAMERA, MOUNT, self.now_s)
+            self.executor.depth(stamp_ns, shown, CAMERA, EXTRINSICS, self.now_s)
         output = self.executor.update(self.now_s)
         self.x_m += output.velocity.linear_m_s / self.config.rate_hz
         self.turned_rad += output.velocity.angular_rad_s / self.config.rate_hz
@@ -310,7 +313,7 @@ class Driven:
             assert self.period().state is ExecutorState.MOVING
 
 
-BAD: dict[str, tuple[str, Callable[[], np.ndarray | RangeScan], Fault]] = {
+BAD: dict[str, tuple[ObstacleSensors, Callable[[], np.ndarray | RangeScan], Fault]] = {
     "zeros": ("depth", lambda: filled(0.0), Fault.DEPTH_BLIND),
     "few readings": ("depth", lambda: scattered(0.03), Fault.DEPTH_BLIND),
     "millimetres": ("depth", lambda: filled(2500.0), Fault.DEPTH_UNIT),
@@ -344,7 +347,7 @@ def test_it_stands_at_once_says_why_and_goes_on_when_it_sees_again(name: str) ->
 
 
 @pytest.mark.parametrize("obstacles", ["depth", "scan"])
-def test_content_that_stands_still_stops_a_moving_robot(obstacles: str) -> None:
+def test_content_that_stands_still_stops_a_moving_robot(obstacles: ObstacleSensors) -> None:
     fault = Fault.DEPTH_STILL if obstacles == "depth" else Fault.SCAN_STILL
     robot = Driven(obstacles)
     robot.sets_off()
@@ -373,7 +376,7 @@ def test_a_robot_that_stands_for_long_sets_off_all_the_same() -> None:
 
 def test_the_floor_of_a_hall_looks_the_same_from_everywhere() -> None:
     robot = Driven()
-    seen = hall(MOUNT, 6.0)
+    seen = hall(EXTRINSICS, 6.0)
     robot.period(seen)
     robot.offer(AHEAD)
     for _ in range(60):
@@ -518,9 +521,9 @@ class Watched(Driven):
             core.scan(stamp_ns, content, Pose.identity(), self.now_s)
         if content is None or isinstance(content, RangeScan) or content is Fault.BAD_SCAN:
             noise_m = np.float32(0.001 * (round(self.now_s * self.config.rate_hz) % 7))
-            core.depth(stamp_ns, filled(3.0) + noise_m, CAMERA, MOUNT, self.now_s)
+            core.depth(stamp_ns, filled(3.0) + noise_m, CAMERA, EXTRINSICS, self.now_s)
         elif not isinstance(content, Fault):
-            core.depth(stamp_ns, content, CAMERA, MOUNT, self.now_s)
+            core.depth(stamp_ns, content, CAMERA, EXTRINSICS, self.now_s)
         return core.check(self.now_s)
 
     def drives(self) -> Output:

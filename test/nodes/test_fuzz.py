@@ -17,8 +17,9 @@ import rclpy
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.logging import LoggingSeverity
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
+from ros_callbacks import callbacks
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, LaserScan
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -150,20 +151,20 @@ def test_the_executor_survives_and_keeps_its_limits(node: Node) -> None:
         assert output is None or output.velocity == Velocity()
 
     heard = ExecutorInput(node, config, core, lambda: now_s[0], check, lambda: None)
-    odd = Odd(1)
-    inputs: dict[str, tuple[Callable[[Any], None], Callable[[], Any]]] = {
-        "odom": (heard._on_odometry, odd.odometry),
-        "action_queue": (heard._on_queue, odd.queue),
-        "navigator_heartbeat": (heard._on_heartbeat, odd.header),
-        "depth": (heard._on_depth, odd.image),
-        "camera_info": (heard._on_camera_info, odd.info),
-        "scan": (heard._on_scan, odd.scan),
+    odd, topics = Odd(1), callbacks(node)
+    inputs: dict[str, Callable[[], Any]] = {
+        "odom": odd.odometry,
+        "action_queue": odd.queue,
+        "navigator_heartbeat": odd.header,
+        config.depth_topic: odd.image,
+        config.camera_info_topic: odd.info,
+        "scan": odd.scan,
     }
     step_s = 1.0 / config.rate_hz
     sent, moved = Velocity(), 0
-    for callback, make in inputs.values():
+    for topic, make in inputs.items():
         for n in range(MESSAGES):
-            callback(make())
+            topics[topic](make())
             if n % 10:
                 continue
             # In between the robot is kept alive, and busy: otherwise it would only ever stand.
@@ -175,7 +176,7 @@ def test_the_executor_survives_and_keeps_its_limits(node: Node) -> None:
             core.watch.came(Fault.NO_SCAN, stamp_ns, now_s[0])
             core.pause(False)
             core.queue.reset()
-            heard._on_queue(odd.good_queue(n + 1))
+            topics["action_queue"](odd.good_queue(n + 1))
             output = core.update(now_s[0])
             v = output.velocity
             moved += v != Velocity()
@@ -192,17 +193,18 @@ def test_the_executor_survives_and_keeps_its_limits(node: Node) -> None:
 def test_the_navigators_sensors_survive(node: Node) -> None:
     options = {"extrinsics": "parameters", "reliability": "reliable", "sync.odom_frame": ""}
     delivered: list[Any] = []
-    sensors = SensorInput(node, from_flat(NavigatorConfig, options), delivered.append)
-    odd = Odd(2)
-    for callback, make in (
-        (sensors._on_odometry, odd.odometry),
-        (sensors._on_color, odd.image),
-        (sensors._on_color, odd.compressed),
-        (sensors._on_depth, odd.image),
-        (sensors._on_camera_info, odd.info),
+    config = from_flat(NavigatorConfig, options)
+    sensors = SensorInput(node, config, delivered.append)
+    odd, topics = Odd(2), callbacks(node)
+    for topic, make in (
+        ("odom", odd.odometry),
+        (config.color_topic, odd.image),
+        (config.color_topic, odd.compressed),
+        (config.depth_topic, odd.image),
+        (config.camera_info_topic, odd.info),
     ):
         for _ in range(MESSAGES):
-            callback(make())
+            topics[topic](make())
     for raw in delivered:
         with pytest.raises(convert.MessageError):
             sensors.decode(raw, 0)

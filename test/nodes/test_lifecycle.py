@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,9 @@ class Operator:
     def _beat(self, _: Header) -> None:
         self.beats += 1
 
+    def heard_more_than(self, beats: int) -> bool:
+        return self.beats > beats
+
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = time.monotonic() + DEADLINE_S
         while not condition():
@@ -89,7 +93,7 @@ def test_cleanup_gives_the_weights_back_and_it_can_be_configured_again(tmp_path:
     build_tiny(tmp_path / "tiny", TinyConfig(hidden=576, layers=8, intermediate=1536))
     weights_mb = sum(f.stat().st_size for f in (tmp_path / "tiny").glob("*.safetensors")) / 2**20
     assert weights_mb > 50.0
-    checkpoint = {"engine": "qwen", "qwen.checkpoint": str(tmp_path / "tiny")}
+    checkpoint: dict[str, Scalar] = {"engine": "qwen", "qwen.checkpoint": str(tmp_path / "tiny")}
     with operator(tmp_path / "logs", checkpoint) as it:
         pid = it.graph.pid("navigator")
         assert it.state == "unconfigured"
@@ -100,7 +104,7 @@ def test_cleanup_gives_the_weights_back_and_it_can_be_configured_again(tmp_path:
             loaded.append(resident_mb(pid))
             beats = it.beats
             assert it.change(Transition.TRANSITION_ACTIVATE)
-            it.wait(lambda beats=beats: it.beats > beats + 2, "no heartbeat")
+            it.wait(partial(it.heard_more_than, beats + 2), "no heartbeat")
             assert it.change(Transition.TRANSITION_DEACTIVATE)
             assert it.change(Transition.TRANSITION_CLEANUP)
             assert it.state == "unconfigured"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from vln_ros.config import Scalar
+
 pytest.importorskip("rclpy", reason="needs ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -43,7 +45,7 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    parameters = {
+    parameters: dict[str, Scalar] = {
         "engine": "paced",
         "extrinsics": "parameters",
         "profiling.level": "spans",
@@ -54,12 +56,11 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(observer)
     values: dict[str, str] = {}
-    observer.create_subscription(
-        DiagnosticArray,
-        "/diagnostics",
-        lambda m: values.update((v.key, v.value) for v in m.status[0].values),
-        qos.diagnostics(),
-    )
+
+    def hear(msg: DiagnosticArray) -> None:
+        values.update((v.key, v.value) for v in msg.status[0].values)
+
+    observer.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
     instruction = observer.create_publisher(String, "instruction", qos.latched())
     client = observer.create_client(Trigger, "navigator/profile")
 

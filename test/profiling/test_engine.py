@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from engine_models import build_small
 
-from vln_ros.config import NavigatorConfig, ProfilingConfig, TinyConfig, from_flat
+from vln_ros.config import NavigatorConfig, ProfilingConfig, from_flat
 from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.engine.tiny import build_tiny
-from vln_ros.pipeline import build_engine, build_loop
+from vln_ros.engines import build_engine, build_loop
 from vln_ros.profiling import spans
 from vln_ros.profiling.report import CACHE_ALLOCATED, CACHE_USED, WEIGHTS
 from vln_ros.profiling.timings import Timings, freeze
@@ -24,9 +24,7 @@ from vln_ros.profiling.timings import Timings, freeze
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
-    build_tiny(folder, TinyConfig(hidden=96, layers=2, heads=6, intermediate=128, vision_depth=2))
-    return folder
+    return build_small(tmp_path_factory.mktemp("tiny") / "checkpoint")
 
 
 @pytest.fixture(autouse=True)

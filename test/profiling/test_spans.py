@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ def stopped() -> Iterator[None]:
     spans.stop()
 
 
-def record(**options: int) -> Recorder:
+def record(**options: Any) -> Recorder:
     recorder = spans.start(ProfilingConfig(level="spans", **options))
     assert recorder is not None
     return recorder

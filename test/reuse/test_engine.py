@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import ConfigError, LandmarkConfig, ReuseConfig, StreamConfig, TinyConfig
+from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import load_model
@@ -21,9 +21,9 @@ from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import ReusingSession, push_sparse
+from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.reuse.frame_plan import FramePlan, Label
 from vln_ros.reuse.overlay import COLOURS, paint
@@ -56,8 +56,8 @@ def model(tmp_path_factory):
 @cache
 def walk(count=8, turn_rad=0.1):
     """Frames of a robot that turns on the spot."""
-    mount = base_from_optical(0.0, 0.0, 1.25, pitch_down_rad=0.1)
-    world = EmbeddedWorld(CameraModel.from_hfov(112, 112, math.radians(79)), mount)
+    extrinsics = base_from_optical(0.0, 0.0, 1.25, pitch_down_rad=0.1)
+    world = EmbeddedWorld(CameraModel.from_hfov(112, 112, math.radians(79)), extrinsics)
     world.load(scene_id(0))
     x0, y0, x1, y1 = world.scene.flat.rooms[0].inner
     start = world.scene.walkable.nearest(np.array([(x0 + x1) / 2, (y0 + y1) / 2]))
@@ -66,7 +66,7 @@ def walk(count=8, turn_rad=0.1):
         pose = Pose.planar(*start, turn_rad * index)
         world.place(pose)
         rgb, depth_m = world.render()
-        frames.append(Frame(index, index * 10**8, rgb, depth_m, world.camera, pose, pose @ mount))
+        frames.append(Frame(index, index * 10**8, rgb, depth_m, world.camera, pose, pose @ extrinsics))
     return tuple(frames)
 
 
@@ -117,7 +117,7 @@ def test_a_frame_in_its_own_slots_is_exact_at_any_reuse_in_any_layers(layers, se
     base = before.tokens
     sources = [-1, *(base + 1 + i if d >= 0 else -1 for i, d in enumerate(layers)), -1]
     depth = torch.tensor([0, *(max(d, 0) for d in layers), 0])
-    states = push_sparse(session, pieces, torch.tensor(sources), depth)
+    states = session.push(pieces, Sources(torch.tensor(sources), depth))
     computed = ~states.isnan().any(1)
     assert computed.tolist() == [s < 0 or d == 3 for s, d in zip(sources, depth.tolist(), strict=True)]
     assert (states[computed] - full[computed]).abs().max() <= 1e-5
@@ -165,7 +165,7 @@ def test_slots_that_were_written_over_are_not_taken_for_what_they_were():
     session.evict(torch.arange(3, 9))
     assert session.cache.find(kept)[:5].tolist() == [14, 15, 16, 17, 18]
     with pytest.raises(ValueError, match="hold a token"):
-        push_sparse(session, [Text(words(2, 4))], torch.tensor([900, -1]))
+        session.push([Text(words(2, 4))], Sources(torch.tensor([900, -1])))
 
 
 # -- every bad input: full compute, exactly, and a reason -------------------------------------------
@@ -181,29 +181,29 @@ def halved(frame):
 
 
 FAULTS = {
-    "no depth": (lambda f: replace(f, depth_m=None), Refusal.NO_DEPTH),
-    "only holes": (lambda f: replace(f, depth_m=np.zeros_like(f.depth_m)), Refusal.NO_DEPTH),
-    "not a number": (lambda f: replace(f, depth_m=np.full_like(f.depth_m, np.nan)), Refusal.NO_DEPTH),
-    "millimetres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(1000)), Refusal.BAD_DEPTH),
-    "kilometres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(0.001)), Refusal.BAD_DEPTH),
+    "no depth": (lambda f: replace(f, depth_m=None), FallbackReason.NO_DEPTH),
+    "only holes": (lambda f: replace(f, depth_m=np.zeros_like(f.depth_m)), FallbackReason.NO_DEPTH),
+    "not a number": (lambda f: replace(f, depth_m=np.full_like(f.depth_m, np.nan)), FallbackReason.NO_DEPTH),
+    "millimetres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(1000)), FallbackReason.BAD_DEPTH),
+    "kilometres": (lambda f: replace(f, depth_m=f.depth_m * np.float32(0.001)), FallbackReason.BAD_DEPTH),
     "other scale in every frame": (
         lambda f: replace(f, depth_m=f.depth_m * np.float32(1.2**f.index)),
-        Refusal.DEPTHS_DISAGREE,
+        FallbackReason.DEPTHS_DISAGREE,
     ),
     "pose jumps": (
         lambda f: shifted(f, Pose.planar(5.0 * f.index, 0.0, 0.0) @ f.odom_from_optical),
-        Refusal.POSE_JUMP,
+        FallbackReason.POSE_JUMP,
     ),
     "not a second view": (
         lambda f: replace(f, camera=CameraModel(112, 112, 60.0 + f.index, 60.0, 55.5, 55.5)),
-        Refusal.CAMERA_CHANGED,
+        FallbackReason.CAMERA_CHANGED,
     ),
     "pose drifts": (
         lambda f: shifted(f, Pose.planar(0.3 * f.index, 0.0, 0.0) @ f.odom_from_optical),
-        Refusal.DEPTHS_DISAGREE,
+        FallbackReason.DEPTHS_DISAGREE,
     ),
-    "resolution changes": (lambda f: halved(f) if f.index % 2 else f, Refusal.CAMERA_CHANGED),
-    "clock": (lambda f: replace(f, stamp_ns=10**9 - f.stamp_ns), Refusal.CLOCK),
+    "resolution changes": (lambda f: halved(f) if f.index % 2 else f, FallbackReason.CAMERA_CHANGED),
+    "clock": (lambda f: replace(f, stamp_ns=10**9 - f.stamp_ns), FallbackReason.CLOCK),
 }
 
 
@@ -215,7 +215,9 @@ def test_bad_input_gives_full_compute_exactly_and_its_reason(model, fault):
     assert said(run(robot, frames)) == said(run(engine(model, reuse=ReuseConfig()), frames))
     stats = robot.reuse_stats()
     assert stats.reuse == 0.0
-    assert stats.refused[reason.value] == 5 - (reason not in (Refusal.NO_DEPTH, Refusal.BAD_DEPTH))
+    assert stats.refused[reason.value] == 5 - (
+        reason not in (FallbackReason.NO_DEPTH, FallbackReason.BAD_DEPTH)
+    )
 
 
 def held_to_full_compute(robot):
@@ -227,12 +229,14 @@ def held_to_full_compute(robot):
     session, reasons = robot.session, []
     extend = session._extend
 
-    def both(pieces, tree):
+    def both(pieces, tree, sources=None):
+        assert sources is None
         twin = session.fork()  # a plain session with the same past, whatever that was
+        assert twin.plugs == ()
         expected = twin._extend(pieces, tree)
-        session.last_plans = {}
+        robot.reuse.last_plans = {}
         states = extend(pieces, tree)
-        plans = session.last_plans.values()
+        plans = robot.reuse.last_plans.values()
         if all((plan.slot < 0).all() for plan in plans):
             assert torch.equal(states, expected)
         for plan in plans:
@@ -277,13 +281,13 @@ def test_what_is_refused_is_computed_as_without_reuse_whatever_came_before(model
         seen.append(reasons[-1])
         robot.decide(1)
         if fault in ("no depth", "only holes", "not a number", "millimetres", "kilometres"):
-            moved = (Refusal.CLOCK, Refusal.CAMERA_CHANGED, Refusal.POSE_JUMP)
+            moved = (FallbackReason.CLOCK, FallbackReason.CAMERA_CHANGED, FallbackReason.POSE_JUMP)
             assert seen[-1] in (FAULTS[fault][1], *moved)
     assert seen[0] is not None
     refused = robot.reuse_stats().refused
     assert sum(refused.values()) == sum(reason is not None for reason in seen)
     if past == "plays again":
-        assert Refusal.CLOCK.value in refused or seen[3] is not None
+        assert FallbackReason.CLOCK.value in refused or seen[3] is not None
 
 
 def test_resolution_that_changes_is_another_camera(model):
@@ -294,9 +298,14 @@ def test_resolution_that_changes_is_another_camera(model):
     robot.start(Instruction(1, "go"))
     for frame in frames:
         robot.observe(frame)
-        reasons += [p.reason for p in robot.session.last_plans.values()]
+        reasons += [p.reason for p in robot.reuse.last_plans.values()]
         robot.decide(1)
-    assert reasons == [Refusal.FIRST_FRAME, None, Refusal.CAMERA_CHANGED, Refusal.CAMERA_CHANGED]
+    assert reasons == [
+        FallbackReason.FIRST_FRAME,
+        None,
+        FallbackReason.CAMERA_CHANGED,
+        FallbackReason.CAMERA_CHANGED,
+    ]
 
 
 def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
@@ -305,12 +314,29 @@ def test_the_labels_of_the_newest_frame_are_shown_in_their_grid(model):
     frames = walk()[:3]
     run(robot, frames)
     labels = robot.reuse_labels()
-    (plan,) = robot.session.last_plans.values()
+    (plan,) = robot.reuse.last_plans.values()
     rows, columns = labels.shape
     assert columns / rows == pytest.approx(frames[-1].camera.width / frames[-1].camera.height, rel=0.3)
     assert labels.ravel().tolist() == plan.label.tolist()
     assert Label.REUSED in labels
     assert engine(model, reuse=ReuseConfig()).reuse_labels() is None
+
+
+def test_a_picture_that_lacks_tokens_is_computed_whole_and_has_no_labels(model):
+    robot = engine(model, prune=PruneConfig(strategy="seen", voxel_m=0.3, least_share=0.1, window=0))
+    robot.start(Instruction(1, "go"))
+    lacking = 0
+    for frame in walk():
+        robot.observe(frame)
+        (plan,) = robot.reuse.last_plans.values()
+        labels = robot.reuse_labels()
+        if plan.reason is FallbackReason.PRUNED:
+            lacking += 1
+            assert labels is None and len(plan.slot) < 16
+        else:
+            assert labels.shape == (4, 4)
+        robot.decide(1)
+    assert 0 < lacking == robot.reuse_stats().refused[FallbackReason.PRUNED.value]
 
 
 def test_tokens_are_painted_by_what_became_of_them():
@@ -335,7 +361,7 @@ def test_a_new_instruction_starts_from_nothing(model):
     for each in (robot, plain):
         each.observe(walk()[3])
     assert said([robot.decide(1)]) == said([plain.decide(1)])
-    assert robot.reuse_stats().refused == {Refusal.INSTRUCTION_CHANGED.value: 1}
+    assert robot.reuse_stats().refused == {FallbackReason.INSTRUCTION_CHANGED.value: 1}
 
 
 def test_poses_that_are_late_are_refused(model):
@@ -347,11 +373,11 @@ def test_poses_that_are_late_are_refused(model):
     reasons = held_to_full_compute(bad)
     run(good, frames)
     run(bad, late(frames))
-    assert reasons.count(Refusal.DEPTHS_DISAGREE) == 2
-    assert good.reuse_stats().refused == {Refusal.FIRST_FRAME.value: 1}
+    assert reasons.count(FallbackReason.DEPTHS_DISAGREE) == 2
+    assert good.reuse_stats().refused == {FallbackReason.FIRST_FRAME.value: 1}
     assert good.reuse_stats().reuse > 0.2
     # From then on each picture has a source that was as late as itself.
-    assert bad.reuse_stats().refused[Refusal.DEPTHS_DISAGREE.value] == 2
+    assert bad.reuse_stats().refused[FallbackReason.DEPTHS_DISAGREE.value] == 2
 
 
 # -- strategies -----------------------------------------------------------------------------------
@@ -425,7 +451,7 @@ def test_limits_are_kept(model):
         taken = []
         for frame in walk():
             robot.observe(frame)
-            (plan,) = robot.session.last_plans.values()
+            (plan,) = robot.reuse.last_plans.values()
             taken.append(int((plan.slot >= 0).sum()))
             assert ((plan.label == Label.REUSED) == (plan.slot >= 0)).all()
             robot.decide(1)
@@ -458,7 +484,7 @@ def test_frames_that_show_a_landmark_of_the_instruction_are_refreshed_more(model
         robot.start(Instruction(1, "go to the red chair"))
         for frame in walk():
             robot.observe(frame)
-            (plan,) = robot.session.last_plans.values()
+            (plan,) = robot.reuse.last_plans.values()
             counts.append(int((plan.slot >= 0).sum()))
             robot.decide(1)
         return counts
@@ -477,7 +503,7 @@ def test_it_switches_itself_off_and_says_so(model, caplog):
     run(robot, walk())
     assert robot.reuse_stats().auto_offs == 1
     assert "switched off" in caplog.text
-    assert robot.reuse_stats().refused[Refusal.SWITCHED_OFF.value] >= 3
+    assert robot.reuse_stats().refused[FallbackReason.SWITCHED_OFF.value] >= 3
     vitals, stats = dict(robot.vitals()), robot.reuse_stats()
     assert vitals["reuse: auto-offs"] == 1
     assert vitals["reuse [%]"] == 100.0 * stats.reuse
@@ -498,7 +524,7 @@ def test_robots_together_compute_everything(model):
         decide_together(robots, [1, 1])
     assert all(r.session.timeline.tokens == robots[0].session.timeline.tokens for r in robots)
     robots[0].observe(walk()[3])  # and alone again it finds what was computed together
-    (plan,) = robots[0].session.last_plans.values()
+    (plan,) = robots[0].reuse.last_plans.values()
     assert plan.reason is None
     assert (plan.slot >= 0).any()
 
@@ -510,7 +536,6 @@ def test_it_needs_an_attention_that_takes_a_mask(model, monkeypatch):
 
 
 def test_a_plan_of_nothing_says_why():
-    plan = FramePlan.whole(3, Refusal.NO_DEPTH)
+    plan = FramePlan.whole(3, FallbackReason.NO_DEPTH)
     assert (plan.slot == -1).all()
-    assert plan.reason is Refusal.NO_DEPTH
-    assert ReusingSession.push is Session.push
+    assert plan.reason is FallbackReason.NO_DEPTH

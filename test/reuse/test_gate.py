@@ -1,5 +1,7 @@
 """Semantic gate, layer budgets, refinement and the account, against slow references."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -9,20 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
-from vln_ros.geometry.fallback_reason import Refusal
-from vln_ros.reuse.accounting import ForwardTimes, NetMeter
+from vln_ros.geometry.fallback_reason import FallbackReason
+from vln_ros.reuse.accounting import ForwardTimes, ReuseMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
 from vln_ros.reuse.similarity import refine, unit
 
 
-def test_relevant_tokens_and_those_whose_relevance_changes_are_refreshed():
+def test_relevant_tokens_and_those_whose_relevance_changes_are_refreshed() -> None:
     now = np.array([0.1, 5.0, 1.0, np.nan])
     assert must_refresh(now, None, limit=4.0, change_limit=1.0).tolist() == [False, True, False, False]
     before = np.array([1.5, 5.0, np.nan, 1.0])
     assert must_refresh(now, before, limit=9.0, change_limit=1.0).tolist() == [True, False, False, False]
 
 
-def test_entropy_is_one_for_a_layer_that_looks_everywhere_and_zero_at_one_token():
+def test_entropy_is_one_for_a_layer_that_looks_everywhere_and_zero_at_one_token() -> None:
     even, one = np.full(8, 0.125), np.eye(8)[3]
     assert entropy(np.stack([even, one])) == pytest.approx([1.0, 0.0])
     # so the layer that looks everywhere may take over less
@@ -31,7 +33,9 @@ def test_entropy_is_one_for_a_layer_that_looks_everywhere_and_zero_at_one_token(
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(0, 30), st.integers(1, 30))
-def test_no_layer_takes_over_more_than_its_budget_and_rows_only_drop(entropies, candidates, tokens):
+def test_no_layer_takes_over_more_than_its_budget_and_rows_only_drop(
+    entropies: list[float], candidates: int, tokens: int
+) -> None:
     candidates = min(candidates, tokens)
     budgets = layer_budgets(entropies, highest=0.9, slope=0.8, lowest=0.1)
     layers = computed_layers(np.arange(candidates), tokens, budgets)
@@ -45,7 +49,7 @@ def test_no_layer_takes_over_more_than_its_budget_and_rows_only_drop(entropies, 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 2))
-def test_refinement_equals_looking_at_every_neighbour(seed, reach):
+def test_refinement_equals_looking_at_every_neighbour(seed: int, reach: int) -> None:
     rng, grid = np.random.default_rng(seed), TokenGrid(3, 4)
     n = grid.count
     new, *sources = (unit(torch.from_numpy(rng.normal(size=(n, 5)))) for _ in range(3))
@@ -80,7 +84,7 @@ def test_refinement_equals_looking_at_every_neighbour(seed, reach):
         assert float(sources[source[i]][match.token[i]] @ new[i]) == pytest.approx(max(scores), abs=2e-5)
 
 
-def test_drift_shows_poses_that_are_off():
+def test_drift_shows_poses_that_are_off() -> None:
     grid = TokenGrid(6, 8)
     n = grid.count
     features = unit(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)))
@@ -105,8 +109,8 @@ def test_drift_shows_poses_that_are_off():
         refine(features, [], identity, 1)
 
 
-def test_it_switches_itself_off_where_it_loses_and_only_there():
-    meter = NetMeter(4)
+def test_it_switches_itself_off_where_it_loses_and_only_there() -> None:
+    meter = ReuseMeter(4)
     for _ in range(3):
         meter.whole(100, 90, 0.100, 0.001, tried=False)
     for _ in range(4):
@@ -124,7 +128,7 @@ def test_it_switches_itself_off_where_it_loses_and_only_there():
     meter.begin()
     assert not meter.off
     assert meter.stats(0).frames == 0
-    meter.refused(Refusal.NO_DEPTH)
+    meter.refused(FallbackReason.NO_DEPTH)
     for _ in range(9):
         meter.whole(100, 90, 0.1, 0.0001, tried=False)
     assert not meter.off  # nothing was tried, so nothing was lost
@@ -136,8 +140,10 @@ def test_it_switches_itself_off_where_it_loses_and_only_there():
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(1e-4, 1.0), st.floats(0.0, 1e-3), st.floats(0.0, 1e-6), st.integers(0, 99))
-def test_the_cost_of_forwards_that_never_were_is_told_from_those_that_were(fixed, per_token, per_pair, seed):
-    def cost(n, c):
+def test_the_cost_of_forwards_that_never_were_is_told_from_those_that_were(
+    fixed: float, per_token: float, per_pair: float, seed: int
+) -> None:
+    def cost(n: int, c: int) -> float:
         return fixed + per_token * n + per_pair * n * (c + n / 2)
 
     rng, times = np.random.default_rng(seed), ForwardTimes()

@@ -10,10 +10,12 @@ import struct
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +38,7 @@ from vln_ros.datatypes import (
     Pose,
     Velocity,
 )
+from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
 
@@ -150,7 +153,7 @@ def test_yuv_422(encoding: str, luma_first: bool) -> None:
 def test_bayer_patterns_name_the_colour_of_the_first_pixels(pattern: str, bits: int) -> None:
     color = {"r": 200, "g": 100, "b": 30}
     cell = np.array([color[c] for c in pattern], np.uint8).reshape(2, 2)
-    mosaic = np.tile(cell, (4, 6))
+    mosaic: npt.NDArray[Any] = np.tile(cell, (4, 6))
     if bits == 16:
         mosaic = mosaic.astype(np.uint16) * 256
     got = convert.rgb_from_image(image(mosaic, f"bayer_{pattern}{bits}"))
@@ -337,20 +340,18 @@ def test_a_depth_in_the_wrong_unit_is_suspected_not_corrected() -> None:
     near = np.array([[0, 1, 4]], np.uint16)
     depth_m = convert.depth_from_image(image(near, "16UC1"))
     assert depth_m.max() == np.float32(0.004)
-    assert convert.depth_unit_suspicion("16UC1", depth_m) == "metres_in_16uc1"
-    assert convert.depth_unit_suspicion("16UC1; compressedDepth png", depth_m) == "metres_in_16uc1"
-    assert convert.depth_unit_suspicion("16UC1", np.zeros((2, 2), np.float32)) is None
-    assert convert.depth_unit_suspicion("16UC1", np.full((2, 2), 0.4, np.float32)) is None
-    assert convert.depth_unit_suspicion("32FC1", np.full((2, 2), 0.05, np.float32)) is None
-    assert (
-        convert.depth_unit_suspicion("32FC1", np.full((2, 2), 1500.0, np.float32)) == "millimetres_in_32fc1"
-    )
+    assert depth_unit_suspicion("16UC1", depth_m) == "metres_in_16uc1"
+    assert depth_unit_suspicion("16UC1; compressedDepth png", depth_m) == "metres_in_16uc1"
+    assert depth_unit_suspicion("16UC1", np.zeros((2, 2), np.float32)) is None
+    assert depth_unit_suspicion("16UC1", np.full((2, 2), 0.4, np.float32)) is None
+    assert depth_unit_suspicion("32FC1", np.full((2, 2), 0.05, np.float32)) is None
+    assert depth_unit_suspicion("32FC1", np.full((2, 2), 1500.0, np.float32)) == "millimetres_in_32fc1"
 
 
 # ----------------------------------------------------------------------------------------- fuzzing
 
 text = st.text(max_size=12)
-encodings = st.sampled_from([*sorted(convert._LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
+encodings = st.sampled_from([*sorted(convert.LAYOUTS), "16UC1", "32FC1", "64FC2", ""]) | text
 small = st.integers(0, 6)
 uint32 = small | st.integers(0, 2**32 - 1)
 
@@ -530,7 +531,7 @@ def test_unusable_camera_infos() -> None:
         msg = convert.info_from_camera(good, 0, "")
         for name, value in change.items():
             setattr(msg, name, value)
-        assert reason(lambda m=msg: convert.camera_from_info(m)) == "bad_camera_info"
+        assert reason(partial(convert.camera_from_info, msg)) == "bad_camera_info"
 
 
 # ------------------------------------------------------------------------- poses, odometry, twist
@@ -556,7 +557,7 @@ def test_bad_poses_and_twists() -> None:
     for w in (0.0, 0.9):  # the first: what a message has when nobody filled it in, in older distributions
         zero = PoseMsg()
         zero.orientation.w = w
-        assert reason(lambda m=zero: convert.pose_from_pose(m)) == "bad_quaternion"
+        assert reason(partial(convert.pose_from_pose, zero)) == "bad_quaternion"
     twist = Twist()
     twist.angular.z = math.inf
     assert reason(lambda: convert.velocity_from_twist(twist)) == "not_finite"

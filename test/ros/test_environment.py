@@ -17,6 +17,7 @@ from vln_ros.ros.environment import (
     FAST_DDS_LOCALHOST_PROFILE,
     FAST_DDS_PROFILE,
     SOCKET_BUFFER_BYTES,
+    claim_domain,
     own_domain,
     prepare_environment,
     stay_on_this_machine,
@@ -54,16 +55,14 @@ def test_processes_with_the_same_number_get_domains_of_their_own() -> None:
 @pytest.mark.parametrize("offset", [0, 1, 10, 12, 24], ids=lambda o: f"port {o} of the domain")
 def test_a_domain_in_which_somebody_talks_is_left_alone(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
     claims: list[socket.socket] = []
-    monkeypatch.setattr(environment, "_claims", claims)
-    monkeypatch.setattr(environment.os, "getpid", lambda: 40)
-    find = own_domain.__wrapped__
+    monkeypatch.setattr(os, "getpid", lambda: 40)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as somebody:
         somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as DDS does where many hear
         try:
             somebody.bind(("", 7400 + 250 * 41 + offset))
         except OSError:
             pytest.skip("somebody really talks there")
-        assert find() != 41
+        assert claim_domain(claims) != 41
     for claim in claims:
         claim.close()
 
@@ -71,11 +70,9 @@ def test_a_domain_in_which_somebody_talks_is_left_alone(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("users", ["61", " 61", "0x3d", "075", "61abc"])
 def test_the_users_domain_is_never_chosen(monkeypatch: pytest.MonkeyPatch, users: str) -> None:
     claims: list[socket.socket] = []
-    monkeypatch.setattr(environment, "_claims", claims)
-    monkeypatch.setattr(environment.os, "getpid", lambda: 60)
-    monkeypatch.setattr(environment, "_somebody_talks_in", lambda _: False)
+    monkeypatch.setattr(os, "getpid", lambda: 60)
     monkeypatch.setenv("ROS_DOMAIN_ID", users)
-    assert own_domain.__wrapped__() != 61
+    assert claim_domain(claims, lambda _: False) != 61
     for claim in claims:
         claim.close()
 
@@ -109,10 +106,8 @@ def test_processes_that_start_at_the_same_moment_get_domains_of_their_own() -> N
 
 
 def test_when_all_are_taken_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_claims", [])
-    monkeypatch.setattr(environment, "_somebody_talks_in", lambda _: True)
     with pytest.raises(RuntimeError, match="ROS_DOMAIN_ID"):
-        own_domain.__wrapped__()
+        claim_domain([], lambda _: True)
 
 
 TALKING = """
@@ -187,7 +182,7 @@ def test_prefixes_of_the_users_stay_and_the_wheels_are_among_them(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str | None
 ) -> None:
     (tmp_path / environment.AMENT_INDEX).mkdir(parents=True)
-    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
     if given is not None:
         monkeypatch.setenv("AMENT_PREFIX_PATH", given)
@@ -200,7 +195,7 @@ def test_prefixes_of_the_users_stay_and_the_wheels_are_among_them(
 def test_on_a_robot_the_prefixes_are_those_of_its_setup_script(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environment.sys, "prefix", str(tmp_path))  # a venv beside ROS from apt
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))  # a venv beside ROS from apt
     monkeypatch.setenv("AMENT_PREFIX_PATH", "/opt/ros/jazzy")
     prepare_environment()
     assert os.environ["AMENT_PREFIX_PATH"] == "/opt/ros/jazzy"

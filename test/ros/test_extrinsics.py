@@ -25,12 +25,12 @@ from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC, RawFrame, SensorInput
 from vln_ros.ros import convert, qos
-from vln_ros.ros.extrinsics import FixedMounting, TfMounting, make_mounting
+from vln_ros.ros.extrinsics import ExtrinsicsSources, FixedExtrinsics, TfExtrinsics
 
 pytestmark = pytest.mark.ros
 
 STAMP_NS = 5_000_000_000
-MOUNT = base_from_optical(0.2, -0.05, 0.6, 0.05, 0.3, -0.4)
+EXTRINSICS = base_from_optical(0.2, -0.05, 0.6, 0.05, 0.3, -0.4)
 CAMERA = CameraModel.from_hfov(8, 6, 1.4)
 
 
@@ -49,7 +49,7 @@ def close(a: Pose, b: Pose) -> bool:
 
 
 def test_a_transform_survives_the_message() -> None:
-    assert close(convert.pose_from_transform(convert.transform_from_pose(MOUNT)), MOUNT)
+    assert close(convert.pose_from_transform(convert.transform_from_pose(EXTRINSICS)), EXTRINSICS)
 
 
 def test_parameters_are_taken_in_degrees_and_rep_103(node: Node) -> None:
@@ -57,9 +57,9 @@ def test_parameters_are_taken_in_degrees_and_rep_103(node: Node) -> None:
         NavigatorConfig,
         {"extrinsics": "parameters", "camera_x_m": 0.2, "camera_z_m": 0.6, "camera_pitch_down_deg": 30.0},
     )
-    mounting = make_mounting(node, config)
-    assert isinstance(mounting, FixedMounting)
-    pose = mounting.at("anything", 0)
+    source = ExtrinsicsSources(node, config).camera()
+    assert isinstance(source, FixedExtrinsics)
+    pose = source.at("anything", 0)
     assert pose is not None
     assert close(pose, base_from_optical(0.2, 0.0, 0.6, pitch_down_rad=math.radians(30.0)))
     ahead = pose.transform(np.array([0.0, 0.0, 1.0])) - pose.position
@@ -69,21 +69,24 @@ def test_parameters_are_taken_in_degrees_and_rep_103(node: Node) -> None:
 def test_without_tf2_the_remedy_is_named(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"tf2_ros cannot be imported.*extrinsics:=parameters.*camera_x_m"):
-        make_mounting(node, NavigatorConfig())
+        ExtrinsicsSources(node, NavigatorConfig()).camera()
 
 
 @pytest.mark.usefixtures("tf2_ros")
 def test_tf_is_asked_at_the_stamp_of_the_image(node: Node) -> None:
-    mounting = TfMounting(node, "base_link")
-    Buffer.latest.frames = {"optical": (MOUNT, STAMP_NS), "body": (MOUNT @ BODY_FROM_OPTICAL.inverse(), 0)}
-    assert mounting.at("optical", STAMP_NS - 1) is None
-    found = mounting.at("optical", STAMP_NS)
+    source = TfExtrinsics(node, "base_link")
+    Buffer.latest.frames = {
+        "optical": (EXTRINSICS, STAMP_NS),
+        "body": (EXTRINSICS @ BODY_FROM_OPTICAL.inverse(), 0),
+    }
+    assert source.at("optical", STAMP_NS - 1) is None
+    found = source.at("optical", STAMP_NS)
     assert found is not None
-    assert close(found, MOUNT)
-    assert mounting.at("elsewhere", STAMP_NS) is None
+    assert close(found, EXTRINSICS)
+    assert source.at("elsewhere", STAMP_NS) is None
     for frame, reason in (("", "no_frame_id"), ("body", "not_optical")):
         with pytest.raises(convert.MessageError) as info:
-            mounting.at(frame, STAMP_NS)
+            source.at(frame, STAMP_NS)
         assert info.value.reason == reason
 
 
@@ -126,9 +129,9 @@ def test_frames_wait_for_their_transform_and_then_come_in_order(node: Node) -> N
     until(lambda: sensors.counts.aligned == 10)
     assert not delivered
     assert sensors.refused["no_transform"] == 2  # only eight are kept waiting
-    Buffer.latest.frames = {"optical": (MOUNT, 0)}
+    Buffer.latest.frames = {"optical": (EXTRINSICS, 0)}
     move(STAMP_NS + 10**9)
     until(lambda: len(delivered) == 8)
     assert [raw.aligned.stamp_ns for raw in delivered] == stamps[2:]
-    assert close(sensors.decode(delivered[-1], 0).odom_from_optical, MOUNT)
+    assert close(sensors.decode(delivered[-1], 0).odom_from_optical, EXTRINSICS)
     executor.shutdown()

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from vln_ros.cli.doctor.nodes import look_at_nodes
-from vln_ros.config import NODES, ConfigError
+from vln_ros.config import NODES, ConfigError, NavigatorConfig, walk_options
 from vln_ros.nodes import MODULES
 from vln_ros.ros.interpreter import (
     CHECK,
+    ENGINE_NEEDS,
     NEEDS,
     PYTHON,
     find_executable,
@@ -85,6 +86,11 @@ def test_a_node_needs_what_it_imports(node: str) -> None:
 def test_every_node_has_its_needs() -> None:
     assert set(NEEDS) == set(NODES)
     assert not {"torch", "transformers"} & {m for modules in NEEDS.values() for m in modules}
+
+
+def test_every_engine_has_its_needs() -> None:
+    (choices,) = (o.option.choices for o in walk_options(NavigatorConfig) if o.name == "engine")
+    assert set(ENGINE_NEEDS) == set(choices)
 
 
 def test_torch_is_needed_where_a_model_decides_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

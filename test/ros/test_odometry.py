@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ TURN = Pose.planar(0.0, 0.0, math.pi / 2.0)
 
 
 class Tf:
-    """What :class:`vln_ros.ros.extrinsics.TfMounting` answers."""
+    """What :class:`vln_ros.ros.extrinsics.TfExtrinsics` answers."""
 
     frames: Mapping[str, Pose] = {"zed_camera_link": CAMERA, "camera_pose_optical_frame": OPTICAL}
 
@@ -43,9 +44,9 @@ def reader(tf: object = None, odom_frame: str = "odom", **options: Scalar) -> Ba
     return BaseOdometry(config, odom_frame, tf)  # type: ignore[arg-type]
 
 
-def odometry(base: Pose, child: str, mount: Pose = CAMERA, frame: str = "odom") -> Odometry:
-    """Of what sits at ``mount`` on a base that is at ``base``; the odometry began where the child was."""
-    return convert.odometry_from_pose(mount.inverse() @ base @ mount, 10**9, frame, child, 0.0, 0.0)
+def odometry(base: Pose, child: str, extrinsics: Pose = CAMERA, frame: str = "odom") -> Odometry:
+    """Of what sits at ``extrinsics`` on a base at ``base``; the odometry began where the child was."""
+    return convert.odometry_from_pose(extrinsics.inverse() @ base @ extrinsics, 10**9, frame, child, 0.0, 0.0)
 
 
 def reason_of(made: BaseOdometry, msg: Odometry) -> str:
@@ -84,18 +85,18 @@ def test_that_of_anything_else_is_refused_with_the_remedy(child: str, extrinsics
     assert caught.value.reason == "odometry_child"
 
 
-@pytest.mark.parametrize(("child", "mount"), [("zed_camera_link", CAMERA), ("/zed_camera_link", CAMERA)])
-def test_tf_brings_it_to_the_base(child: str, mount: Pose) -> None:
+@pytest.mark.parametrize(("child", "extrinsics"), [("zed_camera_link", CAMERA), ("/zed_camera_link", CAMERA)])
+def test_tf_brings_it_to_the_base(child: str, extrinsics: Pose) -> None:
     made = reader(Tf())
-    start = made.base_pose(odometry(Pose.identity(), child, mount))
-    turned_pose = made.base_pose(odometry(TURN, child, mount))
+    start = made.base_pose(odometry(Pose.identity(), child, extrinsics))
+    turned_pose = made.base_pose(odometry(TURN, child, extrinsics))
     moved = start.inverse() @ turned_pose
     assert np.allclose(moved.matrix, TURN.matrix, atol=1e-9)  # in place: 0.5 m off without it
     assert reason_of(made, odometry(TURN, "camera_link")) == "odometry_child"
 
 
 def test_parameters_bring_it_to_the_base() -> None:
-    named = {
+    named: dict[str, Any] = {
         "extrinsics": "parameters", "odometry__child_frame": "zed_camera_link", "odometry__x_m": 0.35,
         "odometry__y_m": -0.06, "odometry__z_m": 0.9, "odometry__pitch_down_deg": math.degrees(0.2),
     }  # fmt: skip
@@ -146,8 +147,8 @@ def test_an_empty_child_frame_has_to_be_named() -> None:
     assert caught.value.reason == "odometry_child"
     assert reader(odometry__child_frame="base_link").base_pose(msg) == TURN
     made = reader(extrinsics="parameters", odometry__child_frame="cam", odometry__x_m=0.35)
-    mount = Pose.planar(0.35, 0.0, 0.0)
-    start, end = (made.base_pose(odometry(pose, "", mount)) for pose in (Pose.identity(), TURN))
+    extrinsics = Pose.planar(0.35, 0.0, 0.0)
+    start, end = (made.base_pose(odometry(pose, "", extrinsics)) for pose in (Pose.identity(), TURN))
     assert np.allclose((start.inverse() @ end).matrix, TURN.matrix, atol=1e-9)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -54,10 +55,10 @@ REFUSED = {
 def test_what_would_not_take_effect_is_refused(text: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError) as refusal:
+    with pytest.raises(ConfigError) as fallback_reason:
         check_parameter_file(path, "right", ["executor"])
-    assert said in str(refusal.value)
-    assert str(path) in str(refusal.value)
+    assert said in str(fallback_reason.value)
+    assert str(path) in str(fallback_reason.value)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -123,6 +124,10 @@ def test_a_number_is_one_where_ros_says_so(value: str, tmp_path: Path) -> None:
     assert isinstance(read, int | float)
 
 
+def parameters_of(node: Any) -> dict[str, object]:
+    return {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+
+
 def as_ros_reads(path: Path, namespace: str) -> dict[str, object]:
     """What rclpy gives an executor out of a file."""
     from rclpy.context import Context
@@ -131,8 +136,12 @@ def as_ros_reads(path: Path, namespace: str) -> dict[str, object]:
     context = Context()
     context.init(args=["--ros-args", "--params-file", str(path)])
     try:
-        node = Node("executor", namespace=namespace, context=context)
-        values = {name: p.value for name, p in node._parameter_overrides.items()}
+        bare = Node("executor", namespace=namespace, context=context, use_global_arguments=False)
+        own = parameters_of(bare)  # every node's
+        bare.destroy_node()
+        node = Node("executor", namespace=namespace, context=context,
+                    automatically_declare_parameters_from_overrides=True)  # fmt: skip
+        values = {name: value for name, value in parameters_of(node).items() if name not in own}
         node.destroy_node()
         return values
     finally:

@@ -73,7 +73,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         read_episodes(path)
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, object], str]] = {
     "scalar first": ({"start_rotation": [0.9, 0.0, math.sqrt(0.19), 0.0]}, "w first"),
     "scalar first, facing along": ({"start_rotation": [1.0, 0.0, 0.0, 0.0]}, "w first"),
     "no unit quaternion": ({"start_rotation": [0.0, 3.0, 0.0, 1.0]}, "no rotation"),

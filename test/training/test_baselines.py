@@ -1,4 +1,4 @@
-"""The judge of the small policy: its baselines, and that validation runs are the pipeline's runs."""
+"""The baselines of the small policy, and that validation runs are the pipeline's runs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +14,21 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.tiny import build_tiny
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
+from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
-from vln_ros.sim.oracle.policy import EpisodeGuide
+from vln_ros.sim.oracle.policy import OraclePolicy
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.baselines import (
     BlindEngine,
-    Contestant,
+    Policy,
     RandomEngine,
     Verdict,
     metrics_of,
     misled,
     run_all,
-    summarise,
     table,
 )
 from vln_ros.training.demonstrations import Rules, robot_camera
@@ -36,11 +37,11 @@ from vln_ros.training.rollout import follow, training_world
 
 def test_the_expert_reaches_what_chance_does_not() -> None:
     episodes = make_episodes("val_unseen", 6, "room")
-    expert = Contestant("expert", EpisodeGuide(episodes, SPLIT_STEP, 4), episodes, False)
+    expert = Policy("expert", OraclePolicy(episodes, SPLIT_STEP, 4), episodes, False)
     metrics = metrics_of(run_all(expert, 80))
     assert all(m.success for m in metrics)
     chance = [
-        metrics_of(run_all(Contestant("random", RandomEngine((1, 1, 1, 1), seed), episodes, False), 80))
+        metrics_of(run_all(Policy("random", RandomEngine((1, 1, 1, 1), seed), episodes, False), 80))
         for seed in (3, 3)
     ]
     assert chance[0] == chance[1]
@@ -76,7 +77,7 @@ def test_the_blind_see_black() -> None:
         def close(self) -> None: ...
 
     episodes = make_episodes("val_unseen", 1, "room")
-    run_all(Contestant("blind", BlindEngine(Eye()), episodes, False), 80)
+    run_all(Policy("blind", BlindEngine(Eye()), episodes, False), 80)
     assert shown and not any(f.rgb.any() for f in shown)
 
 
@@ -89,17 +90,19 @@ def test_a_validation_run_is_the_pipelines(tmp_path: Path, unasked: str) -> None
     )
     profile = load_profile("tiny")
     profile = replace(profile, context=replace(profile.context, unasked_frames=unasked))
-    camera, mount = robot_camera(160, 120)
+    camera, extrinsics = robot_camera(160, 120)
     world = training_world(
         Rules(
             camera=camera,
-            mount=mount,
+            extrinsics=extrinsics,
             grid=(4, 4),
             queue=4,
             max_turns=10,
             keep_frames=unasked == "keep",
             stop_within_m=0.7,
             clearance_m=0.0,
+            least_executed=4,
+            finds_sources=False,
         )
     )
     lengths = []

@@ -1,5 +1,7 @@
 """The training forward against the engine, the labels, and a run that is broken off and resumed."""
 
+from __future__ import annotations
+
 import itertools
 import os
 import select
@@ -13,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from training_models import SMALL
@@ -28,7 +31,7 @@ from vln_ros.sim.embedded.furniture import ROOM_FURNITURE
 from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import SPLIT_STEP, make_scene_episodes
-from vln_ros.training.batch import IGNORED, Conversation, Scribe, collate
+from vln_ros.training.batch import IGNORED, Collator, Conversation, collate
 from vln_ros.training.curves import read_curve
 from vln_ros.training.demonstrations import (
     Decision,
@@ -68,10 +71,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
-    camera, mount = robot_camera(64, 48)
+    camera, extrinsics = robot_camera(64, 48)
     return Rules(
         camera=camera,
-        mount=mount,
+        extrinsics=extrinsics,
         grid=grid,
         queue=profile.max_phrases,
         max_turns=4,
@@ -98,14 +101,14 @@ def frame(index: int, view: np.ndarray) -> Frame:
 @pytest.mark.parametrize("size", [(112, 112), (140, 112)])
 def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, size: tuple[int, int]) -> None:
     profile = profiled(keep, size)
-    scribe = Scribe(model, profile)
-    assert scribe.grid == (size[1] // 28, size[0] // 28)
-    shared = rules(profile, scribe.grid, keep=keep)
+    collator = Collator(model, profile)
+    assert collator.grid == (size[1] // 28, size[0] // 28)
+    shared = rules(profile, collator.grid, keep=keep)
     runs = [demonstrate(Task("room", n, 0.2, n), shared) for n in (0, 7)]
     assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
     with torch.no_grad():
-        batch = collate([scribe.write(r)[0] for r in runs])
-        hidden = forward(model.network, batch, scribe.grid, model.pixels).hidden
+        batch = collate([collator.write(r)[0] for r in runs])
+        hidden = forward(model.network, batch, collator.grid, model.pixels).hidden
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     for row, run in enumerate(runs):
         engine.start(Instruction(row, run.instruction))
@@ -117,9 +120,9 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
                 asked += 1
             states.append(engine.session.push(engine.context.question()))
             if number < len(run.decisions) - 1:
-                engine.context.answered(scribe.words.tokens(decision.executed), len(decision.executed))
+                engine.context.answered(collator.words.tokens(decision.executed), len(decision.executed))
         stream = torch.cat(states)
-        last = scribe.words.tokens(run.decisions[-1].executed)
+        last = collator.words.tokens(run.decisions[-1].executed)
         length = stream.shape[0]
         assert engine.session.timeline.tokens == length
         ids = [i for s in engine.session.timeline.segments for i in s.ids]
@@ -137,16 +140,16 @@ def test_questions_with_a_history_are_the_engines(model: LoadedModel, history: i
     profile = load_profile("small-history")
     context = replace(profile.context, history_frames=history, history_empty=empty)
     profile = replace(profile, context=context, image=replace(profile.image, resize=(112, 112)))
-    scribe = Scribe(model, profile)
-    shared = replace(rules(profile, scribe.grid, keep=True), least_executed=1, max_turns=6)
+    collator = Collator(model, profile)
+    shared = replace(rules(profile, collator.grid, keep=True), least_executed=1, max_turns=6)
     run = demonstrate(Task("room", 7, 0.2, 7), shared)
     assert len(run.decisions) == 6
-    written = scribe.write(run)
+    written = collator.write(run)
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     engine.start(Instruction(0, run.instruction))
     with torch.no_grad():
         batch = collate(written)
-        hidden = forward(model.network, batch, scribe.grid, model.pixels).hidden
+        hidden = forward(model.network, batch, collator.grid, model.pixels).hidden
     assert len(batch.patches) == sum(len(d.views) for d in run.decisions[:6]) * 64 or history == 3
     seen = 0
     done: list[Executed] = []
@@ -159,16 +162,16 @@ def test_questions_with_a_history_are_the_engines(model: LoadedModel, history: i
         answering = engine.session.push(engine.context.question())[-1]
         length = engine.session.timeline.tokens
         ids = [i for s in engine.session.timeline.segments for i in s.ids]
-        said = scribe.words.tokens(decision.executed)
+        said = collator.words.tokens(decision.executed)
         assert written[row].ids.tolist() == [*ids, *said]
         assert torch.equal(written[row].positions[:, :length], engine.session.timeline.positions())
         torch.testing.assert_close(hidden[row, length - 1], answering, atol=2e-4, rtol=1e-3)
         assert written[row].asked.tolist() == [length - 1]
     # Some of them alone are the same, with the frames that they need only.
-    some = scribe.write(run, [1, 4])
+    some = collator.write(run, [1, 4])
     with torch.no_grad():
         fewer = collate(some)
-        alone = forward(model.network, fewer, scribe.grid, model.pixels).hidden
+        alone = forward(model.network, fewer, collator.grid, model.pixels).hidden
     assert len(fewer.patches) < len(batch.patches)
     for row, number in enumerate((1, 4)):
         assert torch.equal(some[row].ids, written[number].ids)
@@ -200,13 +203,15 @@ def decision(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -
 
 
 def test_labels_answer_what_was_really_said(model: LoadedModel) -> None:
-    scribe = Scribe(model, profiled(False))
+    collator = Collator(model, profiled(False))
     end = model.tokens.im_end
 
     def taught(executed: tuple[ActionKind, ...], expert: tuple[ActionKind, ...]) -> list[str]:
-        labels = scribe.words.labels(decision(executed, expert))
-        assert len(labels) == len(scribe.words.tokens(executed)) + 1
-        return ["-" if k == IGNORED else "END" if k == end else model.tokenizer.decode([k]) for k in labels]
+        labels = collator.words.labels(decision(executed, expert))
+        assert len(labels) == len(collator.words.tokens(executed)) + 1
+        return [
+            "-" if k == IGNORED else "END" if k == end else str(model.tokenizer.decode([k])) for k in labels
+        ]
 
     assert "".join(taught((F, L, R, F), (F, L, R, F))) == "forward, left, right, forwardEND"
     assert "".join(taught((F, S), (F, S))) == "forward, stopEND"
@@ -296,7 +301,7 @@ def test_tokens_are_named_after_what_rays_hit() -> None:
 def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
     """Against the depth image and the whole view, pixel by pixel."""
     scene = Scene(scene_id(12, "room"), 0.18)
-    camera, mount = robot_camera(96, 96)
+    camera, extrinsics = robot_camera(96, 96)
     target = next(iter(scene.flat.referents))
     labeller = TokenLabeller(
         scene.flat, named_items(scene.flat, f"at the {scene.flat.referents[target]}"), (4, 4)
@@ -305,13 +310,15 @@ def test_tokens_say_how_deep_and_where_in_the_picture() -> None:
     for heading in range(8):
         center = np.array(scene.flat.rooms[0].inner).reshape(2, 2).mean(0)
         place = scene.walkable.nearest(center)
-        optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+        optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ extrinsics
         _, depth = scene.renderer.render(camera, optical)
         labels = labeller.label(depth, camera, optical, None)
         assert not labels.onward.any()
         v, u = np.mgrid[0:96, 0:96]
         rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
-        owner = labeller.surfaces(optical.transform((rays * depth[..., None]).reshape(-1, 3))).reshape(96, 96)
+        owner = labeller.surfaces(
+            optical.transform((rays * depth[..., None]).reshape(-1, 3).astype(np.float64))
+        ).reshape(96, 96)
         bounds = np.array([0.6, 0.9, 1.3, 1.8, 2.5, 3.5, 5.0])
         for token in range(16):
             row, column = divmod(token, 4)
@@ -332,7 +339,7 @@ def test_tokens_say_what_lies_behind_the_next_door() -> None:
     """Against a reference that asks, pixel by pixel, where the line to the camera crosses a wall."""
     scene = Scene(scene_id(3, "small"), 0.18)
     flat = scene.flat
-    camera, mount = robot_camera(96, 96)
+    camera, extrinsics = robot_camera(96, 96)
     target = next(iter(flat.referents))
     labeller = TokenLabeller(flat, named_items(flat, f"at the {flat.referents[target]}"), (4, 4))
     rooms = list(ROOM_FURNITURE)
@@ -341,17 +348,19 @@ def test_tokens_say_what_lies_behind_the_next_door() -> None:
         for heading in range(8):
             middle = np.array(flat.rooms[door.rooms[0]].inner).reshape(2, 2).mean(0)
             place = scene.walkable.nearest(middle)
-            optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ mount
+            optical = Pose.planar(float(place[0]), float(place[1]), heading * np.pi / 4) @ extrinsics
             _, depth = scene.renderer.render(camera, optical)
             labels = labeller.label(depth, camera, optical, number)
             v, u = np.mgrid[0:96, 0:96]
             rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones((96, 96))], -1)
-            points = optical.transform((rays * depth[..., None]).reshape(-1, 3)).reshape(96, 96, 3)
+            points = optical.transform((rays * depth[..., None]).reshape(-1, 3).astype(np.float64)).reshape(
+                96, 96, 3
+            )
             x0, y0, x1, y1 = door.gap
             along = np.linspace(0.0, 1.0, 200)[:, None, None, None]
             line = optical.position + along * (points - optical.position)
             crosses = (line[..., 0] > x0) & (line[..., 0] < x1) & (line[..., 1] > y0) & (line[..., 1] < y1)
-            through = crosses.any(0)
+            through: npt.NDArray[np.bool_] = np.any(crosses, axis=0)
             for token in range(16):
                 row, column = divmod(token, 4)
                 part = np.s_[row * 24 : row * 24 + 24, column * 24 : column * 24 + 24]
@@ -404,9 +413,7 @@ class Teacher:
     def observe(self, frame: Frame) -> None:
         self._frame = frame
 
-    def decide(self, queue: int):  # type: ignore[no-untyped-def]
-        from vln_ros.datatypes import ActionChunk
-
+    def decide(self, queue: int) -> ActionChunk:
         actions, _ = self._expert.rollout(self._frame.odom_from_base, 4)
         return ActionChunk(queue, self._instruction.number, self._frame.stamp_ns, tuple(actions))
 
@@ -479,8 +486,8 @@ def test_an_engine_that_is_asked_early_holds_the_chat_that_is_taught(
 ) -> None:
     """It is told what the robot did of each queue; its chat is what the trainer would write of the run."""
     profile = profiled(False)
-    scribe = Scribe(model, profile)
-    world = training_world(replace(rules(profile, scribe.grid, keep=False), least_executed=1))
+    collator = Collator(model, profile)
+    world = training_world(replace(rules(profile, collator.grid, keep=False), least_executed=1))
     engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0))
     episode = split_episode("train", "room", number)
     run = follow(engine, world, episode, number, max_actions=9, every_frame=False, lengths=lengths)
@@ -490,10 +497,10 @@ def test_an_engine_that_is_asked_early_holds_the_chat_that_is_taught(
     assert any(len(queue) == lengths[k % len(lengths)] < 4 for k, queue in enumerate(run.executed))
     view = View(np.zeros((48, 64, 3), np.uint8), EMPTY, EMPTY.category)
     turns = tuple(replace(decision(queue, queue), views=(view,)) for queue in run.executed)
-    written = scribe.write(Demonstration(episode.instruction, turns))[0].ids.tolist()
+    written = collator.write(Demonstration(episode.instruction, turns))[0].ids.tolist()
     held = [i for s in engine.session.timeline.segments for i in s.ids]
     # Of the last turn the engine holds the question and all that it said.
-    before = len(written) - len(scribe.words.tokens(run.executed[-1]))
+    before = len(written) - len(collator.words.tokens(run.executed[-1]))
     assert held[:before] == written[:before]
 
 
@@ -517,14 +524,15 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
     gradients = {}
     for precision in ("float32", "bfloat16"):
         trainer = Trainer(tmp_path / precision, config(precision=precision), resume=False)
-        drawn = [trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
+        drawn = [trainer.collator.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))]
         with ThreadPoolExecutor(1) as threads:
-            trainer._step(drawn, threads)
+            trainer.step(drawn, threads)
         grads = [p.grad for p in trainer.network.parameters()]
         assert all(g.dtype is torch.float32 for g in grads)
         gradients[precision] = torch.cat([g.flatten() for g in grads])
     assert not torch.equal(*gradients.values())
-    assert torch.cosine_similarity(*gradients.values(), 0) > 0.999
+    full, half = gradients.values()
+    assert torch.cosine_similarity(full, half, 0) > 0.999
 
 
 @pytest.mark.slow
@@ -542,7 +550,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     whole = Trainer(tmp_path / "whole", config(**options), resume=False)
     whole.run()
     broken = Trainer(tmp_path / "broken", config(**options), resume=False)
-    step = broken._step
+    step = broken.step
     calls = 0
 
     def fail_at_fourth(drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
@@ -552,7 +560,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
             raise KeyboardInterrupt
         return step(drawn, threads)
 
-    monkeypatch.setattr(broken, "_step", fail_at_fourth)
+    monkeypatch.setattr(broken, "step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
     resumed = Trainer(tmp_path / "broken", config(**options), resume=True)
@@ -613,7 +621,7 @@ def test_what_is_written_is_the_mean_of_the_weights(tmp_path: Path) -> None:
 def test_a_share_of_the_conversations_is_stale(tmp_path: Path) -> None:
     given = {"stale_conversations": 0.4, "least_executed": 1, "max_turns": 4}
     trainer = Trainer(tmp_path / "run", config(**given), resume=False)
-    (written,) = trainer.scribe.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))
+    (written,) = trainer.collator.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))
     drawn = [trainer.maybe_stale(written) for _ in range(200)]
     stale = [c for c in drawn if not torch.equal(c.origins, written.origins)]
     assert 0.3 < len(stale) / len(drawn) < 0.5
@@ -646,21 +654,21 @@ def test_a_policy_with_a_history_is_trained_and_resumed(tmp_path: Path) -> None:
 
 
 _KILLED = """
-import os, signal, sys
+import multiprocessing, os, signal, sys
 from pathlib import Path
 from vln_ros.training.demonstrations import Rules, Task, robot_camera
-from vln_ros.training.loader import Source, Supply
+from vln_ros.training.loader import Source, Loader
 
 if __name__ == "__main__":
-    camera, mount = robot_camera(64, 48)
+    camera, extrinsics = robot_camera(64, 48)
     rules = Rules(
-        camera=camera, mount=mount, grid=(4, 4), queue=4, max_turns=2, keep_frames=False,
+        camera=camera, extrinsics=extrinsics, grid=(4, 4), queue=4, max_turns=2, keep_frames=False,
         stop_within_m=0.5, clearance_m=0.0, least_executed=4, finds_sources=False,
     )
     source = Source(rules, Path("none"), "tiny")
-    supply = Supply(source, 1)
-    supply.order(Task("room", 0, 0.0, 0)).result()
-    print(*supply._executor._processes, flush=True)
+    loader = Loader(source, 1)
+    loader.order(Task("room", 0, 0.0, 0)).result()
+    print(*loader._executor._processes, flush=True)
     sys.stdin.read(1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -669,10 +677,10 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_workers_do_not_outlive_a_training_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(_KILLED)
+    template = tmp_path / "killed.py"
+    template.write_text(_KILLED)
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(template)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as killed:
         assert killed.stdout is not None and killed.stdin is not None
         worker = int(killed.stdout.readline())
@@ -691,7 +699,7 @@ def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
     drawn = {}
     for seed in (0, 1, 25):
         trainer = Trainer(tmp_path / str(seed), config(seed=seed), resume=False)
-        drawn[seed] = [trainer._next_task().number for _ in range(3)]
+        drawn[seed] = [trainer.next_task().number for _ in range(3)]
     assert drawn[0] == [0, 1, 2]
     assert drawn[1][0] == 25_000 and drawn[25][0] < 250_000
     # What validations ask about lies at the other end of the split.
@@ -701,7 +709,7 @@ def test_another_seed_begins_in_other_scenes(tmp_path: Path) -> None:
 def test_kinds_are_drawn_as_often_as_they_weigh(tmp_path: Path) -> None:
     changes = {"small_from": 0.0, "flat_from": 0.0, "small_weight": 3.0, "flat_weight": 0.0}
     trainer = Trainer(tmp_path / "run", config(**changes), resume=False)
-    drawn = [trainer._next_task().kind for _ in range(400)]
+    drawn = [trainer.next_task().kind for _ in range(400)]
     assert "flat" not in drawn
     assert 0.65 < drawn.count("small") / len(drawn) < 0.85
 
@@ -710,7 +718,7 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="nothing to resume"):
         Trainer(tmp_path / "new", config(), resume=True)
     trainer = Trainer(tmp_path / "run", config(), resume=False)
-    trainer._save()
+    trainer.save()
     with pytest.raises(ConfigError, match="not empty"):
         Trainer(tmp_path / "run", config(), resume=False)
     with pytest.raises(ConfigError, match=r"another model\.seed"):
@@ -747,7 +755,7 @@ class _Runs:
 
 def test_a_state_that_holds_a_program_is_not_run(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path / "run", config(), resume=False)
-    trainer._save()
+    trainer.save()
     assert Trainer(tmp_path / "run", config(), resume=True).progress.step == 0
     for content in ({"config": _Runs(tmp_path / "ran")}, {"pool": [_Runs(tmp_path / "ran")]}):
         torch.save(content, tmp_path / "run" / "state.pt")

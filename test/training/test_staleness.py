@@ -12,12 +12,12 @@ from training_models import SMALL
 from vln_ros.config import TrainConfig, from_flat
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import push_sparse
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.training.batch import Conversation, Scribe, collate
+from vln_ros.training.batch import Conversation, Collator, collate
 from vln_ros.training.demonstrations import Rules, Task, demonstrate, robot_camera
 from vln_ros.training.objective import forward
 from vln_ros.training.staleness import Staleness, draw_staleness, make_stale
@@ -37,16 +37,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def scribe(model: LoadedModel) -> Scribe:
+def collator(model: LoadedModel) -> Collator:
     profile = load_profile("small")
-    return Scribe(model, replace(profile, image=replace(profile.image, resize=SIZE)))
+    return Collator(model, replace(profile, image=replace(profile.image, resize=SIZE)))
 
 
 def rules(grid: tuple[int, int], **changes: object) -> Rules:
-    camera, mount = robot_camera(84, 70)
+    camera, extrinsics = robot_camera(84, 70)
     given: dict[str, object] = {
         "camera": camera,
-        "mount": mount,
+        "extrinsics": extrinsics,
         "grid": grid,
         "queue": 4,
         "max_turns": 6,
@@ -60,10 +60,10 @@ def rules(grid: tuple[int, int], **changes: object) -> Rules:
 
 
 @pytest.fixture(scope="module")
-def conversations(scribe: Scribe) -> list[Conversation]:
-    runs = [demonstrate(Task("room", n, 0.3, n), rules(scribe.grid)) for n in (0, 7, 12)]
+def conversations(collator: Collator) -> list[Conversation]:
+    runs = [demonstrate(Task("room", n, 0.3, n), rules(collator.grid)) for n in (0, 7, 12)]
     assert len({len(r.decisions) for r in runs} | {0, 1}) > 2
-    return [scribe.write(run)[0] for run in runs]
+    return [collator.write(run)[0] for run in runs]
 
 
 def stale(conversation: Conversation, grid: tuple[int, int], seed: int, **how: object) -> Conversation:
@@ -73,20 +73,20 @@ def stale(conversation: Conversation, grid: tuple[int, int], seed: int, **how: o
 
 @pytest.mark.parametrize("in_windows", [False, True])
 def test_the_stale_forward_is_the_streams(
-    model: LoadedModel, scribe: Scribe, conversations: list[Conversation], in_windows: bool
+    model: LoadedModel, collator: Collator, conversations: list[Conversation], in_windows: bool
 ) -> None:
     """Token by token, as a session that takes over keys and values; some are handed on several times."""
     drawn = [
-        stale(c, scribe.grid, k, in_windows=in_windows, skips_tower=False)
+        stale(c, collator.grid, k, in_windows=in_windows, skips_tower=False)
         for k, c in enumerate(conversations)
     ]
-    tokens = scribe.grid[0] * scribe.grid[1]
+    tokens = collator.grid[0] * collator.grid[1]
     assert any((c.origins < torch.arange(len(c.origins)) - 2 * tokens).any() for c in drawn)
     with torch.no_grad():
-        together = forward(model.network, collate(drawn), scribe.grid, model.pixels).hidden
+        together = forward(model.network, collate(drawn), collator.grid, model.pixels).hidden
     for row, conversation in enumerate(drawn):
-        features = forward(model.network, collate([conversation]), scribe.grid, model.pixels).features
-        streamed = stream(model, scribe, conversation, features.detach())
+        features = forward(model.network, collate([conversation]), collator.grid, model.pixels).features
+        streamed = stream(model, collator, conversation, features.detach())
         computed = ~streamed.isnan().any(1)
         own = conversation.origins == torch.arange(len(conversation.origins))
         assert computed[conversation.visual].tolist() == own.tolist()
@@ -94,22 +94,22 @@ def test_the_stale_forward_is_the_streams(
         torch.testing.assert_close(hidden[computed], streamed[computed], atol=2e-4, rtol=1e-3)
         fresh = collate([replace(conversation, origins=torch.arange(len(conversation.origins)))])
         with torch.no_grad():
-            exact = forward(model.network, fresh, scribe.grid, model.pixels).hidden[0]
+            exact = forward(model.network, fresh, collator.grid, model.pixels).hidden[0]
         assert not torch.allclose(exact[: len(hidden)][computed], streamed[computed], atol=1e-2)
 
 
-def stream(model: LoadedModel, scribe: Scribe, conversation: Conversation, features: Tensor) -> Tensor:
+def stream(model: LoadedModel, collator: Collator, conversation: Conversation, features: Tensor) -> Tensor:
     """Last states ``[n, hidden]`` of a session that is shown the conversation frame by frame."""
     session = Session(model.network)
-    script = Script(model, scribe.profile)
-    tokens, states, start = scribe.grid[0] * scribe.grid[1], [], 0
+    template = ChatTemplate(model, collator.profile)
+    tokens, states, start = collator.grid[0] * collator.grid[1], [], 0
     for frame, first in enumerate(conversation.visual[::tokens].tolist()):
         states.append(session.push([Text(tuple(conversation.ids[start:first].tolist()))]))
         numbers = torch.arange(frame * tokens, (frame + 1) * tokens)
         origins = conversation.origins[numbers]
         sources = torch.where(origins == numbers, -1, conversation.visual[origins])
-        image = Image(features[numbers], *scribe.grid)
-        _, shown, end = script.shown(image)
+        image = Image(features[numbers], *collator.grid)
+        _, shown, end = template.shown(image)
         # The last token is always computed: the mark behind the frame.
         states.append(push_sparse(session, [shown, end], torch.cat([sources, torch.tensor([-1])])))
         start = first + tokens + 1
@@ -118,33 +118,36 @@ def stream(model: LoadedModel, scribe: Scribe, conversation: Conversation, featu
 
 
 def test_the_tower_passes_over_stale_windows(
-    model: LoadedModel, scribe: Scribe, conversations: list[Conversation]
+    model: LoadedModel, collator: Collator, conversations: list[Conversation]
 ) -> None:
     """As a tower that computes the other windows alone and keeps what its last layer needs."""
-    conversation = stale(conversations[0], scribe.grid, 5)
-    tokens = scribe.grid[0] * scribe.grid[1]
+    conversation = stale(conversations[0], collator.grid, 5)
+    tokens = collator.grid[0] * collator.grid[1]
     skipped = conversation.frames.tower_origins != torch.arange(len(conversation.frames.tower_origins))
     assert skipped.any() and not skipped.all() and not skipped[:tokens].any()
     batch = collate([conversation])
     with torch.no_grad():
-        features = forward(model.network, batch, scribe.grid, model.pixels).features
-        expected = partial_tower(model, scribe, conversation)
+        features = forward(model.network, batch, collator.grid, model.pixels).features
+        expected = partial_tower(model, collator, conversation)
     torch.testing.assert_close(features[~skipped], expected[~skipped], atol=1e-4, rtol=1e-4)
     with torch.no_grad():
         whole = forward(
-            model.network, replace(batch, tower_origins=torch.arange(len(skipped))), scribe.grid, model.pixels
+            model.network,
+            replace(batch, tower_origins=torch.arange(len(skipped))),
+            collator.grid,
+            model.pixels,
         )
     touched = ~skipped & skipped.view(-1, tokens).any(1).repeat_interleave(tokens)
     assert (features - whole.features)[touched].abs().max() > 1e-3
 
 
-def partial_tower(model: LoadedModel, scribe: Scribe, conversation: Conversation) -> Tensor:
+def partial_tower(model: LoadedModel, collator: Collator, conversation: Conversation) -> Tensor:
     """Features by the released blocks, one frame after the other; NaN where a window is passed over."""
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
     network = model.network
     visual = network.model.visual
-    rows, columns = scribe.grid
+    rows, columns = collator.grid
     tokens, side = rows * columns, 14
     spec = model.pixels
     pixels = conversation.frames.patches.view(-1, tokens * 4, 3, side * side).double() / 255.0
@@ -163,7 +166,7 @@ def partial_tower(model: LoadedModel, scribe: Scribe, conversation: Conversation
     for frame, picture in enumerate(patches):
         numbers = torch.arange(frame * tokens, (frame + 1) * tokens)
         origins = conversation.frames.tower_origins[numbers]
-        windows = [w for w in window_cells(scribe.grid, WINDOW) if (origins[w] == numbers[w]).all()]
+        windows = [w for w in window_cells(collator.grid, WINDOW) if (origins[w] == numbers[w]).all()]
         cells = torch.cat(windows)
         x = visual.patch_embed(picture.view(tokens, 4, -1)[cells].flatten(0, 1))
         cos, sin = visual.rotary_pos_emb(x[None], place)
@@ -206,14 +209,14 @@ def test_frames_without_stale_windows_are_as_before(model: LoadedModel) -> None:
 @pytest.mark.parametrize("in_windows", [False, True])
 @pytest.mark.parametrize("share", [0.3, 0.7])
 def test_as_many_are_stale_as_are_wanted_and_seen(
-    scribe: Scribe, conversations: list[Conversation], in_windows: bool, share: float
+    collator: Collator, conversations: list[Conversation], in_windows: bool, share: float
 ) -> None:
-    tokens = scribe.grid[0] * scribe.grid[1]
-    windows = window_cells(scribe.grid, WINDOW)
+    tokens = collator.grid[0] * collator.grid[1]
+    windows = window_cells(collator.grid, WINDOW)
     whole = frames = 0
     for seed in range(20):
         for before in conversations:
-            after = stale(before, scribe.grid, seed, share=share, in_windows=in_windows)
+            after = stale(before, collator.grid, seed, share=share, in_windows=in_windows)
             own = torch.arange(len(after.origins))
             assert torch.equal(after.origins[after.origins], after.origins)  # who is taken from, is computed
             assert (after.origins <= own).all()
@@ -236,17 +239,17 @@ def test_as_many_are_stale_as_are_wanted_and_seen(
     assert 0.05 < whole / frames < 0.25
 
 
-def test_what_is_drawn_follows_from_the_seed(scribe: Scribe, conversations: list[Conversation]) -> None:
+def test_what_is_drawn_follows_from_the_seed(collator: Collator, conversations: list[Conversation]) -> None:
     drawn = [draw_staleness(0.3, 0.7, np.random.default_rng(seed)) for seed in range(40)]
     assert {(s.in_windows, s.skips_tower) for s in drawn} == {(a, b) for a in (0, 1) for b in (0, 1)}
     assert 0.3 <= min(s.share for s in drawn) < 0.4 < 0.6 < max(s.share for s in drawn) <= 0.7
-    one, same, other = (stale(conversations[0], scribe.grid, seed).origins for seed in (0, 0, 1))
+    one, same, other = (stale(conversations[0], collator.grid, seed).origins for seed in (0, 0, 1))
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
-def test_sources_show_the_same_place(scribe: Scribe) -> None:
+def test_sources_show_the_same_place(collator: Collator) -> None:
     """A robot that only turns: what a token shows has moved to the side, in the picture, by the angle."""
-    shared = rules(scribe.grid, max_turns=3)
+    shared = rules(collator.grid, max_turns=3)
     from vln_ros.datatypes import ActionKind
 
     left = ActionKind.TURN_LEFT
@@ -256,6 +259,6 @@ def test_sources_show_the_same_place(scribe: Scribe) -> None:
     for view in (second, third):
         seen = np.flatnonzero(view.source >= 0)
         assert 0.5 < len(seen) / len(view.source) < 0.95
-        moved = view.source[seen] % scribe.grid[1] - seen % scribe.grid[1]
+        moved = view.source[seen] % collator.grid[1] - seen % collator.grid[1]
         assert set(moved.tolist()) <= {-2, -1, 0} and (moved == -1).mean() > 0.5
-        assert (view.source[seen[seen % scribe.grid[1] > 3]] >= 0).all()
+        assert (view.source[seen[seen % collator.grid[1] > 3]] >= 0).all()

@@ -1,1 +1,1 @@
-"""What a checkpoint needs of a device, estimated before it runs there."""
+"""Estimates what a checkpoint needs of a device before it runs there."""

@@ -1,4 +1,4 @@
-"""How fast, how much memory, how many robots: from the roofline, corrected by what was measured.
+"""Estimates latency, memory and number of robots on a device: the roofline, corrected by measurements.
 
 A stage takes ``launch_s`` for each layer of each of its forwards and ``factor`` times its roofline. Both are
 fitted to measured configurations where there are some; otherwise they are assumptions, and said to be.
@@ -161,7 +161,7 @@ def leave_one_out(measured: Sequence[Measured]) -> list[PlanError]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """What one robot asks for.
 
@@ -211,7 +211,7 @@ class Passes:
     forwards: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What to expect.
 
@@ -315,19 +315,19 @@ def plan(
     kept_per_s = load.frames_per_s if load.unasked == "prefilled" else asked_per_s
     tokens_per_s = kept_per_s * picture_tokens
     return Plan(
-        frame_s,
-        decision_s,
-        sum(both[1] for both in parts.values()),
-        Passes(len(frame_looks), len(frame_pushes)),
-        Passes(looks, len(pushes) + steps),
-        restart_s,
-        busy,
-        weights,
-        robot,
-        context / tokens_per_s if tokens_per_s else math.inf,
-        min(by_memory, by_time),
-        "memory" if by_memory < by_time else "time",
-        {"preprocessing and the rest": calibration.host_s, **seconds},
+        frame_s=frame_s,
+        decision_s=decision_s,
+        least_s=sum(both[1] for both in parts.values()),
+        frame=Passes(len(frame_looks), len(frame_pushes)),
+        decision=Passes(looks, len(pushes) + steps),
+        restart_s=restart_s,
+        busy=busy,
+        weights_bytes=weights,
+        robot_bytes=robot,
+        filled_after_s=context / tokens_per_s if tokens_per_s else math.inf,
+        robots=min(by_memory, by_time),
+        limit="memory" if by_memory < by_time else "time",
+        parts={"preprocessing and the rest": calibration.host_s, **seconds},
     )
 
 

@@ -1,4 +1,4 @@
-"""What a decision must cost at least: FLOPs and bytes of each part of a Qwen2.5-VL, by its shape.
+"""Computes the least cost of a decision: FLOPs and bytes of each part of a Qwen2.5-VL, from its shape.
 
 A machine that computes ``flops_per_s`` and moves ``bytes_per_s`` needs at least the larger one of
 FLOPs / flops_per_s and bytes / bytes_per_s (Williams et al., 2009). Multiply-adds count as two.

@@ -1,4 +1,4 @@
-"""Where the time of a decision goes: vision, prefill, decode, head and the rest, against the roofline.
+"""Measures where the time of a decision goes (vision, prefill, decode, head), against the roofline.
 
 The shapes of the released 3B and 7B models are made with random weights right on the device: times
 depend on shapes, not on what the weights say.
@@ -154,7 +154,7 @@ def measure_stages(
     is measured is a queue of the profile's full length.
 
     Args:
-        decode: ``tree``, ``forced`` or ``tokens``.
+        decode: ``tree`` or ``tokens``.
     """
     # A budget beyond what is shown: this measures a given context, not evictions.
     config = StreamConfig(decode=decode, min_allowed=0.0, token_budget=1_000_000)

@@ -1,4 +1,4 @@
-"""Frames to measure with: a robot walks in a circle through a texture that is the same on every machine."""
+"""Makes frames to measure with: a circle through a synthetic texture, the same on every machine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def walk(count: int, size: tuple[int, int], *, robot: int = 0) -> Iterator[Frame
     """Frames of a robot that walks in a circle; its surroundings change every 16 frames."""
     width, height = size
     camera = CameraModel.from_hfov(width, height, math.radians(79.0))
-    mount = base_from_optical(0.0, 0.0, 1.25)
+    extrinsics = base_from_optical(0.0, 0.0, 1.25)
     for i in range(count):
         angle = i * _STEP_M / _CIRCLE_M
         pose = Pose.planar(_CIRCLE_M * math.cos(angle), _CIRCLE_M * math.sin(angle), angle + math.pi / 2)
         texture = i + _TEXTURE_JUMP * (i // _SCENE_FRAMES) + 31 * robot
-        yield Frame(i, (i + 1) * 10**8, make_frame(texture, *size), None, camera, pose, pose @ mount)
+        yield Frame(i, (i + 1) * 10**8, make_frame(texture, *size), None, camera, pose, pose @ extrinsics)
 
 
 def make_frame(index: int, width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -54,6 +54,7 @@ BENCHES = (
     "roofline",
     "setup",
     "soak",
+    "startup",
     "stream",
     "tracking",
     "world",
@@ -136,7 +137,7 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
         plot = getattr(module, "plot", None)
         if plot is not None:
             benches.choices[name].add_argument(
-                "--plots", type=output_folder, metavar="DIR", help="draw them (PNG)"
+                "--plots", type=output_folder, metavar="DIR", help="also draw plots (PNG) into this folder"
             )
         benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
     for name in ("all", "page"):

@@ -1,4 +1,4 @@
-"""``vln_ros compare``."""
+"""``vln_ros compare``: two runs of an evaluation, paired by episode, with intervals."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ HELP = "Compare two runs episode by episode, ours or those of StreamVLN, JanusVL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, metavar="A", help="folder or file of a run")
-    parser.add_argument("b", type=Path, metavar="B", help="folder or file of another one")
+    parser.add_argument("a", type=Path, metavar="A", help="folder or results file of the first run")
+    parser.add_argument("b", type=Path, metavar="B", help="folder or results file of the second run")
     parser.add_argument("--out", type=output_folder, help="also write a page with plots into this folder")
-    parser.add_argument("--json", type=output_file, help="also write the differences to this file")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--json", type=output_file, help="also write the differences to this file (JSON)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros demo``."""
+"""``vln_ros demo``: a simulated robot follows instructions over real ROS 2 topics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vln_ros.config import BridgeConfig, ConfigError, NavigatorConfig, QwenConfi
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.embedded.flat import KINDS, ROBOT_RADIUS_M
 
-HELP = "A simulated robot follows instructions over real ROS 2 topics; leaves a report page"
+HELP = "Let a simulated robot follow instructions over real ROS 2 topics; leaves a report page"
 ENGINES = ("expert", "qwen")
 SIMULATED_ROBOT: dict[str, Scalar] = {
     "extrinsics": "parameters",
@@ -34,35 +34,47 @@ EXPERT_CLEARANCE_M = 0.15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--episodes", type=int, default=5, help="how many episodes (default: 5)")
+    parser.add_argument("--episodes", type=int, default=5, help="number of episodes (default: 5)")
     parser.add_argument("--split", default="val_unseen", help="train, val_seen or val_unseen (default)")
     parser.add_argument(
         "--mode",
         choices=("lockstep", "realtime"),
         default="lockstep",
-        help="lockstep (default): the world waits for the model, runs are repeatable; "
-        "realtime: it does not, and the executor drives with cmd_vel",
+        help="what moves the robot; lockstep: its queue, and the world waits for the model, so that runs are "
+        "repeatable (default); realtime: the executor by cmd_vel, and nothing waits",
     )
-    parser.add_argument("--kind", choices=KINDS, default="room", help="size of the flats (default: room)")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="room", help="size of the flats: room, small or flat (default: room)"
+    )
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="qwen",
-        help="what decides: a model (default), or who knows the map",
+        help="what decides: qwen, a model (default), or expert, the oracle policy that knows the map",
     )
-    parser.add_argument("--profile", default=QwenConfig().profile, help="of the model (default: %(default)s)")
     parser.add_argument(
-        "--checkpoint", default="", help="folder or hub name (default: the one that the profile names)"
+        "--profile",
+        default=QwenConfig().profile,
+        help="profile of the model: how it is prompted (default: %(default)s)",
     )
-    parser.add_argument("--size", default="320x240", help="image size (default: 320x240)")
-    parser.add_argument("--speed", type=float, default=1.0, help="simulated seconds per second in real time")
+    parser.add_argument(
+        "--checkpoint",
+        default="",
+        help="folder or hub name of a checkpoint (default: the one that the profile names)",
+    )
+    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="simulated seconds per second, with --mode realtime"
+    )
     add_switch(parser)
     add_join(parser)
     parser.add_argument("--no-video", action="store_true", help="write no videos")
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/demo-DATE)"
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the summary there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the summary to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros eval``."""
+"""``vln_ros eval``: runs a policy on many episodes and writes measures, a report and videos."""
 
 from __future__ import annotations
 
@@ -42,14 +42,18 @@ _SHORT = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=output_folder, help="run folder (default: runs/eval-DATE)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    parser.add_argument("--config", type=Path, metavar="YAML", help="evaluation options, nested or dotted")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in --out, with the same options"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="file of evaluation options, nested or dotted names"
+    )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other option by its dotted name, e.g. camera.hfov_deg=90 (docs/evaluation.md lists all)",
+        help="set any option by its dotted name, e.g. camera.hfov_deg=90 (list: vln_ros params eval)",
     )
     known = {e.name: e for e in walk_options(EvalConfig)}
     for entry in known.values():

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -64,6 +64,7 @@ class NodeSpec:
 
     name: str
     parameters: Mapping[str, Scalar]
+    _: KW_ONLY
     quiet: bool = True
     namespace: str = ""
     remaps: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +136,7 @@ def enter_graph(logs: Path) -> dict[str, str]:
 
 
 @functools.cache
-def _say_where(domain: int) -> None:
+def say_where(domain: int) -> None:
     """Once, to the terminal: where the graph is, and how to look at it."""
     if is_own_domain(domain):
         print(
@@ -257,7 +258,7 @@ class Graph:
             ConfigError: no node can start on this machine, as it is and is set.
         """
         if not self._begun:
-            _say_where(domain_of(self._environment))
+            say_where(domain_of(self._environment))
             _try_ros(self._environment)
             self._begun = True
         parameters = self._folder / f"{spec.key}.yaml"

@@ -1,4 +1,4 @@
-"""``vln_ros node``: what the executables for ``ros2 run`` and ``ros2 launch`` call."""
+"""``vln_ros node``: runs one node; the executables for ``ros2 run`` and ``ros2 launch`` call it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HELP = "Run one node, as `ros2 run vln_ros NODE` does"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("node", choices=list(NODES), help="which one")
+    parser.add_argument("node", choices=list(NODES), help="the node to run")
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,

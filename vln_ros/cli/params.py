@@ -1,34 +1,48 @@
-"""``vln_ros params``."""
+"""``vln_ros params``: lists the parameters of the nodes, for terminals and for docs/parameters.md."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import textwrap
+from collections.abc import Mapping
 
-from vln_ros.config import NODES, ConfigError, OptionEntry, walk_options
+from vln_ros.config import NODES, ConfigError, EvalConfig, FarmConfig, OptionEntry, TrainConfig, walk_options
 
-HELP = "List every parameter of every node: default, range, whether it may change while running"
+HELP = (
+    "List the parameters of the nodes, with default, range, meaning, and whether they may change while the "
+    "node runs; or the options of eval and train"
+)
 WIDTH = 100
+COMMANDS: Mapping[str, tuple[type, ...]] = {"eval": (EvalConfig, FarmConfig), "train": (TrainConfig,)}
+"""Option groups of commands. They are listed on demand only."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("node", nargs="?", default="", help=f"only this one: {', '.join(NODES)}")
-    parser.add_argument("--match", default="", help="only parameters with this in name or description")
-    parser.add_argument("--markdown", action="store_true", help="print docs/parameters.md")
+    parser.add_argument(
+        "node",
+        nargs="?",
+        default="",
+        help=f"list this one only: {', '.join([*NODES, *COMMANDS])} (default: every node)",
+    )
+    parser.add_argument(
+        "--match", default="", metavar="WORD", help="list only what has this word in its name or description"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the page docs/parameters.md instead")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.markdown:
         print(markdown(), end="")
         return 0
-    if options.node and options.node not in NODES:
-        raise ConfigError(f"node {options.node!r}: choose one of {', '.join(NODES)}")
+    groups: dict[str, tuple[type, ...]] = {**{node: (config,) for node, config in NODES.items()}, **COMMANDS}
+    if options.node and options.node not in groups:
+        raise ConfigError(f"node {options.node!r}: choose one of {', '.join(groups)}")
     shown = 0
     for node in [options.node] if options.node else NODES:
-        entries = [e for e in walk_options(NODES[node]) if _matches(e, options.match)]
+        entries = [e for config in groups[node] for e in walk_options(config) if _matches(e, options.match)]
         if entries:
-            print(f"{node}: {_purpose(NODES[node])}")
+            print(f"{node}: {_purpose(groups[node][0])}")
         for entry in entries:
             live = "  [live]" if entry.option.live else ""
             print(f"  {entry.name} = {_value(entry.default)}   {_kind(entry)}{live}")
@@ -73,7 +87,8 @@ INTRODUCTION = """\
 # Parameters
 
 Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config/`; a test holds the two
-equal. `vln_ros params --match WORD` searches here from a terminal.
+equal. `vln_ros params --match WORD` searches here from a terminal; `vln_ros params eval` and `train` list the
+options of these commands.
 
 * Parameters marked *live* may be changed while the node runs (`ros2 param set /executor max_linear_m_s 0.3`);
   a value that is out of range is refused with the range. All others are read when the node is configured:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vln_ros.capacity.roofline import Roofline
     from vln_ros.engine.checkpoint.profile import ContextSpec
 
-HELP = "Latency, frames per second, memory and robots per device, from the roofline and from measurements"
+HELP = "Estimate latency, frame rate, memory and robots per device, from the roofline and from measurements"
 SHAPES = ("3B", "7B")
 DEVICES = ("h100", "h200", "4090", "orin", "thor", "measured")
 WEIGHTS = {"bf16": 2.0, "int8": 1.0, "4bit": 0.5}
@@ -31,38 +31,55 @@ TOKENS_PER_PHRASE = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", choices=SHAPES, required=True, help="shape of the released model")
+    parser.add_argument("--checkpoint", choices=SHAPES, required=True, help="size of the released Qwen2.5-VL")
     parser.add_argument(
         "--device",
         choices=DEVICES,
         required=True,
-        help="measured: the one that --calibration was measured on",
+        help="device to estimate for; measured: the one that --calibration was measured on",
     )
-    parser.add_argument("--camera", default="640x480@5", help="WIDTHxHEIGHT@RATE (default: %(default)s)")
     parser.add_argument(
-        "--profile", default="qwen-zero-shot", help="of the checkpoint (default: %(default)s)"
+        "--camera", default="640x480@5", help="camera as WIDTHxHEIGHT@RATE (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--profile", default="qwen-zero-shot", help="profile of the checkpoint (default: %(default)s)"
     )
     parser.add_argument(
         "--decisions-per-s",
         type=float,
         default=1.0,
-        help="no more than the camera's rate counts: each needs a frame of its own (default: %(default)s)",
+        help="decisions per second and robot; each needs a frame of its own (default: %(default)s)",
     )
     parser.add_argument(
         "--token-budget",
         type=int,
         default=StreamConfig().token_budget,
-        help="of the stream (default: %(default)s)",
-    )
-    parser.add_argument("--decode", choices=("tree", "tokens"), default="tree", help="default: %(default)s")
-    parser.add_argument("--weights", choices=tuple(WEIGHTS), default="bf16", help="default: %(default)s")
-    parser.add_argument(
-        "--calibration", type=Path, default=None, help="record of `vln_ros bench roofline` on the device"
+        help="most tokens in the stream of one robot (default: %(default)s)",
     )
     parser.add_argument(
-        "--memory-gb", type=float, default=None, help="of the device, if another than published"
+        "--decode",
+        choices=("tree", "tokens"),
+        default="tree",
+        help="how queues are decoded (default: %(default)s)",
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--weights",
+        choices=tuple(WEIGHTS),
+        default="bf16",
+        help="number format of the weights (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        default=None,
+        help="record of `vln_ros bench roofline`, measured on the device",
+    )
+    parser.add_argument(
+        "--memory-gb", type=float, default=None, help="memory of the device, if it differs from the published"
+    )
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros profile``: recordings made with ``--profiling``."""
+"""``vln_ros profile``: shows and compares recordings made with ``--profiling``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = actions.add_parser("show", help="print the report again")
     show.add_argument("recording", type=Path, help="run folder, its profiling folder, or a process's .json")
     comparison = actions.add_parser("compare", help="two runs side by side, differences with their noise")
-    comparison.add_argument("first", type=Path, metavar="A", help="as for show")
-    comparison.add_argument("second", type=Path, metavar="B", help="as for show")
+    comparison.add_argument(
+        "first", type=Path, metavar="A", help="run folder, its profiling folder, or a process's .json"
+    )
+    comparison.add_argument(
+        "second", type=Path, metavar="B", help="run folder, its profiling folder, or a process's .json"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros report``."""
+"""``vln_ros report``: writes the page of a finished run anew."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export",
         metavar="FORMAT",
-        help="no report, but the results as others write them: streamvln, janusvln, internnav, navida",
+        help="instead of a report, write the results as streamvln, janusvln, internnav or navida do",
     )
     parser.add_argument(
         "--out", type=output_folder, help="where --export writes (default: FOLDER/export_FORMAT)"

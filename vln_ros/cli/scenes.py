@@ -26,10 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", default="flat", help="size of the scenes: flat (default), small or room")
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
-        "--count", type=int, default=1, help="how many scenes of the split, default %(default)s"
+        "--count", type=int, default=1, help="number of scenes of the split (default: %(default)s)"
     )
-    which.add_argument("--seeds", type=int, nargs="+", help="these scenes of the split instead")
-    parser.add_argument("--episodes", type=int, help="keep only the first so many episodes")
+    which.add_argument(
+        "--seeds", type=int, nargs="+", help="numbers of scenes of the split, instead of --count"
+    )
+    parser.add_argument("--episodes", type=int, help="number of episodes to keep, from the first on")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,7 +74,7 @@ def _views(scene: Scene) -> UInt8Array:
     hfov_rad = math.radians(options.hfov_deg)
     camera = CameraModel.from_hfov(options.width, options.height, hfov_rad)
     small = CameraModel.from_hfov(options.width // 20, options.height // 20, hfov_rad)
-    mount = base_from_optical(0.0, 0.0, options.height_m, pitch_down_rad=math.radians(12.0))
+    extrinsics = base_from_optical(0.0, 0.0, options.height_m, pitch_down_rad=math.radians(12.0))
     views = []
     for number in range(_VIEWS):
         x0, y0, x1, y1 = scene.flat.rooms[number % len(scene.flat.rooms)].inner
@@ -80,7 +82,7 @@ def _views(scene: Scene) -> UInt8Array:
         for fx, fy in ((0.1, 0.1), (0.9, 0.1), (0.9, 0.9), (0.1, 0.9)):
             place = scene.walkable.nearest(np.array([x0 + fx * (x1 - x0), y0 + fy * (y1 - y0)]))
             yaw_rad = math.atan2((y0 + y1) / 2 - place[1], (x0 + x1) / 2 - place[0])
-            poses.append(Pose.planar(float(place[0]), float(place[1]), yaw_rad) @ mount)
+            poses.append(Pose.planar(float(place[0]), float(place[1]), yaw_rad) @ extrinsics)
         open_m = [float(np.median(scene.renderer.render(small, pose)[1])) for pose in poses]
         order = np.argsort(open_m)[::-1]  # a scene of one room is shown from all its corners
         views.append(scene.renderer.render(camera, poses[order[number // len(scene.flat.rooms)]])[0])

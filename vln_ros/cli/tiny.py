@@ -1,4 +1,4 @@
-"""`vln_ros tiny OUT`: a small random checkpoint of the true architecture."""
+"""``vln_ros tiny OUT``: writes a small random checkpoint of the true architecture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import argparse
 from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
 
-HELP = "write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
+HELP = "Write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=output_folder, metavar="OUT", help="new directory to write")
+    parser.add_argument(
+        "out", type=output_folder, metavar="OUT", help="new folder to write the checkpoint to"
+    )
     for entry in walk_options(TinyConfig):
         flag = f"--{entry.name.replace('_', '-')}"
         if entry.type is bool:

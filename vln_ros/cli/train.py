@@ -1,4 +1,4 @@
-"""`vln_ros train FOLDER`: train the small policy in the embedded world."""
+"""``vln_ros train FOLDER``: trains the small policy in the embedded world."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from vln_ros.cli.arguments.places import check_model, output_folder
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
 from vln_ros.sim.embedded.flat import KINDS
 
-HELP = "train the small policy in the embedded world (behaviour cloning, then DAgger)"
+HELP = "Train the small policy in the embedded world (behaviour cloning, then DAgger)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=output_folder, metavar="FOLDER", help="where states, curves and checkpoints go"
     )
-    parser.add_argument("--config", type=Path, metavar="YAML", help="options; default: the shipped ones")
-    parser.add_argument("--resume", action="store_true", help="go on with the last state in FOLDER")
+    parser.add_argument(
+        "--config", type=Path, metavar="YAML", help="file of training options (default: the shipped one)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the last state in FOLDER")
     parser.add_argument(
         "--judge",
         type=int,
@@ -26,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not train: compare FOLDER/best (or FOLDER) with baselines on COUNT val_unseen episodes",
     )
     parser.add_argument(
-        "--kinds", nargs="+", default=["room", "small", "flat"], choices=list(KINDS), help="of flats"
+        "--kinds",
+        nargs="+",
+        default=["room", "small", "flat"],
+        choices=list(KINDS),
+        help="sizes of flats to judge on",
     )
     for entry in walk_options(TrainConfig):
         if entry.type is not bool:
@@ -62,14 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.training.baselines import judge, table, write_table
+    from vln_ros.training.baselines import evaluate_policies, table, write_table
 
     checkpoint = folder / "best" if (folder / "best").is_dir() else folder
     model = load_model(
         str(checkpoint), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
     )
     verdicts = []
-    for verdict in judge(model, load_profile(config.profile), kinds, count, config.seed):
+    for verdict in evaluate_policies(model, load_profile(config.profile), kinds, count, config.seed):
         verdicts.append(verdict)
         write_table(verdicts, folder / "table.md", model, count)
     print(table(verdicts), end="")

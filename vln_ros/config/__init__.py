@@ -5,18 +5,9 @@ whether it may change while running. ROS parameters (``vln_ros.ros.parameters``)
 command line and the tables in the documentation are all made from these classes.
 """
 
-from vln_ros.config.engine import (
-    LandmarkConfig,
-    PacedConfig,
-    PruneConfig,
-    QwenConfig,
-    ReuseConfig,
-    SamplingConfig,
-    StreamConfig,
-    TinyConfig,
-    TrainConfig,
-)
+from vln_ros.config.engine import PacedConfig, QwenConfig, SamplingConfig, StreamConfig
 from vln_ros.config.evaluation import EvalConfig, FarmConfig
+from vln_ros.config.executor import ExecutorConfig, SafetyConfig
 from vln_ros.config.nodes import NODES
 from vln_ros.config.options import (
     ConfigError,
@@ -33,14 +24,15 @@ from vln_ros.config.options import (
     walk_options,
 )
 from vln_ros.config.profiling import ProfilingConfig
+from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
 from vln_ros.config.robot import (
+    CameraExtrinsics,
     DepthInputConfig,
-    ExecutorConfig,
+    Extrinsics,
+    ExtrinsicsConfig,
     ImageInputConfig,
-    MountConfig,
     NavigatorConfig,
     OdometryConfig,
-    SafetyConfig,
     SyncConfig,
 )
 from vln_ros.config.simulation import (
@@ -55,24 +47,28 @@ from vln_ros.config.simulation import (
     with_protocol,
 )
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
+from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
     "NODES",
     "PROTOCOL_RULES",
     "BridgeConfig",
     "CameraConfig",
+    "CameraExtrinsics",
     "ConfigError",
     "DepthInputConfig",
     "EvalConfig",
     "ExecutorConfig",
     "ExpertConfig",
+    "Extrinsics",
+    "ExtrinsicsConfig",
     "FarmConfig",
+    "FrameCheckConfig",
     "HabitatConfig",
     "ImageInputConfig",
     "InspectorConfig",
     "LandmarkConfig",
     "LimitsConfig",
-    "MountConfig",
     "NavigatorConfig",
     "OdometryConfig",
     "Option",

@@ -1,10 +1,11 @@
-"""Which options which node has."""
+"""Names the option group of every node."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vln_ros.config.robot import ExecutorConfig, NavigatorConfig
+from vln_ros.config.executor import ExecutorConfig
+from vln_ros.config.robot import NavigatorConfig
 from vln_ros.config.simulation import BridgeConfig
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig
 

@@ -1,4 +1,4 @@
-"""What an option is: a dataclass field with a default, a unit, a range and a sentence."""
+"""Declares options (default, unit, range, description), checks values, reads YAML."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ConfigError(ValueError):
     """A value that the user gave cannot be used; the message names it and says what would do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Option:
     """What is known of one option besides its name, type and default."""
 
@@ -29,6 +29,8 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    retired: tuple[tuple[str, str], ...] = ()
+    """Choices that are gone, each with what to do instead."""
     live: bool = False
     """May be changed while the node is active."""
 
@@ -41,12 +43,14 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    retired: tuple[tuple[str, str], ...] = (),
     live: bool = False,
 ) -> Any:
     """A dataclass field with its description. ``minimum`` and ``maximum`` are inclusive."""
-    return dataclasses.field(
-        default=default, metadata={"option": Option(doc, unit, minimum, maximum, choices, live)}
+    described = Option(
+        doc=doc, unit=unit, minimum=minimum, maximum=maximum, choices=choices, retired=retired, live=live
     )
+    return dataclasses.field(default=default, metadata={"option": described})
 
 
 def group(cls: type[T]) -> T:
@@ -99,7 +103,11 @@ def check_value(entry: OptionEntry, value: object) -> Scalar:
             )
             raise ConfigError(f"{name} = {value}: must be {bounds}{' ' + spec.unit if spec.unit else ''}")
     if spec.choices and value not in spec.choices:
-        raise ConfigError(f"{name} = {value!r}: choose one of {', '.join(spec.choices)}")
+        choose = f"choose one of {', '.join(spec.choices)}"
+        for gone, instead in spec.retired:
+            if value == gone:
+                choose = f"there is no {gone!r} any more, {instead}; {choose}"
+        raise ConfigError(f"{name} = {value!r}: {choose}")
     return value
 
 

@@ -1,53 +1,62 @@
-"""Options of the nodes on a robot: what they hear, when they stop, how they drive."""
+"""Options of the navigator, and of the sensors that it shares with other nodes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from vln_ros.config.engine import PacedConfig, QwenConfig
-from vln_ros.config.options import ConfigError, group, option
+from vln_ros.config.options import group, option
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.simulation import ExpertConfig, StepConfig
 
+EngineName = Literal["qwen", "expert", "paced"]
+CameraExtrinsics = Literal["tf", "parameters"]
+Extrinsics = Literal["same", "tf", "parameters"]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SyncConfig:
     """How colour, depth and odometry become frames."""
 
-    require_depth: bool = option(True, "Wait for a depth image for every colour image")
+    require_depth: bool = option(
+        True,
+        "Whether a colour image waits for the depth image of its instant. False takes the nearest one at "
+        "hand, or none, and then VLN-Cache and pruning do nothing on that frame.",
+    )
     max_depth_skew_s: float = option(
         0.02,
-        "Largest difference between the stamps of colour and depth",
-        unit="s",
-        minimum=0.0,
-        maximum=1.0,
-        live=True,
-    )
+        "Largest difference between the stamps of a colour image and of the depth image that is joined to "
+        "it. Too low drops frames of cameras that do not trigger both at once (color_no_depth grows on "
+        "/diagnostics); too high joins pictures of different places when the robot turns.",
+        unit="s", minimum=0.0, maximum=1.0, live=True,
+    )  # fmt: skip
     max_odometry_gap_s: float = option(
         0.25,
-        "Largest gap between odometry samples to interpolate across",
-        unit="s",
-        minimum=0.0,
-        maximum=5.0,
-        live=True,
-    )
+        "Largest gap between two odometry messages across which a pose is interpolated. Too low drops frames "
+        "when a message is lost; too high invents poses, which displaces what reuse and the predicted path "
+        "are computed from.",
+        unit="s", minimum=0.0, maximum=5.0, live=True,
+    )  # fmt: skip
     max_wait_s: float = option(
         1.0,
-        "How long, in sensor time, a colour image waits for its depth and odometry before it is dropped",
-        unit="s",
-        minimum=0.01,
-        maximum=30.0,
-        live=True,
-    )
+        "How long, by the sensors' stamps, a colour image waits for its depth and odometry before it is "
+        "dropped. Too low drops frames when a driver is slow; too high lets the model decide from old "
+        "frames.",
+        unit="s", minimum=0.01, maximum=30.0, live=True,
+    )  # fmt: skip
     max_speed_m_s: float = option(
         5.0,
-        "Odometry that moves faster than this has jumped",
-        unit="m/s",
-        minimum=0.1,
-        maximum=100.0,
-        live=True,
+        "Speed above which two odometry poses count as a jump, so that no pose is interpolated between them. "
+        "Set it above the robot's own top speed: too low drops good frames, too high accepts the jumps of a "
+        "localisation.",
+        unit="m/s", minimum=0.1, maximum=100.0, live=True,
+    )  # fmt: skip
+    odom_frame: str = option(
+        "odom",
+        "The frame_id that the navigator expects in odometry messages; others are dropped and counted. Empty "
+        "accepts any, which mixes up poses where two sources publish on one topic.",
     )
-    odom_frame: str = option("odom", "Expected frame_id of the odometry; empty accepts any")
 
 
 @dataclass(frozen=True)
@@ -56,10 +65,19 @@ class DepthInputConfig:
 
     depth_topic: str = option(
         "camera/aligned_depth_to_color/image_raw",
-        "Depth registered to colour; /compressedDepth is appended for that transport",
+        "Topic of depth images that are registered to the colour image, of the same size and frame. With "
+        "compressed transport, /compressedDepth is appended.",
     )
-    camera_info_topic: str = option("camera/color/camera_info", "Calibration of the colour images")
-    base_frame: str = option("base_link", "Frame in which actions and velocities are expressed")
+    camera_info_topic: str = option(
+        "camera/color/camera_info",
+        "Topic of the calibration that belongs to the colour images. That of another camera is refused, and "
+        "no frame reaches the model.",
+    )
+    base_frame: str = option(
+        "base_link",
+        "Frame of the robot's base, in which actions and velocities are expressed: x forward, y left, z up "
+        "(REP 103). Extrinsics and odometry are brought to it.",
+    )
 
 
 @dataclass(frozen=True)
@@ -67,328 +85,199 @@ class ImageInputConfig(DepthInputConfig):
     """Where colour and depth come from."""
 
     color_topic: str = option(
-        "camera/color/image_raw", "Colour images, rectified; /compressed is appended for that transport"
+        "camera/color/image_raw",
+        "Topic of colour images. They must be rectified, or taken with a lens that has no distortion to "
+        "speak of. With compressed transport, /compressed is appended.",
     )
     color_transport: str = option(
-        "raw", "raw: Image messages; compressed: CompressedImage, jpeg or png", choices=("raw", "compressed")
+        "raw",
+        "How colour images come. raw: as Image messages; compressed: as CompressedImage with JPEG or PNG, "
+        "which saves network where the navigator runs on another machine.",
+        choices=("raw", "compressed"),
     )
     depth_transport: str = option(
         "raw",
-        "raw: Image messages; compressed: CompressedImage, compressedDepth",
+        "How depth images come. raw: as Image messages; compressed: as CompressedImage in the "
+        "compressedDepth format, which saves network where the navigator runs on another machine.",
         choices=("raw", "compressed"),
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OdometryConfig:
     """Of which frame on the robot the odometry is. Of base_frame itself nothing needs to be told."""
 
     child_frame: str = option(
         "",
-        "Frame whose pose the odometry gives, where its child_frame_id is empty; with extrinsics parameters "
-        "also the one frame besides base_frame that is taken: the one that the six values are for",
+        "Frame whose pose the odometry gives, where the messages leave child_frame_id empty. With extrinsics "
+        "set to parameters it is also the one frame besides base_frame that is accepted, and the six values "
+        "here are its place.",
     )
-    extrinsics: str = option(
+    extrinsics: Extrinsics = option(
         "same",
-        "Where the place of a child frame other than base_frame comes from. same: as the camera's; tf: the "
-        "newest transform; parameters: the six values here",
-        choices=("same", "tf", "parameters"),
+        "Where the place of odometry that is not of base_frame comes from. same: as the extrinsics of the "
+        "camera; tf: the newest transform; parameters: the six values in this group.",
+        choices=get_args(Extrinsics),
     )
     x_m: float = option(
-        0.0, "Position of the odometry's child frame in base_frame, forward", unit="m", minimum=-5.0,
-        maximum=5.0,
+        0.0,
+        "Position of the odometry's child frame ahead of base_frame, along its x axis. A wrong value makes "
+        "the pose swing sideways when the robot turns in place.",
+        unit="m", minimum=-5.0, maximum=5.0,
     )  # fmt: skip
-    y_m: float = option(0.0, "The same, to the left", unit="m", minimum=-5.0, maximum=5.0)
-    z_m: float = option(0.0, "The same, up", unit="m", minimum=-5.0, maximum=5.0)
+    y_m: float = option(
+        0.0,
+        "Position of the odometry's child frame to the left of base_frame, along its y axis. A wrong value "
+        "makes the pose move forward or back when the robot turns in place.",
+        unit="m", minimum=-5.0, maximum=5.0,
+    )  # fmt: skip
+    z_m: float = option(
+        0.0,
+        "Height of the odometry's child frame above base_frame, along its z axis. It matters only where that "
+        "frame is tilted.",
+        unit="m", minimum=-5.0, maximum=5.0,
+    )  # fmt: skip
     roll_deg: float = option(
-        0.0, "The child frame turned about its own x axis", unit="deg", minimum=-180.0, maximum=180.0
-    )
+        0.0,
+        "Rotation of the odometry's child frame about its own x axis; positive lowers its right side. A "
+        "wrong value tilts every pose, and beyond 60 degrees the odometry is refused.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
     pitch_down_deg: float = option(
-        0.0, "Downward tilt of the child frame's x axis", unit="deg", minimum=-90.0, maximum=90.0
-    )
+        0.0,
+        "Downward tilt of the x axis of the odometry's child frame. A wrong value tilts every pose, and with "
+        "it everything that the camera sees.",
+        unit="deg", minimum=-90.0, maximum=90.0,
+    )  # fmt: skip
     yaw_deg: float = option(
-        0.0, "The child frame turned to the left", unit="deg", minimum=-180.0, maximum=180.0
-    )
+        0.0,
+        "Rotation of the odometry's child frame to the left, about the vertical. A wrong value makes the "
+        "robot seem to drive sideways, and actions end beside their goal.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MountConfig(DepthInputConfig):
+@dataclass(frozen=True, kw_only=True)
+class ExtrinsicsConfig(DepthInputConfig):
     """The depth camera and where it sits on the base."""
 
-    extrinsics: str = option(
+    extrinsics: CameraExtrinsics = option(
         "tf",
-        "Where the mountings of the sensors come from. tf: base_frame from the messages' frame_id, needs "
-        "tf2_ros; parameters: the six camera_* values, and those of the other sensors",
-        choices=("tf", "parameters"),
+        "Where the extrinsics of the sensors come from. tf: the transform from base_frame to the messages' "
+        "frame_id, which needs tf2_ros; parameters: the six camera_* values, and those of the other sensors.",
+        choices=get_args(CameraExtrinsics),
     )
     calibration: str = option(
         "auto",
-        "What of the camera_info holds for the images. raw: K; rectified: P; auto: where the two differ, P "
-        "if the topic's name says rect, K if it says raw, and otherwise P if there is distortion to rectify",
+        "Which matrix of camera_info describes the images. raw: K; rectified: P; auto: where the two differ, "
+        "P if the topic's name says rect, K if it says raw, and otherwise P if there is distortion to "
+        "rectify. The wrong one shifts obstacles sideways.",
         choices=("auto", "raw", "rectified"),
     )
     odometry: OdometryConfig = group(OdometryConfig)
     camera_x_m: float = option(
-        0.0, "Camera position in base_link, forward", unit="m", minimum=-5.0, maximum=5.0
-    )
-    camera_y_m: float = option(0.0, "Camera position in base_link, left", unit="m", minimum=-5.0, maximum=5.0)
-    camera_z_m: float = option(1.25, "Camera position in base_link, up", unit="m", minimum=-5.0, maximum=5.0)
+        0.0,
+        "Position of the camera ahead of base_frame. Too large a value makes obstacles seem farther away "
+        "than they are, too small a value stops the robot too early.",
+        unit="m", minimum=-5.0, maximum=5.0,
+    )  # fmt: skip
+    camera_y_m: float = option(
+        0.0,
+        "Position of the camera to the left of the centre of base_frame. A wrong value shifts obstacles "
+        "sideways, so that the robot stops for what it would pass and touches what it should not.",
+        unit="m", minimum=-5.0, maximum=5.0,
+    )  # fmt: skip
+    camera_z_m: float = option(
+        1.25,
+        "Height of the camera above base_frame. Too low a value takes obstacles for floor, too high a value "
+        "takes the floor for an obstacle.",
+        unit="m", minimum=-5.0, maximum=5.0,
+    )  # fmt: skip
     camera_roll_deg: float = option(
-        0.0, "Camera turned about its own forward axis", unit="deg", minimum=-180.0, maximum=180.0
-    )
+        0.0,
+        "Rotation of the camera about its own viewing axis; positive turns its right side down. A wrong "
+        "value takes the floor on one side for an obstacle.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
     camera_pitch_down_deg: float = option(
-        0.0, "Downward tilt of the camera", unit="deg", minimum=-90.0, maximum=90.0
-    )
+        0.0,
+        "Downward tilt of the camera. Too small a value takes the floor ahead for an obstacle, too large a "
+        "value takes obstacles for floor.",
+        unit="deg", minimum=-90.0, maximum=90.0,
+    )  # fmt: skip
     camera_yaw_deg: float = option(
-        0.0, "Camera turned to the left", unit="deg", minimum=-180.0, maximum=180.0
+        0.0,
+        "Rotation of the camera to the left. A wrong value looks for obstacles beside the way instead of on "
+        "it.",
+        unit="deg", minimum=-180.0, maximum=180.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
+    """The navigator: sees frames, hears the instruction, publishes action queues."""
+
+    autostart: bool = option(
+        True,
+        "Whether the node configures and activates itself when its process starts. False leaves that to a "
+        "lifecycle manager, and nothing happens until one acts.",
     )
-
-
-@dataclass(frozen=True)
-class NavigatorConfig(MountConfig, ImageInputConfig):
-    """The navigator node."""
-
-    autostart: bool = option(True, "Configure and activate the node when its process starts")
-    engine: str = option("qwen", "What decides", choices=("qwen", "expert", "paced"))
+    engine: EngineName = option(
+        "qwen",
+        "What decides. qwen: a Qwen2.5-VL checkpoint; expert: the oracle policy, which knows the map of a "
+        "simulated world; paced: always forward after a fixed time, to measure the graph.",
+        choices=get_args(EngineName),
+    )
     decide_on: str = option(
         "progress",
-        "progress: when the executor has at most decide_ahead actions left; frame: after every frame",
+        "When the engine is asked. progress: when the executor has at most decide_ahead actions left; frame: "
+        "after every frame, as for recordings in which nobody follows the queues.",
         choices=("progress", "frame"),
     )
     decide_ahead: int = option(
         0,
-        "Decide when this many actions are left in the executor's queue; lockstep needs 0",
-        minimum=0,
-        maximum=64,
-        live=True,
-    )
+        "How many actions may be left in the executor's queue when the next decision is taken. 0 lets the "
+        "robot stand while the model computes, and lockstep needs it; higher values keep it moving, but "
+        "decide from an older view, and may cost success with a policy that was trained to decide at the end "
+        "of a queue.",
+        minimum=0, maximum=64, live=True,
+    )  # fmt: skip
     lost_after_s: float = option(
         2.0,
-        "A queue that the executor has not begun this long after its frame is taken for lost",
-        unit="s",
-        minimum=0.1,
-        maximum=60.0,
-        live=True,
-    )
-    heartbeat_hz: float = option(20.0, "Rate of the heartbeat", unit="Hz", minimum=1.0, maximum=100.0)
-    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
+        "How long after the first frame that followed a decision the executor may take to begin its queue, "
+        "before the queue counts as lost and the model is asked again. Too low asks twice over a slow "
+        "network, too high leaves the robot standing after a lost message.",
+        unit="s", minimum=0.1, maximum=60.0, live=True,
+    )  # fmt: skip
+    heartbeat_hz: float = option(
+        20.0,
+        "Rate of the heartbeat by which the executor knows that the navigator is alive. It must be several "
+        "times 1 / safety.heartbeat_timeout_s: too low stops the robot for a single lost message, higher "
+        "values only cost network.",
+        unit="Hz", minimum=1.0, maximum=100.0,
+    )  # fmt: skip
+    diagnostics_hz: float = option(
+        1.0,
+        "Rate at which the navigator publishes on /diagnostics. Lower rates show problems later, higher ones "
+        "fill the network and the logs.",
+        unit="Hz", minimum=0.1, maximum=10.0,
+    )  # fmt: skip
     reliability: str = option(
-        "best_effort", "Quality of service of the image subscriptions", choices=("best_effort", "reliable")
+        "best_effort",
+        "Quality of service of the subscriptions to camera topics. best_effort hears every publisher and may "
+        "lose images; reliable loses none, but hears only reliable publishers and can stall on a bad link.",
+        choices=("best_effort", "reliable"),
     )
-    image_depth: int = option(5, "History depth of the image subscriptions", minimum=1, maximum=100)
+    image_depth: int = option(
+        5,
+        "How many images of each camera topic may wait for the navigator's callbacks. 1 loses images "
+        "whenever another callback is running; large values cost memory, and let the navigator work through "
+        "old images after a delay.",
+        minimum=1, maximum=100,
+    )  # fmt: skip
     step: StepConfig = group(StepConfig)
     sync: SyncConfig = group(SyncConfig)
     qwen: QwenConfig = group(QwenConfig)
     expert: ExpertConfig = group(ExpertConfig)
     paced: PacedConfig = group(PacedConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)
-
-
-@dataclass(frozen=True)
-class SafetyConfig:
-    """When the executor stands still, whatever the queue says. Ages are measured on a steady clock."""
-
-    odometry_timeout_s: float = option(
-        0.5,
-        "Without new odometry for this long the robot stops",
-        unit="s",
-        minimum=0.05,
-        maximum=10.0,
-        live=True,
-    )
-    heartbeat_timeout_s: float = option(
-        0.5,
-        "Without the navigator's heartbeat for this long it stops",
-        unit="s",
-        minimum=0.1,
-        maximum=10.0,
-        live=True,
-    )
-    frame_timeout_s: float = option(
-        1.0,
-        "Without a new complete frame at the navigator for this long it stops",
-        unit="s",
-        minimum=0.1,
-        maximum=10.0,
-        live=True,
-    )
-    obstacles: str = option(
-        "depth", "Where obstacles are looked for", choices=("none", "depth", "scan", "both")
-    )
-    obstacle_timeout_s: float = option(
-        0.7,
-        "Without new depth (or scan) for this long it stops",
-        unit="s",
-        minimum=0.05,
-        maximum=10.0,
-        live=True,
-    )
-    stop_distance_m: float = option(
-        0.15,
-        "It stops when the free way ahead of its edge is shorter",
-        unit="m",
-        minimum=0.0,
-        maximum=3.0,
-        live=True,
-    )
-    slow_distance_m: float = option(
-        0.6,
-        "It slows down when the free way ahead of its edge is shorter",
-        unit="m",
-        minimum=0.0,
-        maximum=3.0,
-        live=True,
-    )
-    creep_m_s: float = option(
-        0.05, "Speed at the end of the slow-down zone", unit="m/s", minimum=0.01, maximum=0.5, live=True
-    )
-    reaction_s: float = option(
-        0.15, "Age of the depth and delay of the base together", unit="s", minimum=0.0, maximum=1.0, live=True
-    )
-    robot_radius_m: float = option(
-        0.25, "Radius of the circle that holds the robot", unit="m", minimum=0.05, maximum=2.0, live=True
-    )
-    min_height_m: float = option(
-        0.1, "What is lower is floor; above base_link", unit="m", minimum=-2.0, maximum=2.0, live=True
-    )
-    max_height_m: float = option(
-        1.4, "What is higher is no obstacle; above base_link", unit="m", minimum=0.0, maximum=3.0, live=True
-    )
-    min_readings: float = option(
-        0.1,
-        "It stops when a smaller share of the pixels (or rays) that look at the left, the middle or the "
-        "right of its way says something",
-        minimum=0.0,
-        maximum=1.0,
-        live=True,
-    )
-    min_depth_m: float = option(
-        0.15, "A depth image that is nearer almost everywhere is that of a covered camera", unit="m",
-        minimum=0.0, maximum=2.0, live=True,
-    )  # fmt: skip
-    max_depth_m: float = option(
-        20.0, "Depth beyond this is none: the camera cannot measure it, or the unit is wrong", unit="m",
-        minimum=1.0, maximum=1000.0, live=True,
-    )  # fmt: skip
-    scan_no_return: str = option(
-        "inf",
-        "How the scanner says that a ray met nothing. inf: as REP 117 says; zero: 0.0 does, too; beyond: "
-        "ranges above range_max do, too. What is not named here says nothing",
-        choices=("inf", "zero", "beyond"),
-    )
-    scan_extrinsics: str = option(
-        "same",
-        "Where the scanner's mounting comes from. same: as the camera's; tf: base_frame from the scan's "
-        "frame_id; parameters: the scan_* values",
-        choices=("same", "tf", "parameters"),
-    )
-    scan_x_m: float = option(
-        0.0, "Laser scanner's position in base_link, forward", unit="m", minimum=-3.0, maximum=3.0
-    )
-    scan_y_m: float = option(
-        0.0, "Laser scanner's position in base_link, left", unit="m", minimum=-3.0, maximum=3.0
-    )
-    scan_roll_deg: float = option(
-        0.0, "Laser scanner turned about its own x axis; 180: upside down", unit="deg", minimum=-180.0,
-        maximum=180.0,
-    )  # fmt: skip
-    scan_yaw_deg: float = option(
-        0.0, "Laser scanner turned to the left", unit="deg", minimum=-180.0, maximum=180.0
-    )
-    max_jump_m: float = option(
-        0.2,
-        "Odometry that moves this much too far has jumped",
-        unit="m",
-        minimum=0.01,
-        maximum=10.0,
-        live=True,
-    )
-    max_jump_deg: float = option(
-        15.0,
-        "Odometry that turns this much too far has jumped",
-        unit="deg",
-        minimum=0.5,
-        maximum=180.0,
-        live=True,
-    )
-
-
-@dataclass(frozen=True)
-class ExecutorConfig(MountConfig):
-    """The executor: action queue and odometry to velocities."""
-
-    autostart: bool = option(True, "Configure and activate the node when its process starts")
-    rate_hz: float = option(20.0, "Control rate", unit="Hz", minimum=5.0, maximum=200.0)
-    max_linear_m_s: float = option(
-        0.5, "Largest forward velocity", unit="m/s", minimum=0.01, maximum=3.0, live=True
-    )
-    max_angular_rad_s: float = option(
-        1.0, "Largest turn rate", unit="rad/s", minimum=0.01, maximum=6.0, live=True
-    )
-    max_linear_accel_m_s2: float = option(
-        1.0, "Largest forward acceleration", unit="m/s^2", minimum=0.05, maximum=20.0, live=True
-    )
-    max_angular_accel_rad_s2: float = option(
-        3.0, "Largest turn acceleration", unit="rad/s^2", minimum=0.05, maximum=50.0, live=True
-    )
-    linear_gain: float = option(
-        5.0, "Velocity per remaining distance", unit="1/s", minimum=0.1, maximum=20.0, live=True
-    )
-    angular_gain: float = option(
-        5.0, "Turn rate per heading error", unit="1/s", minimum=0.1, maximum=20.0, live=True
-    )
-    position_tolerance_m: float = option(
-        0.01, "An action is done within this of its goal", unit="m", minimum=0.001, maximum=0.5, live=True
-    )
-    heading_tolerance_deg: float = option(
-        0.7, "An action is done within this of its goal", unit="deg", minimum=0.05, maximum=20.0, live=True
-    )
-    lookahead_m: float = option(
-        0.3,
-        "A base beside its line steers toward the point this far ahead on it",
-        unit="m",
-        minimum=0.05,
-        maximum=5.0,
-        live=True,
-    )
-    delay_s: float = option(
-        0.1,
-        "From a command to its effect in the odometry; /diagnostics says what it measured",
-        unit="s",
-        minimum=0.0,
-        maximum=1.0,
-        live=True,
-    )
-    blend: bool = option(
-        True, "Drive equal actions in a row as one; false: every action ends standing", live=True
-    )
-    holonomic: bool = option(False, "The base can also move sideways")
-    stamped_cmd_vel: bool = option(False, "cmd_vel is TwistStamped instead of Twist")
-    action_timeout_s: float = option(
-        4.0,
-        "An action that has not ended this long after its due time is blocked, and the robot stops",
-        unit="s",
-        minimum=0.5,
-        maximum=60.0,
-        live=True,
-    )
-    diagnostics_hz: float = option(1.0, "Rate of /diagnostics", unit="Hz", minimum=0.1, maximum=10.0)
-    odom_frame: str = option(SyncConfig.odom_frame, "Expected frame_id of the odometry; empty accepts any")
-    profiling: ProfilingConfig = group(ProfilingConfig)
-    safety: SafetyConfig = group(SafetyConfig)
-
-    def __post_init__(self) -> None:
-        s = self.safety
-        if s.slow_distance_m < s.stop_distance_m:
-            raise ConfigError(
-                f"safety.slow_distance_m = {s.slow_distance_m}: must be at least safety.stop_distance_m = "
-                f"{s.stop_distance_m}"
-            )
-        if s.max_depth_m <= s.min_depth_m:
-            raise ConfigError(
-                f"safety.max_depth_m = {s.max_depth_m}: must be above min_depth_m = {s.min_depth_m}"
-            )
-        if s.max_height_m <= s.min_height_m:
-            raise ConfigError(
-                f"safety.max_height_m = {s.max_height_m}: must be above min_height_m = {s.min_height_m}"
-            )

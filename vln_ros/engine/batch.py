@@ -1,4 +1,4 @@
-"""Many robots, one model: the forwards of several sessions run as one.
+"""Runs the forwards of several robots' sessions as one, on one model.
 
 Each session keeps its own cache; a shared forward reads them side by side, padded to the longest.
 The weights, which are what a small forward mostly reads, are then read once for all. A session whose
@@ -18,7 +18,7 @@ from vln_ros.datatypes import ActionChunk, Frame
 from vln_ros.engine.decode.decode import Decoding, Push
 from vln_ros.engine.oom_fallback import is_out_of_memory
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream.forward import Chunk, run_decoder
+from vln_ros.engine.stream.forward import Prefill, run_decoder
 from vln_ros.engine.stream.kv_cache import SlotLayer
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.tree import NO_TREE
@@ -76,35 +76,35 @@ def push_batch(sessions: Sequence[Session], pushes: Sequence[Push]) -> list[Tens
     if len({id(s) for s in sessions}) != len(sessions) or len({id(s.network) for s in sessions}) > 1:
         raise ValueError("a batch needs different sessions of one network")
     results: list[Tensor | Exception] = [RuntimeError("not computed")] * len(sessions)
-    chunks: dict[int, Chunk] = {}
+    prefills: dict[int, Prefill] = {}
     for i, (session, push) in enumerate(zip(sessions, pushes, strict=True)):
         try:
-            chunks[i] = session.prepare(push.pieces, push.tree)
+            prefills[i] = session.prepare(push.pieces, push.tree)
         except Exception as error:  # it is this session's result
             results[i] = error
-    if not chunks:
+    if not prefills:
         return results
-    taking_part = [sessions[i] for i in chunks]
+    taking_part = [sessions[i] for i in prefills]
     try:
-        states = _joined_forward(taking_part, list(chunks.values()))
+        states = _joined_forward(taking_part, list(prefills.values()))
         wanted: list[Tensor] = []
-        for row, (i, chunk) in zip(states, chunks.items(), strict=True):
-            sessions[i].complete(chunk)
-            n = chunk.embeddings.shape[0]
+        for row, (i, prefill) in zip(states, prefills.items(), strict=True):
+            sessions[i].complete(prefill)
+            n = prefill.embeddings.shape[0]
             wanted.append(row[n - len(pushes[i].tree) - 1 : n])
         # One product with the vocabulary for all; counted where it belongs.
         scores = taking_part[0].network.lm_head(torch.cat(wanted)).float()
     except Exception as error:
-        for i, chunk in chunks.items():
-            sessions[i].abandon(chunk)
-        if len(chunks) == 1:
-            results[next(iter(chunks))] = error
+        for i, prefill in prefills.items():
+            sessions[i].abandon(prefill)
+        if len(prefills) == 1:
+            results[next(iter(prefills))] = error
             return results
         # Together it was too much, or one of them is to blame: each on its own tells which.
-        for i in chunks:
+        for i in prefills:
             results[i] = push_batch([sessions[i]], [pushes[i]])[0]
         return results
-    for i, part in zip(chunks, scores.split([w.shape[0] for w in wanted]), strict=True):
+    for i, part in zip(prefills, scores.split([w.shape[0] for w in wanted]), strict=True):
         sessions[i].count_logits(part.shape[0])
         results[i] = part
     return results
@@ -182,10 +182,10 @@ def decide_together(engines: Sequence[QwenEngine], queues: Sequence[int]) -> lis
         except Exception as error:  # it is this robot's result
             results[i] = error
     able = [i for i in range(len(engines)) if i not in results]
-    chunks = run_batch([engines[i].session for i in able], [engines[i].deciding(queues[i]) for i in able])
-    for i, chunk in zip(able, chunks, strict=True):
-        results[i] = chunk
-        if isinstance(chunk, Exception) and is_out_of_memory(chunk):
+    prefills = run_batch([engines[i].session for i in able], [engines[i].deciding(queues[i]) for i in able])
+    for i, prefill in zip(able, prefills, strict=True):
+        results[i] = prefill
+        if isinstance(prefill, Exception) and is_out_of_memory(prefill):
             try:
                 results[i] = engines[i].decide(queues[i])
             except Exception as error:  # it is this robot's result
@@ -193,20 +193,20 @@ def decide_together(engines: Sequence[QwenEngine], queues: Sequence[int]) -> lis
     return [results[i] for i in range(len(engines))]
 
 
-def _joined_forward(sessions: Sequence[Session], chunks: Sequence[Chunk]) -> Tensor:
+def _joined_forward(sessions: Sequence[Session], prefills: Sequence[Prefill]) -> Tensor:
     """States ``[batch, longest chunk, hidden]``; rows beyond a chunk's own tokens mean nothing."""
-    counts = [c.embeddings.shape[0] for c in chunks]
+    counts = [c.embeddings.shape[0] for c in prefills]
     lengths = [s.cache.length + n for s, n in zip(sessions, counts, strict=True)]
-    batch, n, slots = len(chunks), max(counts), max(lengths)
-    embeddings = chunks[0].embeddings.new_zeros(batch, n, chunks[0].embeddings.shape[1])
+    batch, n, slots = len(prefills), max(counts), max(lengths)
+    embeddings = prefills[0].embeddings.new_zeros(batch, n, prefills[0].embeddings.shape[1])
     device = embeddings.device
     positions = torch.zeros(3, batch, n, dtype=torch.long)
     visible = torch.zeros(batch, n, slots, dtype=torch.bool, device=device)
     visible[:, :, 0] = True  # a padding row must see something, or its softmax is not a number
-    for i, (chunk, count, length) in enumerate(zip(chunks, counts, lengths, strict=True)):
-        embeddings[i, :count] = chunk.embeddings
-        positions[:, i, :count] = chunk.positions
-        own = chunk.visible
+    for i, (prefill, count, length) in enumerate(zip(prefills, counts, lengths, strict=True)):
+        embeddings[i, :count] = prefill.embeddings
+        positions[:, i, :count] = prefill.positions
+        own = prefill.visible
         if own is None:
             own = torch.ones(count, length, dtype=torch.bool, device=device).tril(length - count)
         visible[i, :count, :length] = own

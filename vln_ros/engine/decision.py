@@ -1,10 +1,14 @@
-"""When to ask the engine: the rule between a stream of frames and a stream of queues. No threads, no ROS."""
+"""Decides when to ask the engine, between a stream of frames and a stream of action queues.
+
+No threads, no ROS.
+"""
 
 from __future__ import annotations
 
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.execution_log import ExecutionLog
 from vln_ros.engine.execution_log import Progress as Progress
+from vln_ros.geometry.frame_checks import clock_went_back
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import Engine, HearsExecuted, WorksAhead
 
@@ -118,7 +122,7 @@ class DecisionLoop:
         """
         if self._instruction is None:
             return
-        jumped_back = self._frame is not None and frame.stamp_ns < self._frame.stamp_ns
+        jumped_back = self._frame is not None and clock_went_back(self._frame.stamp_ns, frame.stamp_ns)
         if jumped_back:
             self._log.clock_reset(frame.stamp_ns)
         if self._paused or self._stop_decided:

@@ -1,4 +1,7 @@
-"""What the robot has done in a run, put together from the executor's reports. No threads, no ROS."""
+"""Keeps the list of actions that the robot has completed in a run, from the executor's reports.
+
+No threads, no ROS.
+"""
 
 from __future__ import annotations
 

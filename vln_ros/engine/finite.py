@@ -1,4 +1,4 @@
-"""Numbers that are none: found before they move a robot, and told where they came from.
+"""Finds NaN and infinite numbers before they move a robot, and where they came from.
 
 Looking costs one reduction of scores that are read anyway. Where it began is looked for only once something
 was found, so that the search may take its time.
@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.timeline import Timeline
 from vln_ros.protocols import EngineError
-
-if TYPE_CHECKING:
-    from vln_ros.engine.stream.session import Session
 
 
 class NotFiniteError(EngineError):
     """A NaN or an infinity where a number should be; the message says where it came from."""
+
+
+class Searched(Protocol):
+    """Where the first number that is none is looked for: a session."""
+
+    @property
+    def network(self) -> PreTrainedModel: ...
+
+    @property
+    def cache(self) -> SlotCache: ...
+
+    @property
+    def timeline(self) -> Timeline: ...
 
 
 def extremes(values: Tensor) -> Tensor:
@@ -28,21 +41,11 @@ def extremes(values: Tensor) -> Tensor:
     return torch.stack(values.aminmax()).float()
 
 
-def check_scores(session: Session, low: float, high: float) -> None:
+def check_scores(session: Searched, low: float, high: float) -> None:
     """Raises NotFiniteError if the :func:`extremes` of the scores behind a forward are not finite."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise NotFiniteError(
             f"the scores of the next token are not finite (from {low:g} to {high:g}): {_origin(session)}"
-        )
-
-
-def check_features(features: Tensor) -> None:
-    """Raises NotFiniteError if vision features are not finite. Waits for the device."""
-    low, high = extremes(features).tolist()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise NotFiniteError(
-            f"the vision features of a frame are not finite (from {low:g} to {high:g}): "
-            f"{_overflow(features.dtype)}"
         )
 
 
@@ -73,7 +76,7 @@ def _overflow(dtype: torch.dtype) -> str:
     return "the checkpoint is damaged, or its activations overflow; try another copy, or qwen.dtype float32"
 
 
-def _origin(session: Session) -> str:
+def _origin(session: Searched) -> str:
     """Where in a session's model or cache the first number is that is none."""
     weights = weights_not_finite(session.network)
     if weights:
@@ -90,7 +93,7 @@ def _origin(session: Session) -> str:
     return f"keys and values are, so it began in the last layer or in the scores themselves; {remedy}"
 
 
-def _token(session: Session, slot: int) -> str:
+def _token(session: Searched, slot: int) -> str:
     first = 0
     for segment in session.timeline.segments:
         if slot < first + segment.count:

@@ -1,4 +1,4 @@
-"""What only the engine can tell the profiler: time on a GPU, layers, bytes of weights and cache."""
+"""Tells the profiler what only the engine knows: GPU time, layers, bytes of weights and cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to give up when memory runs out, step by step; each step is recorded."""
+"""Gives up memory step by step when a device runs out of it, and records each step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-Rung = Callable[[], str | None]
+FallbackStep = Callable[[], str | None]
 """Gives something up and says what; None if it has nothing to give."""
 
 _SAID = (
@@ -47,22 +47,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(said in text for said in _SAID) or ("nvml" in text and "cudacachingallocator" in text)
 
 
-class ReliefLadder:
+class OomFallback:
     """Runs work; where memory runs out, gives something up and runs it again.
 
     Args:
-        rungs: in the order in which to take them, each once a run; a rung may occur several times.
+        steps: in the order in which to take them, each once a run; a step may occur several times.
         last: what remains when they are used up, once for each piece of work; also where the stream was
             torn (:class:`TornStreamError`).
     """
 
-    def __init__(self, rungs: Sequence[Rung], last: Rung) -> None:
-        self._all = tuple(rungs)
+    def __init__(self, steps: Sequence[FallbackStep], last: FallbackStep) -> None:
+        self._all = tuple(steps)
         self._last = last
         self.begin()
 
     def begin(self) -> None:
-        """A new run: nothing is given up. Whoever made the rungs takes back what they did."""
+        """A new run: nothing is given up. Whoever made the steps takes back what they did."""
         self._rungs = iter(self._all)
         self.steps: list[str] = []
         """What was given up in this run, in order."""
@@ -93,11 +93,11 @@ class ReliefLadder:
                 torch.cuda.empty_cache()
 
 
-def _give_up(rungs: Iterable[Rung]) -> str | None:
+def _give_up(steps: Iterable[FallbackStep]) -> str | None:
     """The first that has something to give, and can: giving needs some memory, too."""
-    for rung in rungs:
+    for give_up in steps:
         try:
-            step = rung()
+            step = give_up()
         except (MemoryError, RuntimeError, OSError) as error:
             if not isinstance(error, TornStreamError) and not is_out_of_memory(error):
                 raise

@@ -1,4 +1,4 @@
-"""Engines that only take time: the graph around a model can be measured without one."""
+"""Engines that only take time, to measure the graph around a model without one."""
 
 from __future__ import annotations
 

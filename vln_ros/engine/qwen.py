@@ -1,4 +1,4 @@
-"""The engine: a Qwen2.5-VL checkpoint that turns frames into action queues."""
+"""The streaming engine: a Qwen2.5-VL checkpoint that turns frames into action chunks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,34 +14,27 @@ import numpy.typing as npt
 import torch
 
 from vln_ros.config import ConfigError, ReuseConfig, SamplingConfig, StreamConfig
-from vln_ros.datatypes import Action, ActionChunk, Executed, Frame, Instruction
+from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
-from vln_ros.engine.checkpoint.settings import GenerationSettings
-from vln_ros.engine.context.budget import StreamBound
-from vln_ros.engine.context.build import bound_options, build_context
-from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport
-from vln_ros.engine.context.pruning import PruneReport, build_pruning
+from vln_ros.engine.checkpoint.profile import Profile
+from vln_ros.engine.context.budget import TokenBudget
+from vln_ros.engine.context.build import budget_options, build_context
+from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport, landmark_scores
+from vln_ros.engine.context.pruning import KeepAll, PruneReport, build_pruning
 from vln_ros.engine.context.travelled import TravelledWay
-from vln_ros.engine.decode.decode import DecodeMode, DecodeOptions, Decoding, decode_free, decode_queue, run
-from vln_ros.engine.decode.grammar import Grammar, QueueRules, parse_queue
-from vln_ros.engine.decode.reply import spoken
-from vln_ros.engine.decode.scores import Sampling
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.decode.answer import Answer, AnswerDecoder, sampling_of
+from vln_ros.engine.decode.decode import Decoding, run
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
-from vln_ros.engine.oom_fallback import ReliefLadder
+from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.stream.forward import Work, takes_mask
-from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.stream.reuse import Reuse
+from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import ReusingSession
-from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseStats
-from vln_ros.reuse.frame_plan import ReusePlanner
-
-_TRIES = 3
-_RETRY_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,7 @@ class EngineReport:
         decision: decoder work since the decision before: frames, question and answer.
         unparsed: answers so far that were no actions (free decoding only).
         evicted: turns evicted so far.
-        relief: what was given up for lack of memory in this run, in order.
+        fallback: what was given up for lack of memory in this run, in order.
         frame_stride: only every such frame is taken in.
         pruning: what was left out of this run's frames; None if that is off.
         landmarks: of the instruction, and the frames that show them.
@@ -67,49 +59,10 @@ class EngineReport:
     decision: Work
     unparsed: int
     evicted: int
-    relief: tuple[str, ...]
+    fallback: tuple[str, ...]
     frame_stride: int
     pruning: PruneReport | None
     landmarks: LandmarkReport
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """``queue``: indices of the phrases that ``ids`` are, where that is known."""
-
-    queue: tuple[int, ...]
-    ids: tuple[int, ...]
-    actions: tuple[Action, ...]
-    probabilities: tuple[float, ...]
-    wanted: str | None
-    allowed: float | None = None
-    held: str | None = None
-
-
-@dataclass
-class _Allowed:
-    """How much of what the model wanted to say the grammar allowed, over the decisions of a run."""
-
-    decisions: int = 0
-    least: float = 1.0
-    total: float = 0.0
-    left: int = 0
-    held: int = 0
-
-    def note(self, answer: _Answer) -> None:
-        if answer.allowed is not None:
-            self.decisions += 1
-            self.least = min(self.least, answer.allowed)
-            self.total += answer.allowed
-        self.left += answer.wanted is not None
-        self.held += answer.held is not None
-
-    def figures(self) -> dict[str, float]:
-        figures: dict[str, float] = {}
-        if self.decisions:
-            figures["allowed by the grammar, least [%]"] = 100.0 * self.least
-            figures["allowed by the grammar, mean [%]"] = 100.0 * self.total / self.decisions
-        return figures | {"answers that left the vocabulary": self.left, "answers held": self.held}
 
 
 class QwenEngine:
@@ -123,7 +76,7 @@ class QwenEngine:
     """
 
     _executed: tuple[Executed, ...] | None
-    _answer: _Answer | None
+    _answer: Answer | None
     _answered: Frame | None
 
     def __init__(
@@ -138,7 +91,7 @@ class QwenEngine:
         reuse: ReuseConfig | None = None,
     ) -> None:
         self._config = config = stream or StreamConfig()
-        if config.decode in ("tree", "forced") and not takes_mask(model.network):
+        if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
                 f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
                 "load the model with attention sdpa or eager, or set decode to tokens or free"
@@ -150,33 +103,39 @@ class QwenEngine:
             temperature, sampling or SamplingConfig(), profile.generation, model.generation
         )
         self._seed = seed
-        self._random_weights = model.random_weights
-        self._script = Script(model, profile)
-        self._rules = QueueRules(
-            profile.separator,
-            min(profile.max_phrases, config.max_phrases or profile.max_phrases),
-            max_repeats=None if config.max_repeats < 0 else config.max_repeats,
-            reversals=config.reversals,
+        self._template = ChatTemplate(model, profile)
+        scores = landmark_scores(config.landmarks)
+        self.reuse = _build_reuse(model, reuse or ReuseConfig(), scores)
+        self.pruning = build_pruning(config.prune)
+        self.session = Session(
+            model.network,
+            block_tokens=config.cache_block_tokens,
+            # Keys that are handed on are turned again and again, which drifts in half precision.
+            keep_original_keys=self.reuse is not None and model.dtype is not torch.float32,
+            plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
         )
-        self._grammar = Grammar(self._script.tokenize, profile.vocabulary, self._rules, self._end_tokens)
-        self.session = _new_session(model, config, reuse or ReuseConfig())
-        self._eyes = Eyes(model, profile.image)
+        self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
+        self._encoder = VisionEncoder(model, profile.image)
         self._token_area = model.pixels.token_side**2
-        self._bound = StreamBound(bound_options(config, self.session.token_bytes))
-        self._pruning = build_pruning(config.prune)
-        if config.prune.strategy != "none" and config.prune.window:
-            self.session.watch = partial(self._pruning.timed, self.session)
+        self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
-            profile, self.session, self._script, self._eyes, self._bound, self._pruning, config, self._way
+            profile,
+            self.session,
+            self._template,
+            self._encoder,
+            self._budget,
+            KeepAll() if self.pruning is None else self.pruning,
+            config,
+            self._way,
+            scores,
         )
         self.landmarks = LandmarkMemory(
-            config.landmarks, self.session, self._script, self._end_tokens, self._aside
+            config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
-        self._unscored = False
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]
-        self._ladder = ReliefLadder(
+        self._fallback = OomFallback(
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
         )
@@ -185,31 +144,23 @@ class QwenEngine:
         self._drops = spec.unasked_frames == "drop"
         self._frame_stride = 1
         self._seen: Frame | None = None
+        self._image: Image | None = None  # what was seen of it
         self._skipped: Frame | None = None
-        self._generator = torch.Generator()
         self._instruction: Instruction | None = None
         self._frame: Frame | None = None
-        self._last: tuple[Action, ...] = ()
         self._reported = Work()
-        self._unparsed = 0
-        self._allowed = _Allowed()
-        self._repeated_before = 0
         self._forget_executed()
 
     def start(self, instruction: Instruction) -> None:
-        self._instruction, self._last = instruction, ()
-        self._frame = self._seen = self._skipped = None
+        self._instruction = instruction
+        self._frame = self._seen = self._skipped = self._image = None
         self._forget_executed()
-        self._take_back_relief()
-        self._generator.manual_seed(self._seed + instruction.number)
-        self._unscored = False
-        self._allowed = _Allowed()
-        self._pruning.begin()
-        self._repeated_before = self._eyes.repeated
-        if isinstance(self.session, ReusingSession):
-            self.session.begin()
-        self._ladder.run(lambda: self.context.start(instruction.text))
-        self._ladder.run(lambda: self.landmarks.begin(instruction.text))
+        self._undo_fallback()
+        self._answers.begin(self._seed + instruction.number)
+        for plug in self.session.plugs:
+            plug.begin()
+        self._fallback.run(lambda: self.context.start(instruction.text))
+        self._fallback.run(lambda: self.landmarks.begin(instruction.text))
 
     @property
     def forwards(self) -> int:
@@ -232,9 +183,8 @@ class QwenEngine:
         if self._instruction is None:
             raise RuntimeError("a frame came before any instruction: call start first")
         frame = _own(frame)
-        if self._unscored:  # here, and not when deciding: by now the robot moves
-            self._ladder.run(self._score)
-        self._ladder.run(lambda: self._account(frame, asked=False))
+        self._fallback.run(self._score)  # here, and not when deciding: by now the robot moves
+        self._fallback.run(lambda: self._account(frame, asked=False))
         thinned = frame.index % self._frame_stride != 0
         # A frame that the next one replaces need not be seen before somebody asks.
         if self._frame is not None and (thinned or self._replaces):
@@ -245,12 +195,12 @@ class QwenEngine:
     def work_ahead(self) -> None:
         """Prefill what has been taken in and will be kept: nobody asks about the newest frame."""
         if self.ahead():
-            self._ladder.run(self._prefill)
+            self._fallback.run(self._prefill)
 
     def prefill(self) -> None:
         """See and prefill the newest frame now, also one that the profile drops: to look, or to measure."""
         self._check_started("prefill")
-        self._ladder.run(self._prefill)
+        self._fallback.run(self._prefill)
 
     def ahead(self) -> Sequence[Piece]:
         """What :meth:`work_ahead` pushes; to prefill frames of several robots at once, see ``batch.py``."""
@@ -260,7 +210,7 @@ class QwenEngine:
 
     def decide(self, queue: int) -> ActionChunk:
         self.ready()
-        return self._ladder.run(lambda: run(self.session, self.deciding(queue)))
+        return self._fallback.run(lambda: run(self.session, self.deciding(queue)))
 
     def ready(self) -> None:
         """Make sure that a decision can be taken, and that it sees the newest frame.
@@ -272,30 +222,29 @@ class QwenEngine:
             missing = "instruction" if self._instruction is None else "frame"
             raise RuntimeError(f"the engine is asked to decide before any {missing}")
         newest = self._skipped or self._frame
-        self._ladder.run(lambda: self._account(newest, asked=True))
+        self._fallback.run(lambda: self._account(newest, asked=True))
         self._catch_up()
 
     def deciding(self, queue: int) -> Decoding[ActionChunk]:
         """A decision as the forwards that it takes, for several robots at once; see ``batch.py``."""
         assert self._instruction is not None and self._frame is not None, "call ready first"
-        answer = yield from (self._free() if self._config.decode == "free" else self._constrained())
-        self._allowed.note(answer)
+        answer = yield from self._answers.decode(self.context.question)
         if answer.allowed is not None and answer.held is not None:
             self.context.withdraw()  # what the model was made to say is neither done nor meant
             self._answer = None
         else:
             self.context.answered(answer.ids, len(answer.actions))
-            self._answer, self._unscored = answer, True
+            self._answer = answer
+            self.landmarks.answered()
         self._answered = self._frame
-        note_memory(self.session.cache, self.session.timeline.tokens, self._bound.budget)
-        self._last = answer.actions or self._last
+        note_memory(self.session.cache, self.session.timeline.tokens, self._budget.budget)
         return ActionChunk(
             queue,
             self._instruction.number,
             self._frame.stamp_ns,
             answer.actions,
             answer.probabilities,
-            answer.wanted,
+            answer.unconstrained,
             allowed=answer.allowed,
             held=answer.held,
         )
@@ -307,23 +256,23 @@ class QwenEngine:
         def work() -> str:
             with self._aside():
                 ids = self.session.ask(
-                    self._script.query(question), max_tokens=max_tokens, end_tokens=self._end_tokens
+                    self._template.query(question), max_tokens=max_tokens, end_tokens=self._end_tokens
                 )
-            return self._script.detokenize(ids)
+            return self._template.detokenize(ids)
 
-        return self._ladder.run(work)
+        return self._fallback.run(work)
 
     def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
         """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
         self._check_started("answer")
-        ids = [(*self._script.tokenize(o), self._end_tokens[0]) for o in options]
+        ids = [(*self._template.tokenize(o), self._end_tokens[0]) for o in options]
 
         def work() -> tuple[float, ...]:
             with self._aside():
-                scores = self.session.ask_choice(self._script.query(question), ids)
+                scores = self.session.ask_choice(self._template.query(question), ids)
             return tuple(scores.softmax(-1).tolist())
 
-        return self._ladder.run(work)
+        return self._fallback.run(work)
 
     def report(self) -> EngineReport:
         done, self._reported = self.session.work - self._reported, self.session.work
@@ -333,59 +282,52 @@ class QwenEngine:
             cache.used_bytes,
             cache.allocated_bytes,
             done,
-            self._unparsed,
-            self._bound.evicted,
-            tuple(self._ladder.steps),
+            self._answers.unparsed,
+            self._budget.evicted,
+            tuple(self._fallback.steps),
             self._frame_stride,
-            self._pruning.report(),
+            None if self.pruning is None else self.pruning.report(),
             self.landmarks.report(),
         )
 
     def given_up(self) -> tuple[str, ...]:
         """Implements :class:`vln_ros.protocols.GivesUp`."""
-        return tuple(self._ladder.steps)
+        return tuple(self._fallback.steps)
 
     def vitals(self) -> tuple[tuple[str, int | float | str], ...]:
         """For /diagnostics: how full the cache is, what was reused, memory."""
         tokens, cache = self.session.timeline.tokens, self.session.cache
         values: list[tuple[str, int | float | str]] = [
             ("cached tokens", tokens),
-            ("cache fill [%]", 100.0 * tokens / max(self._bound.budget, 1)),
+            ("cache fill [%]", 100.0 * tokens / max(self._budget.budget, 1)),
             ("cache [MB]", cache.allocated_bytes / 2**20),
-            ("evicted turns", self._bound.evicted),
+            ("evicted turns", self._budget.evicted),
         ]
         stats = self.reuse_stats()
         if stats is not None:
             values += stats.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
-        if self._ladder.steps:
-            values.append(("given up for lack of memory", "; ".join(self._ladder.steps)))
-        return (*values, *self._allowed.figures().items(), *self.figures().items())
+        if self._fallback.steps:
+            values.append(("given up for lack of memory", "; ".join(self._fallback.steps)))
+        return (*values, *self._answers.figures().items(), *self.figures().items())
 
     def figures(self) -> dict[str, float]:
         """What pruning and landmarks came to since :meth:`start`; empty where both are off."""
-        pruning = self._pruning.report()
-        return ({} if pruning is None else pruning.figures()) | self.landmarks.report().figures()
+        pruning = {} if self.pruning is None else self.pruning.report().figures()
+        return pruning | self.landmarks.report().figures()
 
     def reuse_labels(self) -> npt.NDArray[np.int64] | None:
         """Implements :class:`vln_ros.protocols.ShowsReuse`."""
-        session = self.session
-        if not isinstance(session, ReusingSession) or not session.last_plans:
-            return None
-        sight, plan = max(session.last_plans.items())
-        grid = session.planner.grid_of(sight)
-        return None if grid is None else plan.label.reshape(grid.rows, grid.columns)
+        return None if self.reuse is None else self.reuse.labels()
 
     def reuse_stats(self) -> ReuseStats | None:
         """Of the run since :meth:`start`; None where reuse is not configured."""
-        if not isinstance(self.session, ReusingSession):
-            return None
-        return self.session.stats(self._eyes.repeated - self._repeated_before)
+        return None if self.reuse is None else self.reuse.stats()
 
     def close(self) -> None:
         self.session.close()
-        self._instruction = self._frame = self._seen = self._skipped = None
+        self._instruction = self._frame = self._seen = self._skipped = self._image = None
 
     def _check_started(self, what: str) -> None:
         if self._instruction is None:
@@ -404,14 +346,7 @@ class QwenEngine:
             self.session.rollback(before)
 
     def _score(self) -> None:
-        scores = self.landmarks.look()
-        self._unscored = False
-        if scores is None:
-            return
-        self.context.score(scores)
-        image = self._eyes.newest
-        if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
-            self.session.planner.shows_landmark(image.sight, max(scores))
+        self.landmarks.score(None if self._image is None else self._image.image_id)
 
     def _forget_executed(self) -> None:
         self._executed = None
@@ -433,21 +368,14 @@ class QwenEngine:
         until = max(bisect_right(done, frame.stamp_ns, key=lambda e: e.stamp_ns), self._told)
         since = tuple(e.action for e in done[self._told : until])
         if asked or since == answer.actions:
-            self.context.executed(self._said(answer, since), len(since))
+            self.context.executed(self._answers.reply(answer, since), len(since))
             self._told, self._answer = until, None
 
-    def _said(self, answer: _Answer, done: tuple[Action, ...]) -> tuple[int, ...]:
-        """The tokens of a reply that is what the robot did."""
-        if done == answer.actions:
-            return answer.ids
-        words = spoken(self.profile.vocabulary, answer.queue, done)
-        return self._script.tokenize(self._grammar.text(words))
-
-    def _take_back_relief(self) -> None:
+    def _undo_fallback(self) -> None:
         """What one run lacked the next one may have."""
-        self._ladder.begin()
+        self._fallback.begin()
         self.context.restore()
-        self._eyes.max_pixels = self.profile.image.max_pixels
+        self._encoder.max_pixels = self.profile.image.max_pixels
         self._frame_stride = 1
 
     def _catch_up(self) -> None:
@@ -456,17 +384,12 @@ class QwenEngine:
 
     def _take_in(self, frame: Frame) -> None:
         self._frame, self._skipped = frame, None
-        self._ladder.run(lambda: self._show(frame))
+        self._fallback.run(lambda: self._show(frame))
 
     def _show(self, frame: Frame) -> None:
         if self._seen is not frame:  # beginning anew has already seen it
-            self.context.observe(frame)
+            self._image = self.context.observe(frame)
             self._seen = frame
-            image = self._eyes.newest
-            if isinstance(self.session, ReusingSession) and image is not None and image.sight is not None:
-                grid = TokenGrid(image.height, image.width)
-                with span("reuse sight"):
-                    self.session.planner.see(image.sight, frame, grid, image.features)
 
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()
@@ -479,11 +402,11 @@ class QwenEngine:
         if self._frame is None:
             return None
         height, width = self._frame.rgb.shape[:2]
-        now = self._eyes.max_pixels or math.prod(self.profile.image.resize or (width, height))
+        now = self._encoder.max_pixels or math.prod(self.profile.image.resize or (width, height))
         if now <= self._token_area:
             return None
-        self._eyes.max_pixels = max(now // 2, self._token_area)
-        return f"frames of {self._eyes.max_pixels} pixels"
+        self._encoder.max_pixels = max(now // 2, self._token_area)
+        return f"frames of {self._encoder.max_pixels} pixels"
 
     def _stride(self, stride: int) -> str | None:
         self._frame_stride = stride
@@ -500,64 +423,6 @@ class QwenEngine:
             self._show(self._frame)
         return "a new stream"
 
-    def _constrained(self) -> Decoding[_Answer]:
-        config = self._config
-        options = DecodeOptions(
-            DecodeMode(config.decode), self.sampling, config.tree_nodes, config.wanted_tokens,
-            config.min_allowed, self._random_weights,
-        )  # fmt: skip
-        decoded = yield from decode_queue(
-            self.session, self.context.question(), self._grammar, options, self._generator
-        )
-        probabilities: list[float] = []
-        for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
-            # A phrase is one choice: its further primitives follow from it.
-            more = len(self.profile.vocabulary[index].actions) - 1
-            probabilities += [probability, *[1.0] * more]
-        wanted = None if decoded.wanted is None else self._script.detokenize(decoded.wanted)
-        actions = self._grammar.actions(decoded.queue)
-        if decoded.held:
-            held = (
-                f"the action vocabulary has {decoded.allowed:.2%} of what the model wants to say, less than "
-                f"min_allowed = {config.min_allowed:g}; {self._would_say(wanted or '')}"
-            )
-            return _Answer((), (), (), (), wanted, decoded.allowed, held)
-        return _Answer(decoded.queue, decoded.ids, actions, tuple(probabilities), wanted, decoded.allowed)
-
-    def _would_say(self, text: str) -> str:
-        reason = self.profile.why_not(text)
-        return f"it would rather say {text!r}" + ("" if reason is None else f" ({reason})")
-
-    def _free(self) -> Decoding[_Answer]:
-        """Say anything, then read it; what cannot be read is dealt with as the profile says."""
-        ids, text, queue = yield from self._say(self.sampling)
-        if queue is not None:
-            return _Answer(queue, ids, self._grammar.actions(queue), (), None)
-        self._unparsed += 1
-        policy = self.profile.on_unparsed
-        if policy == "repeat" and self._last:
-            return _Answer((), ids, self._last[:1], (), text)
-        if policy == "ask_again":
-            for _ in range(_TRIES):
-                warm = replace(self.sampling, temperature=max(self.sampling.temperature, _RETRY_TEMPERATURE))
-                again, _, queue = yield from self._say(warm)
-                if queue is not None:
-                    return _Answer(queue, again, self._grammar.actions(queue), (), text)
-        return _Answer((), ids, (), (), text, held=f"this is no action: {self._would_say(text)}")
-
-    def _say(self, sampling: Sampling) -> Decoding[tuple[tuple[int, ...], str, tuple[int, ...] | None]]:
-        ids = yield from decode_free(
-            self.session,
-            self.context.question(),
-            max_tokens=self._config.free_tokens,
-            end_tokens=self._end_tokens,
-            sampling=sampling,
-            generator=self._generator,
-        )
-        text = self._script.detokenize(ids)
-        rules = self._rules
-        return ids, text, parse_queue(text, self.profile.vocabulary, rules.separator, rules.max_phrases)
-
 
 def _own(frame: Frame) -> Frame:
     """A frame whose arrays nobody else has: callers may write the next picture into the same buffer."""
@@ -565,37 +430,14 @@ def _own(frame: Frame) -> Frame:
     return replace(frame, rgb=frame.rgb.copy(), depth_m=depth_m)
 
 
-def sampling_of(
-    temperature: float, options: SamplingConfig, profile: GenerationSpec, checkpoint: GenerationSettings
-) -> Sampling:
-    """What holds: the options, else the profile's, else the checkpoint's."""
-    of_profile = (profile.temperature, profile.top_k, profile.top_p, profile.repetition_penalty)
-    of_checkpoint = (
-        checkpoint.temperature, checkpoint.top_k, checkpoint.top_p, checkpoint.repetition_penalty,
-    )  # fmt: skip
-    declared = [c if p is None else p for p, c in zip(of_profile, of_checkpoint, strict=True)]
-    return Sampling(
-        declared[0] if temperature < 0.0 else temperature,
-        round(declared[1]) if options.top_k < 0 else options.top_k,
-        options.top_p or declared[2],
-        options.repetition_penalty or declared[3],
-    )
-
-
-def _new_session(model: LoadedModel, config: StreamConfig, reuse: ReuseConfig) -> Session:
-    if not reuse.enabled:
-        return Session(model.network, block_tokens=config.cache_block_tokens)
+def _build_reuse(model: LoadedModel, config: ReuseConfig, scores: LandmarkScores | None) -> Reuse | None:
+    if not config.enabled:
+        return None
     if not takes_mask(model.network):
         raise ConfigError(
             "reuse.enabled needs an attention implementation that takes a mask: load the model with "
             "attention sdpa or eager, or set reuse.enabled to false"
         )
     network_config: Any = model.network.config
-    return ReusingSession(
-        model.network,
-        ReusePlanner(reuse, network_config.text_config.num_hidden_layers),
-        window=reuse.window,
-        block_tokens=config.cache_block_tokens,
-        # Keys that are handed on are turned again and again, which drifts in half precision.
-        keep_original_keys=model.dtype is not torch.float32,
-    )
+    layers = network_config.text_config.num_hidden_layers
+    return Reuse(config, layers, (lambda _: 0.0) if scores is None else scores.best)

@@ -1,4 +1,4 @@
-"""The slow, obvious oracle: the whole conversation in one forward of the released model."""
+"""Computes a whole conversation in one forward of the released model: slow, and what streaming must equal."""
 
 from __future__ import annotations
 
@@ -46,17 +46,20 @@ def trained_positions(
     merge = config.vision_config.spatial_merge_size
     rate = config.vision_config.tokens_per_second
     positions: list[tuple[int, int, int]] = []
+    start = 0
     for item in conversation:
-        start = max((max(p) for p in positions), default=-1) + 1
+        placed: list[tuple[int, int, int]] = []
         if not isinstance(item, Pixels):
-            positions += [(start + i,) * 3 for i in range(len(item))]
-            continue
-        spacing = torch.tensor(item.seconds_per_grid or 0.0)
-        for t in range(item.grid_t):
-            time = int(torch.tensor(t) * spacing * rate)
-            for h in range(item.grid_h // merge):
-                for w in range(item.grid_w // merge):
-                    positions.append((start + time, start + h, start + w))
+            placed += [(start + i,) * 3 for i in range(len(item))]
+        else:
+            spacing = torch.tensor(item.seconds_per_grid or 0.0)
+            for t in range(item.grid_t):
+                time = int(torch.tensor(t) * spacing * rate)
+                for h in range(item.grid_h // merge):
+                    for w in range(item.grid_w // merge):
+                        placed.append((start + time, start + h, start + w))
+        positions += placed
+        start = max((max(p) for p in placed), default=start - 1) + 1
     return positions
 
 
@@ -98,8 +101,9 @@ def one_shot(
         if some:
             inputs[name] = torch.cat([p.patches for p in some]).to(device)
             inputs[grids] = torch.tensor([[p.grid_t, p.grid_h, p.grid_w] for p in some], device=device)
-    positions = torch.tensor(trained_positions(network, conversation), device=device).T.contiguous()
-    if not videos:
+    if videos:
+        positions = torch.tensor(trained_positions(network, conversation), device=device).T.contiguous()
+    else:
         released, _ = network.model.get_rope_index(
             input_ids,
             torch.tensor([kinds], device=device, dtype=torch.int),

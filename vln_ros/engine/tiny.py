@@ -1,4 +1,4 @@
-"""A small random checkpoint with the true architecture and the true files.
+"""Makes a small random checkpoint with the true architecture and the true files.
 
 Everything a released Qwen2.5-VL directory holds is there, under the released names and in the
 released layout (flat ``config.json``, tensor names of the published weights, chat template,

@@ -1,4 +1,4 @@
-"""A first forward of each kind, before anybody waits for one."""
+"""Runs a first forward of each kind before anybody waits for one."""
 
 from __future__ import annotations
 

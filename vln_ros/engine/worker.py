@@ -1,4 +1,4 @@
-"""The one thread that owns an engine, and the post box in front of it."""
+"""The one thread that owns an engine: newest frame in, commands in order, action chunks out."""
 
 from __future__ import annotations
 

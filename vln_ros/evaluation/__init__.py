@@ -1,1 +1,1 @@
-"""Measures, records, the run folder and its report."""
+"""Runs and measures many episodes, and reports them."""

@@ -17,8 +17,8 @@ from vln_ros.evaluation.episode.run import episode_info
 from vln_ros.evaluation.runs.report import extremes
 from vln_ros.evaluation.runs.results import Protocol, RunInfo, RunResult, Skip
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, RunFolder
-from vln_ros.evaluation.workers.pool import Crew, InlineCrew, Loss, ProcessCrew
-from vln_ros.evaluation.workers.schedule import Job, Order, SceneSchedule, Schedule, parse_shard, shard
+from vln_ros.evaluation.workers.pool import InlinePool, Loss, ProcessPool, WorkerPool
+from vln_ros.evaluation.workers.schedule import Job, SceneSchedule, Schedule, parse_shard, shard
 from vln_ros.evaluation.workers.worker import Event, Interrupted, Ready, Refused, Unable, episode_limits
 from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file, expert_of, plan_of
 from vln_ros.sim.episodes.episode import Episode
@@ -69,7 +69,7 @@ def _generation(config: EvalConfig) -> str:
         return ""
     from vln_ros.engine.checkpoint.model import checkpoint_generation
     from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.engine.qwen import sampling_of
+    from vln_ros.engine.decode.answer import sampling_of
 
     qwen = navigator.qwen
     spec = load_profile(qwen.profile).generation
@@ -87,13 +87,13 @@ def make_jobs(episodes: Sequence[Episode], config: EvalConfig) -> list[Job]:
     ]
 
 
-def build_crew(config: EvalConfig, farm: FarmConfig) -> Crew:
+def build_pool(config: EvalConfig, farm: FarmConfig) -> WorkerPool:
     """The workers that the options ask for, none of them started."""
     if farm.backend == "ray":
-        from vln_ros.evaluation.workers.ray_pool import RayCrew
+        from vln_ros.evaluation.workers.ray_pool import RayPool
 
-        return RayCrew(config, farm)
-    return ProcessCrew(config) if farm.workers else InlineCrew(config)
+        return RayPool(config, farm)
+    return ProcessPool(config) if farm.workers else InlinePool(config)
 
 
 def evaluate(
@@ -123,7 +123,7 @@ def evaluate(
         complete = False
         try:
             with closing(
-                Driver(build_crew(worker_config, farm), folder, farm.workers, config.sessions)
+                Driver(build_pool(worker_config, farm), folder, farm.workers, config.sessions)
             ) as driver:
                 driver.run(SceneSchedule(open_jobs, farm.attempts), done=len(jobs) - len(open_jobs))
                 if config.film_extremes:
@@ -149,21 +149,21 @@ class Driver:
     """Keeps workers busy and writes down what they bring. Used from one thread.
 
     Args:
-        crew: nobody in it is hired yet. Closed with the driver.
+        pool: none of its workers is started yet. Closed with the driver.
         folder: where results go.
         workers: how many to have; 0 is one, in line.
         sessions: episodes that one works on at a time.
     """
 
-    def __init__(self, crew: Crew, folder: RunFolder, workers: int, sessions: int) -> None:
-        self._crew = crew
+    def __init__(self, pool: WorkerPool, folder: RunFolder, workers: int, sessions: int) -> None:
+        self._pool = pool
         self._folder = folder
         self._sessions = sessions
         self._workers = max(1, workers)
-        self._hired = False
+        self._started = False
         self._under_way = [0] * self._workers
         self._resting: set[int] = set()
-        self._stillborn = [0] * self._workers
+        self._failed_starts = [0] * self._workers
 
     def run(self, schedule: Schedule, *, done: int = 0) -> None:
         """Until every job is done, refused or given up; ``done`` are so already, for the progress bar.
@@ -181,24 +181,24 @@ class Driver:
         self._work(SceneSchedule(unfilmed, attempts), 0, "videos", folder.store_files)
 
     def close(self) -> None:
-        """End the crew."""
-        self._crew.close()
+        """End the workers."""
+        self._pool.close()
 
     def _work(
         self, schedule: Schedule, done: int, what: str, store: Callable[[EpisodeOutcome], object]
     ) -> None:
         if not schedule.open:
             return
-        if not self._hired:
-            self._hired = True
+        if not self._started:
+            self._started = True
             for worker in range(self._workers):
-                self._crew.hire(worker)
+                self._pool.start_worker(worker)
         with tqdm(total=done + schedule.open, initial=done, desc=what, file=sys.stderr, disable=None) as bar:
             while True:
                 self._hand_out(schedule)
                 if not schedule.open:
                     return
-                for worker, answer in self._crew.answers():
+                for worker, answer in self._pool.answers():
                     if isinstance(answer, Loss):
                         bar.update(self._replace(worker, answer, schedule))
                         continue
@@ -208,30 +208,30 @@ class Driver:
 
     def _hand_out(self, schedule: Schedule) -> None:
         for worker in sorted(self._resting):
-            orders: list[Order] = []
-            while self._under_way[worker] + len(orders) < self._sessions:
-                order = schedule.take(worker)
-                if order is None:
+            jobs: list[Job] = []
+            while self._under_way[worker] + len(jobs) < self._sessions:
+                job = schedule.take(worker)
+                if job is None:
                     break
-                orders.append(order)
-            self._under_way[worker] += len(orders)
+                jobs.append(job)
+            self._under_way[worker] += len(jobs)
             if self._under_way[worker]:
                 self._resting.remove(worker)
-                self._crew.give(worker, orders)
+                self._pool.give(worker, jobs)
 
     def _replace(self, worker: int, loss: Loss, schedule: Schedule) -> int:
-        """Hire another one; how many episodes are given up with the last."""
+        """Start another one; how many episodes are given up with the last."""
         given_up = schedule.lost(worker)
         self._resting.discard(worker)
         for job in given_up:
             e = job.episode
             self._folder.skip(Skip(e.episode_id, e.scene_id, f"given up: {loss.reason}"))
         self._under_way[worker] = 0
-        self._stillborn[worker] += 1
-        if self._stillborn[worker] >= _HOPELESS:
+        self._failed_starts[worker] += 1
+        if self._failed_starts[worker] >= _HOPELESS:
             raise NoWorkersError(f"{loss.reason}, {_HOPELESS} times in a row before it was ready")
         _LOG.warning("%s; another one takes its place", loss.reason)
-        self._crew.hire(worker)
+        self._pool.start_worker(worker)
         return len(given_up)
 
     def _take(
@@ -240,7 +240,7 @@ class Driver:
         """How many episodes it ends."""
         match event:
             case Ready():
-                self._stillborn[worker] = 0
+                self._failed_starts[worker] = 0
                 self._folder.identify(event.checkpoint, event.versions)
                 return 0
             case Unable():

@@ -1,4 +1,4 @@
-"""How sure a mean is: 95 % intervals over episodes, and whether two runs differ in success.
+"""Computes 95 % intervals of a mean over episodes, and whether two runs differ in success.
 
 * A share (success, oracle success) has Wilson's interval: right near 0 and 1 too; 5 of 5 is 57 to 100 %.
 * Another mean has a BCa bootstrap interval (Efron 1987), seeded. Above :data:`MOST_RESAMPLED` values it is

@@ -1,4 +1,4 @@
-"""Where the tokens of a new frame were seen before, by depth and pose (VLN-Cache, arXiv 2603.07080)."""
+"""Finds where the tokens of a new frame were seen before, by depth and pose."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.datatypes import CameraModel, Float64Array, Frame, Pose
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.datatypes import CameraModel, Float64Array, Frame
+from vln_ros.geometry.fallback_reason import FallbackReason
 
 IntArray = npt.NDArray[np.int64]
 
@@ -140,20 +140,13 @@ def token_anchors(depth_m: npt.NDArray[np.float32], grid: TokenGrid, depth_toler
     return Anchors(pixel, np.where(certain, samples[every, nearest], 0.0).astype(np.float64))
 
 
-def refusal(frame: Frame, source: Frame) -> Refusal | None:
+def fallback_reason(frame: Frame, source: Frame) -> FallbackReason | None:
     """Why these two frames cannot be compared; None if they can."""
     if frame.depth_m is None or source.depth_m is None:
-        return Refusal.NO_DEPTH
+        return FallbackReason.NO_DEPTH
     if frame.camera != source.camera:
-        return Refusal.CAMERA_CHANGED
+        return FallbackReason.CAMERA_CHANGED
     return None
-
-
-def jumped(before: Pose, after: Pose, max_step_m: float, max_turn_rad: float) -> bool:
-    """Did the camera move further between two successive frames than it can have?"""
-    moved = before.inverse() @ after
-    turn = 2.0 * math.acos(min(1.0, abs(float(moved.orientation[3]))))
-    return float(np.linalg.norm(moved.position)) > max_step_m or turn > max_turn_rad
 
 
 def correspond(
@@ -178,7 +171,7 @@ def correspond(
     if not 0.0 < depth_tolerance < 1.0:
         raise ValueError(f"depth_tolerance = {depth_tolerance}: must be between 0 and 1")
     for source in sources:
-        reason = refusal(frame, source)
+        reason = fallback_reason(frame, source)
         if reason is not None:
             raise ValueError(f"frame {frame.index} cannot be compared with {source.index}: {reason.value}")
     if frame.depth_m is None:

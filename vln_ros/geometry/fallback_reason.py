@@ -1,11 +1,11 @@
-"""Why nothing is taken over from earlier frames."""
+"""Names why nothing is taken over from earlier frames."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
-class Refusal(Enum):
+class FallbackReason(Enum):
     """The reason, in the words of the counters."""
 
     FIRST_FRAME = "first frame"

@@ -1,0 +1,1 @@
+"""Decides which frames and tokens of the past a bounded stream keeps."""

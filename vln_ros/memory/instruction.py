@@ -1,4 +1,4 @@
-"""An instruction taken apart: the stages of the way, and the landmarks that they name.
+"""Takes an instruction apart: the stages of the way and the landmarks that they name.
 
 The model is asked for it in a format that can be checked (:func:`plan_question`, :func:`parse_plan`);
 where its answer does not hold, rules of English do it (:func:`plan_by_rules`). Pure text, no model here.
@@ -21,7 +21,7 @@ class PlanSource(Enum):
     RULES = "rules"
 
 
-class PlanRefusal(Enum):
+class PlanFallback(Enum):
     """Why the model's answer is not taken."""
 
     EMPTY = "empty answer"
@@ -71,7 +71,7 @@ class InstructionPlan:
     stages: tuple[Stage, ...]
     landmarks: tuple[Landmark, ...]
     source: PlanSource
-    refusal: PlanRefusal | None = None
+    fallback_reason: PlanFallback | None = None
 
     def mentions(self) -> tuple[tuple[Landmark, int, int], ...]:
         """Every place ``text[start:end]`` of the instruction that names a landmark, in order.
@@ -114,7 +114,7 @@ def make_plan(
     draft: Draft,
     registry: LandmarkRegistry,
     source: PlanSource,
-    refusal: PlanRefusal | None = None,
+    fallback_reason: PlanFallback | None = None,
 ) -> InstructionPlan:
     """The plan that a draft amounts to."""
     named = [[registry.landmark(name) for name in names] for _, names in draft]
@@ -123,7 +123,7 @@ def make_plan(
         for (text, _), landmarks in zip(draft, named, strict=True)
     )
     every = tuple(dict.fromkeys(landmark for landmarks in named for landmark in landmarks))
-    return InstructionPlan(instruction, stages, every, source, refusal)
+    return InstructionPlan(instruction, stages, every, source, fallback_reason)
 
 
 # -- by the model ----------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def plan_question(instruction: str) -> str:
     )
 
 
-def parse_plan(answer: str, instruction: str, *, ended: bool) -> Draft | PlanRefusal:
+def parse_plan(answer: str, instruction: str, *, ended: bool) -> Draft | PlanFallback:
     """The model's answer to :func:`plan_question`, or why it is not one.
 
     Words may be left out, but nothing may be there that the instruction does not say.
@@ -150,23 +150,23 @@ def parse_plan(answer: str, instruction: str, *, ended: bool) -> Draft | PlanRef
     """
     lines = [line for line in (line.strip() for line in answer.splitlines()) if line]
     if not lines:
-        return PlanRefusal.EMPTY
+        return PlanFallback.EMPTY
     if not ended:
-        return PlanRefusal.CUT_OFF
+        return PlanFallback.CUT_OFF
     if len(lines) > min(_MOST_STAGES, len(_words(instruction))):
-        return PlanRefusal.TOO_MANY
+        return PlanFallback.TOO_MANY
     told = _words(instruction)
     stages: list[tuple[str, tuple[str, ...]]] = []
     for line in lines:
         text, bar, names = line.partition("|")
         text = re.sub(r"^\s*(?:\d+[.):]|[-*•])\s*", "", text).strip().rstrip(".,;")
         if not bar or not text:
-            return PlanRefusal.FORMAT
+            return PlanFallback.FORMAT
         if not set(_words(text)) <= set(told):
-            return PlanRefusal.INVENTED_STAGE
+            return PlanFallback.INVENTED_STAGE
         landmarks = [landmark_name(name) for name in names.split(";") if name.strip(" .,;")]
         if not all(name and any(_find(name, instruction)) for name in landmarks):
-            return PlanRefusal.INVENTED_LANDMARK
+            return PlanFallback.INVENTED_LANDMARK
         stages.append((text, tuple(dict.fromkeys(landmarks))))
     return tuple(stages)
 
@@ -287,17 +287,19 @@ class InstructionAgent:
     def __init__(self, ask: Callable[[str], Said] | None) -> None:
         self._ask = ask
         self._registry = LandmarkRegistry()
-        self.refused: dict[PlanRefusal, int] = {}
+        self.refused: dict[PlanFallback, int] = {}
         """How often an answer of the model was not taken, by reason."""
 
     def read(self, instruction: str) -> InstructionPlan:
         """The plan of an instruction; asks the model, if there is one."""
-        refusal = None
+        fallback_reason = None
         if self._ask is not None:
             said = self._ask(plan_question(instruction))
             draft = parse_plan(said.text, instruction, ended=said.ended)
-            if not isinstance(draft, PlanRefusal):
+            if not isinstance(draft, PlanFallback):
                 return make_plan(instruction, draft, self._registry, PlanSource.MODEL)
-            refusal = draft
-            self.refused[refusal] = self.refused.get(refusal, 0) + 1
-        return make_plan(instruction, plan_by_rules(instruction), self._registry, PlanSource.RULES, refusal)
+            fallback_reason = draft
+            self.refused[fallback_reason] = self.refused.get(fallback_reason, 0) + 1
+        return make_plan(
+            instruction, plan_by_rules(instruction), self._registry, PlanSource.RULES, fallback_reason
+        )

@@ -1,4 +1,4 @@
-"""Which past frames stay because of the landmarks that they show: pure functions of scores.
+"""Chooses the past frames that stay because of the landmarks that they show.
 
 A score is how sure the model is that a landmark can be seen, in [0, 1]; a frame that was never
 asked about has zeros.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vln_ros.datatypes import Float64Array
 
 
@@ -18,6 +20,37 @@ class LandmarkRule:
 
     threshold: float
     limit: int
+
+
+class LandmarkScores:
+    """How surely the images of a run show the landmarks of its instruction, by the numbers of the images.
+
+    One that nobody asked about shows none.
+
+    Args:
+        rule: what is kept and chosen by these scores.
+    """
+
+    def __init__(self, rule: LandmarkRule) -> None:
+        self.rule = rule
+        self.begin()
+
+    def begin(self) -> None:
+        """Another instruction has other landmarks."""
+        self._scores: dict[int, tuple[float, ...]] = {}
+
+    def note(self, image: int, scores: tuple[float, ...]) -> None:
+        self._scores[image] = scores
+
+    def best(self, image: int) -> float:
+        """How surely an image shows any of them."""
+        return max(self._scores.get(image, ()), default=0.0)
+
+    def table(self, images: Sequence[int | None]) -> Float64Array:
+        """``[images, landmarks]``; None is an image without a number."""
+        rows = [() if image is None else self._scores.get(image, ()) for image in images]
+        most = max(map(len, rows), default=0)
+        return np.array([row or (0.0,) * most for row in rows], np.float64).reshape(len(rows), most)
 
 
 def rank_frames(scores: Float64Array) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Which past frames stay in a bounded stream: pure functions of how far apart they are."""
+"""Chooses the past frames that stay because they differ most from each other."""
 
 from __future__ import annotations
 

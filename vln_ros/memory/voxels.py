@@ -1,4 +1,4 @@
-"""Which visual tokens show a place that other tokens show too: by depth and pose, in voxels.
+"""Finds visual tokens that show the same place, by depth and pose, in voxels.
 
 Two ways to use it. Of past frames only the latest token of each voxel and period is kept (StreamVLN,
 arXiv 2507.05240, algorithm 1); or a token whose voxel was seen before is not taken in at all.

@@ -1,0 +1,1 @@
+"""From action chunks to velocities: queue, state machine, controller, faults; no ROS."""

@@ -1,4 +1,4 @@
-"""The queue of actions between the one who decides and the one who moves."""
+"""Holds the actions left to do, and refuses chunks that are stale or of another instruction."""
 
 from __future__ import annotations
 

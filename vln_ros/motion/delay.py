@@ -1,4 +1,4 @@
-"""How late a base obeys, from what it was told and what its odometry shows."""
+"""Measures how late a base obeys, from what it was told and what its odometry shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an action queue and odometry to velocities: a pure state machine, no ROS, no clock of its own."""
+"""Turns an action queue and odometry into velocities: a state machine without ROS and without a clock."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from vln_ros.datatypes import (
     apply_action,
     wrap_angle,
 )
+from vln_ros.geometry.frame_checks import MotionLimits, clock_went_back, pose_jumped
 from vln_ros.motion.action_queue import Acceptance, ActionQueue
 from vln_ros.motion.delay import DelayMeter
 from vln_ros.motion.obstacles import ObstacleMemory, clearance_m
@@ -35,7 +36,6 @@ from vln_ros.motion.safety import (
     STANDING,
     Fault,
     Watch,
-    jumped,
 )
 from vln_ros.motion.sensor_content import (
     BLIND_WITHIN_M,
@@ -70,7 +70,7 @@ class ExecutorState(Enum):
     """By a fault. The queue is gone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """What one control period decided.
 
@@ -138,6 +138,11 @@ class Executor:
         self._interrupted = False
 
     @property
+    def pose(self) -> Pose | None:
+        """odom_from_base of the newest odometry that was taken; None before the first."""
+        return self._pose
+
+    @property
     def config(self) -> ExecutorConfig:
         return self._config
 
@@ -195,16 +200,18 @@ class Executor:
         One older by more than the time-out means that the clock was reset: the queue is forgotten, for
         it was planned in the time before.
         """
-        timeout_s = self.config.safety.odometry_timeout_s
+        late_ns = round(self.config.safety.odometry_timeout_s * _NS)
         between_s = (stamp_ns - self._pose_stamp_ns) / _NS
-        if -between_s > timeout_s:
+        if clock_went_back(self._pose_stamp_ns, stamp_ns, late_ns):
             self.queue.reset()
             self._drop_goal()
             self._forget_surroundings()
             self.clock_resets += 1
         elif between_s <= 0.0:
             return
-        elif self._pose is not None and jumped(self.config, self._pose, pose, between_s):
+        elif self._pose is not None and pose_jumped(
+            self._pose, pose, MotionLimits.of_base(self.config), between_s
+        ):
             self._held.add(Fault.ODOMETRY_JUMP)
             self._forget_surroundings()
         self._odometry_good = True
@@ -474,4 +481,12 @@ class Executor:
         else:
             state = ExecutorState.FINISHED if self._finished else ExecutorState.IDLE
         report, self._report = self._report or bool(completed), False
-        return Output(velocity, state, self._faults, completed, self.queue.current, self._error, report)
+        return Output(
+            velocity=velocity,
+            state=state,
+            faults=self._faults,
+            completed=completed,
+            action=self.queue.current,
+            error=self._error,
+            report=report,
+        )

@@ -1,4 +1,7 @@
-"""Where obstacles are and how far a round robot can go before it touches one. Pure geometry, no clock."""
+"""Remembers where obstacles are, and how far a round robot can go before it touches one.
+
+Pure geometry, no clock.
+"""
 
 from __future__ import annotations
 

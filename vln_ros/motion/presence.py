@@ -1,4 +1,4 @@
-"""Who is alive behind a topic: two of one kind are told from one that was started again."""
+"""Tells two nodes of one kind from one that was started again, by their life signs."""
 
 from __future__ import annotations
 

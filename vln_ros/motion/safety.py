@@ -1,14 +1,11 @@
-"""What makes a robot stand still: the faults, and the watch over everything that must keep coming."""
+"""Names the faults that make a robot stand, and watches what must keep coming."""
 
 from __future__ import annotations
 
 import math
 from enum import Enum
 
-import numpy as np
-
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import Pose, wrap_angle
 
 
 class Fault(Enum):
@@ -82,9 +79,9 @@ class Watch:
             Fault.NO_HEARTBEAT: safety.heartbeat_timeout_s,
             Fault.NO_FRAMES: safety.frame_timeout_s,
         }
-        if safety.obstacles in ("depth", "both"):
+        if safety.uses_depth:
             timeouts_s[Fault.NO_DEPTH] = safety.obstacle_timeout_s
-        if safety.obstacles in ("scan", "both"):
+        if safety.uses_scan:
             timeouts_s[Fault.NO_SCAN] = safety.obstacle_timeout_s
         return timeouts_s
 
@@ -107,14 +104,3 @@ class Watch:
     def ages_s(self, now_s: float) -> dict[Fault, float]:
         """Time since the last message of each stream that is watched; inf before the first."""
         return {fault: now_s - last_s for fault, last_s in self._last_s.items()}
-
-
-def jumped(config: ExecutorConfig, before: Pose, after: Pose, between_s: float) -> bool:
-    """Odometry went farther in this time than the robot can."""
-    safety = config.safety
-    moved_m = float(np.linalg.norm(after.position - before.position))
-    turned_rad = abs(wrap_angle(after.yaw_rad - before.yaw_rad))
-    return (
-        moved_m > safety.max_jump_m + 2.0 * config.max_linear_m_s * between_s
-        or turned_rad > math.radians(safety.max_jump_deg) + 2.0 * config.max_angular_rad_s * between_s
-    )

@@ -1,4 +1,4 @@
-"""Whether what a sensor sends says anything of the robot's way: depth and scans are judged by content.
+"""Judges whether depth images and scans say anything of the robot's way.
 
 Pure, no clock. A judgement names the fault, or is None; docs/executor.md gives the reasons for the limits.
 """
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from vln_ros.config import SafetyConfig
 from vln_ros.datatypes import CameraModel, Float64Array, Pose, RangeScan, wrap_angle
+from vln_ros.geometry.frame_checks import NEAREST_OF_ANY_M
 from vln_ros.motion.obstacles import back_project, image_stride
 from vln_ros.motion.safety import Fault
 
@@ -106,8 +107,6 @@ class DepthJudge:
 
 BLIND_WITHIN_M = 0.5
 """Depth cameras begin to measure between 0.1 and this: what is nearer may be no reading."""
-NEAREST_OF_ANY_M = 0.05
-"""No depth camera measures nearer: it is metres taken for millimetres."""
 
 
 def looks_ahead(

@@ -1,4 +1,4 @@
-"""Velocities that bring a planar base to a goal: limits, braking in time, steering. Pure functions."""
+"""Computes velocities that bring a planar base to a goal within its limits. Pure functions."""
 
 from __future__ import annotations
 

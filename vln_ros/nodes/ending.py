@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a node that is asked to end does, whatever it is at."""
+"""Ends a node at SIGINT and SIGTERM, whatever it is doing."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Life signs with a name in them, so that two nodes of one kind find each other, and somebody else's
-cmd_vel."""
+"""Sends life signs with a name in them, and finds second nodes and others who use cmd_vel."""
 
 from __future__ import annotations
 

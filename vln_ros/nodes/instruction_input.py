@@ -1,4 +1,4 @@
-"""Hearing an instruction from whoever publishes it, however they do, and each one once."""
+"""Hears an instruction from any publisher, latched or not, and takes each one once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ROS's lifecycle around four steps: configure, activate, deactivate, clean up."""
+"""The base class of lifecycle nodes: configure, activate, deactivate, clean up, and never half of it."""
 
 from __future__ import annotations
 

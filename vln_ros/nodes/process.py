@@ -1,4 +1,4 @@
-"""Starting and ending a node's process."""
+"""Starts a node's process and ends it with the right status."""
 
 from __future__ import annotations
 

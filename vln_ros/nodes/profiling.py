@@ -1,4 +1,4 @@
-"""A node's recorder: report by service, levels for diagnostics, files at the end, a page to scrape."""
+"""Gives a node its profiler: report by service, values for diagnostics, files at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The topics of a simulated robot, as a robot's own drivers would publish them."""
+"""Publishes the topics of a simulated robot, as its own drivers would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames on TF: those of a recording, and those that a simulated robot's drivers would publish."""
+"""Publishes frames on TF: those of a recording, or of a simulated robot."""
 
 from __future__ import annotations
 

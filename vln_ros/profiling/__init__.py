@@ -1,0 +1,1 @@
+"""Records where the time goes, and reports it."""

@@ -1,4 +1,4 @@
-"""Two recordings side by side: what became faster or slower, and whether that is more than noise."""
+"""Compares two recordings: what became faster or slower, and whether that is more than noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Timings and traces for other programs: CSV, Chrome trace (Perfetto), Prometheus text."""
+"""Writes timings and traces for other programs: CSV, Chrome trace, Prometheus text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recording leaves in a folder, and the page for scraping."""
+"""Writes the files of a recording, and serves the page for Prometheus."""
 
 from __future__ import annotations
 

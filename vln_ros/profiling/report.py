@@ -1,4 +1,4 @@
-"""Timings as a page of text: where the time went, in what order, and what to do about it."""
+"""Writes timings as text: where the time went, in which order, and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans: named stretches of time, nested, per thread. Almost free while nobody records.
+"""Records spans: named, nested stretches of time, per thread. Almost free while nobody records.
 
     with span("decision", 17):
         with span("prefill", device=True):
@@ -149,7 +149,7 @@ class Statistics:
         self.recent.append(took)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Ledger:
     """What one instruction or one queue took.
 
@@ -174,7 +174,7 @@ class Rows:
         self.first: list[Ledger] = []
         self.last: deque[Ledger] = deque(maxlen=ROWS_KEPT)
         self.count = 0
-        self.sum = Ledger(0, 0, 0)
+        self.sum = Ledger(number=0, instruction=0, begun_ns=0)
 
     def append(self, row: Ledger) -> None:
         self.count += 1
@@ -236,9 +236,11 @@ class Track:
             if self.instruction is not None:
                 self.instructions.append(self.instruction)
             self._chunk = None  # what was taken in for a queue that never came
-            self.instruction = Ledger(number or 0, number or 0, now_ns)
+            self.instruction = Ledger(number=number or 0, instruction=number or 0, begun_ns=now_ns)
         if self._chunk is None:
-            self._chunk = Ledger(0, self.instruction.number if self.instruction else 0, now_ns)
+            self._chunk = Ledger(
+                number=0, instruction=self.instruction.number if self.instruction else 0, begun_ns=now_ns
+            )
 
     def add(self, ended: _Span, took: int, own: int) -> Statistics:
         name = ended.name

@@ -1,4 +1,4 @@
-"""What a recorder holds, frozen: for reports, files and comparisons."""
+"""Holds the timings of a recorder, frozen, for reports, files and comparisons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROCESS_MEMORY = "process memory [B]"
 FORMAT = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpanTimes:
     """All spans with one name in one thread, or all waits with one name.
 
@@ -42,7 +42,7 @@ class SpanTimes:
     device_ms: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One instruction or one queue.
 
@@ -100,7 +100,7 @@ class Gauge:
     highest: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Timings:
     """A run of one process.
 
@@ -153,13 +153,13 @@ def freeze(recorder: Recorder, process: str) -> Timings:
     if peak is not None:
         gauges.append(Gauge(PROCESS_MEMORY, *peak))
     return Timings(
-        process,
-        recorder.config.level,
-        recorder.began_unix_s,
-        (time.monotonic_ns() - recorder.begun_ns) / 1e9,
-        tuple(_thread(track, recorder.begun_ns) for track in list(recorder.tracks)),
-        tuple(_times(name, s) for name, s in list(recorder.waits.items())),
-        tuple(gauges),
+        process=process,
+        level=recorder.config.level,
+        began_unix_s=recorder.began_unix_s,
+        wall_s=(time.monotonic_ns() - recorder.begun_ns) / 1e9,
+        threads=tuple(_thread(track, recorder.begun_ns) for track in list(recorder.tracks)),
+        waits=tuple(_times(name, s) for name, s in list(recorder.waits.items())),
+        gauges=tuple(gauges),
     )
 
 
@@ -187,29 +187,29 @@ def _times(name: str, s: Statistics) -> SpanTimes:
     recent = sorted(ns / 1e6 for ns in s.recent.copy())
     low, high = median_interval(recent)
     return SpanTimes(
-        name,
-        s.count,
-        s.total / 1e6,
-        s.own / 1e6,
-        recent[len(recent) // 2],
-        low,
-        high,
-        recent[min(len(recent) - 1, math.ceil(0.95 * len(recent)) - 1)],
-        s.longest / 1e6,
-        len(recent),
-        s.device_ms / s.device_count if s.device_count else None,
+        name=name,
+        count=s.count,
+        total_ms=s.total / 1e6,
+        own_ms=s.own / 1e6,
+        median_ms=recent[len(recent) // 2],
+        low_ms=low,
+        high_ms=high,
+        p95_ms=recent[min(len(recent) - 1, math.ceil(0.95 * len(recent)) - 1)],
+        longest_ms=s.longest / 1e6,
+        samples=len(recent),
+        device_ms=s.device_ms / s.device_count if s.device_count else None,
     )
 
 
 def _rows(kept: Rows, unfinished: Ledger | None, begun_ns: int) -> RowList:
     def row(ledger: Ledger, count: int = 1) -> Row:
         return Row(
-            ledger.number,
-            ledger.instruction,
-            max(0, ledger.begun_ns - begun_ns) / 1e9,
-            ledger.frames / count,
-            ledger.decisions / count,
-            {name: ns / 1e6 / count for name, ns in list(ledger.own_ns.items())},
+            number=ledger.number,
+            instruction=ledger.instruction,
+            begun_s=max(0, ledger.begun_ns - begun_ns) / 1e9,
+            frames=ledger.frames / count,
+            decisions=ledger.decisions / count,
+            own_ms={name: ns / 1e6 / count for name, ns in list(ledger.own_ns.items())},
         )
 
     rows = kept.copy()

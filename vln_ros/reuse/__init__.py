@@ -1,0 +1,1 @@
+"""VLN-Cache: taking over keys and values of tokens that were seen before."""

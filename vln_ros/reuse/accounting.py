@@ -1,7 +1,8 @@
-"""What reuse and pruning cost and save, measured while they run, and when they must switch themselves off."""
+"""Measures what reuse and pruning cost and save, and switches them off when they lose time."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
+
+logger = logging.getLogger(__name__)
 
 _SAMPLES = 5
 _FORWARDS = 64
@@ -62,29 +65,41 @@ class Reusing(Protocol):
         """Of the present run; None where reuse is not configured."""
 
 
-class AutoOff:
-    """Switches off what loses time.
+class NetMeter:
+    """What a feature costs and saves in a run. It switches the feature off where that loses time.
 
     Args:
         window: frames over which the net must not be negative; 0 never switches off.
+        feature: its name, for the log.
     """
 
-    def __init__(self, window: int) -> None:
-        self._window = window
+    def __init__(self, window: int, feature: str) -> None:
+        self._window, self._feature = window, feature
         self.begin()
 
     def begin(self) -> None:
         """A new run: it may be tried again."""
-        self._net_s: deque[float] = deque(maxlen=max(self._window, 1))
+        self.overhead_s = self.saved_s = 0.0
         self.off = False
-        self.times = 0
+        self.auto_offs = 0
+        self.reasons: Counter[FallbackReason] = Counter()
+        """Frames to which the feature was not applied."""
+        self._net_s: deque[float] = deque(maxlen=max(self._window, 1))
 
-    def add(self, net_s: float) -> None:
-        """A frame for which it was tried saved that much more than it cost."""
-        self._net_s.append(net_s)
-        if self._window and not self.off and len(self._net_s) == self._window and sum(self._net_s) < 0.0:
+    def refused(self, reason: FallbackReason) -> None:
+        self.reasons[reason] += 1
+
+    def add(self, saved_s: float, overhead_s: float, *, tried: bool) -> None:
+        """A frame; it counts for the switch if the feature was tried."""
+        self.saved_s += saved_s
+        self.overhead_s += overhead_s
+        if not tried or self.off:
+            return
+        self._net_s.append(saved_s - overhead_s)
+        if self._window and len(self._net_s) == self._window and sum(self._net_s) < 0.0:
             self.off = True
-            self.times += 1
+            self.auto_offs += 1
+            logger.warning("%s loses time here: switched off until the next instruction", self._feature)
 
 
 class ForwardTimes:
@@ -121,59 +136,44 @@ class ForwardTimes:
         return float(per_token * more.sum() + per_pair * pairs.sum())
 
 
-class NetMeter:
-    """Holds the time of whole prefills against that of partial ones.
-
-    Args:
-        window: frames over which the net must not be negative; 0 never switches off.
-    """
+class ReuseMeter(NetMeter):
+    """Holds the time of partial prefills against that of whole ones. Args: see :class:`NetMeter`."""
 
     def __init__(self, window: int) -> None:
-        self._switch = AutoOff(window)
         self._whole: deque[float] = deque(maxlen=_SAMPLES)
-        self.begin()
+        super().__init__(window, "reuse")
 
     def begin(self) -> None:
-        """A new run: it may be tried again. What a whole prefill takes is still known."""
-        self._switch.begin()
+        """A new run. What a whole prefill takes is still known."""
+        super().begin()
         self._frames = self._tokens = 0
-        self._reused = self._overhead_s = self._saved_s = 0.0
-        self._refused: Counter[Refusal] = Counter()
-
-    @property
-    def off(self) -> bool:
-        return self._switch.off
-
-    def refused(self, reason: Refusal) -> None:
-        self._refused[reason] += 1
+        self._reused = 0.0
 
     def whole(self, tokens: int, picture: int, forward_s: float, overhead_s: float, *, tried: bool) -> None:
         """``tokens`` were computed, of which ``picture`` show something; not for lack of trying?"""
         self._whole.append(forward_s / tokens)
-        self._count(picture, 0.0, overhead_s, 0.0, tried)
+        self._count(picture, 0.0)
+        self.add(0.0, overhead_s, tried=tried)
 
     def partial(self, tokens: int, picture: int, reused: float, forward_s: float, overhead_s: float) -> None:
         """Of ``tokens`` new ones ``reused`` were not computed (a token in half of the layers is half)."""
         usual_s = median(self._whole) * tokens if self._whole else forward_s
-        self._count(picture, reused, overhead_s, usual_s - forward_s, True)
+        self._count(picture, reused)
+        self.add(usual_s - forward_s, overhead_s, tried=True)
 
-    def _count(self, picture: int, reused: float, overhead_s: float, saved_s: float, tried: bool) -> None:
+    def _count(self, picture: int, reused: float) -> None:
         self._frames += 1
         self._tokens += picture
         self._reused += reused
-        self._overhead_s += overhead_s
-        self._saved_s += saved_s
-        if tried:
-            self._switch.add(saved_s - overhead_s)
 
     def stats(self, repeated: int) -> ReuseStats:
         return ReuseStats(
             self._frames,
             self._reused / self._tokens if self._tokens else 0.0,
-            self._overhead_s * 1e3,
-            self._saved_s * 1e3,
-            self._refused[Refusal.REFRESH],
-            self._switch.times,
-            {reason.value: n for reason, n in self._refused.items()},
+            self.overhead_s * 1e3,
+            self.saved_s * 1e3,
+            self.reasons[FallbackReason.REFRESH],
+            self.auto_offs,
+            {reason.value: n for reason, n in self.reasons.items()},
             repeated,
         )

@@ -1,4 +1,4 @@
-"""Which tokens the instruction speaks of, and how many tokens each layer may take over."""
+"""Keeps tokens that the instruction speaks of from being taken over, and limits each layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frame with its visual tokens in the colours of what became of them."""
+"""Draws a frame with its visual tokens coloured by what became of them."""
 
 from __future__ import annotations
 

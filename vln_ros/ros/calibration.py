@@ -1,4 +1,4 @@
-"""The newest camera_info of a camera, and whether it is that of an image."""
+"""Keeps a camera's newest camera_info, and checks that it is that of an image."""
 
 from __future__ import annotations
 

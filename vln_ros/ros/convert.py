@@ -1,4 +1,4 @@
-"""The one place where messages become values of this package and the reverse, in adjacent pairs.
+"""Converts ROS messages to values of this package and back; no other module does.
 
 From a message: whatever is wrong with it raises :class:`MessageError` and nothing else. To a
 message: the values are valid by construction.
@@ -107,7 +107,7 @@ class _Layout:
     """cv2 colour conversion; None where the bytes are RGB already."""
 
 
-_LAYOUTS = {
+LAYOUTS = {
     "rgb8": _Layout(8, 3, None),
     "bgr8": _Layout(8, 3, cv2.COLOR_BGR2RGB),
     "rgba8": _Layout(8, 4, cv2.COLOR_RGBA2RGB),
@@ -140,7 +140,7 @@ def rgb_from_image(msg: Image) -> Rgb:
 
     Errors: ``empty_image``, ``bad_step``, ``bad_size``, ``unsupported_encoding``, ``undecodable``.
     """
-    layout = _LAYOUTS.get(msg.encoding)
+    layout = LAYOUTS.get(msg.encoding)
     if layout is None:
         return _rgb_by_cv_bridge(msg)
     pixels = _pixels(msg, np.dtype(f"u{layout.bits // 8}"), layout.channels)
@@ -204,7 +204,7 @@ def _pixels(msg: Image, dtype: np.dtype[Any], channels: int) -> npt.NDArray[Any]
 
 
 def _rgb_by_cv_bridge(msg: Image) -> Rgb:
-    remedy = f"publish one of {', '.join(_LAYOUTS)}"
+    remedy = f"publish one of {', '.join(LAYOUTS)}"
     try:
         from cv_bridge import CvBridge
     except (ImportError, AttributeError) as e:  # AttributeError: compiled against NumPy 1
@@ -387,23 +387,6 @@ def compressed_from_depth(depth_m: DepthM, stamp_ns: int, frame_id: str) -> Comp
         format="16UC1; compressedDepth png",
         data=_bytes(_DEPTH_HEADER.pack(0, 0.0, 0.0) + png.tobytes()),
     )
-
-
-def depth_unit_suspicion(encoding: str, depth_m: DepthM) -> str | None:
-    """Why the unit of a depth image is hardly what its encoding says, or None.
-
-    A suspicion to be counted and shown, not an error: nothing is corrected.
-
-    Args:
-        encoding: ``encoding`` of the Image or ``format`` of the CompressedImage.
-        depth_m: what it was converted to.
-    """
-    largest_m = float(depth_m.max(initial=0.0))
-    if encoding.startswith(("16UC1", "mono16")) and 0.0 < largest_m < 0.1:
-        return "metres_in_16uc1"
-    if encoding.startswith("32FC1") and largest_m > 200.0:
-        return "millimetres_in_32fc1"
-    return None
 
 
 # ----------------------------------------------------------------------------------- camera model

@@ -1,4 +1,4 @@
-"""The state of a node as /diagnostics shows it."""
+"""Converts the state of a node to /diagnostics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the environment of a ROS process needs before ``rclpy.init``; on a sourced robot, nothing."""
+"""Prepares the environment of a ROS process before ``rclpy.init``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 
 from vln_ros.config import ConfigError
@@ -144,6 +144,17 @@ def own_domain() -> int:
     Raises:
         RuntimeError: all domains are in use.
     """
+    return claim_domain(_claims)
+
+
+def claim_domain(claims: list[socket.socket], talks: Callable[[int], bool] | None = None) -> int:
+    """As :func:`own_domain`, each time another one.
+
+    Args:
+        claims: gets the sockets that hold it; it is free again when they are closed.
+        talks: whether somebody talks in a domain already; None looks at its ports.
+    """
+    talks = _somebody_talks_in if talks is None else talks
     users = domain_as_read(os.environ.get(DOMAIN, ""))
     for step in range(len(DOMAINS)):
         domain = DOMAINS[(os.getpid() + step) % len(DOMAINS)]
@@ -155,8 +166,8 @@ def own_domain() -> int:
         except OSError:
             claim.close()
             continue
-        _claims.append(claim)  # also where somebody talks: no need to look there again
-        if not _somebody_talks_in(domain):
+        claims.append(claim)  # also where somebody talks: no need to look there again
+        if not talks(domain):
             return domain
     raise RuntimeError(
         f"all ROS domains from {DOMAINS[0]} to {DOMAINS[-1]} are in use on this machine: end some of the "

@@ -1,4 +1,4 @@
-"""Where the sensors sit on the robot: from TF, or from parameters; never assumed."""
+"""Finds the extrinsics of the sensors, from TF or from parameters; never assumes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
-from vln_ros.config import ConfigError, MountConfig, SafetyConfig
+from vln_ros.config import CameraExtrinsics, ConfigError, Extrinsics, ExtrinsicsConfig, SafetyConfig
 from vln_ros.datatypes import Pose
 from vln_ros.ros.convert import MessageError, pose_from_transform
 
@@ -21,7 +21,7 @@ LOOKS_UP = 0.9
 """An optical axis with more upward share than this is a body frame's z axis, taken for an optical frame's."""
 
 
-class Mounting(Protocol):
+class ExtrinsicsSource(Protocol):
     """Gives the pose of a camera's optical frame in the base."""
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
@@ -38,7 +38,7 @@ def turned(position_m: tuple[float, float, float], angles_deg: tuple[float, floa
     return base_from_optical(*position_m, roll_rad, pitch_rad, yaw_rad) @ BODY_FROM_OPTICAL.inverse()
 
 
-def mount_of(config: MountConfig) -> Pose:
+def extrinsics_of(config: ExtrinsicsConfig) -> Pose:
     """``base_from_optical`` of the six parameters."""
     return base_from_optical(
         config.camera_x_m,
@@ -50,17 +50,17 @@ def mount_of(config: MountConfig) -> Pose:
     )
 
 
-class FixedMounting:
+class FixedExtrinsics:
     """The six parameters."""
 
-    def __init__(self, config: MountConfig) -> None:
-        self._pose = mount_of(config)
+    def __init__(self, config: ExtrinsicsConfig) -> None:
+        self._pose = extrinsics_of(config)
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
         return self._pose
 
 
-class TfMounting:
+class TfExtrinsics:
     """TF, at the stamp of each image: a camera on a moving neck is where it was then.
 
     Args:
@@ -102,10 +102,10 @@ class TfMounting:
         return pose_from_transform(message.transform)
 
 
-class TfScanMounting:
+class TfScanExtrinsics:
     """TF, of a scanner that sits rigidly on the robot. It may hang upside down."""
 
-    def __init__(self, tf: TfMounting) -> None:
+    def __init__(self, tf: TfExtrinsics) -> None:
         self._tf = tf
 
     def at(self, frame_id: str, stamp_ns: int) -> Pose | None:
@@ -120,7 +120,7 @@ class TfScanMounting:
         return pose
 
 
-class FixedScanMounting:
+class FixedScanExtrinsics:
     """The scan_* parameters."""
 
     def __init__(self, safety: SafetyConfig) -> None:
@@ -141,7 +141,7 @@ def _is_level(base_from_scanner: Pose) -> bool:
     return abs(float(base_from_scanner.rotation[2, 2])) >= LEVEL
 
 
-class Mountings:
+class ExtrinsicsSources:
     """Makes the mountings of a node's sensors, over one tree of TF frames.
 
     Args:
@@ -149,31 +149,31 @@ class Mountings:
         config: what ``extrinsics`` says.
     """
 
-    def __init__(self, node: Node, config: MountConfig) -> None:
+    def __init__(self, node: Node, config: ExtrinsicsConfig) -> None:
         self._node, self._config = node, config
-        self._tf: TfMounting | None = None
+        self._tf: TfExtrinsics | None = None
 
-    def camera(self) -> Mounting:
+    def camera(self) -> ExtrinsicsSource:
         """Raises ConfigError: TF is asked for and tf2_ros is not there."""
         if self._config.extrinsics == "parameters":
-            return FixedMounting(self._config)
+            return FixedExtrinsics(self._config)
         return self._need_tf(
             "extrinsics",
             "measure where the camera sits and give extrinsics:=parameters with camera_x_m ... "
             "camera_yaw_deg",
         )
 
-    def scanner(self, safety: SafetyConfig) -> Mounting:
+    def scanner(self, safety: SafetyConfig) -> ExtrinsicsSource:
         """Raises ConfigError: as :meth:`camera`, and for a scanner that would not scan along the floor."""
         if self._choice(safety.scan_extrinsics) == "parameters":
-            return FixedScanMounting(safety)
+            return FixedScanExtrinsics(safety)
         remedy = (
             "measure where the scanner sits and give safety.scan_extrinsics:=parameters with "
             "safety.scan_x_m ... safety.scan_yaw_deg"
         )
-        return TfScanMounting(self._need_tf("safety.scan_extrinsics", remedy))
+        return TfScanExtrinsics(self._need_tf("safety.scan_extrinsics", remedy))
 
-    def odometry_tf(self) -> TfMounting | None:
+    def odometry_tf(self) -> TfExtrinsics | None:
         """TF for the frame of the odometry; None where the parameters tell it.
 
         Without tf2_ros it is also None where only ``extrinsics`` says tf: odometry of the base itself, which
@@ -187,24 +187,19 @@ class Mountings:
             "give odometry.extrinsics:=parameters with odometry.x_m ... odometry.yaw_deg",
         )
 
-    def _choice(self, extrinsics: str) -> str:
+    def _choice(self, extrinsics: Extrinsics) -> CameraExtrinsics:
         return self._config.extrinsics if extrinsics == "same" else extrinsics
 
-    def _need_tf(self, option: str, remedy: str) -> TfMounting:
+    def _need_tf(self, option: str, remedy: str) -> TfExtrinsics:
         if not _has_tf2():
             raise ConfigError(
                 f"{option} = 'tf': tf2_ros cannot be imported. Install ros-jazzy-tf2-ros and source ROS, or "
                 f"{remedy}"
             )
         if self._tf is None:
-            self._tf = TfMounting(self._node, self._config.base_frame)
+            self._tf = TfExtrinsics(self._node, self._config.base_frame)
         return self._tf
 
 
 def _has_tf2() -> bool:
     return importlib.util.find_spec("tf2_ros") is not None
-
-
-def make_mounting(node: Node, config: MountConfig) -> Mounting:
-    """That of the camera alone. Errors as :meth:`Mountings.camera`."""
-    return Mountings(node, config).camera()

@@ -1,4 +1,4 @@
-"""Which Python the nodes run under, and whether it has what they need."""
+"""Finds the Python that the nodes run under, and what it lacks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECK_TIMEOUT_S = 60.0
 _OF_ROS = re.compile(r"rclpy$|tf2_ros$|\w+_msgs$|\w+_interfaces$|std_srvs$")
 _ALL = ("rclpy", "numpy", "yaml", "cv2")
 NEEDS: Mapping[str, tuple[str, ...]] = {
-    "navigator": (*_ALL, "scipy", "matplotlib", "PIL"),
+    "navigator": _ALL,
     "executor": _ALL,
     "sim_bridge": (*_ALL, "scipy", "matplotlib", "PIL", "jinja2", "tqdm", "av", "shapely", "trimesh"),
     "bag_player": (*_ALL, "scipy", "matplotlib", "PIL", "tqdm", "rosbags"),
@@ -30,13 +30,17 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "recorder": (*_ALL, "rosbags"),
 }
 """Per node, the modules outside the package that it does not run without."""
-QWEN_NEEDS = ("torch", "transformers")
-"""The navigator's, where a model decides."""
+ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "qwen": ("torch", "transformers", "PIL", "scipy"),
+    "expert": ("scipy",),
+    "paced": (),
+}
+"""The navigator's besides, by its engine. (scipy: of pruning, and of the simulated flats.)"""
 
 
 def missing_modules(node: str, engine: str = "qwen") -> list[str]:
     """What this interpreter lacks for a node; ``engine`` is the navigator's option."""
-    needed = NEEDS[node] + (QWEN_NEEDS if node == "navigator" and engine == "qwen" else ())
+    needed = NEEDS[node] + (ENGINE_NEEDS.get(engine, ()) if node == "navigator" else ())
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 

@@ -1,4 +1,4 @@
-"""What the launch files share: nodes that end with their launch and decide its status; checks before that.
+"""What the launch files share: checks before anything starts, and nodes that end with their launch.
 
 An exception while launch starts things leaves what it has started behind. So whatever may be missing is
 looked for before anything starts, and said.

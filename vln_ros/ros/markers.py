@@ -1,4 +1,4 @@
-"""What rviz draws over the map: footprint, stop and slow-down zone, goal."""
+"""Draws the robot's footprint, stop zone, slow-down zone and goal for rviz."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From odometry of whatever sits on the robot to the pose of its base, which is never assumed."""
+"""Brings odometry of any frame on the robot to the pose of its base."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from nav_msgs.msg import Odometry
 
-from vln_ros.config import MountConfig
+from vln_ros.config import ExtrinsicsConfig
 from vln_ros.datatypes import OdometryPose, Pose
 from vln_ros.ros import convert
 from vln_ros.ros.convert import MessageError
@@ -18,7 +18,7 @@ UPRIGHT = math.cos(math.radians(60.0))
 
 
 class RigidFrames(Protocol):
-    """Knows where frames sit on the base: :class:`vln_ros.ros.extrinsics.TfMounting`, or a recording."""
+    """Knows where frames sit on the base: :class:`vln_ros.ros.extrinsics.TfExtrinsics`, or a recording."""
 
     def newest(self, frame_id: str) -> Pose | None:
         """``base_from_frame``; None where it is not known."""
@@ -34,7 +34,7 @@ class BaseOdometry:
             asked.
     """
 
-    def __init__(self, config: MountConfig, odom_frame: str, tf: RigidFrames | None) -> None:
+    def __init__(self, config: ExtrinsicsConfig, odom_frame: str, tf: RigidFrames | None) -> None:
         self._base_frame = config.base_frame.lstrip("/")
         self._odom_frame = odom_frame.lstrip("/")
         self._options = o = config.odometry
@@ -97,6 +97,6 @@ class BaseOdometry:
         if self._by_parameters:
             if child == self._options.child_frame.lstrip("/"):
                 return self._child_from_base
-        elif self._tf is not None and (mount := self._tf.newest(child)) is not None:
-            return mount.inverse()
+        elif self._tf is not None and (extrinsics := self._tf.newest(child)) is not None:
+            return extrinsics.inverse()
         return Pose.identity() if pose.is_of(self._base_frame) else None

@@ -1,4 +1,4 @@
-"""ROS parameter files, read before anything starts: what a node would refuse, or nobody would notice.
+"""Checks ROS parameter files before anything starts.
 
 To ROS a file that is not there is a warning, and a section that fits no node is nothing at all: a robot would
 then drive with the presets' speeds instead of the slow ones that somebody wrote down.

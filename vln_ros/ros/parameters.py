@@ -1,4 +1,4 @@
-"""ROS parameters made from the option groups of :mod:`vln_ros.config`."""
+"""Declares ROS parameters from option groups, and checks every change."""
 
 from __future__ import annotations
 

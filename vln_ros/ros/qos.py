@@ -1,4 +1,4 @@
-"""The quality of service of every topic, by what it carries.
+"""Names the quality of service of every topic, by what it carries.
 
 | profile       | reliability | durability      | depth | for                                      |
 |---------------|-------------|-----------------|-------|------------------------------------------|

@@ -1,4 +1,4 @@
-"""What a terminal has set for ROS, and what of it keeps nodes from starting or from hearing each other."""
+"""Finds settings of a terminal that keep nodes from starting or from hearing each other."""
 
 from __future__ import annotations
 

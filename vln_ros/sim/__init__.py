@@ -1,0 +1,1 @@
+"""Simulated worlds, their episodes, and who knows the way in them."""

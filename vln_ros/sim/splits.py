@@ -1,4 +1,4 @@
-"""The embedded data set: which scenes and episodes belong to which split, fixed for ever.
+"""Says which scenes and episodes of the embedded world belong to which split, for ever.
 
 ``train`` and ``val_seen`` share scenes (seeds from 0) and differ in episodes; ``val_unseen`` has
 scenes of its own (seeds from 900000). Episode k of a split is the same whatever else is asked for.

@@ -1,4 +1,4 @@
-"""The worlds by name, and what their scenes look like from above."""
+"""Opens a world by its name, and draws what its scenes look like from above."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vln_ros.sim.habitat.world import HabitatWorld
 _METRES_PER_PIXEL = 0.05
 
 
-def camera_and_mount(config: CameraConfig) -> tuple[CameraModel, Pose]:
+def camera_and_extrinsics(config: CameraConfig) -> tuple[CameraModel, Pose]:
     """Intrinsics, and the camera's optical frame in the base's."""
     camera = CameraModel.from_hfov(config.width, config.height, math.radians(config.hfov_deg))
     return camera, base_from_optical(
@@ -35,12 +35,12 @@ def open_world(config: WorldConfig) -> World:
     Raises:
         ConfigError: it cannot be had on this machine; the message says what to do.
     """
-    camera, mount = camera_and_mount(config.camera)
+    camera, extrinsics = camera_and_extrinsics(config.camera)
     if config.world == "habitat":
         c = config.camera
         return HabitatWorld(camera, c.height_m, math.radians(c.pitch_down_deg), config.habitat)
     check_ray_caster()
-    return EmbeddedWorld(camera, mount, sliding=config.habitat.sliding)
+    return EmbeddedWorld(camera, extrinsics, sliding=config.habitat.sliding)
 
 
 def plan_of(world: World) -> PlanImage | None:

@@ -1,1 +1,1 @@
-"""From three streams of messages to the newest complete observation."""
+"""From separate sensor messages to the newest complete frame."""

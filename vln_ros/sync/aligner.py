@@ -1,4 +1,4 @@
-"""Brings colour, depth and odometry of one robot together, without looking inside the images.
+"""Joins colour, depth and odometry by their stamps, without looking inside the images.
 
 Everything here is cheap enough for a subscription callback: payloads are stored and handed on
 untouched, decoding them is the business of the thread that takes the result.
@@ -25,10 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from vln_ros.config import DepthInputConfig, SyncConfig
 from vln_ros.datatypes import OdometryPose, Pose
+from vln_ros.geometry.frame_checks import MotionLimits, clock_went_back, pose_jumped
 
 ColorT = TypeVar("ColorT")
 DepthT = TypeVar("DepthT")
@@ -57,7 +56,7 @@ class Aligned(Generic[ColorT, DepthT]):
     odom_from_base: Pose
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyncCounts:
     """What became of the messages so far.
 
@@ -155,7 +154,7 @@ class Aligner(Generic[ColorT, DepthT]):
         self._max_skew_ns = round(config.max_depth_skew_s * 1e9)
         self._max_gap_ns = round(config.max_odometry_gap_s * 1e9)
         self._max_wait_ns = round(config.max_wait_s * 1e9)
-        self._max_speed_m_s = config.max_speed_m_s
+        self._limits = MotionLimits.of_odometry(config)
 
     @property
     def counts(self) -> SyncCounts:
@@ -194,8 +193,8 @@ class Aligner(Generic[ColorT, DepthT]):
         jumped = False
         if self._odometry:
             before = self._odometry[-1]
-            distance_m = float(np.linalg.norm(pose.position - before.pose.position))
-            jumped = distance_m > self._max_speed_m_s * (stamp_ns - before.stamp_ns) * 1e-9
+            between_s = (stamp_ns - before.stamp_ns) * 1e-9
+            jumped = pose_jumped(before.pose, pose, self._limits, between_s)
             self._counts.add("odometry_jumps", int(jumped))
         self._odometry.append(_Sample(stamp_ns, pose, jumped))
         return self._settle()
@@ -218,7 +217,7 @@ class Aligner(Generic[ColorT, DepthT]):
     def _accept(self, stream: str, stamp_ns: int) -> bool:
         last_ns = self._last_ns.get(stream)
         if last_ns is not None and stamp_ns <= last_ns:
-            if last_ns - stamp_ns <= self._max_wait_ns:
+            if not clock_went_back(last_ns, stamp_ns, self._max_wait_ns):
                 self._counts.add(f"{stream}_duplicate" if stamp_ns == last_ns else f"{stream}_late")
                 return False
             self._counts.add("clock_resets")

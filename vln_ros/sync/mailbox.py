@@ -1,4 +1,4 @@
-"""The hand-over from the callbacks to the worker: one slot, and the newest wins."""
+"""Hands the newest frame from the callbacks to the engine's thread: one slot."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Behaviour cloning and DAgger of the package's own small policy, in the embedded world."""
+"""Trains the package's small policy in the embedded world by behaviour cloning and DAgger."""

@@ -1,6 +1,6 @@
-"""A checkpoint against what knows less and what knows more, on episodes in scenes it has never seen.
+"""Runs a checkpoint and simpler and better-informed baselines on the same unseen episodes.
 
-Every contestant runs through the pipeline in lockstep, as a user's robot would. A policy that does no
+Every policy runs through the pipeline in lockstep, as a user's robot would. A policy that does no
 worse with another episode's instruction does not listen; with black pictures, it does not look.
 """
 
@@ -19,15 +19,16 @@ from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engines import build_loop
+from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, Summary, summarise
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
-from vln_ros.pipeline import build_loop, run_lockstep
 from vln_ros.protocols import Engine
 from vln_ros.reuse.accounting import Reusing
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
-from vln_ros.sim.oracle.policy import EpisodeGuide
+from vln_ros.sim.oracle.policy import OraclePolicy
 from vln_ros.sim.splits import SPLIT_STEP, make_episodes
 from vln_ros.training.demonstrations import robot_camera
 
@@ -35,9 +36,9 @@ MAX_ACTIONS = {"room": 80, "small": 120, "flat": 200}
 """After how many actions a run ends; the expert needs about a quarter of it."""
 _PERIOD_NS = 500_000_000
 _QUEUE = 4
-JUDGE_CAMERA = (640, 480)
+BASELINE_CAMERA = (640, 480)
 """Width and height of the images that a checkpoint is judged with."""
-_UNUSED_CAMERA = (16, 12)  # of contestants that do not look
+_UNUSED_CAMERA = (16, 12)  # of policies that do not look
 
 
 class RandomEngine:
@@ -89,7 +90,7 @@ class BlindEngine:
 
 
 @dataclass(frozen=True, eq=False)
-class Contestant:
+class Policy:
     name: str
     engine: Engine
     episodes: tuple[Episode, ...]
@@ -105,21 +106,19 @@ class Verdict:
     summary: Summary
 
 
-def contestants(
-    model: LoadedModel, profile: Profile, episodes: tuple[Episode, ...], seed: int
-) -> list[Contestant]:
+def policies(model: LoadedModel, profile: Profile, episodes: tuple[Episode, ...], seed: int) -> list[Policy]:
     """The policy, the policy impaired, chance, and the expert."""
 
     def policy() -> QwenEngine:
         return QwenEngine(model, profile, temperature=0.0, seed=seed)
 
     return [
-        Contestant("policy", policy(), episodes, True),
-        Contestant("policy, another instruction", policy(), misled(episodes, seed), True),
-        Contestant("policy, black images", BlindEngine(policy()), episodes, False),
-        Contestant("random", RandomEngine((1, 1, 1, 1), seed), episodes, False),
-        Contestant("random, mostly forward", RandomEngine((1, 20, 5, 5), seed), episodes, False),
-        Contestant("expert", EpisodeGuide(episodes, SPLIT_STEP, _QUEUE), episodes, False),
+        Policy("policy", policy(), episodes, True),
+        Policy("policy, another instruction", policy(), misled(episodes, seed), True),
+        Policy("policy, black images", BlindEngine(policy()), episodes, False),
+        Policy("random", RandomEngine((1, 1, 1, 1), seed), episodes, False),
+        Policy("random, mostly forward", RandomEngine((1, 20, 5, 5), seed), episodes, False),
+        Policy("expert", OraclePolicy(episodes, SPLIT_STEP, _QUEUE), episodes, False),
     ]
 
 
@@ -130,15 +129,13 @@ def misled(episodes: tuple[Episode, ...], seed: int) -> tuple[Episode, ...]:
     return tuple(replace(e, instruction=episodes[other[k]].instruction) for k, e in enumerate(episodes))
 
 
-def run_all(
-    contestant: Contestant, max_actions: int, size: tuple[int, int] = JUDGE_CAMERA
-) -> list[EpisodeRecord]:
-    """All episodes of a contestant through the pipeline. ``size``: of the camera's images, pixels."""
-    camera, mount = robot_camera(*(size if contestant.looks else _UNUSED_CAMERA))
-    world = EmbeddedWorld(camera, mount)
-    loop = build_loop(contestant.engine, NavigatorConfig())
+def run_all(policy: Policy, max_actions: int, size: tuple[int, int] = BASELINE_CAMERA) -> list[EpisodeRecord]:
+    """All episodes of a policy through the pipeline. ``size``: of the camera's images, pixels."""
+    camera, extrinsics = robot_camera(*(size if policy.looks else _UNUSED_CAMERA))
+    world = EmbeddedWorld(camera, extrinsics)
+    loop = build_loop(policy.engine, NavigatorConfig())
     records = []
-    for number, episode in enumerate(tqdm(contestant.episodes, desc=contestant.name, leave=False)):
+    for number, episode in enumerate(tqdm(policy.episodes, desc=policy.name, leave=False)):
         run = EpisodeRun(
             world,
             episode,
@@ -148,9 +145,9 @@ def run_all(
             recorder=EpisodeRecorder(episode_info(episode), None),
         )
         run_lockstep(run, loop, number)
-        engine = contestant.engine
+        engine = policy.engine
         records.append(run.finish(reuse=engine.reuse_stats() if isinstance(engine, Reusing) else None))
-    contestant.engine.close()
+    policy.engine.close()
     world.close()
     return records
 
@@ -160,20 +157,20 @@ def metrics_of(records: Sequence[EpisodeRecord]) -> list[EpisodeMetrics]:
     return [r.metrics for r in records if r.metrics is not None]
 
 
-def judge(
+def evaluate_policies(
     model: LoadedModel,
     profile: Profile,
     kinds: Sequence[str],
     count: int,
     seed: int,
-    size: tuple[int, int] = JUDGE_CAMERA,
+    size: tuple[int, int] = BASELINE_CAMERA,
 ) -> Iterator[Verdict]:
     """Verdicts over the first ``count`` episodes of val_unseen in each kind of flat."""
     for kind in kinds:
         episodes = make_episodes("val_unseen", count, kind)
-        for contestant in contestants(model, profile, episodes, seed):
-            records = run_all(contestant, MAX_ACTIONS[kind], size)
-            yield Verdict(kind, contestant.name, summarise(metrics_of(records), seed))
+        for policy in policies(model, profile, episodes, seed):
+            records = run_all(policy, MAX_ACTIONS[kind], size)
+            yield Verdict(kind, policy.name, summarise(metrics_of(records), seed))
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -192,6 +189,6 @@ def write_table(verdicts: Sequence[Verdict], path: Path, model: LoadedModel, cou
     """The table with what it was measured on."""
     path.write_text(
         f"Checkpoint {model.fingerprint}, {count} episodes of val_unseen per kind, embedded world, "
-        f"{JUDGE_CAMERA[0]}x{JUDGE_CAMERA[1]}, lockstep, greedy.\n\n{table(verdicts)}",
+        f"{BASELINE_CAMERA[0]}x{BASELINE_CAMERA[1]}, lockstep, greedy.\n\n{table(verdicts)}",
         "utf-8",
     )

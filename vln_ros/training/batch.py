@@ -1,4 +1,4 @@
-"""Demonstrations as conversations in a profile's chat format, batched for the decoder."""
+"""Makes batches of conversations from demonstrations, in a profile's chat format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.inputs.preprocess import patchify, smart_resize
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
@@ -45,8 +45,8 @@ class ActionWords:
         ConfigError: the profile lacks a phrase for one of the four actions of the embedded world.
     """
 
-    def __init__(self, script: Script, profile: Profile, end_token: int) -> None:
-        self._script, self._separator, self._end = script, profile.separator, end_token
+    def __init__(self, template: ChatTemplate, profile: Profile, end_token: int) -> None:
+        self._template, self._separator, self._end = template, profile.separator, end_token
         self._most = profile.max_phrases
         self._texts: dict[ActionKind, str] = {}
         self._tokens: dict[tuple[ActionKind, ...], tuple[int, ...]] = {(): ()}  # there are but some hundred
@@ -60,7 +60,7 @@ class ActionWords:
     def tokens(self, kinds: Sequence[ActionKind]) -> tuple[int, ...]:
         said = tuple(kinds)
         if said not in self._tokens:
-            self._tokens[said] = self._script.tokenize(self._separator.join(self._texts[k] for k in said))
+            self._tokens[said] = self._template.tokenize(self._separator.join(self._texts[k] for k in said))
         return self._tokens[said]
 
     def options(self, decision: Decision) -> list[Options]:
@@ -176,7 +176,7 @@ class Conversation:
     way: Way
 
 
-class Scribe:
+class Collator:
     """Turns demonstrations into conversations exactly as the engine would hold them.
 
     Args:
@@ -195,8 +195,8 @@ class Scribe:
         # Pixels as they are: small to keep, and normalised when they are used.
         self._pixels = replace(model.pixels, mean=(0.0,) * 3, std=(1.0 / 255.0,) * 3, temporal_patch_size=1)
         self._config = model.network.config
-        self._script = Script(model, profile)
-        self.words = ActionWords(self._script, profile, model.tokens.im_end)
+        self._template = ChatTemplate(model, profile)
+        self.words = ActionWords(self._template, profile, model.tokens.im_end)
         width, height = profile.image.resize
         pixels = model.pixels
         bound = profile.image.max_pixels or pixels.max_pixels
@@ -217,14 +217,14 @@ class Scribe:
         return self._write_questions(demonstration, asked or range(len(demonstration.decisions)))
 
     def _write_chat(self, demonstration: Demonstration) -> Conversation:
-        chat = _Chat(self._script, self.words, self.grid, self._config)
-        chat.say(self._script.opening())
+        chat = _Chat(self._template, self.words, self.grid, self._config)
+        chat.say(self._template.opening())
         for number, decision in enumerate(demonstration.decisions):
-            turn = self._script.turn(number, demonstration.instruction, ())
-            chat.say(turn.head)
+            turn = self._template.turn(number, demonstration.instruction, ())
+            chat.say(turn.prefix)
             for _ in decision.views:
-                chat.say(self._script.shown(chat.blank))
-            chat.say(turn.tail)
+                chat.say(self._template.shown(chat.blank))
+            chat.say(turn.suffix)
             chat.answer(decision, is_last=number == len(demonstration.decisions) - 1)
         views = [v for d in demonstration.decisions for v in d.views]
         return chat.written(range(len(views)), self._frames(views), demonstration.decisions)
@@ -245,10 +245,10 @@ class Scribe:
         frames = self._frames([views[k] for k in used])
         conversations = []
         for number, numbers in zip(asked, shown, strict=True):
-            chat = _Chat(self._script, self.words, self.grid, self._config)
-            chat.say(self._script.opening())
-            turn = self._script.turn(0, demonstration.instruction, [chat.blank] * (len(numbers) - 1))
-            chat.say((*turn.head, *self._script.shown(chat.blank), *turn.tail))
+            chat = _Chat(self._template, self.words, self.grid, self._config)
+            chat.say(self._template.opening())
+            turn = self._template.turn(0, demonstration.instruction, [chat.blank] * (len(numbers) - 1))
+            chat.say((*turn.prefix, *self._template.shown(chat.blank), *turn.suffix))
             decision = demonstration.decisions[number]
             chat.answer(decision, is_last=True)
             conversations.append(chat.written([used.index(k) for k in numbers], frames, [decision]))
@@ -269,8 +269,10 @@ class Scribe:
 class _Chat:
     """A conversation as it is written, with what is to be learnt from it."""
 
-    def __init__(self, script: Script, words: ActionWords, grid: tuple[int, int], config: Any) -> None:
-        self._script, self._words, self._config = script, words, config
+    def __init__(
+        self, template: ChatTemplate, words: ActionWords, grid: tuple[int, int], config: Any
+    ) -> None:
+        self._template, self._words, self._config = template, words, config
         self._tokens = grid[0] * grid[1]
         self._timeline = Timeline()
         self._labels: list[int] = []
@@ -290,7 +292,7 @@ class _Chat:
         self._options += [replace(o, position=at + o.position) for o in self._words.options(decision)]
         self._labels += [IGNORED] * (at - len(self._labels)) + self._words.labels(decision)
         said = self._words.tokens(decision.executed)
-        self.say([Text(said)] if is_last else self._script.reply(said))
+        self.say([Text(said)] if is_last else self._template.reply(said))
 
     def written(self, shown: Sequence[int], frames: Frames, decisions: Sequence[Decision]) -> Conversation:
         """The conversation. ``shown``: which of ``frames`` each picture in it is."""

@@ -1,4 +1,4 @@
-"""What a training writes down of its course, and how that looks."""
+"""Writes down and draws the course of a training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of the robot, seen by its camera and commented by the expert: what the policy learns from.
+"""Makes demonstrations: runs of the robot with the cost-to-go of every action at every step.
 
 The robot does what the expert says, with some noise, or repeats what the policy did (DAgger, Ross et
 al., arXiv 1011.0686); what it *should* do is asked of the expert at every place that it comes to.
@@ -22,7 +22,7 @@ from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLIT_STEP, SPLITS, begin_episode
-from vln_ros.training.advice import Advice, Adviser, after
+from vln_ros.training.cost_to_go import CostToGo, CostToGoOracle, after
 from vln_ros.training.labels import TokenLabeller, TokenLabels, doors_ahead, named_items
 
 BEARING_CLASSES = 24
@@ -65,7 +65,7 @@ class Rules:
 
     Attributes:
         camera: of the rendered images.
-        mount: pose of the camera's optical frame in base_link.
+        extrinsics: pose of the camera's optical frame in base_link.
         grid: rows and columns of visual tokens of a frame.
         queue: actions per decision.
         max_turns: a run is cut after this many decisions.
@@ -78,7 +78,7 @@ class Rules:
     """
 
     camera: CameraModel
-    mount: Pose
+    extrinsics: Pose
     grid: tuple[int, int]
     queue: int
     max_turns: int
@@ -105,8 +105,10 @@ def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
     """The simulator's default camera at another image size, and where it is mounted."""
     default = CameraConfig()
     camera = CameraModel.from_hfov(default.width, default.height, math.radians(default.hfov_deg))
-    mount = base_from_optical(0.0, 0.0, default.height_m, pitch_down_rad=math.radians(default.pitch_down_deg))
-    return camera.resized(width, height), mount
+    extrinsics = base_from_optical(
+        0.0, 0.0, default.height_m, pitch_down_rad=math.radians(default.pitch_down_deg)
+    )
+    return camera.resized(width, height), extrinsics
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ class Decision:
         executed: what was done.
         expert: what would have been best at each of these moments; ``[len(executed)]``.
         costs: ``[len(executed), 4]``: how many actions each one would have cost then; see
-            :class:`vln_ros.training.advice.Advice`.
+            :class:`vln_ros.training.cost_to_go.CostToGo`.
         bearing: class of the direction of the way, now.
         distance: class of its length, now.
         doors: class of the number of doors that it leads through, from now on.
@@ -168,7 +170,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     episode = split_episode("train", task.kind, task.number)
     scene = shared_scenes().get(episode.scene_id)
     expert = Expert(scene.walkable, episode.goal, SPLIT_STEP, rules.stop_within_m, rules.clearance_m)
-    adviser = Adviser(expert, SPLIT_STEP, rules.stop_within_m, episode.goal_radius_m)
+    oracle = CostToGoOracle(expert, SPLIT_STEP, rules.stop_within_m, episode.goal_radius_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
     lengths = queue_lengths(task, rules)
@@ -176,7 +178,7 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
 
     def look(pose: Pose, doors: tuple[int, ...]) -> View:
         nonlocal before
-        optical = pose @ rules.mount
+        optical = pose @ rules.extrinsics
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
         labels = labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None)
         frame = Frame(0, 0, rgb, depth_m, rules.camera, pose, optical)
@@ -198,12 +200,12 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         views = tuple(look(p, ahead) for p, ahead in zip(shown, doors, strict=True))
         start, path = pose, []
         executed: list[ActionKind] = []
-        advised: list[Advice] = []
+        advised: list[CostToGo] = []
         own = already[len(decisions)] if len(decisions) < len(already) else None
         while len(executed) < lengths[len(decisions)] and (
             not executed or executed[-1] is not ActionKind.STOP
         ):
-            advised.append(adviser.advise(pose, turning))
+            advised.append(oracle.cost_to_go(pose, turning))
             if own is not None and len(executed) < len(own):
                 kind = own[len(executed)]
             elif rng.random() < task.noise:

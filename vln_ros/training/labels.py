@@ -1,4 +1,4 @@
-"""What every visual token shows, from the depth image and the plan of the flat.
+"""Labels what every visual token shows, from depth and the plan of the flat.
 
 Cloning actions alone does not ground words in pixels; naming what each token shows does.
 """

@@ -1,4 +1,4 @@
-"""Demonstrations made ahead of their use, by workers."""
+"""Makes demonstrations in worker processes ahead of their use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from vln_ros.evaluation.workers.pool import interrupts_held_back
-from vln_ros.training.batch import Conversation, Scribe
+from vln_ros.training.batch import Collator, Conversation
 from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
@@ -55,7 +55,7 @@ def _begin_work() -> None:
     threading.Thread(target=end_with_it, daemon=True).start()
 
 
-class Supply:
+class Loader:
     """Makes demonstrations, ahead of their use if there are workers. A context manager."""
 
     def __init__(self, source: Source, workers: int) -> None:
@@ -66,7 +66,7 @@ class Supply:
             else None
         )
 
-    def __enter__(self) -> Supply:
+    def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,7 +82,7 @@ class Supply:
         return made
 
 
-class Lot:
+class PoolItem:
     """A demonstration on order.
 
     One growing chat is written once, when it is first drawn. Of a run that is asked question by question
@@ -98,7 +98,9 @@ class Lot:
         self._made: Demonstration | None = None
         self._written: list[Conversation] = []
 
-    def conversations(self, scribe: Scribe, questions: int, rng: np.random.Generator) -> list[Conversation]:
+    def conversations(
+        self, collator: Collator, questions: int, rng: np.random.Generator
+    ) -> list[Conversation]:
         """What is learnt from it now; of a run that is asked question by question, ``questions`` at most."""
         if self._written:
             return self._written
@@ -107,9 +109,9 @@ class Lot:
             self._made, self._ordered = self._ordered.result(), None
             if self.task.policy is not None:
                 self.task = replace(self.task, executed=tuple(d.executed for d in self._made.decisions))
-        if scribe.profile.context.strategy == "append":
-            self._written, self._made = scribe.write(self._made), None
+        if collator.profile.context.strategy == "append":
+            self._written, self._made = collator.write(self._made), None
             return self._written
         count = len(self._made.decisions)
         asked = rng.choice(count, min(questions, count), replace=False)
-        return scribe.write(self._made, sorted(int(k) for k in asked))
+        return collator.write(self._made, sorted(int(k) for k in asked))

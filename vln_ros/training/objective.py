@@ -1,4 +1,4 @@
-"""The training forward, equal to the engine's, and what is asked of it.
+"""Computes the training forward, equal to the engine's, and its losses.
 
 Besides the actions, train-only heads name what each visual token shows, how deep in the room, where in
 the picture and in what kind of room (from the vision tower's features), whether the instruction speaks of

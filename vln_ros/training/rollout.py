@@ -1,4 +1,4 @@
-"""The policy on its own: an engine in an embedded world, for validation and for DAgger."""
+"""Lets the policy run in the embedded world, for validation and for DAgger."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def follow(
 
 def training_world(rules: Rules) -> EmbeddedWorld:
     """A world with the camera that the demonstrations are made with."""
-    return EmbeddedWorld(rules.camera, rules.mount, scenes=shared_scenes())
+    return EmbeddedWorld(rules.camera, rules.extrinsics, scenes=shared_scenes())
 
 
 @functools.lru_cache(maxsize=1)

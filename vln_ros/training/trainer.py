@@ -1,4 +1,4 @@
-"""The training loop: demonstrations, steps, own runs, validations, saved states."""
+"""The training loop: demonstrations, optimiser steps, validations, saved states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.sim.splits import EPISODES_PER_SCENE, GOAL_RADIUS_M, SPLITS
 from vln_ros.training.baselines import MAX_ACTIONS
-from vln_ros.training.batch import Conversation, Scribe, collate
+from vln_ros.training.batch import Collator, Conversation, collate
 from vln_ros.training.curves import LOSSES, draw_curves, forget_after
 from vln_ros.training.demonstrations import (
     Demonstration,
@@ -41,7 +41,7 @@ from vln_ros.training.demonstrations import (
     robot_camera,
     split_episode,
 )
-from vln_ros.training.loader import Lot, Source, Supply
+from vln_ros.training.loader import Loader, PoolItem, Source
 from vln_ros.training.objective import Heads, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, score, training_world
 from vln_ros.training.staleness import draw_staleness, make_stale
@@ -126,12 +126,12 @@ class Trainer:
             str(start), device=config.device, dtype="float32", attention="sdpa", quantisation="none"
         )
         self.profile = load_profile(config.profile)
-        self.scribe = Scribe(self.model, self.profile)
-        camera, mount = robot_camera(config.render_width, config.render_height)
+        self.collator = Collator(self.model, self.profile)
+        camera, extrinsics = robot_camera(config.render_width, config.render_height)
         self.rules = Rules(
             camera=camera,
-            mount=mount,
-            grid=self.scribe.grid,
+            extrinsics=extrinsics,
+            grid=self.collator.grid,
             queue=self.profile.max_phrases,
             max_turns=config.max_turns,
             keep_frames=self.profile.context.unasked_frames == "keep"
@@ -186,24 +186,24 @@ class Trainer:
         begun = time.monotonic() - done.seconds
         recent: deque[list[float]] = deque(maxlen=_CURVE_EVERY)
         with (
-            Supply(Source(self.rules, self.folder / "own", config.profile), config.workers) as supply,
+            Loader(Source(self.rules, self.folder / "own", config.profile), config.workers) as loader,
             _side_by_side(config.threads) as threads,
             tqdm(total=config.steps, initial=done.step, unit="step", desc="train") as bar,
         ):
-            pool = deque(Lot(task, supply.order(task)) for task in done.pool)
+            pool = deque(PoolItem(task, loader.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
                     with self.exported_weights():
                         export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
-                    task = self._next_task()
-                    pool.append(Lot(task, supply.order(task)))
+                    task = self.next_task()
+                    pool.append(PoolItem(task, loader.order(task)))
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
                 drawn = [self._draw(pool[int(k)]) for k in chosen]
-                recent.append(self._step(drawn, threads))
+                recent.append(self.step(drawn, threads))
                 done.step += 1
                 self.follow_weights()
                 bar.update()
@@ -218,10 +218,10 @@ class Trainer:
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
                     with self.exported_weights():
-                        self._validate(supply)
+                        self._validate(loader)
                 if self._due(config.save_every) or done.step == config.steps:
-                    done.pool = [lot.task for lot in pool]
-                    self._save()
+                    done.pool = [item.task for item in pool]
+                    self.save()
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0
@@ -234,7 +234,8 @@ class Trainer:
         begun = {"room": 0.0, "small": self.config.small_from, "flat": self.config.flat_from}
         return [k for k, begin in begun.items() if begin < 1.0 and self._share() >= begin]
 
-    def _next_task(self) -> Task:
+    def next_task(self) -> Task:
+        """What is demonstrated next, drawn from the kinds of the curriculum."""
         done, config = self.progress, self.config
         own = done.policy is not None and done.rng.random() < config.dagger_share
         kinds = self.kinds()
@@ -249,8 +250,8 @@ class Trainer:
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def _draw(self, lot: Lot) -> list[Conversation]:
-        written = lot.conversations(self.scribe, self.config.questions, self.progress.rng)
+    def _draw(self, item: PoolItem) -> list[Conversation]:
+        written = item.conversations(self.collator, self.config.questions, self.progress.rng)
         return [self.maybe_stale(conversation) for conversation in written]
 
     def maybe_stale(self, conversation: Conversation) -> Conversation:
@@ -260,10 +261,14 @@ class Trainer:
             return conversation
         staleness = draw_staleness(config.least_stale, config.most_stale, rng)
         window = window_tokens(self.network.config.vision_config)
-        return make_stale(conversation, staleness, self.scribe.grid, window, rng)
+        return make_stale(conversation, staleness, self.collator.grid, window, rng)
 
-    def _step(self, drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
-        """One step of the optimizer. ``drawn``: of each demonstration what is learnt from it."""
+    def step(self, drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer; means of the losses, in the order of LOSSES.
+
+        Args:
+            drawn: of each demonstration what is learnt from it now.
+        """
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
         runs = sorted(drawn, key=lambda run: -max(c.ids.shape[0] for c in run))
@@ -273,7 +278,7 @@ class Trainer:
             together = [c for run in runs[first : first + config.micro_batch] for c in run]
             batch = collate(together).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
+                states = forward(self.network, batch, self.collator.grid, self.model.pixels)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
@@ -321,7 +326,8 @@ class Trainer:
             return
         # In the beginning there are few steps to average: what it began with is soon forgotten.
         old = 1.0 - 1.0 / min(self.config.mean_steps, 10 + self.progress.step // 2)
-        torch._foreach_lerp_(self._mean, list(self.network.parameters()), 1.0 - old)
+        for mean, parameter in zip(self._mean, self.network.parameters(), strict=True):
+            mean.lerp_(parameter, 1.0 - old)
 
     @contextmanager
     def exported_weights(self) -> Iterator[None]:
@@ -342,10 +348,10 @@ class Trainer:
         unheld = StreamConfig(min_allowed=0.0)  # what it is learning is not yet what it wants
         return QwenEngine(self.model, self.profile, temperature=0.0, seed=self.config.seed, stream=unheld)
 
-    def _validate(self, supply: Supply) -> None:
+    def _validate(self, loader: Loader) -> None:
         done = self.progress
         unseen = {
-            kind: [supply.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
+            kind: [loader.order(Task(kind, n, 0.0, self.config.seed)) for n in self._validated()]
             for kind in self.kinds()
         }
         scores = {kind: self.validate(kind) for kind in unseen}
@@ -397,8 +403,8 @@ class Trainer:
         """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
         for run in runs:
-            batch = collate(self.scribe.write(run)).to(self.model.device)
-            states = forward(self.network, batch, self.scribe.grid, self.model.pixels)
+            batch = collate(self.collator.write(run)).to(self.model.device)
+            states = forward(self.network, batch, self.collator.grid, self.model.pixels)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
             decisions += count
@@ -415,7 +421,8 @@ class Trainer:
                 writer.writerow(header)
             writer.writerow(row)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write ``state.pt``, and drop the weights of own runs that no task needs any more."""
         done = self.progress
         path = self.folder / "state.pt"
         written = io.BytesIO()
@@ -461,7 +468,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._mean = state["mean"] if self.config.mean_steps else []
+        self._mean = state.get("mean", []) if self.config.mean_steps else []
         torch.set_rng_state(state["torch"].cpu())
         saved = state["progress"]
         rng = np.random.default_rng()

@@ -1,4 +1,4 @@
-"""The vision tower for many frames of one size at once.
+"""Runs the vision tower for many frames of one size at once.
 
 The released code runs its attention window by window and frame by frame; that is most of its time
 for small pictures. Here all frames go through a window together. The numbers are the same.

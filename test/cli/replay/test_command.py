@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from nav_msgs.msg import Odometry
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message, serialize_message
-from recorded_drives import BEGIN_NS, FRAMES, MOUNT, PERIOD_NS, TRANSPORTS, write_bag
+from recorded_drives import BEGIN_NS, EXTRINSICS, FRAMES, PERIOD_NS, TRANSPORTS, replay_command, write_bag
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -37,18 +36,7 @@ pytestmark = pytest.mark.ros
 
 
 def replay(bag: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "vln_ros",
-        "replay",
-        str(bag),
-        "--instruction",
-        "go",
-        "--engine",
-        "paced",
-    ]
-    command += ["--out", str(folder / "run"), "--json", str(folder / "figures.json"), "--no-video", *options]
+    command = replay_command(bag, folder / "run", "--json", str(folder / "figures.json"), *options)
     return subprocess.run(
         command, env=graph_environment(), capture_output=True, text=True, timeout=100, check=False
     )
@@ -139,12 +127,12 @@ def test_the_reader_finds_its_topics_and_gives_all_messages(
         assert bag.is_compressed(Stream.DEPTH) == compressed
         assert bag.count(Stream.COLOR) == FRAMES
         messages = list(bag.messages())
-        mount = bag.static_transform("base_link", "optical")
+        extrinsics = bag.static_transform("base_link", "optical")
         assert bag.static_transform("base_link", "laser") is None
     assert [m.time_ns for m in messages] == sorted(m.time_ns for m in messages)
     assert len(messages) == 3 * FRAMES + 2 * FRAMES + 1
-    assert mount is not None
-    np.testing.assert_allclose(mount.matrix, MOUNT.matrix, atol=1e-12)
+    assert extrinsics is not None
+    np.testing.assert_allclose(extrinsics.matrix, EXTRINSICS.matrix, atol=1e-12)
 
 
 def test_an_ambiguous_or_unknown_topic_lists_what_there_is(tmp_path: Path) -> None:
@@ -294,7 +282,7 @@ def test_a_mounting_that_nobody_states_is_asked_for(tmp_path: Path) -> None:
     done = replay(bag, tmp_path, "--rate", "0")
     assert done.returncode == 2
     assert "does not say where the camera optical sits on base_link" in done.stderr
-    assert "--mount X Y Z ROLL PITCH_DOWN YAW" in done.stderr
+    assert "--extrinsics X Y Z ROLL PITCH_DOWN YAW" in done.stderr
     done = replay(
         bag, tmp_path, "--rate", "0", "--decision-ms", "1", "--mount", "0.1", "0", "1.2", "0", "10", "0"
     )

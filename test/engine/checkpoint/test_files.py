@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import TinyConfig
-from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, checkpoint_fingerprint, load_model
+from vln_ros.engine.checkpoint.files import CheckpointError
+from vln_ros.engine.checkpoint.model import LoadedModel, checkpoint_fingerprint, load_model
 from vln_ros.engine.tiny import build_tiny
 
 SMALL = TinyConfig(
@@ -27,7 +28,8 @@ def load(path: Path, quantisation: str = "none") -> LoadedModel:
 
 @torch.no_grad()
 def logits(model: LoadedModel) -> torch.Tensor:
-    return model.network(input_ids=IDS).logits
+    found: torch.Tensor = model.network(input_ids=IDS).logits
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from vln_ros.config import ConfigError, TinyConfig
-from vln_ros.engine.checkpoint.model import CheckpointError, LoadedModel, load_model
+from vln_ros.engine.checkpoint.files import CheckpointError
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.settings import SpecialTokens
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.tiny import build_tiny
@@ -60,7 +62,8 @@ def test_real_structure_loads_with_the_true_ids(real_like: Path) -> None:
     model = load(real_like)
     assert model.tokens == TRUE_IDS
     assert len(model.tokenizer) == 151665
-    assert model.network.config.text_config.vocab_size == 151936
+    text: Any = model.network.config.text_config
+    assert text.vocab_size == 151936
     assert not model.network.training
     assert not any(p.requires_grad for p in model.network.parameters())
     assert (model.pixels.token_side, model.pixels.min_pixels, model.pixels.max_pixels) == (28, 3136, 12845056)

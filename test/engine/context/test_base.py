@@ -15,7 +15,7 @@ from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.context.base import FrameBank
 from vln_ros.engine.inputs import prompt
 from vln_ros.engine.inputs.preprocess import stack_video
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.reference import Pixels, one_shot
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.tiny import build_tiny
@@ -63,8 +63,8 @@ def test_append_can_drop_frames_that_nobody_asked_about(model, prefill, seen, mo
     own = profile(strategy="append", unasked_frames="drop")
     robot = engine(model, own, prefill=prefill)
     looks = []
-    see = Eyes.see
-    monkeypatch.setattr(Eyes, "see", lambda eyes, rgb: looks.append(rgb) or see(eyes, rgb))
+    see = VisionEncoder.see
+    monkeypatch.setattr(VisionEncoder, "see", lambda encoder, rgb: looks.append(rgb) or see(encoder, rgb))
     robot.start(Instruction(1, "go"))
     for index in range(3):
         robot.observe(frame(index))

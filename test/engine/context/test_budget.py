@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vln_ros.datatypes import Pose
 from vln_ros.engine.context.budget import thin_images
 from vln_ros.engine.inputs.vision import encode_video
-from vln_ros.engine.oom_fallback import ReliefLadder, is_out_of_memory
+from vln_ros.engine.oom_fallback import OomFallback, is_out_of_memory
 from vln_ros.engine.stream.session import Session
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
 
@@ -146,7 +146,7 @@ def test_no_turn_goes_while_the_budget_is_not_used_up(model, name, pose):
         robot.decide(index)
     assert list(robot.session.timeline.blocks()) == list(range(1, 24))
     report = robot.report()
-    assert report.evicted == 0 and report.cached_tokens < robot._bound.budget
+    assert report.evicted == 0 and report.cached_tokens < robot._budget.budget
 
 
 def test_distances_measure_way_heading_and_looks():
@@ -181,7 +181,7 @@ def assert_stays_flat(model, frames, keyframes, stride):
         positions.append(robot.session.timeline.next_position)
     assert max(tokens) <= 300 + 40  # the open turn comes on top
     assert allocated[-1] == allocated[frames // 3] == max(allocated)
-    assert max(positions) <= 400 + 40 and robot._bound.reindexed > 0
+    assert max(positions) <= 400 + 40 and robot._budget.reindexed > 0
     numbers = list(robot.session.timeline.blocks())
     assert numbers[-7:] == list(range(frames - 7, frames)) and len(numbers) > 7  # window and keyframes
     assert robot.report().evicted == frames - 1 - len(numbers)
@@ -205,7 +205,7 @@ def test_bytes_bound_a_stream_too(model):
         robot.observe(frame(index))
         robot.decide(index)
     assert robot.session.cache.used_bytes == token * robot.session.cache.length
-    assert robot._bound.budget == 1_000_000 // token
+    assert robot._budget.budget == 1_000_000 // token
 
 
 def test_frames_that_nobody_asks_about_do_not_fill_the_stream(model):
@@ -239,7 +239,7 @@ def test_out_of_memory_is_met_step_by_step_and_recorded(model, name, arrival, ca
             assert chunk.frame_stamp_ns == frame(index).stamp_ns and chunk.actions
     finally:
         handle.remove()
-    steps = robot.report().relief
+    steps = robot.report().fallback
     assert steps and ("window" in steps[0] or "history" in steps[0])
     assert sum("out of memory" in r.message for r in caplog.records) == len(steps)
     assert robot.session.cache.length <= 250
@@ -251,16 +251,16 @@ def test_when_nothing_else_helps_the_stream_begins_anew(model):
         robot.observe(frame(index))
         robot.decide(index)
     calls = iter(range(100))
-    see = robot._eyes.see
+    see = robot._encoder.encode
 
     def fail_at_first(rgb):
         if next(calls) < 6:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate ...")
         return see(rgb)
 
-    robot._eyes.see = fail_at_first
+    robot._encoder.encode = fail_at_first
     robot.observe(frame(3))
-    steps = robot.report().relief
+    steps = robot.report().fallback
     assert "every second frame" in steps and "every 4th frame" in steps
     assert any("pixels" in s for s in steps)
     chunk = robot.decide(3)
@@ -274,14 +274,14 @@ def test_a_lack_of_memory_between_turns_loses_only_old_turns(model):
     for index in range(9):
         robot.observe(frame(index))
         robot.decide(index)
-    calls, see = iter(range(100)), robot._eyes.see
+    calls, see = iter(range(100)), robot._encoder.encode
 
     def fail_once(rgb):
         if next(calls) == 0:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
         return see(rgb)
 
-    robot._eyes.see = fail_once
+    robot._encoder.encode = fail_once
     before = robot.session.timeline.blocks()
     robot.observe(frame(9))
     after = robot.session.timeline.blocks()
@@ -289,18 +289,18 @@ def test_a_lack_of_memory_between_turns_loses_only_old_turns(model):
     assert list(after)[-2:] == [8, 9] and len(after) < 9
     # Turn 8 is whole: its picture, question and answer; what came in last is its reply.
     assert after[8] > before[8] and all(after[b] >= before[b] for b in after if b != 9)
-    assert [s.split()[0] for s in robot.report().relief] == ["context"]
+    assert [s.split()[0] for s in robot.report().fallback] == ["context"]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    ladder = ReliefLadder([lambda: "less", lambda: None], lambda: "anew")
+    fallback = OomFallback([lambda: "less", lambda: None], lambda: "anew")
     with pytest.raises(RuntimeError, match="shape"):
-        ladder.run(lambda: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
-    assert ladder.steps == []
+        fallback.run(lambda: (_ for _ in ()).throw(RuntimeError("shape mismatch")))
+    assert fallback.steps == []
     with pytest.raises(MemoryError):
-        ladder.run(lambda: (_ for _ in ()).throw(MemoryError()))
-    assert ladder.steps == ["less", "anew"]
+        fallback.run(lambda: (_ for _ in ()).throw(MemoryError()))
+    assert fallback.steps == ["less", "anew"]
     calls = iter([MemoryError, None])
-    assert ladder.run(lambda: "done" if (e := next(calls)) is None else (_ for _ in ()).throw(e)) == "done"
-    assert ladder.steps == ["less", "anew", "anew"]  # the last resort is there for every piece of work
+    assert fallback.run(lambda: "done" if (e := next(calls)) is None else (_ for _ in ()).throw(e)) == "done"
+    assert fallback.steps == ["less", "anew", "anew"]  # the last resort is there for every piece of work
     assert not is_out_of_memory(ValueError("out of memory"))

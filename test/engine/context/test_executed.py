@@ -29,7 +29,7 @@ from vln_ros.motion.action_queue import Acceptance, ActionQueue
 TICK_NS = 100_000_000
 LOST_NS = 10 * TICK_NS
 TEXT = "go to the red chair"
-ENGINES = {}
+ENGINES: dict[object, QwenEngine] = {}
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +459,7 @@ def test_a_history_in_real_time_reaches_back_to_the_start(model):
     """40 s at 15 Hz and 0.25 m/s, through the loop, as the executor reports it."""
     own = profile("navida")
     robot = QwenEngine(model, own, temperature=0.0, seed=0)
-    robot._eyes.see = lambda rgb: Image(torch.zeros(4, 96), 2, 2)
+    robot._encoder.encode = lambda rgb: Image(torch.zeros(4, 96), 2, 2)
     loop = DecisionLoop(robot, "progress", 0, LOST_NS)
     loop.start(Instruction(1, TEXT))
     done = []

@@ -13,10 +13,13 @@ from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.forward import Prefill
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.plug import Plug
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode.record import EpisodeCost
 from vln_ros.evaluation.runs.results import EpisodeResult
-from vln_ros.memory.instruction import PlanRefusal, PlanSource, plan_question
+from vln_ros.memory.instruction import PlanFallback, PlanSource, plan_question
 from vln_ros.protocols import HasFigures
 
 TOLD = "leave the bedroom, pass the red chair and stop at the lamp"
@@ -63,11 +66,11 @@ def test_the_model_is_asked_once_per_instruction_and_rules_step_in(model):
     for each in (robot, plain):
         each.start(Instruction(1, TOLD))
     report = robot.report().landmarks
-    assert report.plan.source is PlanSource.RULES and report.plan.refusal in PlanRefusal
+    assert report.plan.source is PlanSource.RULES and report.plan.fallback_reason in PlanFallback
     assert sum(report.refused.values()) == 1
     assert [m.name for m in report.plan.landmarks] == ["bedroom", "red chair", "lamp"]
     assert report.plan_cost.ms > 0
-    asked = len(robot._script.query(plan_question(TOLD)))
+    asked = len(robot._template.query(plan_question(TOLD)))
     assert asked < report.plan_cost.work.tokens < asked + 200
     for index in range(3):
         for each in (robot, plain):
@@ -82,7 +85,7 @@ def test_the_model_is_asked_once_per_instruction_and_rules_step_in(model):
 def test_a_plan_of_the_model_is_taken(model, monkeypatch):
     robot = engine(model, plan="model")
     said = "leave the bedroom | bedroom\npass the red chair | red chair\nstop |"
-    monkeypatch.setattr(robot._script, "detokenize", lambda ids: said)
+    monkeypatch.setattr(robot._template, "detokenize", lambda ids: said)
     monkeypatch.setattr(robot.session, "ask", lambda *args, **kwargs: (5, 6))
     robot.start(Instruction(1, TOLD))
     plan = robot.landmarks.plan
@@ -92,8 +95,8 @@ def test_a_plan_of_the_model_is_taken(model, monkeypatch):
 
 def alone(robot, name, index):
     """The same question by itself, with a forward of its own per answer."""
-    query = robot._script.query(f"Is the {name} in the last picture? Answer yes or no.")
-    answers = [robot._script.tokenize(a) for a in ("yes", "no")]
+    query = robot._template.query(f"Is the {name} in the last picture? Answer yes or no.")
+    answers = [robot._template.tokenize(a) for a in ("yes", "no")]
     with robot._aside():
         return float(robot.session.ask_choice(query, answers).softmax(-1)[0])
 
@@ -116,8 +119,8 @@ def test_scores_of_all_landmarks_take_one_forward_and_equal_single_questions(mod
         done = robot.session.work - before
         if context == "tiny" or index:
             assert done.forwards == 2  # the answer's end, and the questions
-        assert report.chunk_cost.work == done and report.chunks == index + 1
-    assert report.chunks_ms >= report.chunk_cost.ms > 0
+        assert report.prefill_cost.work == done and report.chunks == index + 1
+    assert report.chunks_ms >= report.prefill_cost.ms > 0
 
 
 def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_about(model):
@@ -134,8 +137,31 @@ def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_abou
     figures = robot.figures()
     assert isinstance(robot, HasFigures) and figures["landmarks: chunks"] == 1
     assert figures["landmarks: named"] == 3 and figures["landmarks: chunks [ms]"] > 0
-    record = EpisodeCost(0.0, 0.0, 0.0, 0.0, 0.0, 1, 1, 0, figures)
-    line = EpisodeResult("1", "s", TOLD, "1", "stop", 1.0, 0, array("d"), 0, None, None, record).to_json()
+    record = EpisodeCost(
+        load_s=0.0,
+        render_s=0.0,
+        measure_s=0.0,
+        observe_s=0.0,
+        waited_s=0.0,
+        forwards=1,
+        tokens=1,
+        prepared=0,
+        figures=figures,
+    )
+    line = EpisodeResult(
+        episode_id="1",
+        scene_id="s",
+        instruction=TOLD,
+        folder="1",
+        ended="stop",
+        wall_s=1.0,
+        decisions=0,
+        latencies_ms=array("d"),
+        video_frames=0,
+        metrics=None,
+        standing_s=None,
+        cost=record,
+    ).to_json()
     read = EpisodeResult.from_json(line).cost.figures
     assert read == pytest.approx(figures, abs=1e-3)
     robot.start(Instruction(2, "turn left"))  # names nothing: nothing is asked
@@ -143,7 +169,7 @@ def test_a_frame_is_scored_when_the_next_one_comes_and_only_if_it_was_asked_abou
     robot.decide(1)
     robot.observe(frame(1))
     report = robot.report().landmarks
-    assert report.chunks == 0 and report.chunk_cost is None and report.scores == ()
+    assert report.chunks == 0 and report.prefill_cost is None and report.scores == ()
 
 
 def scripted(robot, monkeypatch, scores):
@@ -185,7 +211,7 @@ def _frames_in(robot, count):
     """Which frames the bank would show, by their features."""
     bank, past = robot.context._bank, len(robot.context._bank) - 1
     shown = [*bank.choose_past(robot.context._spec, past), *bank.choose([past])]
-    features = {i: robot._eyes.see(frame(i).rgb).features for i in range(count)}
+    features = {i: robot._encoder.encode(frame(i).rgb).features for i in range(count)}
     for image in shown:
         yield next(i for i, f in features.items() if torch.equal(f, image.features))
 
@@ -199,7 +225,7 @@ def test_landmarks_are_found_in_the_stream(model):
     names = {m.number: m.name for m in robot.landmarks.plan.landmarks}
     assert set(slots) == set(names)
     for number, where in slots.items():
-        text = robot._script.detokenize([ids[i] for i in where.tolist()])
+        text = robot._template.detokenize([ids[i] for i in where.tolist()])
         assert text.strip() == names[number]
 
 
@@ -210,6 +236,40 @@ def test_bad_combinations_are_refused(model, monkeypatch):
     with pytest.raises(ConfigError, match="sdpa or eager"):
         engine(model, plan="rules", memory=True)
     engine(model, plan="rules")
+
+
+class ShortOfMemory(Plug):
+    """Lets the next forward run out of memory."""
+
+    done = False
+
+    def plan(self, prefill: Prefill, cache: SlotCache) -> None:
+        if not self.done:
+            self.done = True
+            raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
+
+
+@pytest.mark.parametrize("memory", [True, False])
+@pytest.mark.parametrize("unasked", ["drop", "keep"])
+@pytest.mark.parametrize("interrupted", [1, 4])
+def test_a_turn_that_lack_of_memory_interrupts_is_scored_and_evicted_like_any_other(
+    model, monkeypatch, interrupted, unasked, memory
+):
+    own = replace(load_profile("tiny").context, unasked_frames=unasked)
+    stream = StreamConfig(decode="tokens", recent_turns=2, token_budget=150)
+    robot = engine(model, context=own, stream=stream, plan="rules", memory=memory)
+    robot.start(Instruction(1, TOLD))
+    if memory:
+        scripted(robot, monkeypatch, [(0.1, 0.1, 0.1)] * 20)
+    for index in range(14):
+        robot.observe(frame(index, Pose.planar(5.0 * index, 0.0, 0.0)))
+        if index == interrupted:
+            robot.session.plugs += (ShortOfMemory(),)
+        robot.decide(index)
+        if index == interrupted:
+            assert interrupted in robot.session.timeline.blocks() and len(robot.given_up()) == 1
+    assert interrupted not in robot.session.timeline.blocks()
+    assert 13 in robot.session.timeline.blocks()
 
 
 def test_memory_survives_a_lack_of_memory(model):
@@ -228,4 +288,4 @@ def test_memory_survives_a_lack_of_memory(model):
     robot.session.ask_choice = fail_once
     robot.observe(frame(4))
     assert robot.decide(4).frame_stamp_ns == frame(4).stamp_ns
-    assert robot.report().relief
+    assert robot.report().fallback

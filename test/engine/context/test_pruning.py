@@ -15,15 +15,15 @@ from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
-from vln_ros.engine.context.pruning import shown_by
 from vln_ros.engine.inputs import prompt
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels, one_shot
+from vln_ros.engine.stream.plug import Cost
 from vln_ros.engine.stream.timeline import SegmentKind
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.geometry.correspondence import TokenGrid
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.memory.voxels import Shown, lay_out
 
 SIZE = (140, 112)
@@ -187,7 +187,7 @@ def test_a_pruned_stream_is_the_one_shot_with_those_tokens_masked(model, strateg
         items, count = conversation(model, profile(), [*turns, prompt.Turn()], frames)
         ends.append(count)
         turns.append(prompt.Turn(reply=spoken(robot, chunk)))
-    held = shown_by(robot.session, ())
+    held = robot.pruning.shown(robot.session)
     left = {one.surface.frame: one.cells.tolist() for one in held}
     assert left == {i: [k for k, a in enumerate(mask) if a] for i, mask in enumerate(alive) if any(mask)}
     report = robot.report().pruning
@@ -232,7 +232,7 @@ def test_history_is_shown_without_what_other_frames_show(model, strategy):
         for each in (robot, plain):
             each.observe(one)
     robot.decide(0), plain.decide(0)
-    held = {one.surface.frame: set(one.cells.tolist()) for one in shown_by(robot.session, ())}
+    held = {one.surface.frame: set(one.cells.tolist()) for one in robot.pruning.shown(robot.session)}
     surfaces = [surface(f) for f in frames]
     for i, one in enumerate(surfaces):
         for k in range(GRID.count):
@@ -255,7 +255,7 @@ def test_a_window_begins_with_thinned_frames(model, strategy):
     for index in range(6):
         robot.observe(frame(index))
         robot.decide(index)
-        held = {one.surface.frame: len(one.cells) for one in shown_by(robot.session, ())}
+        held = {one.surface.frame: len(one.cells) for one in robot.pruning.shown(robot.session)}
         shown = PROFILES["window_reset"].context.choose_history(index)
         assert set(held) <= {*shown, index} and held[index] <= GRID.count
         if index > 2:  # begun anew with every frame, always with the first and the last ones before it
@@ -275,6 +275,8 @@ def refuse(frames, how):
             one = replace(one, depth_m=np.zeros_like(one.depth_m))
         elif how == "millimetres":
             one = replace(one, depth_m=one.depth_m * np.float32(1000))
+        elif how == "kilometres":
+            one = replace(one, depth_m=one.depth_m * np.float32(0.001))
         elif how == "not a number":
             one = replace(one, depth_m=np.full_like(one.depth_m, np.nan))
         elif how == "jumps":
@@ -287,12 +289,13 @@ def refuse(frames, how):
 
 
 REASONS = {
-    "no depth": Refusal.NO_DEPTH,
-    "holes": Refusal.BAD_DEPTH,
-    "millimetres": Refusal.BAD_DEPTH,
-    "not a number": Refusal.BAD_DEPTH,
-    "jumps": Refusal.POSE_JUMP,
-    "clock": Refusal.CLOCK,
+    "no depth": FallbackReason.NO_DEPTH,
+    "holes": FallbackReason.BAD_DEPTH,
+    "millimetres": FallbackReason.BAD_DEPTH,
+    "kilometres": FallbackReason.BAD_DEPTH,
+    "not a number": FallbackReason.BAD_DEPTH,
+    "jumps": FallbackReason.POSE_JUMP,
+    "clock": FallbackReason.CLOCK,
 }
 
 
@@ -338,7 +341,7 @@ def test_places_before_a_jump_are_not_compared_with_those_after_it(model):
         )
     )
     report = robot.report().pruning
-    assert report.refused == {Refusal.POSE_JUMP: 1}
+    assert report.refused == {FallbackReason.POSE_JUMP: 1}
     assert robot.session.timeline.tokens < tokens + 2 * (GRID.count + 2)  # after it they are again
 
 
@@ -348,7 +351,7 @@ def test_depths_that_contradict_the_poses_are_refused(model):
     for index in range(4):
         one = frame(index)
         robot.observe(replace(one, depth_m=np.full_like(one.depth_m, 4.0 - 0.6 * index)))
-    assert robot.report().pruning.refused == {Refusal.DEPTHS_DISAGREE: 3}
+    assert robot.report().pruning.refused == {FallbackReason.DEPTHS_DISAGREE: 3}
 
 
 def test_what_is_evicted_counts_as_new_again(model):
@@ -363,7 +366,7 @@ def test_what_is_evicted_counts_as_new_again(model):
     )
     for index in range(12):
         robot.observe(frame(index, sideways_m=0.01 * index))
-        held = np.concatenate([one.voxel for one in shown_by(robot.session, ())])
+        held = np.concatenate([one.voxel for one in robot.pruning.shown(robot.session)])
         assert set(surface(frame(index, sideways_m=0.01 * index)).voxel) <= set(held)
         robot.decide(index)
     assert robot.report().evicted > 3 and robot.report().pruning.left_out > 60
@@ -372,8 +375,8 @@ def test_what_is_evicted_counts_as_new_again(model):
 @pytest.mark.parametrize("strategy", ["voxels", "seen"])
 def test_it_switches_itself_off_where_fewer_tokens_save_nothing_and_says_so(model, caplog, strategy):
     robot = engine(model, strategy=strategy, voxel_m=0.5, window=3)
-    pruning = robot._pruning
-    robot.session.watch = lambda chunk, _: pruning.timed(robot.session, chunk, 0.1)
+    on_cached = robot.pruning.on_cached
+    robot.pruning.on_cached = lambda chunk, cache, _: on_cached(chunk, cache, Cost(0.1, 0.0))
     for index in range(20):
         robot.observe(frame(index, sideways_m=0.1 * index))
         robot.decide(index)
@@ -391,23 +394,23 @@ def test_it_switches_itself_off_where_fewer_tokens_save_nothing_and_says_so(mode
         assert newest.count == GRID.count
     report = robot.report().pruning
     assert report.left_out + report.dropped == gone
-    assert report.refused[Refusal.SWITCHED_OFF] == 5  # with the frame before which it did so
+    assert report.refused[FallbackReason.SWITCHED_OFF] == 5  # with the frame before which it did so
     robot.start(Instruction(2, "go to the lamp"))
     assert robot.report().pruning.auto_offs == 0
     robot.observe(frame(30))
-    assert Refusal.SWITCHED_OFF not in robot.report().pruning.refused
+    assert FallbackReason.SWITCHED_OFF not in robot.report().pruning.refused
 
 
 @pytest.mark.parametrize("strategy", ["voxels", "seen"])
 def test_it_stays_on_where_tokens_cost_time(model, strategy):
     robot = engine(model, strategy=strategy, voxel_m=0.5, window=3, refresh_frames=100)
-    pruning = robot._pruning
+    on_cached = robot.pruning.on_cached
 
-    def watch(chunk, _):
+    def cost_time(chunk, cache, _):
         n, before = len(chunk.embeddings), chunk.before.tokens
-        pruning.timed(robot.session, chunk, n * (1.0 + 0.01 * (before + n / 2)))
+        on_cached(chunk, cache, Cost(n * (1.0 + 0.01 * (before + n / 2)), 0.0))
 
-    robot.session.watch = watch
+    robot.pruning.on_cached = cost_time
     for index in range(20):
         robot.observe(frame(index, sideways_m=0.1 * index))
         robot.decide(index)
@@ -451,11 +454,11 @@ def test_shown_tokens_are_numbered_within_their_picture(model):
     robot = engine(model, strategy="seen", voxel_m=0.5, refresh_frames=100)
     robot.observe(frame(0))
     robot.observe(frame(1))
-    whole, part = shown_by(robot.session, ())
+    whole, part = robot.pruning.shown(robot.session)
     assert whole.cells.tolist() == list(range(GRID.count)) and 0 < len(part.cells) < GRID.count
     robot.decide(0)
     robot.session.reindex()  # positions move, cells do not
-    assert [s.cells.tolist() for s in shown_by(robot.session, ())] == [
+    assert [s.cells.tolist() for s in robot.pruning.shown(robot.session)] == [
         whole.cells.tolist(),
         part.cells.tolist(),
     ]

@@ -1,5 +1,7 @@
 """The three ways to decode a queue agree with each other and with the one-shot reference."""
 
+from __future__ import annotations
+
 import itertools
 import math
 
@@ -12,12 +14,12 @@ from phrases import FORWARD, LEFT, RIGHT, Words, grammar, options, spell
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP
-from vln_ros.engine.decode.decode import DecodeMode, decode_free, decode_queue, run
-from vln_ros.engine.decode.grammar import parse_queue
+from vln_ros.engine.decode.decode import Decoded, DecodeMode, DecodeOptions, decode_free, decode_queue, run
+from vln_ros.engine.decode.grammar import Grammar, parse_queue
 from vln_ros.engine.decode.scores import GREEDY
 from vln_ros.engine.inputs.vision import encode_images
-from vln_ros.engine.reference import Pixels, one_shot
-from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.reference import Item, Pixels, one_shot
+from vln_ros.engine.stream.segments import Piece, Text
 from vln_ros.engine.stream.session import Session
 
 SPOKEN = (
@@ -30,24 +32,24 @@ SPOKEN = (
 )
 
 
-def stream(seed):
+def stream(seed: int) -> tuple[Session, list[Piece], list[Item]]:
     session = Session(tiny_network(), block_tokens=64)
-    seen = [words(5, seed), (VISION_START,), Pixels(random_patches(1, 6, 8, seed), 1, 6, 8)]
-    seen += [(VISION_END, *words(2, seed + 1))]
-    session.push([Text(seen[0])])
-    (image,) = encode_images(session.network, [seen[2]])
-    return session, [Text(seen[1]), image, Text(seen[3])], seen
+    first, picture = words(5, seed), Pixels(random_patches(1, 6, 8, seed), 1, 6, 8)
+    last = (VISION_END, *words(2, seed + 1))
+    session.push([Text(first)])
+    (image,) = encode_images(session.network, [picture])
+    return session, [Text((VISION_START,)), image, Text(last)], [first, (VISION_START,), picture, last]
 
 
-def decode(seed, language, how):
+def decode(seed: int, language: Grammar, how: DecodeOptions) -> Decoded:
     session, prompt, _ = stream(seed)
     result = run(session, decode_queue(session, prompt, language, how, torch.Generator().manual_seed(seed)))
     assert session.cache.length == session.timeline.tokens == 5 + 1 + 12 + 3
     return result
 
 
-def assert_same(a, b):
-    assert (a.queue, a.ids, a.wanted) == (b.queue, b.ids, b.wanted)
+def assert_same(a: Decoded, b: Decoded) -> None:
+    assert (a.queue, a.ids, a.unconstrained) == (b.queue, b.ids, b.unconstrained)
     assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
     assert a.ended == pytest.approx(b.ended, abs=1e-5)
 
@@ -61,24 +63,22 @@ LANGUAGES = {
 
 @pytest.mark.parametrize("name", LANGUAGES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_three_ways_one_result(name, temperature):
+def test_two_ways_one_result(name: str, temperature: float) -> None:
     language = LANGUAGES[name]
     queues = set()
     for seed in range(5):
-        slow = decode(seed, language, options(DecodeMode.TOKENS, temperature, wanted=3))
-        forced = decode(seed, language, options(DecodeMode.FORCED, temperature, wanted=3))
-        tree = decode(seed, language, options(DecodeMode.TREE, temperature, wanted=3))
-        narrow = decode(seed, language, options(DecodeMode.TREE, temperature, nodes=7, wanted=3))
-        for other in (forced, tree, narrow):
+        slow = decode(seed, language, options(DecodeMode.TOKENS, temperature, unconstrained=3))
+        tree = decode(seed, language, options(DecodeMode.TREE, temperature, unconstrained=3))
+        narrow = decode(seed, language, options(DecodeMode.TREE, temperature, nodes=7, unconstrained=3))
+        for other in (tree, narrow):
             assert_same(slow, other)
         assert tree.stats.work.forwards == 1
         assert slow.stats.work.forwards >= narrow.stats.work.forwards
-        assert slow.stats.work.forwards >= forced.stats.work.forwards
         queues.add(slow.queue)
     assert len(queues) > 1
 
 
-def test_four_actions_cost_one_forward_with_the_tree_and_one_each_without():
+def test_four_actions_cost_one_forward_with_the_tree_and_one_each_without() -> None:
     for seed in range(40):
         slow = decode(seed, LANGUAGES["arrows"], options(DecodeMode.TOKENS, 1e3))
         if len(slow.ids) == 4:
@@ -91,12 +91,13 @@ def test_four_actions_cost_one_forward_with_the_tree_and_one_each_without():
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-def test_queue_and_probabilities_equal_a_one_shot_forward_per_token(name):
+def test_queue_and_probabilities_equal_a_one_shot_forward_per_token(name: str) -> None:
     language = LANGUAGES[name]
     by_text = {language.text(n.queue): n.queue for n in language.nodes if n.queue is not None}
     for seed in range(3):
         network, (_, _, seen) = tiny_network(), stream(seed)
-        said, logp = (), 0.0
+        said: tuple[int, ...] = ()
+        logp = 0.0
         while True:  # without the trie: every queue whose tokens begin like this
             live = [q for q in by_text.values() if tuple(spell(language.text(q)))[: len(said)] == said]
             tokens = {(*spell(language.text(q)), IM_END)[len(said)] for q in live}
@@ -113,7 +114,7 @@ def test_queue_and_probabilities_equal_a_one_shot_forward_per_token(name):
         assert math.log(product) == pytest.approx(logp, abs=1e-4)
 
 
-def test_probabilities_of_all_queues_sum_to_one():
+def test_probabilities_of_all_queues_sum_to_one() -> None:
     language = grammar(SPOKEN[:3] + SPOKEN[5:], ", ", 2)
     session, prompt, seen = stream(0)
     scores = {}
@@ -135,9 +136,10 @@ def test_probabilities_of_all_queues_sum_to_one():
     assert math.prod(result.probabilities) * result.ended == pytest.approx(scores[result.queue], abs=1e-4)
 
 
-def test_samples_follow_the_probabilities():
+def test_samples_follow_the_probabilities() -> None:
     language = grammar(max_phrases=1)
-    counts, n = {}, 400
+    counts: dict[int, int] = {}
+    n = 400
     session, prompt, seen = stream(1)
     row = one_shot(session.network, seen).logits[-1]
     expected = row[[10 + ord(c) for c in "SFLR"]].softmax(-1).tolist()
@@ -154,7 +156,7 @@ def test_samples_follow_the_probabilities():
         assert abs(counts.get(index, 0) / n - probability) <= spread + 1e-9
 
 
-def test_what_the_model_wanted_is_its_free_text():
+def test_what_the_model_wanted_is_its_free_text() -> None:
     language = LANGUAGES["arrows"]
     session, prompt, _ = stream(2)
     generator = torch.Generator()
@@ -164,13 +166,13 @@ def test_what_the_model_wanted_is_its_free_text():
             session, prompt, max_tokens=6, end_tokens=(IM_END,), sampling=GREEDY, generator=generator
         ),
     )
-    result = decode(2, language, options(DecodeMode.TREE, wanted=5))
-    assert result.wanted is not None and result.wanted == free
+    result = decode(2, language, options(DecodeMode.TREE, unconstrained=5))
+    assert result.unconstrained is not None and result.unconstrained == free
     assert result.stats.wanted_work.forwards == 5
-    assert decode(2, language, options(DecodeMode.TREE)).wanted == free[:1]
+    assert decode(2, language, options(DecodeMode.TREE)).unconstrained == free[:1]
 
 
-def test_nothing_is_wanted_when_the_model_stays_within_the_grammar():
+def test_nothing_is_wanted_when_the_model_stays_within_the_grammar() -> None:
     network = tiny_network()
     letters = [10 + ord(c) for c in "SFLR"] + [300, 301, IM_END]
     mute = torch.full((VOCABULARY,), -1e4)
@@ -178,7 +180,7 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar():
     handle = network.lm_head.register_forward_hook(lambda _m, _i, out: out + mute)
     try:
         for seed in range(4):
-            result = decode(seed, grammar(max_phrases=1), options(DecodeMode.TREE, wanted=5))
+            result = decode(seed, grammar(max_phrases=1), options(DecodeMode.TREE, unconstrained=5))
             session, prompt, _ = stream(seed)
             free = run(
                 session,
@@ -192,14 +194,14 @@ def test_nothing_is_wanted_when_the_model_stays_within_the_grammar():
                 ),
             )
             if free and free[0] < 300:
-                assert result.wanted is None and result.ids == free
+                assert result.unconstrained is None and result.ids == free
             else:
-                assert result.wanted is not None
+                assert result.unconstrained is not None
     finally:
         handle.remove()
 
 
-def test_rules_hold_for_every_queue():
+def test_rules_hold_for_every_queue() -> None:
     texts = [LANGUAGES["ruled"].text(n.queue) for n in LANGUAGES["ruled"].nodes if n.queue is not None]
     assert "stop" in texts and "go 50cm, stop" in texts and "turn left 15, go 25cm" in texts
     for text in texts:
@@ -214,7 +216,7 @@ def test_rules_hold_for_every_queue():
     assert grammar().queues == 3 + 9 + 27 + 81 + 1 + 3 + 9 + 27
 
 
-def test_a_vocabulary_that_cannot_work_is_refused():
+def test_a_vocabulary_that_cannot_work_is_refused() -> None:
     with pytest.raises(ConfigError, match="empty"):
         grammar(())
     with pytest.raises(ConfigError, match="lower max_phrases"):
@@ -229,7 +231,7 @@ def test_a_vocabulary_that_cannot_work_is_refused():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=3), st.booleans())
-def test_the_parser_reads_back_every_queue(queue, shout):
+def test_the_parser_reads_back_every_queue(queue: list[int], shout: bool) -> None:
     queue = queue[: queue.index(5) + 1] if 5 in queue else queue
     text = ", ".join(SPOKEN[i].text for i in queue)
     text = f" {text.upper()}." if shout else text
@@ -240,10 +242,10 @@ def test_the_parser_reads_back_every_queue(queue, shout):
     "text",
     ["", "   ", "fly", "go 25cm, fly", "go 25cm turn left 15", "go 25cm,", "turn left 1500", "do not stop"],
 )
-def test_what_is_not_an_action_is_not_parsed(text):
+def test_what_is_not_an_action_is_not_parsed(text: str) -> None:
     assert parse_queue(text, SPOKEN, ", ", 3) is None
 
 
-def test_the_parser_cuts_after_stop_and_at_the_longest_queue():
+def test_the_parser_cuts_after_stop_and_at_the_longest_queue() -> None:
     assert parse_queue("stop, go 25cm", SPOKEN, ", ", 3) == (5,)
     assert parse_queue("go 25cm, go 25cm, go 50cm", SPOKEN, ", ", 2) == (0, 0)

@@ -1,6 +1,7 @@
 """Pixels equal the released image processor's."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,14 @@ def test_patches_equal_the_released_processor(
     width: int, height: int, shape: tuple[int, int, int], bounds: tuple[int, int]
 ) -> None:
     patch, merge, temporal = shape
-    spec = PixelSpec(patch, merge, temporal, SPEC.mean, SPEC.std, *bounds)
+    spec = replace(
+        SPEC,
+        patch_size=patch,
+        merge_size=merge,
+        temporal_patch_size=temporal,
+        min_pixels=bounds[0],
+        max_pixels=bounds[1],
+    )
     rgb = picture(width, height)
     theirs, grid = released(rgb, spec)
     ours = patchify(rgb, spec, None, None)

@@ -1,5 +1,7 @@
 """Prompts: equal to the chat template of the checkpoint, in pieces that tokenise alone."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +27,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFa
     """With the chat template of the released checkpoints."""
     path = tmp_path_factory.mktemp("checkpoints") / "tiny"
     build_tiny(path, TinyConfig(hidden=32, heads=2, kv_heads=1, layers=1, vision_hidden=32, vision_depth=1))
-    return PreTrainedTokenizerFast.from_pretrained(path)
+    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(path)
+    return loaded
 
 
 def message(template: str, instruction: str, history: int, images: int) -> dict[str, object]:
@@ -68,22 +71,24 @@ def test_equals_the_chat_template(
     else:
         history = 0
     turns = [Turn(history, images, text) for text in replies] + [Turn(history, images)]
-    messages: list[dict[str, object]] = [{"role": "system", "content": profile.system}]
+    messages: list[Any] = [{"role": "system", "content": profile.system}]
     for number, t in enumerate(turns):
         first = history == 0 if single else number == 0
         template = profile.first_turn if first else profile.next_turn
         messages.append(message(template, instruction, history, images))
         if t.reply is not None:
             messages.append({"role": "assistant", "content": t.reply})
-    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    expected = expected.replace("<|image_pad|>", "<|image_pad|>" * tokens)
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert isinstance(rendered, str)
+    expected = rendered.replace("<|image_pad|>", "<|image_pad|>" * tokens)
 
     pieces = render(profile, instruction, turns)
     marks = sum(isinstance(p, ImageMark) for p in pieces)
     assert as_text(pieces, [tokens] * marks) == expected
 
     ids: list[int] = []
-    start, end, pad = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"])
+    marks_ids: Any = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>"])
+    start, end, pad = marks_ids
     for piece in pieces:
         ids += [start, *[pad] * tokens, end] if isinstance(piece, ImageMark) else tokenizer(piece).input_ids
     assert ids == tokenizer(expected).input_ids
@@ -92,7 +97,7 @@ def test_equals_the_chat_template(
 def test_default_system_message_is_the_templates(tokenizer: PreTrainedTokenizerFast) -> None:
     """InternNav sends no system message: the template then adds its own, which the profile states."""
     profile = load_profile("internvla-n1-s2")
-    chat = [message(profile.first_turn, "Go.", 0, 1)]
+    chat: list[Any] = [message(profile.first_turn, "Go.", 0, 1)]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert as_text(render(profile, "Go.", [Turn()]), [1]) == text
 

@@ -1,23 +1,34 @@
 """Slots, bytes, moved keys: the cache against recomputation."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 import torch
 from engine_models import tiny_network, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import DynamicCache
 
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.positions import image_positions, text_positions
 
 
-def new_cache(block_tokens=8, keep_original_keys=False):
+def new_cache(block_tokens: int = 8, keep_original_keys: bool = False) -> SlotCache:
     network = tiny_network()
     inv_freq = network.model.language_model.rotary_emb.inv_freq
     return SlotCache(network.config, inv_freq, block_tokens, keep_original_keys)
 
 
-def fill(cache, embeddings, positions, mask=None, slots=None):
+def fill(
+    cache: SlotCache,
+    embeddings: Tensor,
+    positions: Tensor,
+    mask: Tensor | None = None,
+    slots: Tensor | None = None,
+) -> Tensor:
     with torch.no_grad():
         states = tiny_network().model.language_model(
             inputs_embeds=embeddings[None],
@@ -26,23 +37,24 @@ def fill(cache, embeddings, positions, mask=None, slots=None):
             attention_mask=None if mask is None else {"full_attention": mask[None, None]},
         )
     cache.record(positions, slots)
-    return states.last_hidden_state[0]
+    hidden: Tensor = states.last_hidden_state[0]
+    return hidden
 
 
-def embeddings(n, seed):
+def embeddings(n: int, seed: int) -> Tensor:
     return torch.randn(n, 64, generator=torch.Generator().manual_seed(seed)) * 0.5
 
 
-def content(cache):
+def content(cache: SlotCache) -> list[tuple[Tensor, Tensor]]:
     return [(x.keys[:, :, : x.length].clone(), x.values[:, :, : x.length].clone()) for x in cache.layers]
 
 
-def difference(a, b):
+def difference(a: SlotCache, b: SlotCache) -> float:
     pairs = zip(content(a), content(b), strict=True)
     return max((x - y).abs().max().item() for p, q in pairs for x, y in zip(p, q, strict=True))
 
 
-def test_bytes_are_what_torch_allocated():
+def test_bytes_are_what_torch_allocated() -> None:
     cache = new_cache(block_tokens=8)
     assert cache.used_bytes == cache.allocated_bytes == 0
     fill(cache, embeddings(11, 0), text_positions(0, 11).positions)
@@ -61,10 +73,15 @@ def test_bytes_are_what_torch_allocated():
     assert kept.allocated_bytes == 0 and kept.length == 0
 
 
-def test_generate_of_the_released_code_runs_on_it():
+def test_generate_of_the_released_code_runs_on_it() -> None:
     ids = torch.tensor([words(9, 0)])
-    arguments = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    network = tiny_network()
+    arguments: dict[str, Any] = {
+        "max_new_tokens": 12,
+        "do_sample": False,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+    }
+    network: Any = tiny_network()
     ours = network.generate(ids, past_key_values=new_cache(), **arguments)
     assert torch.equal(ours, network.generate(ids, past_key_values=DynamicCache(), **arguments))
 
@@ -79,9 +96,10 @@ def test_generate_of_the_released_code_runs_on_it():
         max_size=10,
     )
 )
-def test_slots_hold_what_a_plain_list_holds(operations):
+def test_slots_hold_what_a_plain_list_holds(operations: list[tuple[str, int]]) -> None:
     """Values are written directly, so that each slot can be told apart; the model is a python list."""
-    cache, model, number, next_position = new_cache(block_tokens=4), [], 0, 0
+    cache, number, next_position = new_cache(block_tokens=4), 0, 0
+    model: list[tuple[int, int]] = []
     for name, n in operations:
         if name == "append":
             states = torch.arange(number, number + n).float()[None, None, :, None].expand(1, 2, n, 16)
@@ -97,18 +115,18 @@ def test_slots_hold_what_a_plain_list_holds(operations):
             del model[n:]
         elif name == "keep":
             start = len(model) // 3
-            wanted = [i for i in range(start, len(model)) if n >> (i % 16) & 1]
-            cache.keep(torch.tensor(wanted, dtype=torch.long), start)
-            model = model[:start] + [model[i] for i in wanted]
+            unconstrained = [i for i in range(start, len(model)) if n >> (i % 16) & 1]
+            cache.keep(torch.tensor(unconstrained, dtype=torch.long), start)
+            model = model[:start] + [model[i] for i in unconstrained]
         else:
             old, cache = cache, cache.fork()
             old.discard()
         assert cache.length == len(model)
         assert cache.positions[1].tolist() == [p for _, p in model]
-        for index, layer in enumerate(cache.layers):
-            if layer.is_initialized:
-                assert layer.keys[0, 1, : layer.length, 3].tolist() == [v + index for v, _ in model]
-                assert layer.values[0, 0, : layer.length, 5].tolist() == [-v for v, _ in model]
+        for index, stored in enumerate(cache.layers):
+            if stored.is_initialized:
+                assert stored.keys[0, 1, : stored.length, 3].tolist() == [v + index for v, _ in model]
+                assert stored.values[0, 0, : stored.length, 5].tolist() == [-v for v, _ in model]
         assert cache.allocated_bytes % (3 * 2 * 2 * 16 * 4 * 4) == 0
 
 
@@ -117,7 +135,7 @@ SHIFTS = st.tuples(st.integers(-5, 400), st.integers(-5, 400), st.integers(-5, 4
 
 @settings(max_examples=25, deadline=None)
 @given(SHIFTS)
-def test_moved_keys_equal_keys_computed_at_the_new_place(shift):
+def test_moved_keys_equal_keys_computed_at_the_new_place(shift: tuple[int, ...]) -> None:
     delta = torch.tensor(shift)[:, None]
     before, image = text_positions(10, 4), image_positions(14, 3, 4)
     positions = torch.cat([before.positions, image.positions], 1)
@@ -135,8 +153,8 @@ def test_moved_keys_equal_keys_computed_at_the_new_place(shift):
     assert difference(cache, original) <= 1e-4
 
 
-def test_a_hundred_moves_in_bfloat16_do_not_drift_when_originals_are_kept():
-    def after_moves(keep):
+def test_a_hundred_moves_in_bfloat16_do_not_drift_when_originals_are_kept() -> None:
+    def after_moves(keep: bool) -> float:
         cache = new_cache(keep_original_keys=keep)
         states = torch.randn(1, 2, 8, 16, generator=torch.Generator().manual_seed(0))
         for layer in range(3):
@@ -147,7 +165,7 @@ def test_a_hundred_moves_in_bfloat16_do_not_drift_when_originals_are_kept():
             cache.copy_rotated(every, every, text_positions(7 * step, 8).positions)
         exact = cache.rotated(states, torch.full((3, 8), 700))
         moved = cache.layers[0].keys[:, :, :8].float()
-        return ((moved - exact).norm() / exact.norm()).item()
+        return float((moved - exact).norm() / exact.norm())
 
     assert after_moves(keep=True) <= 0.005
     assert after_moves(keep=False) > 0.01  # what it is for
@@ -155,7 +173,7 @@ def test_a_hundred_moves_in_bfloat16_do_not_drift_when_originals_are_kept():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.booleans(), min_size=12, max_size=12), st.integers(0, 99))
-def test_replacing_a_frame_in_its_slots_is_exact_at_any_reuse(reused, seed):
+def test_replacing_a_frame_in_its_slots_is_exact_at_any_reuse(reused: list[bool], seed: int) -> None:
     """An identical picture, some of its tokens recomputed as sparse queries: the full result."""
     before, image = text_positions(0, 5), image_positions(5, 3, 4)
     after = text_positions(image.next_position, 4)
@@ -179,7 +197,7 @@ def test_replacing_a_frame_in_its_slots_is_exact_at_any_reuse(reused, seed):
     assert difference(sparse, full) <= 1e-5
 
 
-def test_scatter_refuses_slots_that_no_query_could_see():
+def test_scatter_refuses_slots_that_no_query_could_see() -> None:
     cache = new_cache()
     with pytest.raises(ValueError, match=r"\[0, 4\)"), cache.scatter(torch.tensor([1, 4]), visible=4):
         pass

@@ -1,11 +1,13 @@
 """Positions computed piece by piece equal those of the whole conversation."""
 
+from __future__ import annotations
+
 import torch
 from engine_models import IMAGE_PAD, tiny_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.engine.reference import Pixels, trained_positions
+from vln_ros.engine.reference import Item, Pixels, trained_positions
 from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -13,11 +15,14 @@ SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 30) | SIZES, min_size=1, max_size=12))
-def test_images_and_text_equal_the_released_rope_index(items):
+def test_images_and_text_equal_the_released_rope_index(
+    items: list[int | tuple[int, int]],
+) -> None:
     ids, kinds, grids, placed, start = [], [], [], [], 0
     for item in items:
         # Text between images as in every prompt: two touching images would be one group over there.
-        for part in [item] if isinstance(item, int) else [1, item, 1]:
+        parts: list[int | tuple[int, int]] = [item] if isinstance(item, int) else [1, item, 1]
+        for part in parts:
             if isinstance(part, int):
                 ids += [9] * part
                 kinds += [0] * part
@@ -46,7 +51,9 @@ def test_images_and_text_equal_the_released_rope_index(items):
     st.integers(1, 6),
     st.sampled_from([0.1, 0.2, 1 / 3, 0.5, 0.7, 1.0, 2.0, 3.3]),
 )
-def test_video_in_chunks_equals_the_video_in_one_piece_as_trained(before, chunks, height, width, seconds):
+def test_video_in_chunks_equals_the_video_in_one_piece_as_trained(
+    before: int, chunks: list[int], height: int, width: int, seconds: float
+) -> None:
     first, parts, following = 0, [], 0
     for grids in chunks:
         positions, following = video_positions(
@@ -61,18 +68,18 @@ def test_video_in_chunks_equals_the_video_in_one_piece_as_trained(before, chunks
         parts.append(positions)
         first += grids
     video = Pixels(torch.empty(0), first, 2 * height, 2 * width, seconds)
-    expected = trained_positions(tiny_network(), [(9,) * before, video, (9,)] if before else [video, (9,)])
-    expected = torch.tensor(expected).T
+    items: list[Item] = [(9,) * before, video, (9,)] if before else [video, (9,)]
+    expected = torch.tensor(trained_positions(tiny_network(), items)).T
     assert torch.equal(torch.cat(parts, 1), expected[:, before:-1])
     assert following == int(expected[0, -1])
 
 
-def test_fractional_grid_times_are_quantised_last():
+def test_fractional_grid_times_are_quantised_last() -> None:
     positions, following = video_positions(10, 5, 1, 1, seconds_per_grid=0.7, tokens_per_second=2)
     assert positions[0].tolist() == [10, 11, 12, 14, 15]  # truncated first, every grid would be at 10
     assert following == 16
 
 
-def test_text_resumes_behind_a_long_video_and_behind_a_large_frame():
+def test_text_resumes_behind_a_long_video_and_behind_a_large_frame() -> None:
     assert video_positions(0, 9, 2, 3, seconds_per_grid=1.0, tokens_per_second=2).next_position == 17
     assert video_positions(0, 2, 2, 30, seconds_per_grid=1.0, tokens_per_second=2).next_position == 30

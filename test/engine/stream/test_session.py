@@ -1,6 +1,10 @@
 """Streaming equals the one-shot forward of the released model, whatever the stream went through."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -16,14 +20,16 @@ from engine_models import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import DynamicCache
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from vln_ros.engine.inputs.vision import encode_images, encode_video
-from vln_ros.engine.reference import Pixels, greedy, one_shot
-from vln_ros.engine.stream.segments import Image, Text
+from vln_ros.engine.reference import Item, Pixels, greedy, one_shot
+from vln_ros.engine.stream.segments import Image, Piece, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import push_sparse
+from vln_ros.engine.stream.sparse import Sources
+from vln_ros.engine.stream.timeline import Segment, Snapshot
 
 TOLERANCE = 1e-4
 
@@ -33,38 +39,39 @@ class Twin:
     """A session and the conversation that it has seen, kept apart from it."""
 
     session: Session = field(default_factory=lambda: Session(tiny_network(), block_tokens=16))
-    seen: list = field(default_factory=list)
-    logits: list = field(default_factory=list)
+    seen: list[Item] = field(default_factory=list)
+    logits: list[Tensor] = field(default_factory=list)
 
-    def fork(self):
+    def fork(self) -> Twin:
         return Twin(self.session.fork(), list(self.seen), list(self.logits))
 
-    def snapshot(self):
+    def snapshot(self) -> tuple[Snapshot, int, int]:
         return self.session.snapshot(), len(self.seen), len(self.logits)
 
-    def rollback(self, snapshot):
+    def rollback(self, snapshot: tuple[Snapshot, int, int]) -> None:
         self.session.rollback(snapshot[0])
         del self.seen[snapshot[1] :], self.logits[snapshot[2] :]
 
-    def push(self, pieces, items):
+    def push(self, pieces: Sequence[Piece], items: Sequence[Item]) -> None:
         self.logits.append(self.session.logits(self.session.push(pieces)))
         self.seen += items
 
-    def push_text(self, ids):
+    def push_text(self, ids: tuple[int, ...]) -> None:
         self.push([Text(ids)], [ids])
 
-    def push_image(self, height, width, seed, one_forward=True):
+    def push_image(self, height: int, width: int, seed: int, one_forward: bool = True) -> None:
         pixels = Pixels(random_patches(1, 2 * height, 2 * width, seed), 1, 2 * height, 2 * width)
         (image,) = encode_images(self.session.network, [pixels])
         before, after = (*words(2, seed), VISION_START), (VISION_END,)
-        pieces, items = [Text(before), image, Text(after)], [before, pixels, after]
+        pieces: list[Piece] = [Text(before), image, Text(after)]
+        items: list[Item] = [before, pixels, after]
         if one_forward:
             self.push(pieces, items)
         else:
             for piece, item in zip(pieces, items, strict=True):
                 self.push([piece], [item])
 
-    def push_video(self, chunks, height, width, seconds, seed):
+    def push_video(self, chunks: list[int], height: int, width: int, seconds: float, seed: int) -> None:
         grids = sum(chunks)
         size = 4 * height * width
         patches = random_patches(grids, 2 * height, 2 * width, seed)
@@ -85,7 +92,7 @@ class Twin:
         self.seen.append(Pixels(patches, grids, 2 * height, 2 * width, seconds))
         self.push_text((VISION_END,))
 
-    def check(self):
+    def check(self) -> None:
         expected = one_shot(self.session.network, self.seen)
         assert torch.equal(self.session.timeline.positions(), expected.positions)
         assert torch.equal(self.session.cache.positions, expected.positions)
@@ -107,7 +114,7 @@ OTHER = st.sampled_from([("snapshot",), ("rollback",), ("fork",), ("ask",), ("re
 TIMELINES = st.lists(TEXT | IMAGE | VIDEO | OTHER, min_size=2, max_size=9)
 
 
-def run_timeline(operations):
+def run_timeline(operations: list[Any]) -> None:
     twin, snapshots = Twin(), []
     twin.push_text(words(3, 1))
     forks = []
@@ -143,30 +150,30 @@ def run_timeline(operations):
 
 @settings(max_examples=25, deadline=None)
 @given(TIMELINES)
-def test_streaming_equals_one_shot(operations):
+def test_streaming_equals_one_shot(operations: list[Any]) -> None:
     run_timeline(operations)
 
 
 @pytest.mark.slow
 @settings(max_examples=250, deadline=None)
 @given(TIMELINES)
-def test_streaming_equals_one_shot_over_many_timelines(operations):
+def test_streaming_equals_one_shot_over_many_timelines(operations: list[Any]) -> None:
     run_timeline(operations)
 
 
-def state(session):
+def state(session: Session) -> tuple[list[Tensor], Tensor, list[Segment]]:
     layers = [t[:, :, : session.cache.length].clone() for x in session.cache.layers for t in x.buffers()]
     return layers, session.cache.positions.clone(), list(session.timeline.segments)
 
 
-def assert_same_bits(session, before):
+def assert_same_bits(session: Session, before: tuple[list[Tensor], Tensor, list[Segment]]) -> None:
     layers, positions, segments = state(session)
     assert all(torch.equal(a, b) for a, b in zip(layers, before[0], strict=True))
     assert torch.equal(positions, before[1])
     assert all(a is b for a, b in zip(segments, before[2], strict=True))
 
 
-def test_questions_leave_the_stream_bit_for_bit():
+def test_questions_leave_the_stream_bit_for_bit() -> None:
     twin = Twin()
     twin.push_text(words(5, 0))
     twin.push_image(3, 4, 1)
@@ -179,7 +186,7 @@ def test_questions_leave_the_stream_bit_for_bit():
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_choices_are_scored_as_one_forward_each_would(attention):
+def test_choices_are_scored_as_one_forward_each_would(attention: str) -> None:
     twin = Twin(Session(tiny_network(attention), block_tokens=16))
     twin.push_text(words(5, 0))
     twin.push_image(2, 3, 1)
@@ -194,7 +201,7 @@ def test_choices_are_scored_as_one_forward_each_would(attention):
     twin.check()
 
 
-def test_a_snapshot_that_is_no_prefix_any_more_is_refused():
+def test_a_snapshot_that_is_no_prefix_any_more_is_refused() -> None:
     session = Session(tiny_network(), block_tokens=16)
     session.push([Text(words(4, 0))])
     early = session.snapshot()
@@ -208,7 +215,7 @@ def test_a_snapshot_that_is_no_prefix_any_more_is_refused():
     assert session.timeline.tokens == session.cache.length == 4
 
 
-def test_a_fork_is_independent():
+def test_a_fork_is_independent() -> None:
     twin = Twin()
     twin.push_text(words(5, 0))
     other = twin.fork()
@@ -219,13 +226,13 @@ def test_a_fork_is_independent():
     other.check()
 
 
-def test_a_forward_that_fails_midway_changes_nothing():
+def test_a_forward_that_fails_midway_changes_nothing() -> None:
     twin = Twin()
     twin.push_text(words(5, 0))
     before = state(twin.session)
     last = twin.session.network.model.language_model.layers[-1]
 
-    def fail(*_):
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
     handle = last.register_forward_pre_hook(fail)
@@ -237,7 +244,7 @@ def test_a_forward_that_fails_midway_changes_nothing():
     twin.check()
 
 
-def test_bad_pieces_are_refused():
+def test_bad_pieces_are_refused() -> None:
     session = Session(tiny_network())
     with pytest.raises(ValueError, match="nothing to push"):
         session.push([])
@@ -250,8 +257,8 @@ def test_bad_pieces_are_refused():
     assert session.cache.length == session.timeline.tokens == 0
 
 
-def one_token_at_a_time(session, ids, sources):
-    """What :func:`push_sparse` means, with the released cache and no masks."""
+def one_token_at_a_time(session: Session, ids: tuple[int, ...], sources: list[int]) -> Tensor:
+    """What taking over means, with the released cache and no masks."""
     network, cache = session.network, DynamicCache()
     decoder = network.model.language_model
     base, start = session.timeline.tokens, session.timeline.next_position
@@ -278,7 +285,7 @@ def one_token_at_a_time(session, ids, sources):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(-6, 18), min_size=1, max_size=14), st.integers(0, 99))
-def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources, seed):
+def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources: list[int], seed: int) -> None:
     sources = [max(s, -1) for s in sources] + [-1]
     twin = Twin()
     twin.push_text(words(9, seed))
@@ -288,7 +295,7 @@ def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources, seed):
         expected = one_token_at_a_time(twin.session, ids, sources)
     dense = twin.session.fork()
     before = twin.session.work.tokens
-    states = push_sparse(twin.session, [Text(ids)], torch.tensor(sources))
+    states = twin.session.push([Text(ids)], Sources(torch.tensor(sources)))
     computed = torch.tensor(sources) < 0
     assert (states[computed] - expected).abs().max() <= TOLERANCE
     assert states[~computed].isnan().all()
@@ -298,11 +305,11 @@ def test_sparse_prefill_equals_the_same_one_token_at_a_time(sources, seed):
         assert (states - dense.push([Text(ids)])).abs().max() <= TOLERANCE
 
 
-def test_sparse_prefill_refuses_what_it_cannot_do():
+def test_sparse_prefill_refuses_what_it_cannot_do() -> None:
     session = Session(tiny_network(), block_tokens=16)
     session.push([Text(words(5, 0))])
     before = state(session)
     for sources in ([-1, -1], [5, -1, -1], [0, 0, 0]):
         with pytest.raises(ValueError, match="sources"):
-            push_sparse(session, [Text(words(3, 1))], torch.tensor(sources))
+            session.push([Text(words(3, 1))], Sources(torch.tensor(sources)))
     assert_same_bits(session, before)

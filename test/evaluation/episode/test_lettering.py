@@ -24,7 +24,7 @@ NOTHING: frozenset[int] = frozenset()
 @pytest.fixture(autouse=True)
 def no_other_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     lettering.cache_clear()
-    monkeypatch.setattr(module, "_system_fonts", lambda: ())
+    monkeypatch.setattr(module, "system_fonts", lambda: ())
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,36 @@ def test_what_no_font_has_is_said(text: str, script: str, caplog: pytest.LogCapt
 
 def test_a_font_of_the_machine_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Path("other.ttf")
-    base = module._base_font()
+    base = module.base_font()
     letters = {base: frozenset(range(128)), other: frozenset(map(ord, HINDI))}
-    monkeypatch.setattr(module, "_system_fonts", lambda: (Path("empty.ttf"), other))
-    monkeypatch.setattr(module, "_letters", lambda font: letters.get(font, NOTHING))
+    monkeypatch.setattr(module, "system_fonts", lambda: (Path("empty.ttf"), other))
+    monkeypatch.setattr(module, "letters_of", lambda font: letters.get(font, NOTHING))
     assert lettering(HINDI) == module.Lettering(HINDI, other)
 
 
 def test_a_file_that_is_no_font(tmp_path: Path) -> None:
     (tmp_path / "no.ttf").write_bytes(b"none")
-    assert module._letters(tmp_path / "no.ttf") == module._letters(tmp_path / "missing.ttf") == NOTHING
+    assert module.letters_of(tmp_path / "no.ttf") == module.letters_of(tmp_path / "missing.ttf") == NOTHING
 
 
 @pytest.mark.parametrize("text", [HINDI, TELUGU, "\u4e00\u4e8c", "go on"])
 def test_pictures_lack_no_glyph(text: str, tmp_path: Path) -> None:
     steps = tuple(Step.discrete(n, Pose.planar(float(n), 0.0, 0.0), None, False) for n in range(3))
-    record = EpisodeRecord(EpisodeInfo("1", "s", text), steps, (), "stop", 1.0, None, 0)
+    record = EpisodeRecord(
+        info=EpisodeInfo(episode_id="1", scene_id="s", instruction=text),
+        steps=steps,
+        decisions=(),
+        ended="stop",
+        wall_s=1.0,
+        metrics=None,
+        video_frames=0,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # matplotlib warns of a glyph that is missing
         draw_map(record, None).savefig(tmp_path / "map.png")
-    image = annotate(np.zeros((48, 64, 3), np.uint8), None, Overlay(text, (), None, 0, 0.0, False))
+    image = annotate(
+        np.zeros((48, 64, 3), np.uint8),
+        None,
+        Overlay(instruction=text, actions=(), executing=None, step=0, time_s=0.0, collided=False),
+    )
     assert image.shape[2] == 3

@@ -15,8 +15,8 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome
-from vln_ros.evaluation.workers.schedule import Job, Order
-from vln_ros.evaluation.workers.worker import Workbench, episode_limits
+from vln_ros.evaluation.workers.schedule import Job
+from vln_ros.evaluation.workers.worker import Worker, episode_limits
 from vln_ros.evaluation.workers.worlds import build_worlds
 from vln_ros.sim.splits import make_episodes
 
@@ -57,7 +57,7 @@ def run(limits: EpisodeLimits, queues: list[tuple[Action, ...]]) -> EpisodeRecor
 
 
 def test_each_limit_ends_at_its_count() -> None:
-    turning = [(LEFT,) * 4] * 5
+    turning: list[tuple[Action, ...]] = [(LEFT,) * 4] * 5
     record = run(EpisodeLimits(50, turns_in_place=7), turning)
     assert (record.ended, len(record.steps) - 1) == ("turned in place", 7)
     record = run(EpisodeLimits(50, actions=6), turning)
@@ -70,7 +70,7 @@ def test_each_limit_ends_at_its_count() -> None:
 
 
 def test_moving_begins_the_count_anew_and_a_stop_is_a_stop() -> None:
-    swaying = [(LEFT, LEFT, AHEAD, LEFT)] * 4
+    swaying: list[tuple[Action, ...]] = [(LEFT, LEFT, AHEAD, LEFT)] * 4
     assert run(EpisodeLimits(50, turns_in_place=4), swaying).ended == "aborted"
     assert run(EpisodeLimits(50, turns_in_place=3), swaying).ended == "turned in place"
     assert run(EpisodeLimits(2, turns_in_place=2), [(LEFT, STOP)]).ended == "stop"
@@ -117,11 +117,11 @@ def test_sessions_that_share_a_model_take_the_decisions_of_one(checkpoint: Path)
         "navigator.qwen.device": "cpu",
         "max_steps": 10,
     }
-    orders = [Order(Job(n, e, False), None) for n, e in enumerate(EPISODES, 1)]
+    orders = [Job(n, e, False) for n, e in enumerate(EPISODES, 1)]
 
     def outcomes(sessions: int) -> dict[str, EpisodeOutcome]:
         found: dict[str, EpisodeOutcome] = {}
-        with Workbench(from_flat(EvalConfig, {**options, "sessions": sessions})) as bench:
+        with Worker(from_flat(EvalConfig, {**options, "sessions": sessions})) as bench:
             assert bench.ready().checkpoint
             waiting = list(orders)
             while len(found) < len(orders):

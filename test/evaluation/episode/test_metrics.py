@@ -69,15 +69,15 @@ def slow_measure(
                 visited.append(p)
         ndtw = math.exp(-slow_dtw(np.array(visited), reference) / (len(reference) * radius))
     return EpisodeMetrics(
-        success,
-        spl,
-        any(d < radius for d in distances),
-        error,
-        length,
-        ndtw,
-        NAN if reference is None else (ndtw if success else 0.0),
-        0,
-        steps,
+        success=success,
+        spl=spl,
+        oracle_success=any(d < radius for d in distances),
+        navigation_error_m=error,
+        path_length_m=length,
+        ndtw=ndtw,
+        sdtw=NAN if reference is None else (ndtw if success else 0.0),
+        collisions=0,
+        steps=steps,
     )
 
 

@@ -23,7 +23,9 @@ ACTIVE = (43, 125, 233)
 
 
 def overlay(executing: int | None = 0, instruction: str = "Go.", collided: bool = False) -> Overlay:
-    return Overlay(instruction, QUEUE, executing, 3, 1.5, collided)
+    return Overlay(
+        instruction=instruction, actions=QUEUE, executing=executing, step=3, time_s=1.5, collided=collided
+    )
 
 
 def test_video_decodes_with_every_frame_in_order(tmp_path: Path) -> None:
@@ -92,7 +94,13 @@ def test_depth_colours() -> None:
 def test_any_text_and_any_camera_gives_an_even_frame(text: str, n: int, size: tuple[int, int]) -> None:
     rgb = np.zeros((*size, 3), np.uint8)
     actions = (Action(forward_m=0.25),) * n
-    frame = annotate(rgb, np.zeros(size, np.float32), Overlay(text, actions, 0 if n else None, 1, 0.1, False))
+    frame = annotate(
+        rgb,
+        np.zeros(size, np.float32),
+        Overlay(
+            instruction=text, actions=actions, executing=0 if n else None, step=1, time_s=0.1, collided=False
+        ),
+    )
     assert frame.dtype == np.uint8 and frame.shape[0] % 2 == 0 and frame.shape[1] % 2 == 0
     assert 600 <= frame.shape[1] <= 1300
 
@@ -113,18 +121,20 @@ class Plan:
 
 def record(n: int, goal: bool = True, instruction: str = "Go $x^ to_ the lamp.") -> EpisodeRecord:
     info = EpisodeInfo(
-        "1",
-        "flat",
-        instruction,
-        np.array([6.0, 4.0]) if goal else None,
-        3.0 if goal else None,
-        np.array([[0.0, 0.0], [6.0, 4.0]]) if goal else None,
+        episode_id="1",
+        scene_id="flat",
+        instruction=instruction,
+        goal=np.array([6.0, 4.0]) if goal else None,
+        goal_radius_m=3.0 if goal else None,
+        reference_path=np.array([[0.0, 0.0], [6.0, 4.0]]) if goal else None,
     )
     steps = tuple(
         Step.continuous(i * 10**8, Pose.planar(0.2 * i, math.sin(i / 5), 0.1 * i), 0.2, 0.0, i % 9 == 8)
         for i in range(n)
     )
-    return EpisodeRecord(info, steps, (), "step limit", 1.0, None, 0)
+    return EpisodeRecord(
+        info=info, steps=steps, decisions=(), ended="step limit", wall_s=1.0, metrics=None, video_frames=0
+    )
 
 
 @pytest.mark.parametrize("plan", [Plan(), None])

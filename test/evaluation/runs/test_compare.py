@@ -21,7 +21,15 @@ from vln_ros.evaluation.runs.report import write_report
 from vln_ros.evaluation.runs.results import EpisodeResult, Protocol, RunInfo
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, RunFolder
 
-PROTOCOL = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 15.0, 500)
+PROTOCOL = Protocol(
+    name="r2r-vlnce",
+    split="val_unseen",
+    control="lockstep",
+    goal_radius_m=3.0,
+    forward_m=0.25,
+    turn_deg=15.0,
+    max_steps=500,
+)
 INFO = RunInfo(("vln_ros", "eval"), PROTOCOL, 7, {"seed": 7}, "abc")
 
 # As the released scripts leave them: a summary without an end of line, to which a resumed run adds.
@@ -123,7 +131,7 @@ def peer(tmp_path: Path, *lines: str, file: str = "result.json") -> LoadedRun:
 def test_spl_of_a_failure_is_0_and_said(tmp_path: Path, file: str, spl: object) -> None:
     run = peer(tmp_path, peer_line(1, **GOOD), *(peer_line(n, spl=spl) for n in range(2, 6)), file=file)
     s = summarise([e.metrics for e in run.episodes if e.metrics is not None])
-    assert (s.spl.mean, s.spl.count) == (pytest.approx(0.16), 5) and s.spl.mean <= s.success.mean
+    assert s.spl.mean == pytest.approx(0.16) and s.spl.count == 5 and s.spl.mean <= s.success.mean
     assert any(n.startswith("4 failures had another SPL than 0") for n in run.notes)
 
 
@@ -206,6 +214,7 @@ def test_ids_that_differ_in_their_type_only_are_one(tmp_path: Path) -> None:
     assert run.notes == ("2 episodes were there twice, the first counts",)
     run = peer(tmp_path, peer_line(1), peer_line(1, ne=4.0), peer_line(1, scene_id="other"))
     assert run.notes[1].startswith("2 of those that were there twice had other values")
+    wrong: object
     for wrong in (True, None, [1], {}, "", 1.5):
         with pytest.raises(ConfigError, match="no episode id"):
             peer(tmp_path, peer_line(1, episode_id=wrong))
@@ -235,12 +244,28 @@ def test_lists_without_end_are_no_lines(tmp_path: Path) -> None:
 
 def result(number: int, *, success: bool, error_m: float = 1.0, spl: float = 0.8) -> EpisodeResult:
     m = EpisodeMetrics(
-        success, spl if success else 0.0, success, error_m, 9.5, 0.75, 0.75 * success, number % 3, 30 + number
+        success=success,
+        spl=spl if success else 0.0,
+        oracle_success=success,
+        navigation_error_m=error_m,
+        path_length_m=9.5,
+        ndtw=0.75,
+        sdtw=0.75 * success,
+        collisions=number % 3,
+        steps=30 + number,
     )
     return EpisodeResult(
-        str(number), "mp3d/zsNo/zsNo.glb", f"Go to {number}.", str(number), "stop", 2.5, 4,
-        array("d", [20.0] * 4), 0, m,
-    )  # fmt: skip
+        episode_id=str(number),
+        scene_id="mp3d/zsNo/zsNo.glb",
+        instruction=f"Go to {number}.",
+        folder=str(number),
+        ended="stop",
+        wall_s=2.5,
+        decisions=4,
+        latencies_ms=array("d", [20.0] * 4),
+        video_frames=0,
+        metrics=m,
+    )
 
 
 def loaded(name: str, episodes: list[EpisodeResult], protocol: Protocol | None = PROTOCOL) -> LoadedRun:
@@ -352,10 +377,29 @@ def test_what_cannot_be_compared() -> None:
     a = loaded("a", [result(1, success=True)])
     with pytest.raises(ConfigError, match="no measured episode in common"):
         compare(a, loaded("b", [result(2, success=True)]))
-    other = EpisodeResult("1", "mp3d/x/x.glb", "", "", "", 0.0, 0, array("d"), 0, a.episodes[0].metrics)
+    other = EpisodeResult(
+        episode_id="1",
+        scene_id="mp3d/x/x.glb",
+        instruction="",
+        folder="",
+        ended="",
+        wall_s=0.0,
+        decisions=0,
+        latencies_ms=array("d"),
+        video_frames=0,
+        metrics=a.episodes[0].metrics,
+    )
     with pytest.raises(ConfigError, match="episode 1 is in zsNo in a, in x in b"):
         compare(a, loaded("b", [other]))
-    protocol = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 30.0, 500)
+    protocol = Protocol(
+        name="r2r-vlnce",
+        split="val_unseen",
+        control="lockstep",
+        goal_radius_m=3.0,
+        forward_m=0.25,
+        turn_deg=30.0,
+        max_steps=500,
+    )
     assert compare(a, loaded("b", list(a.episodes), protocol)).notes == ("another turn_deg: 15.0 and 30.0",)
     assert "note:" not in comparison_table(compare(a, a))
 

@@ -19,12 +19,20 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action, ActionChunk, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, Step
-from vln_ros.evaluation.runs import run_folder
+from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.runs.lines import read_episodes
 from vln_ros.evaluation.runs.results import EpisodeResult, FrameCounts, LatencyStats, Protocol, RunInfo
 from vln_ros.evaluation.runs.run_folder import RunFolder, folder_name
 
-PROTOCOL = Protocol("r2r-vlnce", "val_unseen", "lockstep", 3.0, 0.25, 15.0, 500)
+PROTOCOL = Protocol(
+    name="r2r-vlnce",
+    split="val_unseen",
+    control="lockstep",
+    goal_radius_m=3.0,
+    forward_m=0.25,
+    turn_deg=15.0,
+    max_steps=500,
+)
 INFO = RunInfo(("vln_ros", "demo", "--instruction", "go & stop"), PROTOCOL, 7, {"camera.width": 64})
 FORWARD = Action(forward_m=0.25)
 GOAL = np.array([2.0, 0.0])
@@ -39,12 +47,12 @@ def run_episode(
     last_distance_m: float = 1.0,
 ) -> EpisodeRecord:
     info = EpisodeInfo(
-        episode_id,
-        "flat_0001",
-        f"Go to <the lamp> of {episode_id}.",
-        GOAL if goal else None,
-        3.0 if goal else None,
-        np.array([[0.0, 0.0], [1.0, 0.0]]) if goal else None,
+        episode_id=episode_id,
+        scene_id="flat_0001",
+        instruction=f"Go to <the lamp> of {episode_id}.",
+        goal=GOAL if goal else None,
+        goal_radius_m=3.0 if goal else None,
+        reference_path=np.array([[0.0, 0.0], [1.0, 0.0]]) if goal else None,
     )
     recorder = folder.start_episode(info, video=video)
     recorder.step(Step.discrete(0, Pose.identity(), None, False))
@@ -153,14 +161,14 @@ def test_an_empty_run_has_a_report(tmp_path: Path) -> None:
 
 def test_result_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "result.json"
-    run_folder.write_atomically(path, "old")
+    write_atomically(path, "old")
 
     def die(handle: int) -> None:
         raise OSError("the power went")
 
     monkeypatch.setattr(os, "fsync", die)
     with pytest.raises(OSError, match="power"):
-        run_folder.write_atomically(path, "new" * 100)
+        write_atomically(path, "new" * 100)
     assert path.read_text() == "old"
 
 
@@ -226,8 +234,29 @@ def test_folder_names_are_safe_and_different(a: str, b: str) -> None:
     st.text(), st.text(min_size=1), st.floats(0, 1e3) | st.just(math.inf), st.floats(0, 1) | st.just(math.nan)
 )
 def test_a_result_line_reads_back(instruction: str, episode_id: str, error_m: float, spl: float) -> None:
-    metrics = EpisodeMetrics(True, spl, True, error_m, 1.5, math.nan, math.nan, 0, 9)
-    before = EpisodeResult(episode_id, "s", instruction, "f", "stop", 1.5, 1, array("d", [2.25]), 0, metrics)
+    metrics = EpisodeMetrics(
+        success=True,
+        spl=spl,
+        oracle_success=True,
+        navigation_error_m=error_m,
+        path_length_m=1.5,
+        ndtw=math.nan,
+        sdtw=math.nan,
+        collisions=0,
+        steps=9,
+    )
+    before = EpisodeResult(
+        episode_id=episode_id,
+        scene_id="s",
+        instruction=instruction,
+        folder="f",
+        ended="stop",
+        wall_s=1.5,
+        decisions=1,
+        latencies_ms=array("d", [2.25]),
+        video_frames=0,
+        metrics=metrics,
+    )
     line = before.to_json()
     assert "\n" not in line
     assert repr(EpisodeResult.from_json(line)) == repr(before)

@@ -18,7 +18,15 @@ from vln_ros.sim.episodes.episode import Episode
 
 def job(number: int, scene: str, way_m: float = 5.0) -> Job:
     episode = Episode(
-        str(number), "0", scene, Pose.identity(), np.zeros(3), 3.0, "go", np.zeros((1, 3)), way_m
+        episode_id=str(number),
+        trajectory_id="0",
+        scene_id=scene,
+        start=Pose.identity(),
+        goal=np.zeros(3),
+        goal_radius_m=3.0,
+        instruction="go",
+        reference_path=np.zeros((1, 3)),
+        geodesic_distance_m=way_m,
     )
     return Job(number, episode, False)
 
@@ -37,26 +45,13 @@ def test_the_longest_scene_first_and_each_worker_stays_in_its_own() -> None:
     seen: dict[int, list[str]] = {0: [], 1: []}
     for _ in range(3):
         for worker in (0, 1):
-            order = schedule.take(worker)
-            assert order is not None
-            seen[worker].append(order.job.episode.scene_id)
-            schedule.done(worker, order.job.episode.episode_id)
+            taken = schedule.take(worker)
+            assert taken is not None
+            seen[worker].append(taken.episode.scene_id)
+            schedule.done(worker, taken.episode.episode_id)
     assert seen == {0: ["b"] * 3, 1: ["c"] * 3}
-    order = schedule.take(1)  # "c" is empty: on to "a"
-    assert order is not None and order.job.episode.scene_id == "a"
-
-
-def test_the_next_scene_is_promised_to_one_worker_only() -> None:
-    schedule = SceneSchedule(jobs_of({"a": 3, "b": 1, "c": 1, "d": 1}), 3)
-    first, second = schedule.take(0), schedule.take(1)
-    assert first is not None and second is not None
-    assert first.next_scene is None  # it has more to do where it is
-    assert second.job.episode.scene_id != "a" and second.next_scene is not None
-    third = schedule.take(2)
-    assert third is not None and third.job.episode.scene_id != second.next_scene
-    schedule.done(1, second.job.episode.episode_id)
-    kept = schedule.take(1)
-    assert kept is not None and kept.job.episode.scene_id == second.next_scene
+    taken = schedule.take(1)  # "c" is empty: on to "a"
+    assert taken is not None and taken.episode.scene_id == "a"
 
 
 def test_help_is_worth_a_load_only_for_two_episodes() -> None:
@@ -72,9 +67,9 @@ def test_who_ends_three_workers_is_given_up_alone() -> None:
     given_up: list[Job] = []
     finished: list[str] = []
     for _ in range(50):
-        flying = []
-        while len(flying) < 3 and (order := schedule.take(0)) is not None:
-            flying.append(order.job.episode.episode_id)
+        flying: list[str] = []
+        while len(flying) < 3 and (taken := schedule.take(0)) is not None:
+            flying.append(taken.episode.episode_id)
         if not flying:
             break
         if "2" in flying:  # ends the worker, whoever is with it
@@ -105,8 +100,8 @@ def test_under_any_losses_every_job_ends_exactly_once(
     ended: Counter[str] = Counter()
     for _ in range(2000):
         for worker in range(workers):
-            while len(flying[worker]) < sessions and (order := schedule.take(worker)) is not None:
-                flying[worker].append(order.job.episode.episode_id)
+            while len(flying[worker]) < sessions and (taken := schedule.take(worker)) is not None:
+                flying[worker].append(taken.episode.episode_id)
         if not schedule.open:
             break
         busy = [w for w in flying if flying[w]]
@@ -138,9 +133,9 @@ def test_shards_are_whole_scenes_and_together_everything(sizes: dict[str, int], 
 def test_slices_are_the_fields() -> None:
     schedule = SliceSchedule(jobs_of({"a": 3, "b": 3}), 2)
     mine = []
-    while (order := schedule.take(1)) is not None:
-        schedule.done(1, order.job.episode.episode_id)
-        mine.append(order.job.number)
+    while (taken := schedule.take(1)) is not None:
+        schedule.done(1, taken.episode.episode_id)
+        mine.append(taken.number)
     assert mine == [2, 4, 6] and schedule.open == 3
 
 

@@ -17,8 +17,9 @@ pytest.importorskip("rclpy", reason="needs ROS")
 import rclpy
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.logging import LoggingSeverity
+from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
+from ros_callbacks import callbacks
 from sensor_msgs.msg import CameraInfo, Image, LaserScan
 from transform_fakes import Buffer, tf2_ros
 
@@ -58,6 +59,7 @@ class Heard:
         self.sent: list[Velocity] = []
         self.velocity = Velocity()
         self.input = ExecutorInput(node, config, self.core, lambda: self.now_s, self._check, lambda: None)
+        self._topics, self._config = callbacks(node), config
         self.scans = config.safety.obstacles in ("scan", "both")
         self.depths = config.safety.obstacles in ("depth", "both")
 
@@ -105,13 +107,22 @@ class Heard:
 
     def hear(self, *, odometry: Odometry | None = None, **messages: Any) -> None:
         self.now_s += PERIOD_S
-        self.input._on_odometry(odometry or self.odometry())
+        self.on_odometry(odometry or self.odometry())
         self.core.heartbeat(self.stamp_ns, self.now_s)
         if self.depths:
-            self.input._on_camera_info(messages.get("info") or self.info())
-            self.input._on_depth(messages.get("depth") or self.depth())
+            self.on_camera_info(messages.get("info") or self.info())
+            self.on_depth(messages.get("depth") or self.depth())
         if self.scans:
-            self.input._on_scan(messages.get("scan") or self.scan())
+            self._topics["scan"](messages.get("scan") or self.scan())
+
+    def on_odometry(self, msg: Odometry) -> None:
+        self._topics["odom"](msg)
+
+    def on_camera_info(self, msg: CameraInfo) -> None:
+        self._topics[self._config.camera_info_topic](msg)
+
+    def on_depth(self, msg: Image) -> None:
+        self._topics[self._config.depth_topic](msg)
 
 
 def with_inf(msg: Image, value: float) -> Image:
@@ -254,13 +265,13 @@ def test_the_other_camera_of_a_pair_is_refused(node: Node) -> None:
 
 @pytest.mark.parametrize("changes", [{"k": [0.0] * 9, "p": [0.0] * 12}, {"k": [math.nan] * 9}])
 def test_a_calibration_that_is_none_stops_it_before_the_next_image(
-    node: Node, changes: dict[str, list[float]]
+    node: Node, changes: dict[str, Any]
 ) -> None:
     heard = Heard(node)
     for _ in range(3):
         heard.period()
     heard.sent.clear()
-    heard.input._on_camera_info(heard.info(**changes))
+    heard.on_camera_info(heard.info(**changes))
     assert heard.sent == [Velocity()]
     assert heard.core.stops[Fault.NO_CALIBRATION] == 1
     assert heard.period(info=heard.info(**changes)) == (Fault.NO_CALIBRATION,)
@@ -272,10 +283,10 @@ def test_without_camera_info_it_says_so(node: Node) -> None:
     heard = Heard(node)
     heard.now_s += PERIOD_S
     heard.core.update(heard.now_s)
-    heard.input._on_depth(heard.depth())
+    heard.on_depth(heard.depth())
     output = heard.core.update(heard.now_s)
     assert Fault.NO_CALIBRATION in output.faults
-    assert "camera_info" in dict(heard.input.values())["refused last"]
+    assert "camera_info" in str(dict(heard.input.values())["refused last"])
 
 
 def test_p_is_used_where_the_depth_is_rectified(node: Node) -> None:
@@ -283,7 +294,7 @@ def test_p_is_used_where_the_depth_is_rectified(node: Node) -> None:
     for topic, fx in (("stereo/depth/image_rect", 40.0), ("stereo/depth/image_raw", CAMERA.fx)):
         heard = Heard(node, depth_topic=topic)
         heard.period(info=heard.info(d=[0.1] * 5, p=p))
-        camera = heard.input._calibration.camera
+        camera = heard.input.camera
         assert camera is not None
         assert camera.fx == pytest.approx(fx)
 
@@ -301,19 +312,23 @@ def one_ray(heard: Heard, angle_rad: float, **changes: Any) -> LaserScan:
 
 
 def test_a_scanner_by_parameters(node: Node) -> None:
-    mount = {"safety__obstacles": "scan", "safety__scan_x_m": 0.3, "safety__scan_y_m": -0.1}
-    level = Heard(node, **mount)
+    extrinsics: dict[str, Any] = {
+        "safety__obstacles": "scan",
+        "safety__scan_x_m": 0.3,
+        "safety__scan_y_m": -0.1,
+    }
+    level = Heard(node, **extrinsics)
     expected = [0.3 + 2.0 * math.cos(0.5), -0.1 + 2.0 * math.sin(0.5)]
     assert seen(level, one_ray(level, 0.5)) == pytest.approx(np.array([expected]), abs=1e-6)
-    hanging = Heard(node, **mount, safety__scan_roll_deg=180.0)
+    hanging = Heard(node, **extrinsics, safety__scan_roll_deg=180.0)
     mirrored = [0.3 + 2.0 * math.cos(0.5), -0.1 - 2.0 * math.sin(0.5)]
     assert seen(hanging, one_ray(hanging, 0.5)) == pytest.approx(np.array([mirrored]), abs=1e-6)
-    turned = Heard(node, **mount, safety__scan_roll_deg=180.0, safety__scan_yaw_deg=30.0)
+    turned = Heard(node, **extrinsics, safety__scan_roll_deg=180.0, safety__scan_yaw_deg=30.0)
     angle = math.radians(30.0) - 0.5
     across = [0.3 + 2.0 * math.cos(angle), -0.1 + 2.0 * math.sin(angle)]
     assert seen(turned, one_ray(turned, 0.5)) == pytest.approx(np.array([across]), abs=1e-6)
     with pytest.raises(ConfigError, match=r"safety\.scan_roll_deg = 90"):
-        Heard(node, **mount, safety__scan_roll_deg=90.0)
+        Heard(node, **extrinsics, safety__scan_roll_deg=90.0)
 
 
 @pytest.mark.usefixtures("tf2_ros")
@@ -322,7 +337,7 @@ def test_a_scanner_by_tf(node: Node) -> None:
     hangs = Pose(np.array([0.3, -0.1, 0.6]), np.array([1.0, 0.0, 0.0, 0.0]))
     lies = Pose(np.zeros(3), np.array([0.0, math.sin(0.5), 0.0, math.cos(0.5)]))
     assert heard.period() == (Fault.NO_SCAN,)  # no transform yet
-    assert "no transform from base_link to laser" in dict(heard.input.values())["refused last"]
+    assert "no transform from base_link to laser" in str(dict(heard.input.values())["refused last"])
     Buffer.latest.frames = {"laser": (hangs, 0), "lying": (lies, 0)}
     mirrored = [0.3 + 2.0 * math.cos(0.5), -0.1 - 2.0 * math.sin(0.5)]
     for frame in ("laser", "/laser"):
@@ -340,9 +355,9 @@ def test_odometry_of_a_camera_by_tf(node: Node) -> None:
     assert heard.period(odometry=msg) == (Fault.ODOMETRY_FRAME,)
     Buffer.latest.frames = {"zed_camera_link": (Pose.planar(0.4, 0.0, 0.0), 0)}
     heard.now_s += PERIOD_S
-    heard.input._on_odometry(heard.odometry("zed_camera_link"))
-    assert heard.core._pose is not None
-    assert heard.core._pose.position == pytest.approx([-0.4, 0.0, 0.0])
+    heard.on_odometry(heard.odometry("zed_camera_link"))
+    assert heard.core.pose is not None
+    assert heard.core.pose.position == pytest.approx([-0.4, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(

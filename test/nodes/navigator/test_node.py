@@ -26,6 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.datatypes import ActionChunk, CameraModel, Pose
+from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros import convert, qos
 
@@ -236,7 +237,7 @@ def test_names_with_a_slash_before_them(running: Robot) -> None:
 
 def test_metres_in_16uc1(running: Robot) -> None:
     metres = convert.image_from_depth_mm(DEPTH / 1000.0, 0, "optical")
-    reason = convert.depth_unit_suspicion(metres.encoding, convert.depth_from_image(metres))
+    reason = depth_unit_suspicion(metres.encoding, convert.depth_from_image(metres))
     assert reason is not None
     key = f"refused: {reason}"
     before = running.count(key)

@@ -41,12 +41,12 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
 DEADLINE_S = 60.0
 NOTICED_S = 5.0
 """On a loaded machine, from when both are active. The bench holds the real limit."""
-MOUNT: dict[str, Scalar] = {"extrinsics": "parameters", "camera_z_m": 0.5, "diagnostics_hz": 10.0}
+EXTRINSICS: dict[str, Scalar] = {"extrinsics": "parameters", "camera_z_m": 0.5, "diagnostics_hz": 10.0}
 SPECS = {
-    "navigator": NodeSpec("navigator", {**MOUNT, "engine": "paced", "paced.decision_ms": 50.0}),
+    "navigator": NodeSpec("navigator", {**EXTRINSICS, "engine": "paced", "paced.decision_ms": 50.0}),
     # Time-outs that a loaded machine does not reach by itself.
     "executor": NodeSpec(
-        "executor", {**MOUNT, "safety.obstacles": "none", "safety.odometry_timeout_s": 2.0,
+        "executor", {**EXTRINSICS, "safety.obstacles": "none", "safety.odometry_timeout_s": 2.0,
                      "safety.heartbeat_timeout_s": 1.0, "safety.frame_timeout_s": 3.0},
     ),
 }  # fmt: skip
@@ -74,6 +74,9 @@ class Robot(Node):
         self.create_timer(0.1, self._see)
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
+
+    def stand(self) -> None:
+        self._velocity = Velocity()
 
     def _on_command(self, msg: Twist) -> None:
         self._velocity = convert.velocity_from_twist(msg)
@@ -193,7 +196,7 @@ def test_killed_and_started_again_at_once_is_no_double(tmp_path: Path, name: str
             topic = "cmd_vel/heartbeat" if name == "executor" else "navigator_heartbeat"
             assert it.count_publishers(topic) >= 1  # what is stale, or already the new one
             it.listen(0.5)  # what the base was told last has timed out, on a real one
-            it._velocity = Velocity()
+            it.stand()
             it.drives()
         assert "two " not in "".join(p.read_text("utf-8") for p in (tmp_path / "logs").glob("*.log"))
 
@@ -241,11 +244,12 @@ class Ears(Node):
         self.said: list[DiagnosticStatus] = []
         sensor = qos.sensor("best_effort", 10)
         self.create_subscription(Clock, "/clock", self._on_clock, sensor)
-        self.create_subscription(
-            DiagnosticArray, "/diagnostics", lambda m: self.said.extend(m.status), qos.diagnostics()
-        )
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self._spinner = SingleThreadedExecutor(context=context)
         self._spinner.add_node(self)
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        self.said.extend(msg.status)
 
     def _on_clock(self, msg: Clock) -> None:
         self.stamps.append(convert.stamp_ns_from_time(msg.clock))

@@ -74,15 +74,17 @@ class Person(Node):
                 self.measures[name] = msg.data
 
             self.create_subscription(Float64, f"sim_bridge/measures/{name}", note, profile)
-        self.create_subscription(
-            String, "sim_bridge/episode", lambda m: self.episodes.append(m.data), qos.latched()
-        )
-        self.create_subscription(
-            String, "instruction", lambda m: self.instructions.append(m.data), qos.latched()
-        )
+        self.create_subscription(String, "sim_bridge/episode", self._on_episode, qos.latched())
+        self.create_subscription(String, "instruction", self._on_instruction, qos.latched())
         self.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("reliable", 100))
         self.executor_ = SingleThreadedExecutor(context=context)
         self.executor_.add_node(self)
+
+    def _on_episode(self, msg: String) -> None:
+        self.episodes.append(msg.data)
+
+    def _on_instruction(self, msg: String) -> None:
+        self.instructions.append(msg.data)
 
     def _on_odometry(self, msg: Odometry) -> None:
         self.poses[convert.stamp_ns_from_time(msg.header.stamp)] = convert.pose_from_odometry(msg)
@@ -213,7 +215,8 @@ def test_somebody_elses_program_runs_episodes_step_by_step(
         assert kind == ActionKind.STOP
         assert said.endswith("the episode has ended: stop")
         person.wait(lambda: set(FINAL) <= set(person.measures), "final measures are missing")
-        person.wait(lambda: person.measures["steps"] == len(first.actions), "the last step is missing")
+        steps = len(first.actions)
+        person.wait(lambda: person.measures["steps"] == steps, "the last step is missing")
         assert person.measures["success"] == person.measures["success_rate"] == 1.0
         assert person.measures["spl"] > 0.8
         assert person.measures["navigation_error_m"] == pytest.approx(
@@ -343,8 +346,10 @@ def test_periods_that_a_picture_took_are_made_up_for(
 
     now_s = 100.0
     monkeypatch.setattr("vln_ros.nodes.sim_bridge.realtime.time", SimpleNamespace(monotonic=lambda: now_s))
-    bridge = SimpleNamespace(config=BridgeConfig(), create_subscription=lambda *_: None)
-    mode, run, counts = Counting(bridge), SimpleNamespace(ended=None), []
+    node = SimpleNamespace(create_subscription=lambda *_: None)
+    host: Any = SimpleNamespace(config=BridgeConfig(), node=node)
+    run: Any = SimpleNamespace(ended=None)
+    mode, counts = Counting(host), []
     for at_s in called_at_s:
         now_s, before = 100.0 + at_s, mode.count
         mode.tick(run)
@@ -403,9 +408,9 @@ def test_in_real_time_the_base_takes_what_the_parameter_says_and_publishes_its_f
                 person.wait(lambda: len(moved) == 2, "no frames")
                 mounted = moved["camera_color_optical_frame"]
                 assert mounted.header.frame_id == "base_link"
-                mount = base_from_optical(0.0, 0.0, 0.9, pitch_down_rad=math.radians(20.0))
+                extrinsics = base_from_optical(0.0, 0.0, 0.9, pitch_down_rad=math.radians(20.0))
                 assert np.allclose(
-                    convert.pose_from_transform(mounted.transform).matrix, mount.matrix, atol=1e-9
+                    convert.pose_from_transform(mounted.transform).matrix, extrinsics.matrix, atol=1e-9
                 )
                 assert moved["base_link"].header.frame_id == "odom"
                 stamp_ns = convert.stamp_ns_from_time(moved["base_link"].header.stamp)

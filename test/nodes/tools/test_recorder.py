@@ -60,7 +60,12 @@ def wait_for_diagnostics() -> None:
 
     with gone_afterwards(context, listener):
         listener.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
-        wait_for(lambda: spinner.spin_once(0.05) or times >= 2, f"that the navigator says {SAID}")
+
+        def heard_twice() -> bool:
+            spinner.spin_once(0.05)
+            return times >= 2
+
+        wait_for(heard_twice, f"that the navigator says {SAID}")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from vln_ros.axes import base_from_optical
 from vln_ros.datatypes import CameraModel, Pose
-from vln_ros.sim.embedded.dynamic_obstacles import Surprises
+from vln_ros.sim.embedded.dynamic_obstacles import DynamicObstacles
 from vln_ros.sim.embedded.world import Box, EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
 
@@ -61,10 +61,10 @@ def test_a_box_is_seen_and_solid(world: EmbeddedWorld, ahead: float) -> None:
 
 
 def test_boxes_come_while_it_drives_and_go_again(world: EmbeddedWorld, ahead: float) -> None:
-    surprises = Surprises(world, 0, 2)
-    changes = [surprises.step(n * 100_000_000, 0.3) for n in range(300)]
-    assert surprises.put == 2
+    dynamic_obstacles = DynamicObstacles(world, 0, 2)
+    changes = [dynamic_obstacles.step(n * 100_000_000, 0.3) for n in range(300)]
+    assert dynamic_obstacles.put == 2
     assert sum(changes) == 4
     assert world.boxes == ()
-    standing = Surprises(world, 0, 2)
+    standing = DynamicObstacles(world, 0, 2)
     assert not any(standing.step(n * 100_000_000, 0.0) for n in range(300))

@@ -1,7 +1,11 @@
 """Files and pictures for people and for other simulators; the benchmark."""
 
+from __future__ import annotations
+
 import argparse
 import json
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,13 +23,14 @@ from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.episodes.episode import read_episodes
 
 
-def command(module, *arguments):
+def command(module: Any, *arguments: object) -> int | None:
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
-    return module.run(parser.parse_args([str(a) for a in arguments]))
+    status: int | None = module.run(parser.parse_args([str(a) for a in arguments]))
+    return status
 
 
-def test_scenes_are_written_complete(tmp_path):
+def test_scenes_are_written_complete(tmp_path: Path) -> None:
     assert command(scenes, "--out", tmp_path, "--kind", "small", "--seeds", 900_003, "--episodes", 2) == 0
     name = scene_id(900_003, "small")
     folder = (tmp_path / name).parent
@@ -33,7 +38,7 @@ def test_scenes_are_written_complete(tmp_path):
         ".glb", ".stage_config.json", ".names.json", ".plan.png", ".views.png",
     }  # fmt: skip
     scene = Scene(name, AGENT_RADIUS_M)
-    loaded = trimesh.load(tmp_path / name)
+    loaded = trimesh.load_scene(tmp_path / name)
     corners = habitat_from_ros_points(scene.mesh.triangles.reshape(-1, 3))
     np.testing.assert_allclose(loaded.bounds, [corners.min(0), corners.max(0)], atol=1e-5)
     assert sum(len(g.faces) for g in loaded.geometry.values()) == len(scene.mesh.triangles)
@@ -41,7 +46,8 @@ def test_scenes_are_written_complete(tmp_path):
     assert stage["render_asset"] == "small_900003.glb"
     names = json.loads((folder / "small_900003.names.json").read_text())
     assert [f["name"] for f in names["furniture"]] == [f.name for f in scene.flat.furniture]
-    assert cv2.imread(str(folder / "small_900003.views.png")).shape == (960, 1280, 3)
+    views = cv2.imread(str(folder / "small_900003.views.png"))
+    assert views is not None and views.shape == (960, 1280, 3)
     episodes = read_episodes(tmp_path / "episodes" / "val_unseen" / "val_unseen.json.gz")
     assert len(episodes) == 2
     assert {e.scene_id for e in episodes} == {name}
@@ -50,13 +56,13 @@ def test_scenes_are_written_complete(tmp_path):
 @pytest.mark.parametrize(
     "arguments", [("--count", 0), ("--episodes", 0), ("--split", "nope"), ("--kind", "nope"), ("--seeds", 3)]
 )
-def test_scenes_rejects(tmp_path, arguments):
+def test_scenes_rejects(tmp_path: Path, arguments: tuple[object, ...]) -> None:
     with pytest.raises(ConfigError):
         command(scenes, "--out", tmp_path, *arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_plan_shows_things_where_they_are():
+def test_plan_shows_things_where_they_are() -> None:
     flat = generate_flat(scene_id(6))
     plan = draw_plan(flat)
     for item in flat.furniture:
@@ -76,7 +82,7 @@ def test_plan_shows_things_where_they_are():
 
 
 @pytest.mark.slow
-def test_bench_writes_its_numbers(tmp_path, capsys):
+def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     assert command(bench_world, "--frames", 1, "--json", path) == 0
     timings = json.loads(path.read_text())

@@ -1,27 +1,29 @@
 """The embedded world behind the World protocol: placing, stepping, driving, scenes."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poses import standing
 
 from vln_ros.axes import base_from_optical
-from vln_ros.datatypes import STOP, Action, CameraModel, Pose
-from vln_ros.protocols import World
+from vln_ros.datatypes import STOP, Action, CameraModel, Float64Array, Pose
 from vln_ros.sim.embedded.flat import scene_id
 from vln_ros.sim.embedded.world import EmbeddedWorld, SceneCache
 
 
-def make_world(seed=3, cached_scenes=2):
+def make_world(seed: int = 3, cached_scenes: int = 2) -> EmbeddedWorld:
     camera = CameraModel.from_hfov(32, 24, 1.3)
-    world: World = EmbeddedWorld(camera, base_from_optical(0, 0, 1.25), cached_scenes=cached_scenes)
+    world = EmbeddedWorld(camera, base_from_optical(0, 0, 1.25), cached_scenes=cached_scenes)
     world.load(scene_id(seed))
     return world
 
 
-def open_place(world, clearance=0.8):
+def open_place(world: EmbeddedWorld, clearance: float = 0.8) -> Float64Array:
     """A free place with so much room around it."""
     rng = np.random.default_rng(0)
     while True:
@@ -35,9 +37,9 @@ WORLD = make_world()
 PLACE = open_place(WORLD)
 
 
-def test_steps_do_what_they_say_in_the_open():
+def test_steps_do_what_they_say_in_the_open() -> None:
     world = WORLD
-    world.place(Pose.planar(*PLACE, 0.5))
+    world.place(standing(PLACE, 0.5))
     motion = world.step(Action(forward_m=0.25))
     assert motion.distance_m == pytest.approx(0.25)
     assert not motion.collided
@@ -54,8 +56,8 @@ def test_steps_do_what_they_say_in_the_open():
 @pytest.mark.parametrize(
     ("v", "w", "t"), [(0.5, 0.0, 1.0), (0.4, 0.8, 2.0), (-0.3, 0.5, 1.0), (0.0, 1.0, 3.0)]
 )
-def test_drive_follows_the_exact_arc(v, w, t):
-    WORLD.place(Pose.planar(*PLACE, 0.3))
+def test_drive_follows_the_exact_arc(v: float, w: float, t: float) -> None:
+    WORLD.place(standing(PLACE, 0.3))
     motion = WORLD.drive(v, w, t)
     if w:
         r = v / w
@@ -70,8 +72,8 @@ def test_drive_follows_the_exact_arc(v, w, t):
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.floats(-1.0, 2.0), st.floats(-3.0, 3.0), st.floats(0.0, 2.0)), max_size=10))
-def test_a_base_never_enters_an_obstacle(commands):
-    WORLD.place(Pose.planar(*PLACE, 0.0))
+def test_a_base_never_enters_an_obstacle(commands: list[tuple[float, float, float]]) -> None:
+    WORLD.place(standing(PLACE, 0.0))
     low = WORLD.scene.flat.obstacles[:, :2] - 0.18 + 1e-6
     high = WORLD.scene.flat.obstacles[:, 2:] + 0.18 - 1e-6
     for v, w, t in commands:
@@ -84,30 +86,30 @@ def test_a_base_never_enters_an_obstacle(commands):
         WORLD.place(WORLD.pose)  # wherever it ends up, it fits
 
 
-def test_running_into_a_wall_reports_and_stays():
-    WORLD.place(Pose.planar(*PLACE, 0.0))
+def test_running_into_a_wall_reports_and_stays() -> None:
+    WORLD.place(standing(PLACE, 0.0))
     hits = [WORLD.step(Action(forward_m=0.25)) for _ in range(80)]
     assert hits[-1].collided
     assert hits[-1].distance_m < 0.25
 
 
 @pytest.mark.parametrize("arguments", [(math.nan, 0.0, 1.0), (0.0, math.inf, 1.0), (0.1, 0.0, -1.0)])
-def test_drive_rejects_nonsense(arguments):
-    WORLD.place(Pose.planar(*PLACE, 0.0))
+def test_drive_rejects_nonsense(arguments: tuple[float, float, float]) -> None:
+    WORLD.place(standing(PLACE, 0.0))
     with pytest.raises(ValueError, match="cannot drive"):
         WORLD.drive(*arguments)
 
 
-def test_place_rejects_walls_heights_and_tilts():
+def test_place_rejects_walls_heights_and_tilts() -> None:
     with pytest.raises(ValueError, match="nearest free place"):
         WORLD.place(Pose.planar(0.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="upright"):
-        WORLD.place(Pose.planar(*PLACE, 0.0, 1.0))
+        WORLD.place(standing(PLACE, 0.0, 1.0))
     with pytest.raises(ValueError, match="upright"):
         WORLD.place(Pose(np.array([*PLACE, 0.0]), np.array([1.0, 0.0, 0.0, 0.0])))
 
 
-def test_order_of_calls_is_checked():
+def test_order_of_calls_is_checked() -> None:
     world = EmbeddedWorld(WORLD.camera, WORLD.base_from_optical)
     with pytest.raises(RuntimeError, match="load"):
         world.place(Pose.identity())
@@ -119,9 +121,9 @@ def test_order_of_calls_is_checked():
     world.close()
 
 
-def test_loading_again_keeps_the_robot_and_another_scene_does_not():
+def test_loading_again_keeps_the_robot_and_another_scene_does_not() -> None:
     world = make_world()
-    world.place(Pose.planar(*PLACE, 1.0))
+    world.place(standing(PLACE, 1.0))
     world.load(scene_id(3))
     assert world.pose.yaw_rad == pytest.approx(1.0)
     world.load(scene_id(4))
@@ -129,7 +131,7 @@ def test_loading_again_keeps_the_robot_and_another_scene_does_not():
         _ = world.pose
 
 
-def test_scene_cache_is_bounded_and_drops_the_one_used_longest_ago():
+def test_scene_cache_is_bounded_and_drops_the_one_used_longest_ago() -> None:
     cache = SceneCache(0.18, 2)
     a, b = cache.get(scene_id(0)), cache.get(scene_id(1))
     assert cache.get(scene_id(0)) is a
@@ -141,7 +143,7 @@ def test_scene_cache_is_bounded_and_drops_the_one_used_longest_ago():
         SceneCache(0.18, 0)
 
 
-def test_geodesic_path_is_on_the_floor_and_as_long_as_the_distance():
+def test_geodesic_path_is_on_the_floor_and_as_long_as_the_distance() -> None:
     goal = WORLD.scene.walkable.nearest(np.array([0.5, 0.5]))
     path = WORLD.geodesic_path(np.array([*PLACE, 0.0]), np.array([*goal, 0.0]))
     assert path.shape[1] == 3

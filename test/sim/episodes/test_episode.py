@@ -1,10 +1,15 @@
 """Episode files in the VLN-CE layout, the splits, and what happens to broken files."""
 
+from __future__ import annotations
+
 import gzip
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,23 +20,24 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import ActionKind
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
 from vln_ros.sim.embedded.world import Scene
-from vln_ros.sim.episodes.episode import read_episodes, write_episodes
+from vln_ros.sim.episodes.episode import Episode, read_episodes, write_episodes
 from vln_ros.sim.splits import EPISODES_PER_SCENE, make_episodes, make_scene_episodes
 from vln_ros.training.labels import named_items
 
 EPISODES = make_episodes("val_unseen", 3)
 
 
-def same(a, b):
+def same(a: Episode, b: Episode) -> None:
     assert (a.episode_id, a.trajectory_id, a.scene_id) == (b.episode_id, b.trajectory_id, b.scene_id)
     assert (a.instruction, a.actions, a.goal_radius_m) == (b.instruction, b.actions, b.goal_radius_m)
     assert a.geodesic_distance_m == b.geodesic_distance_m
+    assert a.locations is not None and b.locations is not None
     for x, y in ((a.goal, b.goal), (a.reference_path, b.reference_path), (a.locations, b.locations)):
         np.testing.assert_allclose(x, y, atol=1e-9)
     np.testing.assert_allclose(a.start.matrix, b.start.matrix, atol=1e-9)
 
 
-def test_round_trip(tmp_path):
+def test_round_trip(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "val_unseen", EPISODES)
     assert path == tmp_path / "val_unseen" / "val_unseen.json.gz"
     for a, b in zip(EPISODES, read_episodes(path), strict=True):
@@ -41,7 +47,7 @@ def test_round_trip(tmp_path):
     assert path.read_bytes() == first
 
 
-def test_file_is_what_habitat_reads(tmp_path):
+def test_file_is_what_habitat_reads(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "s", EPISODES)
     content = json.loads(gzip.decompress(path.read_bytes()))
     record, episode = content["episodes"][0], EPISODES[0]
@@ -64,12 +70,12 @@ def test_file_is_what_habitat_reads(tmp_path):
     assert len(truth["locations"]) == len(truth["actions"]) + 1
 
 
-def test_without_ground_truth(tmp_path):
+def test_without_ground_truth(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "s", [replace(EPISODES[0], actions=None, locations=None)])
     assert read_episodes(path)[0].actions is None
 
 
-def with_truth(tmp_path, change):
+def with_truth(tmp_path: Path, change: Callable[..., Any]) -> Path:
     """The episodes as they are read when something has become of their ground truth."""
     path = write_episodes(tmp_path, "s", EPISODES)
     truth = path.with_name("s_gt.json.gz")
@@ -79,7 +85,7 @@ def with_truth(tmp_path, change):
     return path
 
 
-def test_no_ground_truth_is_none_and_not_the_sparse_path(tmp_path):
+def test_no_ground_truth_is_none_and_not_the_sparse_path(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "s", EPISODES)
     path.with_name("s_gt.json.gz").unlink()
     assert [(e.locations, e.actions) for e in read_episodes(path)] == [(None, None)] * 3
@@ -101,28 +107,37 @@ def test_no_ground_truth_is_none_and_not_the_sparse_path(tmp_path):
         (lambda t: t["3"].pop("locations") and None, {"3"}, "1 of 3 .*no way"),
     ],
 )
-def test_ground_truth_of_some(tmp_path, caplog, change, lost, said):
+def test_ground_truth_of_some(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[..., Any],
+    lost: set[str],
+    said: str | None,
+) -> None:
     for e, written in zip(read_episodes(with_truth(tmp_path, change)), EPISODES, strict=True):
         if e.episode_id in lost:
             assert e.locations is None
         else:
+            assert e.locations is not None and written.locations is not None
             np.testing.assert_allclose(e.locations, written.locations, atol=1e-9)
     messages = [r.message for r in caplog.records]
     assert len(messages) == (said is not None)
     assert said is None or re.search(said, messages[0])
 
 
-def test_of_another_split_with_the_same_ids(tmp_path):
+def test_of_another_split_with_the_same_ids(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "val_unseen", EPISODES)
     other = write_episodes(tmp_path, "val_seen", make_episodes("val_seen", 3))
     path.with_name("val_unseen_gt.json.gz").write_bytes(other.with_name("val_seen_gt.json.gz").read_bytes())
     assert [(e.locations, e.actions) for e in read_episodes(path)] == [(None, None)] * 3
 
 
-def test_an_expert_that_stood_still_has_one_location(tmp_path):
+def test_an_expert_that_stood_still_has_one_location(tmp_path: Path) -> None:
     turned = (ActionKind.TURN_LEFT, ActionKind.STOP)
+    assert EPISODES[0].locations is not None
     standing = replace(EPISODES[0], actions=turned, locations=EPISODES[0].locations[:1])
-    assert len(read_episodes(write_episodes(tmp_path, "s", [standing]))[0].locations) == 1
+    (read,) = read_episodes(write_episodes(tmp_path, "s", [standing]))
+    assert read.locations is not None and len(read.locations) == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +152,7 @@ def test_an_expert_that_stood_still_has_one_location(tmp_path):
         ({"x": 1}, "not an array of numbers"),
     ],
 )
-def test_ground_truth_that_is_broken_is_named(tmp_path, value, message):
+def test_ground_truth_that_is_broken_is_named(tmp_path: Path, value: object, message: str) -> None:
     path = with_truth(tmp_path, lambda t: t["2"].update(locations=value))
     with pytest.raises(ConfigError, match=rf"s_gt\.json\.gz: episode 2: 'locations' .*{message}"):
         read_episodes(path)
@@ -153,21 +168,21 @@ def test_ground_truth_that_is_broken_is_named(tmp_path, value, message):
     ],
     ids=["empty", "of nothing", "plain", "a list"],
 )
-def test_ground_truth_file_that_is_none(tmp_path, data, message):
+def test_ground_truth_file_that_is_none(tmp_path: Path, data: bytes, message: str) -> None:
     path = write_episodes(tmp_path, "s", EPISODES)
     path.with_name("s_gt.json.gz").write_bytes(data)
     with pytest.raises(ConfigError, match=rf"s_gt\.json\.gz.*{message}"):
         read_episodes(path)
 
 
-def test_writer_refuses_what_the_layout_cannot_say(tmp_path):
+def test_writer_refuses_what_the_layout_cannot_say(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="occurs twice"):
         write_episodes(tmp_path, "s", [EPISODES[0], EPISODES[0]])
     with pytest.raises(ValueError, match="English only"):
         write_episodes(tmp_path, "s", [replace(EPISODES[0], language="te-IN")])
 
 
-def broken(tmp_path, change, truth=None):
+def broken(tmp_path: Path, change: Callable[..., Any]) -> Path:
     path = write_episodes(tmp_path, "s", EPISODES)
     content = json.loads(gzip.decompress(path.read_bytes()))
     change(content)
@@ -175,8 +190,8 @@ def broken(tmp_path, change, truth=None):
     return path
 
 
-def setting(key, value):
-    def change(content):
+def setting(key: str, value: object) -> Callable[..., Any]:
+    def change(content: dict[str, Any]) -> None:
         content["episodes"][1][key] = value
 
     return change
@@ -202,14 +217,16 @@ def setting(key, value):
         (setting("scene_id", ""), "'scene_id' must be a non-empty text"),
     ],
 )
-def test_broken_content_names_episode_and_key(tmp_path, change, message):
+def test_broken_content_names_episode_and_key(
+    tmp_path: Path, change: Callable[..., Any], message: str
+) -> None:
     path = broken(tmp_path, change)
     with pytest.raises(ConfigError, match=message) as e:
         read_episodes(path)
     assert str(path) in str(e.value)
 
 
-def test_broken_files(tmp_path):
+def test_broken_files(tmp_path: Path) -> None:
     path = tmp_path / "x.json.gz"
     with pytest.raises(ConfigError, match="no episode file"):
         read_episodes(path)
@@ -225,7 +242,7 @@ def test_broken_files(tmp_path):
             read_episodes(path)
 
 
-def test_wrong_actions_in_the_ground_truth(tmp_path):
+def test_wrong_actions_in_the_ground_truth(tmp_path: Path) -> None:
     path = write_episodes(tmp_path, "s", EPISODES)
     truth = path.with_name("s_gt.json.gz")
     content = json.loads(gzip.decompress(truth.read_bytes()))
@@ -248,7 +265,7 @@ json_values = st.recursive(
                      "reference_path", "trajectory_id", "scene_id"]),
     json_values,
 )  # fmt: skip
-def test_any_value_is_read_or_reported(tmp_path, key, value):
+def test_any_value_is_read_or_reported(tmp_path: Path, key: str, value: object) -> None:
     path = broken(tmp_path, setting(key, value))
     try:
         read_episodes(path)
@@ -258,7 +275,7 @@ def test_any_value_is_read_or_reported(tmp_path, key, value):
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_any_damage_is_reported(tmp_path, data):
+def test_any_damage_is_reported(tmp_path: Path, data: st.DataObject) -> None:
     path = write_episodes(tmp_path, "s", EPISODES[:1])
     good = bytearray(path.read_bytes())
     where = data.draw(st.integers(0, len(good) - 1))
@@ -273,7 +290,7 @@ def test_any_damage_is_reported(tmp_path, data):
         assert str(path) in str(e)
 
 
-def test_splits_are_prefixes_and_disjoint_where_they_must_be():
+def test_splits_are_prefixes_and_disjoint_where_they_must_be() -> None:
     for a, b in zip(make_episodes("val_unseen", 2), EPISODES[:2], strict=True):
         same(a, b)
     for a, b in zip(make_scene_episodes("val_unseen", 900_000)[:3], EPISODES, strict=True):
@@ -285,14 +302,14 @@ def test_splits_are_prefixes_and_disjoint_where_they_must_be():
 
 
 @pytest.mark.parametrize(("split", "count"), [("test", 1), ("train", 0), ("val_unseen", 10**7)])
-def test_split_or_count_that_does_not_exist(split, count):
+def test_split_or_count_that_does_not_exist(split: str, count: int) -> None:
     with pytest.raises(ConfigError):
         make_episodes(split, count)
     with pytest.raises(ConfigError, match="seed 5 is not in val_unseen"):
         make_scene_episodes("val_unseen", 5)
 
 
-def test_episodes_make_sense():
+def test_episodes_make_sense() -> None:
     for e in (*EPISODES, *make_episodes("val_unseen", 3, "small"), *make_episodes("val_unseen", 3, "room")):
         assert e.actions is not None
         assert e.actions[-1] is ActionKind.STOP
@@ -305,7 +322,7 @@ def test_episodes_make_sense():
 
 
 @pytest.mark.parametrize("kind", ["room", "small"])
-def test_the_goal_is_the_nearest_place_beside_the_thing(kind):
+def test_the_goal_is_the_nearest_place_beside_the_thing(kind: str) -> None:
     for e in make_episodes("val_unseen", 5, kind):
         scene = Scene(e.scene_id, AGENT_RADIUS_M)
         target = scene.flat.furniture[named_items(scene.flat, e.instruction).target]

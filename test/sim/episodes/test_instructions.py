@@ -1,40 +1,66 @@
 """What is said must be so: rooms, sides and landmarks against the geometry of the route."""
 
+from __future__ import annotations
+
 import math
 import re
 
 import numpy as np
 import pytest
 
-from vln_ros.sim.embedded.flat import Door, Flat, FurnitureItem, Room, generate_flat
-from vln_ros.sim.episodes.instructions import ClauseKind, Side, describe_route, tell
+from vln_ros.sim.embedded.flat import Door, Flat, FurnitureItem, Rect, Room, generate_flat
+from vln_ros.sim.episodes.instructions import Clause, ClauseKind, Side, describe_route, tell
 from vln_ros.sim.splits import make_episodes
 
 # Two rooms side by side (x), a third above the right one (y).
 FLAT = Flat(
-    "test",
-    0,
-    (8.0, 8.0),
-    (
+    scene_id="test",
+    seed=0,
+    size_m=(8.0, 8.0),
+    rooms=(
         Room("bedroom", (0.0, 0.0, 4.0, 8.0)),
         Room("hallway", (4.0, 0.0, 8.0, 4.0)),
         Room("kitchen", (4.0, 4.0, 8.0, 8.0)),
     ),
-    (Door((0, 1), (4.0, 2.0), False), Door((1, 2), (6.0, 4.0), True)),
-    (
-        FurnitureItem(0, "sofa", "green", 0, (2.0, 0.6), math.pi / 2, (1.0, 0.1, 3.0, 1.1)),
-        FurnitureItem(1, "lamp", "red", 2, (6.0, 7.5), -math.pi / 2, (5.8, 7.3, 6.2, 7.7)),
-        FurnitureItem(2, "box", "blue", 2, (7.0, 5.5), 0.0, (6.75, 5.25, 7.25, 5.75)),
+    doors=(Door((0, 1), (4.0, 2.0), False), Door((1, 2), (6.0, 4.0), True)),
+    furniture=(
+        FurnitureItem(
+            number=0,
+            category="sofa",
+            color="green",
+            room=0,
+            center=(2.0, 0.6),
+            yaw_rad=math.pi / 2,
+            footprint=(1.0, 0.1, 3.0, 1.1),
+        ),
+        FurnitureItem(
+            number=1,
+            category="lamp",
+            color="red",
+            room=2,
+            center=(6.0, 7.5),
+            yaw_rad=-math.pi / 2,
+            footprint=(5.8, 7.3, 6.2, 7.7),
+        ),
+        FurnitureItem(
+            number=2,
+            category="box",
+            color="blue",
+            room=2,
+            center=(7.0, 5.5),
+            yaw_rad=0.0,
+            footprint=(6.75, 5.25, 7.25, 5.75),
+        ),
     ),
 )
 PATH = np.array([(0.5, 2.0), (5.5, 2.0), (6.0, 3.0), (6.0, 6.9)])
 
 
-def brief(clauses):
+def brief(clauses: tuple[Clause, ...]) -> list[tuple[ClauseKind, Side | None]]:
     return [(c.kind, c.side) for c in clauses]
 
 
-def test_a_route_worked_out_by_hand():
+def test_a_route_worked_out_by_hand() -> None:
     clauses = describe_route(FLAT, PATH, 0.0, FLAT.furniture[1])
     assert brief(clauses) == [
         (ClauseKind.PASS, Side.RIGHT),  # the sofa lies to the south of somebody walking east
@@ -49,22 +75,29 @@ def test_a_route_worked_out_by_hand():
     assert clauses[-1].item == 1
 
 
-def test_mirrored_route_swaps_sides():
-    def flip(rect):
+def test_mirrored_route_swaps_sides() -> None:
+    def flip(rect: Rect) -> Rect:
         return (rect[0], 8.0 - rect[3], rect[2], 8.0 - rect[1])
 
     mirrored = Flat(
-        "test",
-        0,
-        FLAT.size_m,
-        tuple(Room(r.name, flip(r.bounds)) for r in FLAT.rooms),
-        tuple(Door(d.rooms, (d.center[0], 8.0 - d.center[1]), d.wall_along_x) for d in FLAT.doors),
-        tuple(
-            FurnitureItem(f.number, f.category, f.color, f.room, (f.center[0], 8.0 - f.center[1]), -f.yaw_rad,
-                          flip(f.footprint))
+        scene_id="test",
+        seed=0,
+        size_m=FLAT.size_m,
+        rooms=tuple(Room(r.name, flip(r.bounds)) for r in FLAT.rooms),
+        doors=tuple(Door(d.rooms, (d.center[0], 8.0 - d.center[1]), d.wall_along_x) for d in FLAT.doors),
+        furniture=tuple(
+            FurnitureItem(
+                number=f.number,
+                category=f.category,
+                color=f.color,
+                room=f.room,
+                center=(f.center[0], 8.0 - f.center[1]),
+                yaw_rad=-f.yaw_rad,
+                footprint=flip(f.footprint),
+            )
             for f in FLAT.furniture
         ),
-    )  # fmt: skip
+    )
     path = PATH * [1, -1] + [0, 8.0]
     swap = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT, None: None}
     expected = [(k, swap[s]) for k, s in brief(describe_route(FLAT, PATH, 0.0, FLAT.furniture[1]))]
@@ -74,7 +107,7 @@ def test_mirrored_route_swaps_sides():
 @pytest.mark.parametrize(
     ("yaw_deg", "side"), [(0, None), (30, None), (90, Side.RIGHT), (-90, Side.LEFT), (180, Side.AROUND)]
 )
-def test_first_turn_is_relative_to_where_the_robot_looks(yaw_deg, side):
+def test_first_turn_is_relative_to_where_the_robot_looks(yaw_deg: int, side: Side | None) -> None:
     first = describe_route(FLAT, PATH, math.radians(yaw_deg), FLAT.furniture[1])[0]
     if side is None:
         assert first.kind is ClauseKind.PASS
@@ -82,13 +115,13 @@ def test_first_turn_is_relative_to_where_the_robot_looks(yaw_deg, side):
         assert (first.kind, first.side) == (ClauseKind.TURN, side)
 
 
-def test_going_straight_through_a_room_is_no_turn():
+def test_going_straight_through_a_room_is_no_turn() -> None:
     path = np.array([(6.0, 7.0), (6.0, 1.0)])
     clauses = describe_route(FLAT, path, -math.pi / 2, FLAT.furniture[0])
     assert not [c for c in clauses if c.kind is ClauseKind.TURN]
 
 
-def test_back_again_turns_right():
+def test_back_again_turns_right() -> None:
     clauses = describe_route(FLAT, PATH[::-1], -math.pi / 2, FLAT.furniture[0])
     assert [c.side for c in clauses if c.kind is ClauseKind.TURN] == [Side.RIGHT]
 
@@ -96,7 +129,7 @@ def test_back_again_turns_right():
 EPISODES = make_episodes("val_unseen", 25)
 
 
-def test_generated_routes_agree_with_the_rooms_and_doors_they_cross():
+def test_generated_routes_agree_with_the_rooms_and_doors_they_cross() -> None:
     """Turns between two doors, worked out from the doors' sides of the room alone."""
     turns = 0
     for e in EPISODES:
@@ -112,6 +145,7 @@ def test_generated_routes_agree_with_the_rooms_and_doors_they_cross():
         assert flat.furniture[stop].room == order[-1]
         for clause in clauses:
             if clause.kind is ClauseKind.PASS:
+                assert clause.item is not None
                 x, y = flat.furniture[clause.item].center
                 k = int(np.linalg.norm(dense[:, :2] - [x, y], axis=1).argmin())
                 ahead = dense[min(k + 30, len(dense) - 1), :2] - dense[max(k - 30, 0), :2]
@@ -149,7 +183,7 @@ def test_generated_routes_agree_with_the_rooms_and_doors_they_cross():
     assert turns >= 5
 
 
-def test_every_thing_named_is_one_thing_only():
+def test_every_thing_named_is_one_thing_only() -> None:
     for e in EPISODES:
         flat = generate_flat(e.scene_id)
         names = set(flat.referents.values())
@@ -160,7 +194,7 @@ def test_every_thing_named_is_one_thing_only():
             assert name in names or name.split(" in the ")[0] in names
 
 
-def test_phrasings_differ_and_are_chosen_by_the_generator_alone():
+def test_phrasings_differ_and_are_chosen_by_the_generator_alone() -> None:
     clauses = describe_route(FLAT, PATH, 0.0, FLAT.furniture[1])
     texts = [tell(FLAT, clauses, np.random.default_rng(k)) for k in range(30)]
     assert texts == [tell(FLAT, clauses, np.random.default_rng(k)) for k in range(30)]
@@ -172,6 +206,6 @@ def test_phrasings_differ_and_are_chosen_by_the_generator_alone():
         assert "turn left" in text or "left turn" in text
 
 
-def test_route_outside_the_flat_is_an_error():
+def test_route_outside_the_flat_is_an_error() -> None:
     with pytest.raises(ValueError, match="leaves the flat"):
         describe_route(FLAT, np.array([(1.0, 1.0), (20.0, 1.0)]), 0.0, FLAT.furniture[0])

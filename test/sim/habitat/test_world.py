@@ -9,11 +9,13 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from habitat_fakes import fake_python
+from poses import standing
 
 from vln_ros.axes import base_from_optical
 from vln_ros.config import (
@@ -61,8 +63,13 @@ def make(python: str, scenes: Path, **values: object) -> HabitatWorld:
     return HabitatWorld(CAMERA, HEIGHT_M, PITCH_RAD, config(python, scenes, **values))
 
 
+def pid_of(world: HabitatWorld) -> int:
+    assert world.pid is not None
+    return world.pid
+
+
 @pytest.fixture(scope="module")
-def habitat(python: str, scenes: Path) -> HabitatWorld:
+def habitat(python: str, scenes: Path) -> Iterator[HabitatWorld]:
     world = make(python, scenes)
     yield world
     world.close()
@@ -94,15 +101,13 @@ def test_the_same_pose_shows_the_same_depth_in_both_worlds(
     world.load(SCENE)
     for pose in places(embedded, 6):
         world.place(pose)
-        stands = Pose.planar(
-            *pose.position[:2], pose.yaw_rad, z_m=0.02
-        )  # on the mesh, a cell above the floor
+        stands = standing(pose.position, pose.yaw_rad, z_m=0.02)  # on the mesh, a cell above the floor
         np.testing.assert_allclose(world.pose.matrix, stands.matrix, atol=1e-5)
         optical = world.pose @ world.base_from_optical
         np.testing.assert_allclose(habitat.sensor_pose().matrix, optical.matrix, atol=1e-5)
         rgb, depth_m = world.render()
         expected_rgb, expected_m = embedded.scene.renderer.render(CAMERA, optical)
-        assert (rgb.dtype, rgb.shape, depth_m.dtype) == (np.uint8, (48, 64, 3), np.float32)
+        assert rgb.dtype == np.uint8 and rgb.shape == (48, 64, 3) and depth_m.dtype == np.float32
         errors = np.abs(depth_m - expected_m)
         assert np.median(errors) < 1e-4
         assert (errors < 1e-3).mean() > 0.98
@@ -161,7 +166,7 @@ def test_a_start_beside_a_computed_mesh_is_put_onto_it(
     moved_m = 0.0
     while moved_m < 0.1:  # until it is that far in the wall
         told[0] += 0.01
-        habitat.place(Pose.planar(*told[:2], 0.0))
+        habitat.place(standing(told, 0.0))
         first = habitat.pose
         moved_m = float(np.linalg.norm(first.position[:2] - told[:2]))
     assert moved_m < 0.12
@@ -214,7 +219,7 @@ def test_drive_follows_the_arc(
     habitat.load(SCENE)
     start = places(embedded, 1, 0.5)[0]
     embedded.place(start)
-    habitat.place(Pose.planar(*start.position[:2], start.yaw_rad, z_m=0.08))  # on the navigation mesh
+    habitat.place(standing(start.position, start.yaw_rad, z_m=0.08))  # on the navigation mesh
     for world in (habitat, embedded):
         motion = world.drive(v, w, t)
         assert not motion.collided
@@ -266,7 +271,8 @@ def test_free_space_is_where_one_can_stand(habitat: HabitatWorld, embedded: Embe
     y = space.origin[1] - (rows + 0.5) * 0.05
     expected = embedded.scene.walkable.contains(np.stack([x, y], 1)).reshape(space.free.shape)
     assert (expected == space.free).mean() > 0.93  # ours is a square robot, Habitat's a round one
-    assert plan_of(habitat).image.shape[:2] == space.free.shape
+    plan = plan_of(habitat)
+    assert plan is not None and plan.image.shape[:2] == space.free.shape
     assert plan_of(embedded) is not None
 
 
@@ -343,9 +349,10 @@ def test_death_is_reported_and_the_next_episode_goes_on(
         world.place(places(embedded, 1)[0])
         for _ in range(4):
             world.step(TURN)
-        os.kill(world.pid, signal.SIGSTOP)
+        pid = pid_of(world)
+        os.kill(pid, signal.SIGSTOP)
     finally:
-        pid = world.pid
+        pid = pid_of(world)
         os.kill(pid, signal.SIGCONT)
         world.close()
     assert not Path(f"/proc/{pid}").exists()
@@ -354,8 +361,8 @@ def test_death_is_reported_and_the_next_episode_goes_on(
 def test_a_process_that_does_not_answer_is_ended(python: str, scenes: Path) -> None:
     world = make(python, scenes, timeout_s=30.0)
     world.load(SCENE)
-    world._process._socket.settimeout(0.2)
-    pid = world.pid
+    world.timeout_s = 0.2
+    pid = pid_of(world)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(WorldLostError, match="did not answer"):
         world.geodesic_distance(np.zeros(3), np.zeros(3))

@@ -1,1 +1,1 @@
-"""What the arguments of the commands share."""
+"""What the commands share in reading their arguments."""

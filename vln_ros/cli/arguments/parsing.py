@@ -1,4 +1,4 @@
-"""A parser whose errors are one sentence, and name what was probably meant."""
+"""An argument parser whose errors are one sentence and name what was probably meant."""
 
 from __future__ import annotations
 

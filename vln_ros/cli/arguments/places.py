@@ -1,4 +1,4 @@
-"""Where a command is to write, looked at before it begins: a typing mistake must not cost a run.
+"""Checks where a command is to write before it begins, so that a typing mistake does not cost a run.
 
 The functions are types of arguments: ``parser.add_argument("--out", type=output_folder)``.
 """

@@ -1,4 +1,4 @@
-"""The switch ``--profiling`` of the commands that run something, and what it prints at their end."""
+"""Adds ``--profiling`` to the commands that run something, and prints the result at their end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def add_switch(parser: argparse.ArgumentParser) -> None:
         "--profiling",
         choices=level.option.choices,
         default=level.default,
-        help=f"{level.option.doc} (default: {level.default}); report, JSON, CSV and trace go to OUT/{FOLDER}",
+        help=f"{level.option.doc} Report, JSON, CSV and trace go to OUT/{FOLDER} (default: {level.default})",
     )
 
 

@@ -12,15 +12,20 @@ from vln_ros.config import ConfigError
 ALL = ("engine", "graph", "nodes", "overlap", "profiling", "prune", "reuse", "roofline", "setup", "stream",
        "tracking", "world")  # fmt: skip
 """The others take longer, or need root, a trained policy or Ray: they are run one by one."""
-HELP = f"{', '.join(ALL)}, one after the other, each in a process of its own"
+HELP = f"Run {', '.join(ALL)}, one after the other, each in a process of its own"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=output_folder, default=None, help="folder of records (default: runs/bench-DATE)"
+        "--out",
+        type=output_folder,
+        default=None,
+        help="folder that the records go to (default: runs/bench-DATE)",
     )
-    parser.add_argument("--only", nargs="+", default=None, metavar="BENCH", help="these instead")
-    parser.add_argument("--plots", type=output_folder, default=None, metavar="DIR", help="write plots, too")
+    parser.add_argument("--only", nargs="+", default=None, metavar="BENCH", help="run these benches instead")
+    parser.add_argument(
+        "--plots", type=output_folder, default=None, metavar="DIR", help="also draw plots into this folder"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

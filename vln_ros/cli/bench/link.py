@@ -1,4 +1,4 @@
-"""``vln_ros bench link``."""
+"""``vln_ros bench link``: cuts the link between robot and navigator, and times what follows; needs root."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vln_ros.evaluation.files import write_atomically
 from vln_ros.ros.environment import FAST_DDS_PROFILE
 
 TITLE = "The link between robot and navigator is cut"
-HELP = "Robot and navigator in two network namespaces, compressed images between, the link cut"
+HELP = "Cut the link between robot and navigator, and time how the robot stops and goes on (needs root)"
 MOVING_S = 1.0
 """The robot has moved for so long when the link is cut."""
 WAIT_S = 120.0
@@ -56,9 +56,15 @@ class CutFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cuts", type=float, nargs="+", default=[1.0, 5.0, 30.0], help="seconds each (default: 1 5 30)"
+        "--cuts",
+        type=float,
+        nargs="+",
+        default=[1.0, 5.0, 30.0],
+        help="lengths of the cuts, seconds (default: 1 5 30)",
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``vln_ros bench nodes``."""
+"""``vln_ros bench nodes``: frames lost and latency from a camera's topic through the nodes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNTUNED_BUFFER_BYTES = 212992
 """What Linux lets a process have, at most, where nobody has raised net.core.rmem_max."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamFigures:
     """One camera stream as a second process sees it.
 
@@ -55,7 +55,9 @@ class StreamFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -132,7 +134,7 @@ def _stream(folder: Path, profile: str, reliability: str, seconds: float) -> Str
             f"from vln_ros.cli.bench.nodes import probe; probe({reliability!r}, {seconds})",
         ]
         seen = json.loads(graph.output_of(probe))
-    return StreamFigures(profile, reliability, **seen)
+    return StreamFigures(profile=profile, reliability=reliability, **seen)
 
 
 def probe(reliability: str, seconds: float) -> None:
@@ -208,8 +210,8 @@ def _record(path: Path) -> Path:
 
     episode = make_episodes("val_unseen", 1)[0]
     camera = CameraModel.from_hfov(640, 480, math.radians(79.0))
-    mount = base_from_optical(0.0, 0.0, 1.25)
-    world = EmbeddedWorld(camera, mount)
+    extrinsics = base_from_optical(0.0, 0.0, 1.25)
+    world = EmbeddedWorld(camera, extrinsics)
     world.load(episode.scene_id)
     world.place(episode.start)
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -225,7 +227,7 @@ def _record(path: Path) -> Path:
                 ("/tf_static", "tf2_msgs/msg/TFMessage"),
             )
         }
-        transform = _static_transform(store, mount, frame)
+        transform = _static_transform(store, extrinsics, frame)
         writer.write(
             connections["/tf_static"], 10**18, store.serialize_cdr(transform, "tf2_msgs/msg/TFMessage")
         )
@@ -244,11 +246,11 @@ def _record(path: Path) -> Path:
     return path
 
 
-def _static_transform(store: Any, mount: Any, frame: str) -> Any:
+def _static_transform(store: Any, extrinsics: Any, frame: str) -> Any:
     types = store.types
     header = types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](10**9, 0), "base_link")
-    x, y, z = (float(v) for v in mount.position)
-    rotation = types["geometry_msgs/msg/Quaternion"](*(float(v) for v in mount.orientation))
+    x, y, z = (float(v) for v in extrinsics.position)
+    rotation = types["geometry_msgs/msg/Quaternion"](*(float(v) for v in extrinsics.orientation))
     transform = types["geometry_msgs/msg/Transform"](types["geometry_msgs/msg/Vector3"](x, y, z), rotation)
     stamped = types["geometry_msgs/msg/TransformStamped"](header, frame, transform)
     return types["tf2_msgs/msg/TFMessage"]([stamped])

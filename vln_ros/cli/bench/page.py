@@ -1,4 +1,4 @@
-"""``vln_ros bench page``: docs/benchmarks.md from the records of the benches."""
+"""``vln_ros bench page``: writes docs/benchmarks.md from the records of the benches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,10 @@ single times depend on the machine, and on what else runs on it.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="records (default: %(default)s)")
-    parser.add_argument("--out", type=output_file, default=PAGE, help="page (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="folder of records (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=output_file, default=PAGE, help="page to write (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:

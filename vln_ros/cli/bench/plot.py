@@ -1,4 +1,4 @@
-"""Plain bars and lines of named numbers."""
+"""Draws the bars and lines of the benches' figures."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What every bench shares: the machine it ran on, and the record that the documentation is made from.
+"""Runs a bench and writes its record: figures, command, machine, versions.
 
-A bench is a module ``NAME`` of ``benchmarks/suites`` or of this folder,
-with ``HELP``, ``add_arguments`` (with ``--json``, which
-takes any JSON) and ``run``. Its file becomes a record here: figures, command, machine, versions.
+A bench is a module ``NAME`` of ``benchmarks/suites`` or of this folder, with ``HELP``, ``add_arguments``
+(with ``--json``, which takes any JSON) and ``run``.
 ``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
 ``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
 ``plot(figures, folder)`` gives a bench ``--plots``.
@@ -35,7 +34,7 @@ BROKEN_OFF = "Broken off: what had been measured by then."
 NOT_MET = "The command ended with status 1: not everything was as it should be."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where it ran.
 
@@ -61,7 +60,7 @@ class Machine:
         return self.others is not None and self.others > BUSY_SHARE * self.cores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """One run of one bench.
 
@@ -88,9 +87,13 @@ def this_machine(others: float | None = None) -> Machine:
         except importlib.metadata.PackageNotFoundError:
             continue
     return Machine(
-        _processor(), os.cpu_count() or 1, f"{platform.system()} {platform.machine()}", _gpu(), versions,
-        None if others is None else round(others, 2),
-    )  # fmt: skip
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        system=f"{platform.system()} {platform.machine()}",
+        gpu=_gpu(),
+        versions=versions,
+        others=None if others is None else round(others, 2),
+    )
 
 
 class _Others:
@@ -168,7 +171,18 @@ def run_bench(
             figures = json.loads(path.read_text("utf-8"))
             if isinstance(figures, dict) and {"format", "bench", "figures"} <= figures.keys():
                 figures = figures["figures"]  # of an unfinished record
-            write_record(Record(name, _command(), _day(), round(wall_s, 1), machine, figures, note), path)
+            write_record(
+                Record(
+                    bench=name,
+                    command=_command(),
+                    day=_day(),
+                    wall_s=round(wall_s, 1),
+                    machine=machine,
+                    figures=figures,
+                    note=note,
+                ),
+                path,
+            )
             if plot is not None and options.plots is not None:
                 plot(figures, options.plots)
         if interrupted:
@@ -178,7 +192,18 @@ def run_bench(
 
 def write_unfinished(bench: str, figures: Any, path: Path) -> None:
     """What a long bench has measured so far, as a record that says so; it is there whatever ends the run."""
-    write_record(Record(bench, _command(), _day(), None, this_machine(), figures, BROKEN_OFF), path)
+    write_record(
+        Record(
+            bench=bench,
+            command=_command(),
+            day=_day(),
+            wall_s=None,
+            machine=this_machine(),
+            figures=figures,
+            note=BROKEN_OFF,
+        ),
+        path,
+    )
 
 
 def _command() -> str:

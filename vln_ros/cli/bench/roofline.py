@@ -1,4 +1,4 @@
-"""``vln_ros bench roofline``: stages of a decision, their roofline, and what the planner makes of them."""
+"""``vln_ros bench roofline``: stages of a decision on this machine, and what ``vln_ros plan`` expects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vln_ros.engine.checkpoint.model import LoadedModel
 
 TITLE = "Roofline and planner"
-HELP = "Stages of decisions of several networks against the roofline; error of the planner for each"
+HELP = "Time the stages of a decision for several networks, against the roofline and what `plan` expects"
 SHAPES = ("3B", "7B")
 TINY = {
     "2.9 M": TinyConfig(),
@@ -36,10 +36,17 @@ SIZES = ((224, 224), (476, 364))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; cuda measures the 3B and 7B shapes, too"
+        "--device", default="cpu", help="Torch device: cpu, or cuda, which measures the 3B and 7B shapes, too"
     )
-    parser.add_argument("--decisions", type=int, default=6, help="per configuration (default: %(default)s)")
-    parser.add_argument("--context-frames", type=int, default=12, help="before them (default: %(default)s)")
+    parser.add_argument(
+        "--decisions", type=int, default=6, help="timed decisions per configuration (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--context-frames",
+        type=int,
+        default=12,
+        help="frames in the stream before them (default: %(default)s)",
+    )
     parser.add_argument(
         "--json", type=output_file, default=None, help="write the figures; `plan --calibration` reads them"
     )

@@ -1,4 +1,4 @@
-"""``vln_ros doctor``."""
+"""``vln_ros doctor``: checks this machine and prints every finding with its remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import ActionChunk
@@ -31,15 +31,17 @@ _OTHER_WEIGHTS = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", default="", help="also load this checkpoint and decide once")
+    parser.add_argument("--checkpoint", default="", help="also load this checkpoint and take one decision")
     parser.add_argument(
-        "--profile", default="", help="of the checkpoint (default: the one made for it, or else tiny)"
+        "--profile", default="", help="profile of the checkpoint (default: the one made for it, or else tiny)"
     )
-    parser.add_argument("--habitat", default="", metavar="PYTHON", help="also look at this Habitat Python")
+    parser.add_argument(
+        "--habitat", default="", metavar="PYTHON", help="also check Habitat under this Python interpreter"
+    )
     parser.add_argument(
         "--listen", type=float, default=LISTEN_S, help=f"seconds to listen for topics (default: {LISTEN_S:g})"
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the findings there")
+    parser.add_argument("--json", type=Path, default=None, help="also write the findings to this file (JSON)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,21 +50,21 @@ def run(options: argparse.Namespace) -> int:
     from vln_ros.cli.doctor.ros import look_at_ros
 
     checks: dict[str, Callable[[], list[Finding]]] = {
-        "python": _python,
-        "packages": _packages,
-        "torch": _torch,
+        "python": look_at_python,
+        "packages": look_at_packages,
+        "torch": look_at_torch,
         "places": look_at_places,
         "ROS": lambda: look_at_ros(options.listen),
     }
     if importlib.util.find_spec("ament_index_python") is not None:
         checks["nodes"] = look_at_nodes
     if options.checkpoint:
-        checks["checkpoint"] = lambda: [_checkpoint(options.checkpoint, options.profile)]
+        checks["checkpoint"] = lambda: [look_at_checkpoint(options.checkpoint, options.profile)]
     if options.habitat:
-        checks["habitat"] = lambda: [_habitat(options.habitat)]
+        checks["habitat"] = lambda: [look_at_habitat(options.habitat)]
     findings = []
     for name, check in checks.items():
-        for finding in _looked(name, check):
+        for finding in findings_of(name, check):
             findings.append(finding)
             print(f"{finding.verdict:>4}  {finding.name:<22} {finding.text}")
             if finding.remedy:
@@ -74,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _looked(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+def findings_of(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
     """What a check finds; one that fails itself is a finding, and the others go on."""
     try:
         return check()
@@ -83,14 +85,14 @@ def _looked(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
         return [Finding(name, "fail", text, "is the installation whole? make clean setup makes it anew")]
 
 
-def _python() -> list[Finding]:
+def look_at_python() -> list[Finding]:
     version = platform.python_version()
     if (3, 10) <= sys.version_info[:2] <= (3, 13):
         return [Finding("python", "ok", f"{version} on {platform.machine()}")]
     return [Finding("python", "fail", version, "use Python 3.10 to 3.13: make PYTHON=python3.12 setup")]
 
 
-def _packages() -> list[Finding]:
+def look_at_packages() -> list[Finding]:
     from vln_ros.config import ConfigError
     from vln_ros.sim.embedded.render import check_ray_caster
 
@@ -117,7 +119,7 @@ def _packages() -> list[Finding]:
     return findings or [Finding("packages", "ok", "all there")]
 
 
-def _torch() -> list[Finding]:
+def look_at_torch() -> list[Finding]:
     if importlib.util.find_spec("torch") is None:
         return [Finding("torch", "fail", "not installed", "python -m pip install vln_ros")]
     import torch
@@ -125,7 +127,7 @@ def _torch() -> list[Finding]:
     if torch.cuda.is_available():
         device = torch.cuda.get_device_properties(0)
         text = f"{torch.__version__}, {device.name}, {device.total_memory / 2**30:.0f} GiB"
-        verdict = "ok" if device.total_memory > 8 * 2**30 else "warn"
+        verdict: Verdict = "ok" if device.total_memory > 8 * 2**30 else "warn"
         return [
             Finding("torch", verdict, text, "" if verdict == "ok" else "a 3B model in bfloat16 needs 8 GiB")
         ]
@@ -135,7 +137,7 @@ def _torch() -> list[Finding]:
     ]
 
 
-def _checkpoint(name: str, profile_name: str) -> Finding:
+def look_at_checkpoint(name: str, profile_name: str) -> Finding:
     """Load it, and let it decide once on a picture of the size that its profile asks for."""
     from vln_ros.config import ConfigError, QwenConfig
     from vln_ros.engine.checkpoint.model import load_model
@@ -204,7 +206,7 @@ def _decide(engine: Engine, size: tuple[int, int]) -> ActionChunk:
     return engine.decide(1)
 
 
-def _habitat(python: str) -> Finding:
+def look_at_habitat(python: str) -> Finding:
     from vln_ros.config import ConfigError, HabitatConfig
     from vln_ros.sim.habitat.process import HabitatProcess
 

@@ -1,8 +1,11 @@
-"""What the doctor finds."""
+"""What a check of the doctor returns: name, state, what was found, remedy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,6 @@ class Finding:
     """
 
     name: str
-    verdict: str
+    verdict: Verdict
     text: str
     remedy: str = ""

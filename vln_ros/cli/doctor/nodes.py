@@ -1,4 +1,4 @@
-"""The interpreter that nodes get, for ``vln_ros doctor``."""
+"""Checks the Python under which ``ros2 run`` and ``ros2 launch`` start the nodes."""
 
 from __future__ import annotations
 

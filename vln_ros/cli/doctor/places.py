@@ -1,4 +1,4 @@
-"""The doctor's look at the places that programs write to: home, temporary files, shared memory, terminal."""
+"""Checks the places that programs write to: home, temporary files, shared memory, terminal."""
 
 from __future__ import annotations
 

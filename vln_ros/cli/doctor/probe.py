@@ -1,4 +1,4 @@
-"""The two nodes by which the doctor finds out whether nodes hear each other. Each is a process of its own."""
+"""Two small nodes, each in a process, by which the doctor finds out whether nodes hear each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The doctor's look at ROS: its settings first, then two nodes that talk, and what else is heard."""
+"""Checks ROS: its settings, then two nodes that talk, then what else is heard."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from vln_ros.cli.doctor.findings import Finding
+from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.cli.doctor.probe import CLOCK, HEARD_IN_S, SENSORS, Heard, heard_from_output
 from vln_ros.cli.graph import START_TIMEOUT_S, last_words
 from vln_ros.ros.environment import (
@@ -83,7 +83,7 @@ def _what_is_fine(environment: dict[str, str], faults: list[SettingFault]) -> li
             enough = limit >= SOCKET_BUFFER_BYTES
             remedy = f"or images are lost: sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER_BYTES}"
             text = f"net.core.rmem_max is {limit}"
-            verdict = "ok" if enough else "warn"
+            verdict: Verdict = "ok" if enough else "warn"
             findings.append(Finding("receive buffer", verdict, text, "" if enough else remedy))
     if "domain" not in named:
         default = "" if environment.get(DOMAIN) else " (default)"
@@ -119,7 +119,7 @@ def _talk(environment: dict[str, str], listen_s: float) -> list[Finding]:
     heard = heard_from_output(listener.stdout)
     if heard is None:
         return [Finding(NODES, "fail", "a node came up and said nothing", "ask again")]
-    return [_nodes(heard), *_topics(heard, listen_s)]
+    return [judge_nodes(heard), *_topics(heard, listen_s)]
 
 
 def _why(process: subprocess.CompletedProcess[str]) -> str:
@@ -129,7 +129,7 @@ def _why(process: subprocess.CompletedProcess[str]) -> str:
     return f"no node starts: status {code}" if code > 0 else why_died(code)
 
 
-def _nodes(heard: Heard) -> Finding:
+def judge_nodes(heard: Heard) -> Finding:
     if heard.after_s is not None:
         return Finding(NODES, "ok", f"two of them hear each other, after {heard.after_s:.1f} s")
     text = f"two of them on this machine did not hear each other in {HEARD_IN_S:g} s"

@@ -14,7 +14,7 @@ from vln_ros.config import ConfigError, HabitatConfig
 SIZES = ("640x480", "224x224")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pace:
     """Steps per second with colour and depth of one size.
 
@@ -104,14 +104,14 @@ def measure(
             world.close()
         low, ratio, high = np.quantile(np.array(ours_s) / np.array(direct_s), [0.25, 0.5, 0.75])
         yield Pace(
-            f"{width}x{height}",
-            actions / float(np.median(direct_s)),
-            actions / float(np.median(ours_s)),
-            float(ratio),
-            float(low),
-            float(high),
-            blocks,
-            actions,
+            size=f"{width}x{height}",
+            direct_hz=actions / float(np.median(direct_s)),
+            through_us_hz=actions / float(np.median(ours_s)),
+            ratio=float(ratio),
+            low=float(low),
+            high=float(high),
+            blocks=blocks,
+            actions=actions,
         )
 
 

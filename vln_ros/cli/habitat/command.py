@@ -1,4 +1,4 @@
-"""``vln_ros habitat``."""
+"""``vln_ros habitat``: the subcommands that check, compare and time Habitat."""
 
 from __future__ import annotations
 
@@ -13,38 +13,52 @@ from vln_ros.cli.arguments.places import output_file, output_folder
 from vln_ros.config import ConfigError, HabitatConfig
 
 HELP = (
-    "Habitat on this machine: selftest checks axes, floor, depth, intrinsics, turns, navigation mesh and "
-    "lockstep; bench times it; compare runs the same episodes in Habitat and in the embedded world"
+    "Check Habitat on this machine: selftest checks axes, floor, depth, intrinsics, turns, navigation mesh "
+    "and lockstep; bench times it; compare runs the same episodes in Habitat and in the embedded world"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = HabitatConfig()
-    parser.add_argument("action", choices=("selftest", "bench", "compare"))
-    parser.add_argument("--python", required=True, help="interpreter of the environment that has habitat_sim")
+    parser.add_argument("action", choices=("selftest", "bench", "compare"), help="what to do, see above")
     parser.add_argument(
-        "--gpu", type=int, default=defaults.gpu, help="CUDA number; -1 (default): none, or EGL's first"
+        "--python", required=True, help="Python interpreter of the environment that has habitat_sim"
     )
     parser.add_argument(
-        "--keep", type=output_folder, default=None, help="leave scenes and runs in this folder"
+        "--gpu",
+        type=int,
+        default=defaults.gpu,
+        help="CUDA number of the GPU to render with; -1 (default): none, or EGL's first",
+    )
+    parser.add_argument(
+        "--keep", type=output_folder, default=None, help="keep scenes and runs in this folder"
     )
     bench = parser.add_argument_group("bench")
-    bench.add_argument("--sizes", nargs="+", default=["640x480", "224x224"], help="of the pictures")
-    bench.add_argument("--blocks", type=int, default=20, help="pairs of blocks (default: %(default)s)")
-    bench.add_argument("--actions", type=int, default=24, help="actions in a block (default: %(default)s)")
-    bench.add_argument("--json", type=output_file, default=None, help="also write the figures to this file")
+    bench.add_argument("--sizes", nargs="+", default=["640x480", "224x224"], help="sizes of the pictures")
+    bench.add_argument("--blocks", type=int, default=20, help="pairs of timed blocks (default: %(default)s)")
+    bench.add_argument(
+        "--actions", type=int, default=24, help="actions in a timed block (default: %(default)s)"
+    )
+    bench.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
     compare = parser.add_argument_group("compare")
-    compare.add_argument("--episodes", type=int, default=60, help="how many (default: %(default)s)")
+    compare.add_argument("--episodes", type=int, default=60, help="number of episodes (default: %(default)s)")
     compare.add_argument("--kind", default="room", help="size of the scenes (default: %(default)s)")
-    compare.add_argument("--split", default="val_unseen", help="of our own episodes (default: %(default)s)")
+    compare.add_argument(
+        "--split", default="val_unseen", help="split of the embedded world's episodes (default: %(default)s)"
+    )
     compare.add_argument("--engine", default="qwen", help="what decides (default: %(default)s)")
     compare.add_argument(
-        "--checkpoint", default="shipped:tiny", help="of a Qwen2.5-VL engine (default: %(default)s)"
+        "--checkpoint", default="shipped:tiny", help="checkpoint of the qwen engine (default: %(default)s)"
     )
-    compare.add_argument("--profile", default="tiny", help="of the checkpoint (default: %(default)s)")
-    compare.add_argument("--size", default="160x120", help="of the pictures (default: %(default)s)")
+    compare.add_argument("--profile", default="tiny", help="profile of the checkpoint (default: %(default)s)")
+    compare.add_argument("--size", default="160x120", help="size of the pictures (default: %(default)s)")
     compare.add_argument(
-        "--points", type=float, default=3.0, help="success may differ by so many (default: %(default)s)"
+        "--points",
+        type=float,
+        default=3.0,
+        help="percentage points by which success may differ (default: %(default)s)",
     )
 
 

@@ -1,4 +1,4 @@
-"""``vln_ros replay``."""
+"""``vln_ros replay``: plays a rosbag2 recording to the nodes, or to an engine alone, and reports."""
 
 from __future__ import annotations
 
@@ -35,24 +35,36 @@ of a recording says where another robot was, and nothing looks for obstacles."""
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bag", type=Path, help="rosbag2 folder, or .db3 or .mcap file")
-    parser.add_argument("--instruction", default="", help="what the robot is told")
+    parser.add_argument("--instruction", default="", help="instruction that the robot is told")
     parser.add_argument(
         "--exact",
         action="store_true",
         help="instead: repeat the decisions of a recording of this package's recorder, and compare them",
     )
     parser.add_argument(
-        "--rate", type=float, default=1.0, help="speed (default: 1); 0: as fast as the engine takes frames"
+        "--rate",
+        type=float,
+        default=1.0,
+        help="speed of the playback (default: 1); 0: as fast as the engine takes frames",
     )
-    parser.add_argument("--engine", choices=("qwen", "paced"), default="qwen", help="default: qwen")
-    parser.add_argument("--checkpoint", default="", help="folder or hub name (default: a small random one)")
+    parser.add_argument(
+        "--engine",
+        choices=("qwen", "paced"),
+        default="qwen",
+        help="what decides: qwen, a checkpoint (default), or paced, a fixed time",
+    )
+    parser.add_argument(
+        "--checkpoint", default="", help="folder or hub name of a checkpoint (default: a small random one)"
+    )
     parser.add_argument("--profile", default="", help="profile of the checkpoint (default: tiny)")
-    parser.add_argument("--decision-ms", type=float, default=100.0, help="time the paced engine takes")
+    parser.add_argument(
+        "--decision-ms", type=float, default=100.0, help="time that the paced engine takes for a decision"
+    )
     parser.add_argument(
         "--reliability",
         choices=("best_effort", "reliable"),
         default="reliable",
-        help="of the camera's topics",
+        help="quality of service of the camera's topics",
     )
     for stream in ("color", "depth", "camera-info", "odometry"):
         parser.add_argument(
@@ -65,7 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-frame", default="", help="optical frame of the colour images (default: their frame_id)"
     )
     parser.add_argument(
-        "--mount",
+        "--extrinsics",
+        "--mount",  # as it was called before
         nargs=6,
         type=float,
         metavar=("X", "Y", "Z", "ROLL", "PITCH_DOWN", "YAW"),
@@ -78,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/replay-DATE)"
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    parser.add_argument(
+        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -174,16 +189,16 @@ def _verdict(figures: dict[str, Any]) -> int:
 
 
 def _extrinsics(options: argparse.Namespace, bag: Bag, base: str, camera: str) -> dict[str, Scalar]:
-    """Camera mounting from the options or the recording; without it the defaults would be a guess."""
-    from vln_ros.axes import mount_from_optical
+    """Camera extrinsics from the options or the recording; without it the defaults would be a guess."""
+    from vln_ros.axes import extrinsics_from_optical
 
-    mount = None if options.mount or not camera else _static_mount(bag, base, camera)
-    if options.mount:
-        x, y, z, roll_deg, pitch_deg, yaw_deg = options.mount
-    elif mount is not None:
-        x, y, z, *angles = mount_from_optical(mount)
+    extrinsics = None if options.extrinsics or not camera else _static_extrinsics(bag, base, camera)
+    if options.extrinsics:
+        x, y, z, roll_deg, pitch_deg, yaw_deg = options.extrinsics
+    elif extrinsics is not None:
+        x, y, z, *angles = extrinsics_from_optical(extrinsics)
         roll_deg, pitch_deg, yaw_deg = (math.degrees(angle) for angle in angles)
-    elif (recorded := _recorded_mount(bag)) is not None:
+    elif (recorded := _recorded_extrinsics(bag)) is not None:
         return recorded
     else:
         raise ConfigError(
@@ -191,7 +206,7 @@ def _extrinsics(options: argparse.Namespace, bag: Bag, base: str, camera: str) -
             f"{base}: "
             "nothing on /tf_static connects them, and there is no navigator.yaml of this package's "
             "recorder. Name the "
-            "frames with --base-frame and --camera-frame, or give --mount X Y Z ROLL PITCH_DOWN YAW"
+            "frames with --base-frame and --camera-frame, or give --extrinsics X Y Z ROLL PITCH_DOWN YAW"
         )
     return {
         "extrinsics": "parameters",
@@ -204,24 +219,24 @@ def _extrinsics(options: argparse.Namespace, bag: Bag, base: str, camera: str) -
     }
 
 
-def _static_mount(bag: Bag, base: str, camera: str) -> Pose | None:
+def _static_extrinsics(bag: Bag, base: str, camera: str) -> Pose | None:
     """``base_from_optical`` on /tf_static; None if nothing there connects the two."""
-    mount = bag.static_transform(base, camera)
+    extrinsics = bag.static_transform(base, camera)
     root = bag.static_root(camera)
-    if mount is None and {base.lstrip("/"), root} <= BASE_NAMES:
+    if extrinsics is None and {base.lstrip("/"), root} <= BASE_NAMES:
         print(
             f"{bag.path}: the odometry is of {base}, the camera sits on {root}, and nothing connects them: "
-            "taken for the same frame, so heights may be wrong; --mount says where the camera sits",
+            "taken for the same frame, so heights may be wrong; --extrinsics says where the camera sits",
             file=sys.stderr,
         )
         return bag.static_transform(root, camera)
-    return mount
+    return extrinsics
 
 
-def _recorded_mount(bag: Bag) -> dict[str, Scalar] | None:
-    """The mounting parameters that the recorded navigator ran with; None if it took the mounting from TF."""
+def _recorded_extrinsics(bag: Bag) -> dict[str, Scalar] | None:
+    """The extrinsics that the recorded navigator ran with; None if it took them from TF."""
     from vln_ros.cli.replay.reproduce import recorded_config
-    from vln_ros.config import MountConfig, walk_options
+    from vln_ros.config import ExtrinsicsConfig, walk_options
 
     try:
         config = recorded_config(bag.path, "", "")
@@ -229,7 +244,7 @@ def _recorded_mount(bag: Bag) -> dict[str, Scalar] | None:
         return None
     if config.extrinsics != "parameters":
         return None
-    names = [e.name for e in walk_options(MountConfig)]
+    names = [e.name for e in walk_options(ExtrinsicsConfig)]
     return {name: getattr(config, name) for name in names if name.startswith(("extrinsics", "camera_"))}
 
 
@@ -324,8 +339,16 @@ def _write_run(
         )
         for d in played["decisions"]
     }
-    protocol = Protocol("replay", "", "real time" if options.rate else "lockstep", None, None, None, None)
-    info = EpisodeInfo(bag.path.stem, bag.path.name, options.instruction)
+    protocol = Protocol(
+        name="replay",
+        split="",
+        control="real time" if options.rate else "lockstep",
+        goal_radius_m=None,
+        forward_m=None,
+        turn_deg=None,
+        max_steps=None,
+    )
+    info = EpisodeInfo(episode_id=bag.path.stem, scene_id=bag.path.name, instruction=options.instruction)
     fps = min(30.0, bag.count(Stream.COLOR) / max(bag.duration_s, 1e-3))
     begun_s = time.monotonic()
     fingerprint = ""

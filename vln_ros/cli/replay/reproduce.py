@@ -21,14 +21,14 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat, walk_options
 from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Instruction, Pose
 from vln_ros.engine.execution_log import ExecutionLog, Progress
+from vln_ros.engines import build_engine
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.nodes.navigator.sensors import ImageMsg, RawFrame, frame_of
 from vln_ros.nodes.tools.recorder import PARAMETERS_FILE
-from vln_ros.pipeline import build_engine
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.ros import convert
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
-from vln_ros.ros.extrinsics import mount_of
+from vln_ros.ros.extrinsics import extrinsics_of
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligner
 
@@ -216,7 +216,7 @@ def recorded_frames(bag: Bag, config: NavigatorConfig, wanted_ns: set[int]) -> I
     """The frames with these stamps, aligned as the navigator does it.
 
     Raises:
-        ConfigError: the camera's mounting came from TF and the recording has no static transform for it.
+        ConfigError: the camera's extrinsics came from TF and the recording has no static transform for it.
     """
     aligner: Aligner[ImageMsg, ImageMsg] = Aligner(config.sync, config.base_frame)
     base_odometry = BaseOdometry(config, "", _BagFrames(bag, config.base_frame))
@@ -265,13 +265,13 @@ class _BagFrames:
 
 def _mount(bag: Bag, config: NavigatorConfig, color_type: type) -> Pose:
     if config.extrinsics == "parameters":
-        return mount_of(config)
+        return extrinsics_of(config)
     first = next(m for m in bag.messages() if m.stream is Stream.COLOR)
     frame_id = deserialize_message(first.data, color_type).header.frame_id
-    mount = bag.static_transform(config.base_frame, frame_id)
-    if mount is None:
+    extrinsics = bag.static_transform(config.base_frame, frame_id)
+    if extrinsics is None:
         raise ConfigError(
             f"{bag.path} has no static transform from {config.base_frame} to {frame_id}; runs with a "
             "camera that moves on the robot cannot be repeated"
         )
-    return mount
+    return extrinsics

@@ -1,4 +1,4 @@
-"""LoRA adapters, merged into their model with peft when it is loaded."""
+"""Merges a LoRA adapter into its model with peft when it is loaded."""
 
 from __future__ import annotations
 

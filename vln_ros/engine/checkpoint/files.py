@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they lie, what they say they are, and what is wrong with them."""
+"""Finds the files of a checkpoint and refuses what would be another model than was trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading a Qwen2.5-VL checkpoint: the released network, its tokenizer and its image settings.
+"""Loads a Qwen2.5-VL checkpoint: the released network, its tokenizer and its image settings.
 
 No ``AutoProcessor``: it needs torchvision, which many robots lack. The tokenizer is read from
 ``tokenizer.json`` and the image settings from ``preprocessor_config.json``; the network is the
@@ -52,7 +52,7 @@ RANDOM_WEIGHTS = {"vln_ros.weights": "random"}
 """In the header of a weight file that nobody has trained; who trains it writes another."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class LoadedModel:
     """A checkpoint in memory. Stateless: many sessions may share one.
 

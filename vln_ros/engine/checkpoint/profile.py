@@ -1,4 +1,4 @@
-"""Profiles: how a family of checkpoints is prompted, shown frames and understood.
+"""Reads profiles: how a family of checkpoints is prompted, shown frames and understood.
 
 A prompt that a checkpoint was trained with is part of its interface, so a profile quotes it and
 says where from. Shipped profiles are YAML files in ``vln_ros/profiles``; a path names one's own.
@@ -10,16 +10,18 @@ import difflib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
+
+Choice = TypeVar("Choice", bound=str)
 
 ON_UNPARSED = ("hold", "repeat", "ask_again")
 IMAGE_MARKS = ("image", "history")
@@ -29,7 +31,8 @@ _MARK = re.compile(r"\{(\w+)\}")
 _SUFFIX = ".yaml"
 _OF_CHECKPOINT = "checkpoint"
 
-_CONTEXT_PARAMETERS: dict[str, frozenset[str]] = {
+ContextStrategy = Literal["append", "window_reset", "history", "delayed_batch"]
+_CONTEXT_PARAMETERS: dict[ContextStrategy, frozenset[str]] = {
     "append": frozenset({"unasked_frames"}),
     "window_reset": frozenset({"unasked_frames", "reset_steps", "history_frames", "history_choice"}),
     "history": frozenset({"history_frames", "history_choice", "history_empty", "history_limit"}),
@@ -46,7 +49,8 @@ class ContextSpec:
         strategy: ``append`` (one growing chat), ``window_reset`` (the chat is dropped every
             ``reset_steps`` actions and begun anew with ``history_frames`` past frames), ``history``
             (every question is a chat of its own with up to ``history_frames`` past frames),
-            ``delayed_batch`` (frames are collected and shown as one video when asked).
+            ``delayed_batch`` (frames are collected and shown as one video when asked: for comparison, as
+            nothing of it is done before the question).
         unasked_frames: what becomes of frames between two questions: ``drop``, or ``keep`` (the
             next turn shows them all).
         history_choice: which past frames: ``uniform_round`` or ``uniform_floor``; see
@@ -57,7 +61,8 @@ class ContextSpec:
         recent_frames, important_frames, important_score: window and star memory of ``delayed_batch``.
     """
 
-    strategy: str
+    strategy: ContextStrategy
+    _: KW_ONLY
     unasked_frames: str | None = None
     reset_steps: int | None = None
     history_frames: int | None = None
@@ -152,7 +157,7 @@ class Limits:
     questions: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """Everything the engine needs to know about a checkpoint family besides its weights.
 
@@ -316,11 +321,12 @@ class _Keys:
             raise self.error(key, f"a number from {least:g} to {most:g}, or {_OF_CHECKPOINT}")
         return float(value)
 
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+    def choice(self, key: str, choices: tuple[Choice, ...]) -> Choice:
         value = self.take(key)
-        if value not in choices:
-            raise self.error(key, f"one of {', '.join(choices)}")
-        return str(value)
+        for choice in choices:
+            if value == choice:
+                return choice
+        raise self.error(key, f"one of {', '.join(choices)}")
 
     def finish(self) -> None:
         for key in self._tree:

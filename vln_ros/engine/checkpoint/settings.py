@@ -1,4 +1,4 @@
-"""What the files beside the weights say: tokenizer, special tokens, image and generation settings."""
+"""Reads the files beside the weights: tokenizer, special tokens, image and generation settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vln_ros.engine.checkpoint.files import (
 _BICUBIC = 3  # PIL's number, as written in preprocessor_config.json
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpecialTokens:
     """Ids of the tokens that structure a conversation."""
 
@@ -28,7 +28,7 @@ class SpecialTokens:
     im_end: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PixelSpec:
     """How the checkpoint wants its images, as in its ``preprocessor_config.json``.
 

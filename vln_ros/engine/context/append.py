@@ -1,4 +1,4 @@
-"""Every frame and answer stays in the stream, turn after turn."""
+"""Context strategy ``append``: every frame and answer stays in the stream, turn after turn."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
-from vln_ros.engine.context.budget import StreamBound
-from vln_ros.engine.context.pruning import KeepAll, shown_by
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.context.budget import TokenBudget
+from vln_ros.engine.context.pruning import KeepAll
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Snapshot
@@ -40,7 +40,7 @@ class _Closed:
 
     answer: Answered
     counted: int
-    lead: tuple[Piece, ...]
+    prefix: tuple[Piece, ...]
     history: tuple[Image, ...]
     shown: tuple[tuple[Frame, Image], ...]
 
@@ -57,8 +57,8 @@ class AppendContext:
         pruning: leaves tokens out.
     """
 
-    _lead: tuple[Piece, ...]
-    _tail: tuple[Piece, ...]
+    _prefix: tuple[Piece, ...]
+    _suffix: tuple[Piece, ...]
     _history: tuple[Image, ...]
     _turn: list[Piece]
     _shown: tuple[tuple[Frame, Image], ...]
@@ -74,14 +74,14 @@ class AppendContext:
     def __init__(
         self,
         session: Session,
-        script: Script,
-        eyes: Eyes,
+        template: ChatTemplate,
+        encoder: VisionEncoder,
         spec: ContextSpec,
-        bound: StreamBound,
+        budget: TokenBudget,
         pruning: KeepAll,
     ) -> None:
-        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
-        self._bound, self._pruning = bound, pruning
+        self._session, self._template, self._encoder, self._spec = session, template, encoder, spec
+        self._budget, self._pruning = budget, pruning
         self._instruction = ""
         self.reported = False
         self._begin(())
@@ -90,18 +90,18 @@ class AppendContext:
         self._instruction = instruction
         self._begin(())
 
-    def observe(self, frame: Frame) -> None:
-        image = self._eyes.see(frame.rgb)
+    def observe(self, frame: Frame) -> Image:
+        image = self._encoder.encode(frame.rgb)
         if self._answer is not None:
             self._close_turn(self._answer)
         elif self._asked is not None:  # the answer did not come about
             self._session.rollback(self._asked.before)
-        image = self._pruning.locate(frame, image)
+        self._session.on_frame(frame, image)
         anew = self._spec.unasked_frames == "drop" or self._is_long()
         if self._turn and not anew:
             before = self._turn
-            earlier = shown_by(self._session, before[self._pushed :])
-            added = self._script.shown(self._pruning.admit(image, earlier), self._block)
+            taken_in = self._pruning.admit(image, self._session, before[self._pushed :])
+            added = self._template.shown(taken_in, self._block)
             self._note(frame, image)
             self._turn = [*before, *added]
             self._shown = (*self._shown, (frame, image))
@@ -111,6 +111,7 @@ class AppendContext:
             self._turn, self._pushed = [], 0
             self._compose(((frame, image),))
         self._remember(frame, image)
+        return image
 
     def to_prefill(self) -> Sequence[Piece]:
         return self._turn[self._pushed :]
@@ -124,7 +125,7 @@ class AppendContext:
         if not self._turn:
             raise RuntimeError("the model is asked before it has seen a frame")
         if self._asked is None:
-            self._asked = _Asked(self._session.snapshot(), (*self._turn[self._pushed :], *self._tail))
+            self._asked = _Asked(self._session.snapshot(), (*self._turn[self._pushed :], *self._suffix))
         else:
             self._session.rollback(self._asked.before)
         self._answer = self._closed = None
@@ -133,9 +134,9 @@ class AppendContext:
 
     def aside(self) -> Sequence[Piece]:
         if self._answer is not None:
-            return (*self._script.reply(self._answer.ids), *self._script.user())
+            return (*self._template.reply(self._answer.ids), *self._template.user())
         if not self._turn:
-            return (*self._lead, *self._script.user())
+            return (*self._prefix, *self._template.user())
         return self.to_prefill()
 
     def shrink(self) -> str | None:
@@ -144,22 +145,22 @@ class AppendContext:
         # The open turn is taken back, so that no snapshot outlives the eviction; it is pushed again.
         self._session.rollback(self._turn_start)
         self._pushed, self._asked = 0, None
-        before, budget = self._session.timeline.tokens, self._bound.budget
+        before, budget = self._session.timeline.tokens, self._budget.budget
         # Half of what there is, or nothing would be given; what always stays is no window.
-        self._bound.budget = max(min(budget, before) // 2, 1)
+        self._budget.budget = max(min(budget, before) // 2, 1)
         try:
-            self._bound.enforce(self._session)
+            self._budget.enforce(self._session)
         finally:
             self._turn_start = self._session.snapshot()
             if self._session.timeline.tokens == before:
-                self._bound.budget = budget
+                self._budget.budget = budget
         self._session.cache.trim()
         if self._session.timeline.tokens == before:
             return None
-        return f"context window of {self._bound.budget} tokens"
+        return f"context window of {self._budget.budget} tokens"
 
     def restore(self) -> None:
-        self._bound.budget = self._bound.options.tokens
+        self._budget.budget = self._budget.options.tokens
 
     def answered(self, ids: Sequence[int], actions: int) -> None:
         asked = self._session.timeline.segments[len(self._turn_start.segments) :]
@@ -180,7 +181,7 @@ class AppendContext:
                 self._open_again(self._closed)
                 return
             if ids != self._closed.answer.ids:
-                self._replace_reply(ids, len(self._lead))
+                self._replace_reply(ids, len(self._prefix))
             counted, self._closed = self._closed.counted, None
             self._count(actions - counted)
 
@@ -188,10 +189,6 @@ class AppendContext:
         if self._asked is not None:
             self._session.rollback(self._asked.before)
             self._asked = None
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        if self._block is not None and self._answer is not None:  # a lack of memory may have ended the turn
-            self._bound.score(self._block, scores)
 
     @property
     def _block(self) -> int | None:
@@ -201,13 +198,13 @@ class AppendContext:
     def _begin(self, history: Sequence[Image]) -> None:
         """An empty stream, whose first turn shows ``history``."""
         self._session.reset()
-        self._bound.begin()
-        self._lead = self._script.opening()
+        self._budget.begin()
+        self._prefix = self._template.opening()
         self._history = tuple(history)
         self._number = self._actions = self._pushed = 0
         self._turn = []
         self._shown = ()
-        self._tail = ()
+        self._suffix = ()
         self._turn_start = self._session.snapshot()
         self._asked = self._answer = self._closed = None
         self._is_settled = False
@@ -217,33 +214,32 @@ class AppendContext:
 
     def _note(self, frame: Frame, image: Image) -> None:
         if self._block is not None:
-            self._bound.note(self._block, frame, image)
+            self._budget.note(self._block, frame, image)
 
     def _compose(self, shown: Sequence[tuple[Frame, Image]]) -> None:
         """The open turn, from its beginning, with these frames. Nothing has changed if that fails."""
         block = self._block
-        turn = self._script.turn(self._number, self._instruction, self._history, block)
-        pieces = [*self._lead, *turn.head]
+        turn = self._template.turn(self._number, self._instruction, self._history, block)
+        pieces = [*self._prefix, *turn.prefix]
         for _, image in shown:
-            earlier = shown_by(self._session, pieces)
-            pieces += self._script.shown(self._pruning.admit(image, earlier), block)
+            pieces += self._template.shown(self._pruning.admit(image, self._session, pieces), block)
         self._note(*shown[-1])
         self._turn_start = self._session.snapshot()
-        self._turn, self._tail, self._pushed = pieces, turn.tail, 0
+        self._turn, self._suffix, self._pushed = pieces, turn.suffix, 0
         self._shown = tuple(shown)
         self._asked = None
 
     def _close_turn(self, answer: Answered) -> None:
         # What can fail comes first: it is tried again as if nothing had happened.
-        lead = self._script.reply(answer.ids, self._block)
-        self._bound.enforce(self._session)
+        prefix = self._template.reply(answer.ids, self._block)
+        self._budget.enforce(self._session)
         self._pruning.settle(self._session)
         settled = self._is_settled or not self.reported
         counted = answer.actions if settled else 0
-        closed = _Closed(answer, counted, self._lead, self._history, self._shown)
+        closed = _Closed(answer, counted, self._prefix, self._history, self._shown)
         self._closed = None if self._is_settled else closed
         self._is_settled = False
-        self._lead = lead
+        self._prefix = prefix
         self._number += 1
         self._turn, self._pushed = [], 0
         self._shown = self._history = ()
@@ -257,10 +253,10 @@ class AppendContext:
 
     def _replace_reply(self, ids: tuple[int, ...], old: int) -> None:
         """The open turn begins with this reply instead of the first ``old`` pieces; it is pushed anew."""
-        lead = self._script.reply(ids, self._number - 1 or None)
+        prefix = self._template.reply(ids, self._number - 1 or None)
         self._session.rollback(self._turn_start)
-        self._turn = [*lead, *self._turn[old:]] if self._turn else []
-        self._lead, self._pushed, self._asked = lead, 0, None
+        self._turn = [*prefix, *self._turn[old:]] if self._turn else []
+        self._prefix, self._pushed, self._asked = prefix, 0, None
 
     def _open_again(self, closed: _Closed) -> None:
         """The turn before the open one, with the newer frames instead of, or besides, its own."""
@@ -269,12 +265,12 @@ class AppendContext:
         here = self._session.timeline.segments[-len(counts) :]
         if tuple(s.count for s in here) != counts:
             # Some of its tokens were left out since: it is no turn to go on with. It keeps an empty reply.
-            self._replace_reply((), len(self._lead))
+            self._replace_reply((), len(self._prefix))
             self._closed = None
             return
         self._session.drop_last(len(counts))
         self._number -= 1
-        self._lead, self._history = closed.lead, closed.history
+        self._prefix, self._history = closed.prefix, closed.history
         self._turn_start = self._session.snapshot()
         keep = self._spec.unasked_frames == "keep"
         self._shown = (*closed.shown, *self._shown) if keep else self._shown[-1:]
@@ -285,4 +281,4 @@ class AppendContext:
 
     def _is_long(self) -> bool:
         """Frames that nobody asks about fill half of the budget: the turn is begun anew."""
-        return self._session.timeline.tokens - self._turn_start.tokens > self._bound.budget // 2
+        return self._session.timeline.tokens - self._turn_start.tokens > self._budget.budget // 2

@@ -1,4 +1,4 @@
-"""Context strategies: what of the past is in the stream when the model is asked.
+"""Declares what a context strategy is: it chooses what of the past the model sees when it is asked.
 
 All share one interface and one session; which one a checkpoint was trained with is in its profile.
 """
@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
-
-from vln_ros.datatypes import Float64Array, Frame
+from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.stream.segments import Image, Piece
-from vln_ros.memory.landmarks import LandmarkRule, choose_shown, rank_frames
+from vln_ros.memory.landmarks import LandmarkScores, choose_shown, rank_frames
 
 
 class Context(Protocol):
@@ -31,8 +29,12 @@ class Context(Protocol):
     def start(self, instruction: str) -> None:
         """Forget everything and begin a run."""
 
-    def observe(self, frame: Frame) -> None:
-        """Take in the next frame: see it. If that fails it may be tried again."""
+    def observe(self, frame: Frame) -> Image | None:
+        """Take in the next frame. If that fails it may be tried again.
+
+        Returns:
+            What was seen; None where frames are not looked at one by one.
+        """
 
     def to_prefill(self) -> Sequence[Piece]:
         """What can be pushed already, before the model is asked."""
@@ -75,22 +77,18 @@ class Context(Protocol):
     def restore(self) -> None:
         """A new run begins: what :meth:`shrink` gave up is there again."""
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        """How surely the frame of the last answer shows each landmark of the instruction."""
-
 
 class FrameBank:
     """Vision features of past frames, in main memory.
 
     Args:
-        limit: when there are more they are thinned evenly; with a rule, the worst go.
-        rule: frames are kept and chosen for the landmarks that they show.
+        limit: when there are more they are thinned evenly; with landmarks, the worst go.
+        landmarks: frames are kept and chosen for those that they show.
     """
 
-    def __init__(self, limit: int, rule: LandmarkRule | None = None) -> None:
-        self._limit, self._rule = limit, rule
+    def __init__(self, limit: int, landmarks: LandmarkScores | None = None) -> None:
+        self._limit, self._landmarks = limit, landmarks
         self._images: list[Image] = []
-        self._seen: list[tuple[float, ...]] = []
 
     def __len__(self) -> int:
         return len(self._images)
@@ -98,49 +96,37 @@ class FrameBank:
     def add(self, image: Image) -> None:
         image = replace(image, features=image.features.cpu())
         self._images.append(image)
-        self._seen.append(())
-        if self._rule is not None:
+        if self._landmarks is not None:
             self.keep(self._limit)
         elif len(self._images) > self._limit:
             # Every other one of all but the newest: an even choice among these stays nearly even.
             self._images = [*self._images[:-1:2], self._images[-1]]
-            self._seen = [*self._seen[:-1:2], self._seen[-1]]
 
     def renew(self, image: Image) -> None:
         """In the place of the newest frame."""
         self._images[-1] = replace(image, features=image.features.cpu())
-        self._seen[-1] = ()
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        """How surely the newest frame shows each landmark."""
-        if self._seen:
-            self._seen[-1] = scores
 
     def keep(self, count: int) -> None:
-        """Only the newest so many; with a rule the newest one and the best of the others."""
+        """Only the newest so many; with landmarks the newest one and the best of the others."""
         while len(self._images) > count:
-            gone = 0 if self._rule is None else rank_frames(self._scores(len(self._images) - 1))[-1]
-            del self._images[gone], self._seen[gone]
+            gone = 0
+            if self._landmarks is not None:
+                gone = rank_frames(self._landmarks.table([i.image_id for i in self._images[:-1]]))[-1]
+            del self._images[gone]
 
     def clear(self) -> None:
         self._images.clear()
-        self._seen.clear()
 
     def choose(self, indices: Sequence[int]) -> list[Image]:
         return [self._images[i] for i in indices]
 
     def choose_past(self, spec: ContextSpec, past: int) -> list[Image]:
         """Those of the oldest ``past`` frames that a question shows."""
-        if self._rule is None:
+        if self._landmarks is None:
             return self.choose(spec.choose_history(past))
-        most = spec.history_frames or 0
-        return self.choose(choose_shown(self._scores(past), most=most, threshold=self._rule.threshold))
-
-    def _scores(self, count: int) -> Float64Array:
-        """``[count, landmarks]``; frames that nobody asked about have zeros."""
-        most = max(map(len, self._seen), default=0)
-        rows = [row or (0.0,) * most for row in self._seen[:count]]
-        return np.array(rows, np.float64).reshape(count, most)
+        threshold, most = self._landmarks.rule.threshold, spec.history_frames or 0
+        scores = self._landmarks.table([image.image_id for image in self._images[:past]])
+        return self.choose(choose_shown(scores, most=most, threshold=threshold))
 
 
 class PrimitiveBank(FrameBank):
@@ -150,12 +136,12 @@ class PrimitiveBank(FrameBank):
     before it, and makes room otherwise.
 
     Args:
-        limit, rule: see :class:`FrameBank`.
+        limit, landmarks: see :class:`FrameBank`.
         way: tells whether the robot has completed a primitive between two frames.
     """
 
-    def __init__(self, limit: int, way: TravelledWay, rule: LandmarkRule | None = None) -> None:
-        super().__init__(limit, rule)
+    def __init__(self, limit: int, way: TravelledWay, landmarks: LandmarkScores | None = None) -> None:
+        super().__init__(limit, landmarks)
         self._way = way
         self._newest: Frame | None = None
 

@@ -1,4 +1,4 @@
-"""A stream that stays within a budget: instruction, keyframes, recent frames.
+"""Keeps a stream within its token budget: the eviction policy for keyframes and recent frames.
 
 Whole turns are evicted and all that stays keeps its positions, so within a run nothing is
 re-indexed; what is left is exactly the model with the evicted keys masked. Only a stream that
@@ -8,7 +8,7 @@ outgrows the model's positions has its gaps closed, by rotating the keys that ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,13 @@ from vln_ros.datatypes import Frame, Pose
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
-from vln_ros.memory.landmarks import LandmarkRule, choose_landmark_evictions
+from vln_ros.memory.landmarks import LandmarkScores, choose_landmark_evictions
 from vln_ros.memory.retention import appearance_distances, choose_evictions, pose_distances
 from vln_ros.profiling.spans import span
 
 
 @dataclass(frozen=True)
-class BoundOptions:
+class BudgetOptions:
     """What a bounded stream keeps.
 
     Attributes:
@@ -35,7 +35,6 @@ class BoundOptions:
         appearance: so are mean vision features this far apart (cosine distance).
         keyframe_stride: of a keyframe's image only every such row and column is kept; 1 keeps all.
         max_position: positions are made contiguous before they reach this.
-        landmarks: older turns stay for the landmarks that they show instead of for their novelty.
     """
 
     tokens: int
@@ -46,21 +45,24 @@ class BoundOptions:
     appearance: float
     keyframe_stride: int
     max_position: int
-    landmarks: LandmarkRule | None = None
 
 
 @dataclass(frozen=True)
 class _View:
     pose: Pose
     feature: npt.NDArray[np.float32]
-    scores: tuple[float, ...] = ()
+    image: int | None
 
 
-class StreamBound:
-    """Decides, between turns, what leaves a stream. Turns without a block number always stay."""
+class TokenBudget:
+    """Decides, between turns, what leaves a stream. Turns without a block number always stay.
 
-    def __init__(self, options: BoundOptions) -> None:
-        self.options = options
+    Args:
+        landmarks: older turns stay for those that they show instead of for their novelty.
+    """
+
+    def __init__(self, options: BudgetOptions, landmarks: LandmarkScores | None = None) -> None:
+        self.options, self._landmarks = options, landmarks
         self.budget = options.tokens
         self.evicted = 0
         self.reindexed = 0
@@ -71,16 +73,15 @@ class StreamBound:
 
     def note(self, block: int, frame: Frame, image: Image) -> None:
         """The newest frame of a turn stands for it."""
-        self._views[block] = _View(frame.odom_from_base, image.features.float().mean(0).cpu().numpy())
-
-    def score(self, block: int, scores: tuple[float, ...]) -> None:
-        """How surely the frame that stands for a turn shows each landmark."""
-        self._views[block] = replace(self._views[block], scores=scores)
+        feature = image.features.float().mean(0).cpu().numpy()
+        self._views[block] = _View(frame.odom_from_base, feature, image.image_id)
 
     def enforce(self, session: Session) -> None:
         blocks = session.timeline.blocks()
         numbers = [b for b in blocks if b in self._views]
-        self._views = {b: self._views[b] for b in numbers}
+        # A newer one is the open turn, taken back for lack of memory and about to be pushed again.
+        newest = max(blocks, default=0)
+        self._views = {b: view for b, view in self._views.items() if b in blocks or b > newest}
         options = self.options
         if session.timeline.next_position >= options.max_position:
             session.reindex()
@@ -107,14 +108,13 @@ class StreamBound:
         views = [self._views[b] for b in numbers]
         tokens = [blocks[b] for b in numbers]
         budget = max(self.budget - (session.timeline.tokens - sum(tokens)), 0)
-        if options.landmarks is None and sum(tokens) <= budget:
-            return ()
-        if options.landmarks is not None:
-            most = max(len(v.scores) for v in views)
-            scores = np.array([v.scores or (0.0,) * most for v in views]).reshape(len(views), most)
+        if self._landmarks is not None:
+            scores = self._landmarks.table([v.image for v in views])
             return choose_landmark_evictions(
-                tokens, scores, recent=options.recent, rule=options.landmarks, budget=budget
+                tokens, scores, recent=options.recent, rule=self._landmarks.rule, budget=budget
             )
+        if sum(tokens) <= budget:
+            return ()
         if options.novelty == "pose":
             distances = pose_distances(
                 [v.pose for v in views], distance_m=options.distance_m, angle_rad=options.angle_rad

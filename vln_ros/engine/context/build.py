@@ -1,34 +1,35 @@
-"""From a profile and options to the context strategy and the bound that they name."""
+"""Builds the context strategy and the token budget that a profile and options name."""
 
 from __future__ import annotations
 
 import math
 
-from vln_ros.config import ConfigError, LandmarkConfig, StreamConfig
+from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.append import AppendContext
 from vln_ros.engine.context.base import Context, PrimitiveBank
-from vln_ros.engine.context.budget import BoundOptions, StreamBound
+from vln_ros.engine.context.budget import BudgetOptions, TokenBudget
 from vln_ros.engine.context.delayed_batch import DelayedBatchContext
 from vln_ros.engine.context.history import HistoryContext
 from vln_ros.engine.context.pruning import KeepAll
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.context.window import WindowResetContext
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.stream.session import Session
-from vln_ros.memory.landmarks import LandmarkRule
+from vln_ros.memory.landmarks import LandmarkScores
 
 
 def build_context(
     profile: Profile,
     session: Session,
-    script: Script,
-    eyes: Eyes,
-    bound: StreamBound,
+    template: ChatTemplate,
+    encoder: VisionEncoder,
+    budget: TokenBudget,
     pruning: KeepAll,
     config: StreamConfig,
     way: TravelledWay,
+    landmarks: LandmarkScores | None,
 ) -> Context:
     """The strategy that the profile asks for.
 
@@ -36,14 +37,14 @@ def build_context(
         ConfigError: there is none of that name, or it cannot do what the options ask for.
     """
     spec = profile.context
-    bank = PrimitiveBank(config.bank_frames, way, landmark_rule(config.landmarks))
+    bank = PrimitiveBank(config.bank_frames, way, landmarks)
     match spec.strategy:
         case "append":
-            return AppendContext(session, script, eyes, spec, bound, pruning)
+            return AppendContext(session, template, encoder, spec, budget, pruning)
         case "window_reset":
-            return WindowResetContext(session, script, eyes, spec, bound, pruning, bank)
+            return WindowResetContext(session, template, encoder, spec, budget, pruning, bank)
         case "history":
-            return HistoryContext(session, script, eyes, spec, pruning, bank)
+            return HistoryContext(session, template, encoder, spec, pruning, bank)
         case "delayed_batch":
             if config.prune.strategy != "none" or config.landmarks.memory:
                 raise ConfigError(
@@ -51,16 +52,16 @@ def build_context(
                     "are left out and which is not chosen by landmarks: set prune.strategy to none and "
                     "landmarks.memory to false"
                 )
-            return DelayedBatchContext(session, script, eyes, spec)
+            return DelayedBatchContext(session, template, encoder, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
 
 
-def bound_options(config: StreamConfig, token_bytes: int) -> BoundOptions:
+def budget_options(config: StreamConfig, token_bytes: int) -> BudgetOptions:
     """The tighter one of the token and the byte budget, and what to keep within it."""
     budget = config.token_budget
     if config.cache_budget_mb:
         budget = min(budget, config.cache_budget_mb * 1_000_000 // token_bytes)
-    return BoundOptions(
+    return BudgetOptions(
         budget,
         config.recent_turns,
         config.keyframes,
@@ -69,9 +70,4 @@ def bound_options(config: StreamConfig, token_bytes: int) -> BoundOptions:
         config.keyframe_difference,
         config.keyframe_stride,
         config.max_position,
-        landmark_rule(config.landmarks),
     )
-
-
-def landmark_rule(config: LandmarkConfig) -> LandmarkRule | None:
-    return LandmarkRule(config.threshold, config.frames) if config.memory else None

@@ -1,4 +1,4 @@
-"""Frames are collected, and shown as one video with the question."""
+"""Context strategy ``delayed_batch``: frames are collected and shown as one video; for comparison."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.stream.segments import Piece, Video
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Snapshot
@@ -36,10 +36,12 @@ class DelayedBatchContext:
     _kept: list[_Collected]
     _total: int
     _asked: Snapshot | None
-    _tail: tuple[Piece, ...]
+    _suffix: tuple[Piece, ...]
 
-    def __init__(self, session: Session, script: Script, eyes: Eyes, spec: ContextSpec) -> None:
-        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+    def __init__(
+        self, session: Session, template: ChatTemplate, encoder: VisionEncoder, spec: ContextSpec
+    ) -> None:
+        self._session, self._template, self._encoder, self._spec = session, template, encoder, spec
         self._profiled = spec
         self._instruction = ""
         self.reported = False
@@ -77,22 +79,24 @@ class DelayedBatchContext:
         if not self._kept:
             raise RuntimeError("the model is asked before it has seen a frame")
         self._show()
-        return self._tail
+        return self._suffix
 
     def aside(self) -> Sequence[Piece]:
         if self._kept:
             self._show()
             return ()
         self._session.reset()
-        return (*self._script.opening(), *self._script.user())
+        return (*self._template.opening(), *self._template.user())
 
     def _show(self) -> None:
         """Bring the stream to right behind the video of what is kept."""
         if self._asked is None:
-            turn = self._script.turn(0, self._instruction, ())
+            turn = self._template.turn(0, self._instruction, ())
             self._session.reset()
-            self._session.push((*self._script.opening(), *turn.head, *self._script.shown(self._film())))
-            self._asked, self._tail = self._session.snapshot(), turn.tail
+            self._session.push(
+                (*self._template.opening(), *turn.prefix, *self._template.shown(self._video()))
+            )
+            self._asked, self._suffix = self._session.snapshot(), turn.suffix
         else:
             self._session.rollback(self._asked)
 
@@ -119,15 +123,12 @@ class DelayedBatchContext:
     def restore(self) -> None:
         self._spec = self._profiled
 
-    def score(self, scores: tuple[float, ...]) -> None:
-        """Frames are chosen by how much the scene changes."""
-
     def _clear(self) -> None:
         self._session.reset()
         self._kept = []
         self._total = 0
         self._asked = None
-        self._tail = ()
+        self._suffix = ()
 
     def _choose(self, collected: Sequence[_Collected]) -> tuple[int, ...]:
         """Which of them stay."""
@@ -140,7 +141,7 @@ class DelayedBatchContext:
             threshold=spec.important_score,
         ).indices
 
-    def _film(self) -> Video:
+    def _video(self) -> Video:
         shown = self._kept
         span_s = (shown[-1].stamp_ns - shown[0].stamp_ns) * 1e-9
-        return self._eyes.film([c.rgb for c in shown], span_s / max(len(shown) - 1, 1))
+        return self._encoder.encode_video([c.rgb for c in shown], span_s / max(len(shown) - 1, 1))

@@ -1,4 +1,4 @@
-"""Context strategies that show the past anew with every question."""
+"""Context strategy ``history``: every question shows a choice of past frames anew."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.base import PrimitiveBank
 from vln_ros.engine.context.pruning import KeepAll
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
-from vln_ros.engine.stream.segments import Piece
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
+from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Snapshot
 
@@ -26,13 +26,13 @@ class HistoryContext:
     def __init__(
         self,
         session: Session,
-        script: Script,
-        eyes: Eyes,
+        template: ChatTemplate,
+        encoder: VisionEncoder,
         spec: ContextSpec,
         pruning: KeepAll,
         bank: PrimitiveBank,
     ) -> None:
-        self._session, self._script, self._eyes, self._spec = session, script, eyes, spec
+        self._session, self._template, self._encoder, self._spec = session, template, encoder, spec
         self._pruning, self._bank = pruning, bank
         self._profiled = spec
         self._instruction = ""
@@ -44,14 +44,17 @@ class HistoryContext:
         self._instruction, self._answer, self._opened = instruction, None, None
         self._bank.clear()
         self._session.reset()
-        self._session.push(self._script.opening())
+        self._session.push(self._template.opening())
         self._opened = self._session.snapshot()
 
-    def observe(self, frame: Frame) -> None:
-        self._bank.show(frame, self._pruning.locate(frame, self._eyes.see(frame.rgb)))
+    def observe(self, frame: Frame) -> Image:
+        image = self._encoder.encode(frame.rgb)
+        self._session.on_frame(frame, image)
+        self._bank.show(frame, image)
         self._answer = None
         if self._spec.history_limit:
             self._bank.keep(self._spec.history_limit + 1)
+        return image
 
     def to_prefill(self) -> Sequence[Piece]:
         """Nothing: the next question may show other frames."""
@@ -64,16 +67,16 @@ class HistoryContext:
         if not len(self._bank):
             raise RuntimeError("the model is asked before it has seen a frame")
         self._answer = None
-        before, tail = self._chat()
-        return (*before, *tail)
+        before, suffix = self._chat()
+        return (*before, *suffix)
 
     def aside(self) -> Sequence[Piece]:
         if self._answer is not None:  # the chat about the newest frame is still there
-            return (*self._script.reply(self._answer), *self._script.user())
+            return (*self._template.reply(self._answer), *self._template.user())
         if len(self._bank):
             return self._chat()[0]
         self._go_back()
-        return self._script.user()
+        return self._template.user()
 
     def _chat(self) -> tuple[Sequence[Piece], Sequence[Piece]]:
         """A turn about the newest frame: all up to that frame, and the rest."""
@@ -84,9 +87,9 @@ class HistoryContext:
             *shown, current = self._pruning.thin(frames, whole=1)
         else:
             shown = [current] if self._spec.history_empty == "current" else []
-        turn = self._script.turn(0, self._instruction, shown)
+        turn = self._template.turn(0, self._instruction, shown)
         self._go_back()
-        return (*turn.head, *self._script.shown(current)), turn.tail
+        return (*turn.prefix, *self._template.shown(current)), turn.suffix
 
     def _go_back(self) -> None:
         """To what stands before the first frame."""
@@ -102,9 +105,6 @@ class HistoryContext:
 
     def withdraw(self) -> None:
         """The next question is a chat of its own."""
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        self._bank.score(scores)
 
     def shrink(self) -> str | None:
         self._answer = None

@@ -1,4 +1,4 @@
-"""The instruction agent and the frame memory of one engine: what they ask the model, and what that costs."""
+"""Asks the model for the landmarks of an instruction, and which frames show them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from vln_ros.config import ConfigError, LandmarkConfig
-from vln_ros.engine.inputs.chat_template import Script
+from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
-from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanRefusal, PlanSource, Said
+from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanFallback, PlanSource, Said
+from vln_ros.memory.landmarks import LandmarkRule, LandmarkScores
 from vln_ros.profiling.spans import span
 
 _SEEN = "Is the {} in the last picture? Answer yes or no."
@@ -41,16 +42,16 @@ class LandmarkReport:
         refused: answers of the model that were not taken, by reason, over all instructions.
         scores: how surely the frame of the last decision shows each landmark of the plan.
         chunks: decisions of this run whose frame was scored.
-        chunk_cost: of the last one.
+        prefill_cost: of the last one.
         chunks_ms: of all of them.
     """
 
     plan: InstructionPlan | None
     plan_cost: Cost | None
-    refused: Mapping[PlanRefusal, int]
+    refused: Mapping[PlanFallback, int]
     scores: tuple[float, ...]
     chunks: int
-    chunk_cost: Cost | None
+    prefill_cost: Cost | None
     chunks_ms: float
 
     def figures(self) -> dict[str, float]:
@@ -75,6 +76,7 @@ class LandmarkMemory:
     Args:
         aside: a context in which the stream stands where a user's question may follow, and that takes
             back whatever is pushed in it.
+        table: where to note what frames show; None with ``landmarks.memory`` off.
 
     Raises:
         ConfigError: options that do not go together.
@@ -84,9 +86,10 @@ class LandmarkMemory:
         self,
         config: LandmarkConfig,
         session: Session,
-        script: Script,
+        template: ChatTemplate,
         end_tokens: Sequence[int],
         aside: Callable[[], AbstractContextManager[None]],
+        table: LandmarkScores | None,
     ) -> None:
         if config.memory and config.plan == "none":
             raise ConfigError("landmarks.memory needs landmarks: set landmarks.plan to rules or model")
@@ -95,7 +98,8 @@ class LandmarkMemory:
                 "landmarks.memory needs an attention implementation that takes a mask: load the model with "
                 "sdpa or eager"
             )
-        self._config, self._session, self._script, self._aside = config, session, script, aside
+        self._config, self._session, self._template, self._aside = config, session, template, aside
+        self._table = table
         self._end_tokens = end_tokens
         self._agent = InstructionAgent(self._ask if config.plan == "model" else None)
         self._forget()
@@ -104,22 +108,38 @@ class LandmarkMemory:
         self.plan: InstructionPlan | None = None
         self._plan_cost: Cost | None = None
         self._questions: list[tuple[int, ...]] = []
+        self._is_due = False
         self._scores: tuple[float, ...] = ()
         self._chunks = 0
-        self._chunk_cost: Cost | None = None
+        self._prefill_cost: Cost | None = None
         self._chunks_ms = 0.0
 
     def begin(self, instruction: str) -> None:
         """A new instruction: take it apart. The stream must have begun."""
         self._forget()
+        if self._table is not None:
+            self._table.begin()
         if self._config.plan == "none":
             return
         with span("instruction agent"), self._measured() as costs:
             self.plan = self._agent.read(instruction)
         self._plan_cost = costs[0]
-        asked = [self._script.query(_SEEN.format(landmark.name)) for landmark in self.plan.landmarks]
-        answers = [self._script.tokenize(answer) for answer in _ANSWERS]
+        asked = [self._template.query(_SEEN.format(landmark.name)) for landmark in self.plan.landmarks]
+        answers = [self._template.tokenize(answer) for answer in _ANSWERS]
         self._questions = [(*question, *answer) for question in asked for answer in answers]
+
+    def answered(self) -> None:
+        """The model has been asked about the newest frame: what that shows is worth knowing."""
+        self._is_due = True
+
+    def score(self, image: int | None) -> None:
+        """Note what the newest frame, of that image, shows, if that is still to be done."""
+        if not self._is_due:
+            return
+        scores = self.look()
+        self._is_due = False
+        if scores is not None and self._table is not None and image is not None:
+            self._table.note(image, scores)
 
     def look(self) -> tuple[float, ...] | None:
         """How surely the newest frame shows each landmark, in one forward; None if nobody wants to know."""
@@ -131,7 +151,7 @@ class LandmarkMemory:
             # The questions are branches of one tree; of a pair only the answers differ.
             scores = self._session.ask_choice(common, rests).view(-1, len(_ANSWERS)).softmax(-1)
             self._scores = tuple(scores[:, 0].tolist())
-        self._chunk_cost = costs[0]
+        self._prefill_cost = costs[0]
         self._chunks += 1
         self._chunks_ms += costs[0].ms
         return self._scores
@@ -140,7 +160,7 @@ class LandmarkMemory:
         """Where in the stream each landmark of the plan is named: its number and slots ``[n]``."""
         if self.plan is None:
             return {}
-        timeline, decode = self._session.timeline, self._script.detokenize
+        timeline, decode = self._session.timeline, self._template.detokenize
         return {m.number: find_text(timeline, decode, m.name) for m in self.plan.landmarks}
 
     def report(self) -> LandmarkReport:
@@ -150,7 +170,7 @@ class LandmarkMemory:
             dict(self._agent.refused),
             self._scores,
             self._chunks,
-            self._chunk_cost,
+            self._prefill_cost,
             self._chunks_ms,
         )
 
@@ -158,9 +178,9 @@ class LandmarkMemory:
         limit = self._config.plan_tokens
         with self._aside():
             ids = self._session.ask(
-                self._script.query(question), max_tokens=limit, end_tokens=self._end_tokens
+                self._template.query(question), max_tokens=limit, end_tokens=self._end_tokens
             )
-        return Said(self._script.detokenize(ids), len(ids) < limit)
+        return Said(self._template.detokenize(ids), len(ids) < limit)
 
     @contextmanager
     def _measured(self) -> Iterator[list[Cost]]:
@@ -169,6 +189,11 @@ class LandmarkMemory:
         begun, before = time.perf_counter(), self._session.work
         yield costs
         costs.append(Cost((time.perf_counter() - begun) * 1e3, self._session.work - before))
+
+
+def landmark_scores(config: LandmarkConfig) -> LandmarkScores | None:
+    """Where a run notes what its frames show; None where nobody wants to know."""
+    return LandmarkScores(LandmarkRule(config.threshold, config.frames)) if config.memory else None
 
 
 def _common_beginning(sequences: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

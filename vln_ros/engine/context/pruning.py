@@ -1,4 +1,4 @@
-"""Fewer visual tokens in the stream: those that show what others show too are left out.
+"""Leaves visual tokens out of the stream whose place other tokens show too.
 
 The alternatives behind one interface: past tokens are dropped when later ones show the same place
 (:class:`VoxelPruning`), or tokens that show a place seen before are never taken in
@@ -9,10 +9,8 @@ other tokens masked.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,23 +21,26 @@ import torch
 
 from vln_ros.config import PruneConfig
 from vln_ros.datatypes import Frame
-from vln_ros.engine.stream.forward import Chunk
+from vln_ros.engine.stream.forward import Prefill
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.plug import Cost, Plug
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import Segment, SegmentKind
-from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, jumped, refusal
-from vln_ros.geometry.fallback_reason import Refusal
+from vln_ros.geometry.correspondence import Fate, TokenGrid, correspond, fallback_reason
+from vln_ros.geometry.fallback_reason import FallbackReason
+from vln_ros.geometry.frame_checks import MotionLimits, depth_fault, motion_fault
 from vln_ros.memory.voxels import Shown, Surface, latest_tokens, lay_out, new_tokens
 from vln_ros.profiling.spans import span
-from vln_ros.reuse.accounting import AutoOff, ForwardTimes
-
-logger = logging.getLogger(__name__)
+from vln_ros.reuse.accounting import ForwardTimes, NetMeter
 
 _LEAST_KNOWN = 0.1
 """Share of tokens with depth in range, below which the depth's unit is taken to be wrong."""
 _LEAST_AGREEING = 0.5
 """Share of tokens in view of the frame before that must be where depth and pose put them."""
 _LEAST_COMPARED = 8
+_REMEMBERED = 4096
+"""Frames of which it is known where their tokens lie. Those of older ones stay as they are."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class PruneReport:
     """
 
     frames: int
-    refused: Mapping[Refusal, int]
+    refused: Mapping[FallbackReason, int]
     refreshed: int
     tokens: int
     left_out: int
@@ -86,17 +87,10 @@ class PruneReport:
 
 
 class KeepAll:
-    """The interface of pruning, and what it is when it is off: every token stays."""
+    """What a context asks of the tokens that it is to show, and the answer where pruning is off: all."""
 
-    def begin(self) -> None:
-        """A new run."""
-
-    def locate(self, frame: Frame, image: Image) -> Image:
-        """``image`` of the newest frame, with the place of its tokens where that can be known."""
-        return image
-
-    def admit(self, image: Image, earlier: Sequence[Shown]) -> Image:
-        """What to take in of a located image behind a stream that shows ``earlier``."""
+    def admit(self, image: Image, session: Session, waiting: Sequence[Piece]) -> Image:
+        """What to take in of the newest frame, behind a stream and the pieces that are to follow it."""
         return image
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
@@ -106,93 +100,107 @@ class KeepAll:
     def settle(self, session: Session) -> None:
         """Between turns: drop tokens from the stream."""
 
-    def timed(self, session: Session, chunk: Chunk, seconds: float) -> None:
-        """A forward of the stream has been run."""
 
-    def report(self) -> PruneReport | None:
-        return None
-
-
-class _ByPlace(KeepAll):
+class Pruning(Plug, KeepAll):
     """What both strategies share: where tokens lie, and when that cannot be told."""
 
     def __init__(self, config: PruneConfig) -> None:
         self._config = config
-        self._max_turn_rad = math.radians(config.max_turn_deg)
+        self.timed = config.window > 0
+        self._limits = MotionLimits.of_camera(config)
         self._times = ForwardTimes()
-        self._switch = AutoOff(config.window)
+        self._meter = NetMeter(config.window, "pruning")
         self.begin()
 
     def begin(self) -> None:
         self._epoch = 0
         self._before: Frame | None = None
-        self._refused: Counter[Refusal] = Counter()
+        self._surfaces: dict[int, Surface] = {}  # by image id
         self._frames = self._tokens = self._refreshed = 0
         self._left_out = self._dropped = self._frames_dropped = 0
-        self._overhead_s = self._saved_s = 0.0
-        self._switch.begin()
-        self._spent_s = 0.0
+        self._meter.begin()
+        self._spent_s = 0.0  # since the last frame
         self._forwards: list[tuple[int, int, int, int]] = []
 
     def report(self) -> PruneReport:
         return PruneReport(
             self._frames,
-            dict(self._refused),
+            dict(self._meter.reasons),
             self._refreshed,
             self._tokens,
             self._left_out,
             self._dropped,
             self._frames_dropped,
-            self._overhead_s * 1e3,
-            self._saved_s * 1e3,
-            self._switch.times,
+            (self._meter.overhead_s + self._spent_s) * 1e3,
+            self._meter.saved_s * 1e3,
+            self._meter.auto_offs,
         )
 
-    def timed(self, session: Session, chunk: Chunk, seconds: float) -> None:
-        known = len(chunk.before.segments)
-        before, new = (
-            _missing(s) for s in (session.timeline.segments[:known], session.timeline.segments[known:])
-        )
-        tokens = len(chunk.embeddings)
-        self._times.note(tokens, chunk.before.tokens, seconds)
-        self._forwards.append((tokens, chunk.before.tokens, new, before))
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
+        if cost is None or not self.timed:
+            return
+        tokens, before = len(prefill.embeddings), prefill.before
+        self._times.note(tokens, before.tokens, cost.forward_s)
+        missing = _missing(prefill.segments), _missing(before.segments)
+        self._forwards.append((tokens, before.tokens, *missing))
+
+    def shown(self, session: Session, waiting: Sequence[Piece] = ()) -> list[Shown]:
+        """The tokens with a known place in a stream and in pieces that are to follow it."""
+        segments = [one for s in session.timeline.segments if (one := self._shown_in(s)) is not None]
+        images = [piece for piece in waiting if isinstance(piece, Image)]
+        return segments + [
+            Shown(surface, cells_of(image))
+            for image in images
+            if (surface := self._surface(image)) is not None
+        ]
+
+    def _shown_in(self, segment: Segment) -> Shown | None:
+        """The tokens of a segment with their places; None without."""
+        surface = self._surface(segment)
+        if surface is None or segment.grid is None:
+            return None
+        row, column = (segment.positions[1:] - segment.start).numpy()
+        return Shown(surface, row * segment.grid[2] + column)
+
+    def _surface(self, of: Image | Segment) -> Surface | None:
+        """Where the tokens of its whole image lie, if that is known."""
+        return None if of.image_id is None else self._surfaces.get(of.image_id)
 
     def _judge(self) -> None:
         """What the frame before came to."""
         with self._timed():
             saved_s = self._times.saved_s(self._forwards) if self._forwards else None
             self._forwards.clear()
-        spent_s, self._spent_s = self._overhead_s - self._spent_s, self._overhead_s
-        if saved_s is None:  # several robots share their forwards, or too few have been timed
-            return
-        self._saved_s += saved_s
-        if not self._switch.off:
-            self._switch.add(saved_s - spent_s)
-            if self._switch.off:
-                logger.warning("pruning loses time here: switched off until the next instruction")
+        # None: several robots share their forwards, or too few have been timed.
+        self._meter.add(saved_s or 0.0, self._spent_s, tried=saved_s is not None)
+        self._spent_s = 0.0
 
-    def locate(self, frame: Frame, image: Image) -> Image:
+    def on_frame(self, frame: Frame, image: Image) -> None:
         self._judge()
         grid = TokenGrid(image.height, image.width)
         self._frames += 1
         self._tokens += grid.count
-        if self._switch.off:
-            self._refused[Refusal.SWITCHED_OFF] += 1
-            return image
+        if self._meter.off:
+            self._meter.refused(FallbackReason.SWITCHED_OFF)
+            return
         with self._timed():
             reason = self._doubt(frame, grid)
             self._before = frame
             if reason is not None:
                 # Nothing from before may be compared with anything from now on.
                 self._epoch += 1
-                self._refused[reason] += 1
-            if frame.depth_m is None or reason is Refusal.NO_DEPTH:
-                return image
+                self._meter.refused(reason)
+            if frame.depth_m is None or reason is FallbackReason.NO_DEPTH or image.image_id is None:
+                return
             surface = self._lay_out(frame, grid)
-            if (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
-                self._refused[Refusal.BAD_DEPTH] += 1
-                return image
-            return replace(image, surface=surface)
+            # What is too far has no place; what is too near to be measured would all be in one.
+            too_near = depth_fault(frame.depth_m, self._config) is FallbackReason.BAD_DEPTH
+            if too_near or (surface.depth_m > 0).sum() < _LEAST_KNOWN * grid.count:
+                self._meter.refused(FallbackReason.BAD_DEPTH)
+                return
+            self._surfaces[image.image_id] = surface
+            if len(self._surfaces) > _REMEMBERED:
+                del self._surfaces[next(iter(self._surfaces))]
 
     def _lay_out(self, frame: Frame, grid: TokenGrid) -> Surface:
         config = self._config
@@ -205,22 +213,21 @@ class _ByPlace(KeepAll):
             depth_tolerance=config.depth_tolerance,
         )
 
-    def _doubt(self, frame: Frame, grid: TokenGrid) -> Refusal | None:
+    def _doubt(self, frame: Frame, grid: TokenGrid) -> FallbackReason | None:
         """Why this frame's places cannot be compared with those before it."""
         before, config = self._before, self._config
         if frame.depth_m is None:
-            return Refusal.NO_DEPTH
+            return FallbackReason.NO_DEPTH
         if before is None:
             return None
-        if frame.stamp_ns < before.stamp_ns:
-            return Refusal.CLOCK
-        if jumped(before.odom_from_optical, frame.odom_from_optical, config.max_step_m, self._max_turn_rad):
-            return Refusal.POSE_JUMP
-        if refusal(frame, before) is None:
+        reason = motion_fault(frame, before, self._limits)
+        if reason is not None:
+            return reason
+        if fallback_reason(frame, before) is None:
             found = correspond(frame, [before], grid, depth_tolerance=config.depth_tolerance).counts()
             compared = found[Fate.FOUND] + found[Fate.ABSENT] + found[Fate.OCCLUDED]
             if compared >= _LEAST_COMPARED and found[Fate.FOUND] < _LEAST_AGREEING * compared:
-                return Refusal.DEPTHS_DISAGREE
+                return FallbackReason.DEPTHS_DISAGREE
         return None
 
     @contextmanager
@@ -230,21 +237,21 @@ class _ByPlace(KeepAll):
             with span("pruning"):
                 yield
         finally:
-            self._overhead_s += time.perf_counter() - begun
+            self._spent_s += time.perf_counter() - begun
 
 
-class VoxelPruning(_ByPlace):
+class VoxelPruning(Pruning):
     """Of past frames only the latest token of each voxel and period stays (arXiv 2507.05240)."""
 
     def settle(self, session: Session) -> None:
-        if self._switch.off:
+        if self._meter.off:
             return
         with self._timed():
             slots: list[npt.NDArray[np.int64]] = []
             shown: list[Shown] = []
             first = 0
             for segment in session.timeline.segments:
-                one = shown_in(segment)
+                one = self._shown_in(segment)
                 if one is not None:
                     slots.append(np.arange(first, first + segment.count))
                     shown.append(one)
@@ -255,13 +262,13 @@ class VoxelPruning(_ByPlace):
                 session.evict(torch.from_numpy(gone))
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
-        if self._switch.off:
+        if self._meter.off:
             return list(images)
         with self._timed():
             located = [
-                (i, Shown(image.surface, cells_of(image)))
+                (i, Shown(surface, cells_of(image)))
                 for i, image in enumerate(images)
-                if image.surface is not None
+                if (surface := self._surface(image)) is not None
             ]
             kept_whole = sum(i >= len(images) - whole for i, _ in located)
             keep = self._latest([one for _, one in located], kept_whole)
@@ -281,16 +288,16 @@ class VoxelPruning(_ByPlace):
         return keep
 
 
-class SkipSeen(_ByPlace):
+class SkipSeen(Pruning):
     """A token whose place the stream already shows is not taken in."""
 
     def begin(self) -> None:
         super().begin()
         self._since_whole = 0
 
-    def admit(self, image: Image, earlier: Sequence[Shown]) -> Image:
-        config = self._config
-        if image.surface is None:
+    def admit(self, image: Image, session: Session, waiting: Sequence[Piece]) -> Image:
+        config, surface = self._config, self._surface(image)
+        if surface is None:
             self._since_whole = 0
             return image
         if self._since_whole >= config.refresh_frames:
@@ -298,7 +305,7 @@ class SkipSeen(_ByPlace):
             self._refreshed += 1
             return image
         with self._timed():
-            new = self._new(image.surface, earlier)
+            new = self._new(surface, self.shown(session, waiting))
             if new.all():
                 self._since_whole = 0
                 return image
@@ -306,13 +313,13 @@ class SkipSeen(_ByPlace):
             return only(image, new)
 
     def thin(self, images: Sequence[Image], *, whole: int) -> list[Image]:
-        if self._switch.off:
+        if self._meter.off:
             return list(images)
         with self._timed():
             left: list[Image] = []
             earlier: list[Shown] = []
             for image in images:
-                kept, surface = image, image.surface
+                kept, surface = image, self._surface(image)
                 if surface is not None:
                     new = self._new(surface, earlier)
                     kept = image if new.all() else only(image, new)
@@ -340,14 +347,14 @@ def _missing(segments: Sequence[Segment]) -> int:
     )
 
 
-def build_pruning(config: PruneConfig) -> KeepAll:
-    """The strategy that the options name."""
+def build_pruning(config: PruneConfig) -> Pruning | None:
+    """The strategy that the options name; None for none."""
     match config.strategy:
         case "voxels":
             return VoxelPruning(config)
         case "seen":
             return SkipSeen(config)
-    return KeepAll()
+    return None
 
 
 def only(image: Image, mask: npt.NDArray[np.bool_]) -> Image:
@@ -363,22 +370,3 @@ def cells_of(image: Image) -> npt.NDArray[np.int64]:
         return np.arange(image.height * image.width)
     cells: npt.NDArray[np.int64] = image.cells.numpy()
     return cells
-
-
-def shown_in(segment: Segment) -> Shown | None:
-    """The tokens of a segment with their places; None without."""
-    if segment.surface is None or segment.grid is None or segment.kind is not SegmentKind.IMAGE:
-        return None
-    row, column = (segment.positions[1:] - segment.start).numpy()
-    return Shown(segment.surface, row * segment.grid[2] + column)
-
-
-def shown_by(session: Session, waiting: Sequence[Piece]) -> list[Shown]:
-    """The tokens with a place in a stream and in pieces that are to follow it."""
-    shown = [one for segment in session.timeline.segments if (one := shown_in(segment)) is not None]
-    shown += [
-        Shown(piece.surface, cells_of(piece))
-        for piece in waiting
-        if isinstance(piece, Image) and piece.surface is not None
-    ]
-    return shown

@@ -1,4 +1,4 @@
-"""How many primitives lie between two frames: as the executor reports them, or by odometry."""
+"""Counts the primitives between two frames, as the executor reports them or by odometry."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vln_ros.datatypes import Action, Frame, Pose, wrap_angle
+from vln_ros.geometry.frame_checks import clock_went_back
 
 _SLACK = 1e-3
 """Of a primitive: so much may be missing, or rounding would decide."""
@@ -63,7 +64,7 @@ class TravelledWay:
         kept, newest = self._kept, self._newest
         if newest is None:
             return False
-        if kept is None or newest.stamp_ns < kept.stamp_ns:
+        if kept is None or clock_went_back(kept.stamp_ns, newest.stamp_ns):
             return True
         if self.stamps_ns is not None:
             return bisect_right(self.stamps_ns, newest.stamp_ns) > bisect_right(self.stamps_ns, kept.stamp_ns)

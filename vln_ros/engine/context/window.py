@@ -1,4 +1,4 @@
-"""Turns are kept within a window; then a new stream begins with a choice of past frames."""
+"""Context strategy ``window_reset``: a chat that begins anew after so many actions, with some past frames."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.profile import ContextSpec
 from vln_ros.engine.context.append import Answered, AppendContext
 from vln_ros.engine.context.base import PrimitiveBank
-from vln_ros.engine.context.budget import StreamBound
+from vln_ros.engine.context.budget import TokenBudget
 from vln_ros.engine.context.pruning import KeepAll
-from vln_ros.engine.inputs.chat_template import Script
-from vln_ros.engine.inputs.vision import Eyes
+from vln_ros.engine.inputs.chat_template import ChatTemplate
+from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.session import Session
 
@@ -25,16 +25,16 @@ class WindowResetContext(AppendContext):
     def __init__(
         self,
         session: Session,
-        script: Script,
-        eyes: Eyes,
+        template: ChatTemplate,
+        encoder: VisionEncoder,
         spec: ContextSpec,
-        bound: StreamBound,
+        budget: TokenBudget,
         pruning: KeepAll,
         bank: PrimitiveBank,
     ) -> None:
         self._bank = bank
         self._past: list[Image] = []
-        super().__init__(session, script, eyes, spec, bound, pruning)
+        super().__init__(session, template, encoder, spec, budget, pruning)
 
     def start(self, instruction: str) -> None:
         self._bank.clear()
@@ -56,7 +56,3 @@ class WindowResetContext(AppendContext):
 
     def _remember(self, frame: Frame, image: Image) -> None:
         self._bank.show(frame, image)
-
-    def score(self, scores: tuple[float, ...]) -> None:
-        super().score(scores)
-        self._bank.score(scores)

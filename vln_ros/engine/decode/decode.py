@@ -1,8 +1,8 @@
-"""Action queues out of a session: under a grammar in three equivalent ways, or freely.
+"""Decodes an action queue: under the grammar in two equivalent modes, or as free text.
 
-The ways differ in how much goes into one forward. ``TOKENS``: one token. ``FORCED``: a token and
-all that follow it without a choice. ``TREE``: the prompt together with every queue (or, of a wide
-vocabulary, the nearest nodes of the tree), so that a decision is one forward.
+The ways differ in how much goes into one forward. ``TOKENS``: one token. ``TREE``: the prompt
+together with every queue (or, of a wide vocabulary, the nearest nodes of the tree), so that a decision is one
+forward.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ _HELD_TOKENS = 16
 
 class DecodeMode(str, Enum):
     TOKENS = "tokens"
-    FORCED = "forced"
     TREE = "tree"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DecodeOptions:
     """How to decode.
 
@@ -79,7 +78,7 @@ class DecodeStats:
     wanted_work: Work
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Decoded:
     """A queue.
 
@@ -99,7 +98,7 @@ class Decoded:
     ids: tuple[int, ...]
     probabilities: tuple[float, ...]
     ended: float
-    wanted: tuple[int, ...] | None
+    unconstrained: tuple[int, ...] | None
     stats: DecodeStats
     allowed: float
     held: bool
@@ -211,22 +210,22 @@ def decode_queue(
         pieces = [Text((grammar.nodes[node].token,))]
     session.rollback(asked)
     decided = session.work
-    wanted = departure if departure is not None or not held else outside
+    unconstrained = departure if departure is not None or not held else outside
     more = max(options.wanted_tokens, _HELD_TOKENS) if held else options.wanted_tokens
-    if wanted is not None and more:
-        wanted = yield from _follow(session, wanted, more, grammar.end_tokens, options.sampling)
+    if unconstrained is not None and more:
+        unconstrained = yield from _follow(session, unconstrained, more, grammar.end_tokens, options.sampling)
         session.rollback(asked)
     queue = grammar.nodes[node].queue
     assert queue is not None, "the walk ended inside a queue"
     return Decoded(
-        queue,
-        tuple(grammar.nodes[n].token for n in path[1:]),
-        tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
-        ended,
-        wanted,
-        DecodeStats(decided - begun, session.work - decided),
-        allowed,
-        held,
+        queue=queue,
+        ids=tuple(grammar.nodes[n].token for n in path[1:]),
+        probabilities=tuple(probabilities.get(i, 1.0) for i in range(len(queue))),
+        ended=ended,
+        unconstrained=unconstrained,
+        stats=DecodeStats(decided - begun, session.work - decided),
+        allowed=allowed,
+        held=held,
     )
 
 
@@ -259,8 +258,6 @@ def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTr
     """What to compute together with the token of ``node``."""
     if options.mode is DecodeMode.TREE:
         return grammar.below(node, options.tree_nodes)
-    if options.mode is DecodeMode.FORCED:
-        return grammar.forced(node)
     return NO_TREE, ()
 
 

@@ -1,4 +1,4 @@
-"""The language of action queues: a trie over the tokens of every queue that may be said.
+"""Holds the grammar of action queues: a trie over the tokens of every queue that may be said.
 
 Queues are tokenised as whole texts, the way a checkpoint saw them in training; joining the tokens
 of single phrases would differ wherever the tokenizer merges across a separator.
@@ -139,18 +139,6 @@ class Grammar:
     def finished(self, node: int) -> bool:
         """Nothing is left to say but the end."""
         return not self.nodes[node].children
-
-    def forced(self, node: int) -> tuple[TokenTree, tuple[int, ...]]:
-        """The tokens that follow ``node`` without a choice, as a tree; and their nodes."""
-        chain: list[int] = []
-        while len(options := self.options(node)) == 1:
-            (following,) = options.values()
-            if following is None or self.finished(following):
-                break
-            node = following
-            chain.append(node)
-        tokens = [self.nodes[n].token for n in chain]
-        return TokenTree.build(tokens, range(-1, len(chain) - 1)), tuple(chain)
 
     def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
         """The nearest nodes below ``node`` at which something is still open; and which they are."""

@@ -1,4 +1,7 @@
-"""What a reply would have been, had the model said what the robot then did. Pure functions."""
+"""Composes the reply that says what the robot did, where that differs from what the model said.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 

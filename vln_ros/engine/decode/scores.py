@@ -1,4 +1,4 @@
-"""From the scores behind a forward to the choice of a token: as transformers' ``generate`` does it.
+"""Chooses a token from the scores of a forward, as transformers' ``generate`` does.
 
 In this order, like there: repetition penalty over every token of the context, the grammar, temperature,
 ``top_k``, ``top_p``. Shares of probability are those after the penalty and before the temperature.

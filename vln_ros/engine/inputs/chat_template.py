@@ -1,4 +1,4 @@
-"""A profile's conversation as pieces of a stream."""
+"""Makes the parts of a profile's conversation: turns, images, questions, replies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vln_ros.engine.stream.segments import Image, Piece, Text, Video
 class TurnText:
     """A user turn without the frames that are asked about: what comes before and after them."""
 
-    head: tuple[Piece, ...]
-    tail: tuple[Piece, ...]
+    prefix: tuple[Piece, ...]
+    suffix: tuple[Piece, ...]
 
 
-class Script:
+class ChatTemplate:
     """Renders and tokenises a profile's turns."""
 
     def __init__(self, model: LoadedModel, profile: Profile) -> None:

@@ -1,4 +1,4 @@
-"""Colour images to the patches that the vision tower takes, equal to the released processor's."""
+"""Turns pictures into the patches that the vision tower takes, equal to the released processor's."""
 
 from __future__ import annotations
 

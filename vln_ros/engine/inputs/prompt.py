@@ -1,4 +1,4 @@
-"""A conversation in the checkpoint's chat format, as pieces in the order of the stream.
+"""Writes a conversation in the checkpoint's chat format, as text and images in order.
 
 Text pieces and image marks alternate; the engine turns the first into token ids and each mark
 into ``<|vision_start|>``, the image's tokens and ``<|vision_end|>``. Pieces only ever meet at a

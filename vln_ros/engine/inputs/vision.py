@@ -1,4 +1,4 @@
-"""Vision features of frames. They depend on no text and on no other frame, so they can be kept."""
+"""Runs the vision tower: features of a frame, which depend on no text and no other frame."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ class _Look:
     image: Image
 
 
-class Eyes:
+class VisionEncoder:
     """Frames to vision features, at the size that a profile asks for.
 
-    A frame equal to the one before, pixel by pixel, gets the same features.
+    A frame equal to the one before, pixel by pixel, gets the same features, the very tensor.
     """
 
     def __init__(self, model: LoadedModel, size: ImageSpec) -> None:
@@ -83,21 +83,13 @@ class Eyes:
         self._size = size
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
-        self.repeated = 0
-        """Frames that were equal to the one before."""
         self._looks = 0
-        self._newest: _Look | None = None
+        self._last: _Look | None = None
 
-    @property
-    def newest(self) -> Image | None:
-        """What :meth:`see` returned last."""
-        return None if self._newest is None else self._newest.image
-
-    def see(self, rgb: npt.NDArray[np.uint8]) -> Image:
-        """One frame, ``[H, W, 3]``."""
-        last = self._newest
+    def encode(self, rgb: npt.NDArray[np.uint8]) -> Image:
+        """One frame, ``[H, W, 3]``, under an image id of its own."""
+        last = self._last
         if last is not None and last.max_pixels == self.max_pixels and np.array_equal(last.rgb, rgb):
-            self.repeated += 1
             image = last.image
         else:
             with span("preprocess"):
@@ -105,11 +97,12 @@ class Eyes:
             with span("vision encode", device=True):
                 image = encode_images(self._model.network, [patches])[0]
         self._looks += 1
+        image = replace(image, image_id=self._looks)
         # A copy: what is compared with the next picture must not become it.
-        self._newest = _Look(rgb.copy(), self.max_pixels, replace(image, sight=self._looks))
-        return self._newest.image
+        self._last = _Look(rgb.copy(), self.max_pixels, image)
+        return image
 
-    def film(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
+    def encode_video(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
         """Several frames of one size as a video."""
         with span("preprocess"):
             clip = stack_video(frames, self._model.pixels, self.max_pixels, self._size.resize)

@@ -1,4 +1,4 @@
-"""One call of the released decoder, for one stream or for several."""
+"""Calls the released decoder, for one stream or for several."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.cache_utils import Cache
 
-from vln_ros.engine.stream.timeline import Snapshot
+from vln_ros.engine.stream.timeline import Segment, Snapshot
 from vln_ros.engine.stream.tree import TokenTree
 
 
@@ -29,20 +29,27 @@ class Work:
 
 
 @dataclass(frozen=True, eq=False)
-class Chunk:
+class Prefill:
     """Tokens that have a place in the timeline and are about to be computed.
 
     Attributes:
         before: the timeline without them.
+        segments: what they became in it; behind their tokens may stand those of a tree.
         embeddings: ``[n, hidden]``.
         positions: ``[3, n]``.
         visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
     """
 
     before: Snapshot
+    segments: tuple[Segment, ...]
     embeddings: Tensor
     positions: Tensor
     visible: Tensor | None
+
+    @property
+    def last(self) -> int:
+        """Index of the token behind which an answer would begin."""
+        return sum(segment.count for segment in self.segments) - 1
 
 
 def run_decoder(

@@ -1,4 +1,4 @@
-"""A key/value cache with addressable slots, handed to the released model code as its cache.
+"""The KV cache: addressable slots that can be appended to, rolled back, evicted and reused.
 
 Slots are preallocated in blocks. New tokens are appended, or scattered into given slots; the cache
 is truncated by a number, compacted by a gather, and keys are moved to other positions by rotating

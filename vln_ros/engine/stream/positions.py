@@ -1,4 +1,4 @@
-"""Incremental 3-D rotary positions (mRoPE) of Qwen2.5-VL.
+"""Computes the 3-D rotary positions (mRoPE) of Qwen2.5-VL as the stream grows.
 
 Every token has a position ``(t, h, w)``. A segment's positions follow from the next free position
 before it and its own size alone, so a stream never has to look back. Images agree with

@@ -1,4 +1,4 @@
-"""What goes into a stream: text, images and videos, and the segment that each becomes."""
+"""Declares what goes into a stream (text, images, videos), and adds it to the timeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from vln_ros.engine.stream.positions import image_positions, text_positions, video_positions
 from vln_ros.engine.stream.timeline import Segment, SegmentKind, Timeline
-from vln_ros.memory.voxels import Surface
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,7 @@ class Image:
     Attributes:
         features: ``[n, hidden]`` of the tokens that are there.
         cells: ``[n]`` int64, increasing: which those are, counted row by row; None: all.
-        surface: where the tokens of the whole image lie, if it is known.
-        sight: number of the look that it came from, the same whenever it is shown again.
+        image_id: names the frame that it came from, wherever it is shown, for those who know more of it.
     """
 
     features: Tensor
@@ -41,8 +39,7 @@ class Image:
     width: int
     block: int | None = None
     cells: Tensor | None = None
-    surface: Surface | None = None
-    sight: int | None = None
+    image_id: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +95,11 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
         timeline.append(segment, placed.next_position)
         return segment
     last = timeline.segments[-1] if timeline.segments else None
-    first_grid, sight = 0, None
+    first_grid, image_id = 0, None
     if isinstance(piece, Image):
         kind, pad, grid = SegmentKind.IMAGE, config.image_token_id, (1, piece.height, piece.width)
         placed = image_positions(start, piece.height, piece.width)
-        sight = piece.sight
+        image_id = piece.image_id
     else:
         kind, pad, grid = SegmentKind.VIDEO, config.video_token_id, (piece.grids, piece.height, piece.width)
         first_grid = piece.first_grid
@@ -117,11 +114,9 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
             tokens_per_second=config.vision_config.tokens_per_second,
             first_grid=first_grid,
         )
-    positions, surface = placed.positions, None
-    if isinstance(piece, Image):
-        surface = piece.surface
-        if piece.cells is not None:
-            positions = positions[:, piece.cells]
+    positions = placed.positions
+    if isinstance(piece, Image) and piece.cells is not None:
+        positions = positions[:, piece.cells]
     n = positions.shape[1]
     if not n:
         raise ValueError(f"a {kind.value} needs at least one token")
@@ -129,7 +124,7 @@ def append_piece(timeline: Timeline, piece: Piece, config: Any) -> Segment:
         raise ValueError(f"{kind.value} of {grid} tokens needs {n} features, got {piece.features.shape[0]}")
     if not first_grid and (last is None or last.ids[-1] != config.vision_start_token_id):
         raise ValueError(f"a {kind.value} must follow a vision start token: keep the chat wrapping around it")
-    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, surface, sight)
+    segment = Segment(kind, (pad,) * n, positions, start, piece.block, grid, first_grid, image_id)
     timeline.append(segment, placed.next_position)
     return segment
 

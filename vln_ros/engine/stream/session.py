@@ -1,4 +1,4 @@
-"""One robot's stream through a shared, stateless Qwen2.5-VL.
+"""One robot's stream through a shared, stateless model: push, roll back, evict, ask.
 
 A session owns a timeline and a cache. Pieces (text, images, videos) are prefilled when they arrive;
 questions are asked behind the stream and leave it bit for bit as it was.
@@ -7,7 +7,8 @@ questions are asked behind the stream and leave it bit for bit as it was.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +16,14 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.datatypes import Frame
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.stream.forward import Chunk, run_decoder, tree_visibility
+from vln_ros.engine.stream.forward import Prefill, run_decoder, tree_visibility
 from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
-from vln_ros.engine.stream.segments import Piece, Text, append_piece, join_text
+from vln_ros.engine.stream.plug import Cost, Plan, Plug
+from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
+from vln_ros.engine.stream.sparse import Sources, compute_sparse
 from vln_ros.engine.stream.timeline import Snapshot, Timeline
 from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 
@@ -31,6 +35,7 @@ class Session:
         network: the model; it is read only and may serve many sessions.
         block_tokens: the cache grows by this many tokens at a time.
         keep_original_keys: see :class:`SlotCache`; needed by :meth:`reindex` in half precision.
+        plugs: optional features; of their plans for a forward the first one holds.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class Session:
         *,
         block_tokens: int = 1024,
         keep_original_keys: bool = False,
+        plugs: Sequence[Plug] = (),
     ) -> None:
         self.network = network
+        self.plugs = tuple(plugs)
         self._decoder: Any = network.model.language_model
         self._config: Any = network.config
         self.cache = SlotCache(
@@ -48,8 +55,6 @@ class Session:
         )
         self.timeline = Timeline()
         self.work = Work()
-        self.watch: Callable[[Chunk, float], None] | None = None
-        """Told of every forward of this session alone, and how many seconds it took."""
         layers = self._decoder.layers
         self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
 
@@ -64,16 +69,26 @@ class Session:
     # -- the stream ----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def push(self, pieces: Sequence[Piece]) -> Tensor:
+    def push(self, pieces: Sequence[Piece], sources: Sources | None = None) -> Tensor:
         """Prefill ``pieces`` in one forward and append them to the stream.
 
+        Args:
+            sources: which tokens are not computed; None leaves it to the plugs.
+
         Returns:
-            ``[n, hidden]`` last hidden states of the new tokens; see :meth:`logits`.
+            ``[n, hidden]`` last hidden states of the new tokens; see :meth:`logits`. NaN where the last layer
+            was not computed.
 
         Raises:
-            ValueError: no tokens, an image outside vision markers, a video that continues nothing.
+            ValueError: no tokens, an image outside vision markers, a video that continues nothing; sources
+                as in :func:`compute_sparse`.
         """
-        return self._extend(pieces, NO_TREE)
+        return self._extend(pieces, NO_TREE, sources)
+
+    def on_frame(self, frame: Frame, image: Image) -> None:
+        """A frame was seen and became ``image``; what of it enters the stream is another matter."""
+        for plug in self.plugs:
+            plug.on_frame(frame, image)
 
     @torch.no_grad()
     def push_tree(self, pieces: Sequence[Piece], tree: TokenTree) -> tuple[Tensor, Tensor]:
@@ -125,7 +140,7 @@ class Session:
         self.cache.truncate(self.timeline.tokens)
 
     def fork(self) -> Session:
-        """An independent session with the same past; its cache is a copy."""
+        """An independent session with the same past, without plugs; its cache is a copy."""
         other = Session(self.network, block_tokens=self.cache.block_tokens)
         self.cache.truncate(self.timeline.tokens)
         other.cache = self.cache.fork()
@@ -241,7 +256,7 @@ class Session:
 
     # -- in parts, for forwards that several sessions share ------------------------------------------
 
-    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Chunk:
+    def prepare(self, pieces: Sequence[Piece], tree: TokenTree) -> Prefill:
         """Append ``pieces`` to the timeline; the forward that the cache then lacks.
 
         It must be followed by that forward and :meth:`complete`, or by :meth:`abandon`.
@@ -255,7 +270,8 @@ class Session:
         self.cache.truncate(base)
         try:
             embeddings = [self._place(piece) for piece in join_text(pieces)]
-            positions = [s.positions for s in self.timeline.segments[len(before.segments) :]]
+            segments = tuple(self.timeline.segments[len(before.segments) :])
+            positions = [s.positions for s in segments]
             visible = None
             if len(tree):
                 embeddings.append(self._embed(tree.tokens))
@@ -264,49 +280,85 @@ class Session:
                 visible = tree_visibility(tree, base, self.timeline.tokens - base, embeddings[-1].device)
             if not embeddings:
                 raise ValueError("nothing to push")
-            return Chunk(before, torch.cat(embeddings), torch.cat(positions, 1), visible)
+            return Prefill(before, segments, torch.cat(embeddings), torch.cat(positions, 1), visible)
         except BaseException:
             self.timeline.restore(before)
             raise
 
-    def complete(self, chunk: Chunk, computed: Tensor | None = None, queries: float | None = None) -> None:
-        """The forward of ``chunk`` has been run: its keys and values are in the cache.
+    def complete(self, prefill: Prefill, sources: Sources | None = None, cost: Cost | None = None) -> None:
+        """The forward of ``prefill`` has been run: its keys and values are in the cache.
 
         Args:
-            computed: ``[m]`` which of its tokens that was, if not all.
-            queries: how many that is on average over the layers, if not all in all.
+            sources: what was taken over, if not all was computed.
+            cost: of the forward, where it was this session's alone and a plug wants to know.
         """
-        n = len(chunk.embeddings) if computed is None else len(computed)
-        if computed is None:
-            self.cache.record(chunk.positions)
+        tokens = len(prefill.embeddings)
+        queries = float(tokens)  # a token in half of the layers is half
+        if sources is None:
+            self.cache.record(prefill.positions)
         else:
-            self.cache.record(chunk.positions[:, computed], chunk.before.tokens + computed)
-        self._count(1, n, self._prefill_flops(n if queries is None else queries, self.cache.length))
+            layers = len(self.cache.layers)
+            depth = sources.depth(layers)
+            computed = (depth > 0).nonzero()[:, 0]
+            self.cache.record(prefill.positions[:, computed], prefill.before.tokens + computed)
+            tokens, queries = len(computed), float(depth.sum()) / layers
+        self._count(1, tokens, self._prefill_flops(queries, self.cache.length))
+        for plug in self.plugs:
+            plug.on_cached(prefill, self.cache, cost)
 
     def count_logits(self, rows: int) -> None:
         """Scores for ``rows`` states have been computed for this session."""
         self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
 
-    def abandon(self, chunk: Chunk) -> None:
-        """The forward of ``chunk`` failed: back to before it was prepared."""
-        self.timeline.restore(chunk.before)
-        self.cache.truncate(chunk.before.tokens)
+    def abandon(self, prefill: Prefill) -> None:
+        """The forward of ``prefill`` failed: back to before it was prepared."""
+        self.timeline.restore(prefill.before)
+        self.cache.truncate(prefill.before.tokens)
         self.cache.forget_loose()  # it may have been written over
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _extend(self, pieces: Sequence[Piece], tree: TokenTree) -> Tensor:
-        chunk = self.prepare(pieces, tree)
-        begun_s = 0.0 if self.watch is None else self._now_s()
+    def _extend(self, pieces: Sequence[Piece], tree: TokenTree, sources: Sources | None = None) -> Tensor:
+        prefill = self.prepare(pieces, tree)
+        timed = any(plug.timed for plug in self.plugs)
         try:
-            states = self._compute(chunk)
-            self.complete(chunk)
+            begun_s = self._now_s() if timed else 0.0
+            plan = self._plan(prefill) if sources is None else Plan(sources)
+            planned_s = self._now_s() if timed else 0.0
+            # Counted from the end: of what is before, some may not be computed.
+            with self._queries(prefill.last - len(prefill.embeddings), plan.attention) as queries:
+                states = self._compute(prefill, plan.sources)
+            done_s = self._now_s() if timed else 0.0
+            self.complete(
+                prefill, plan.sources, Cost(done_s - planned_s, planned_s - begun_s) if timed else None
+            )
         except BaseException:  # a device that ran out of memory midway through the layers
-            self.abandon(chunk)
+            self.abandon(prefill)
             raise
-        if self.watch is not None:
-            self.watch(chunk, self._now_s() - begun_s)
+        if queries:
+            for plug in self.plugs:
+                plug.on_attention(prefill, self.cache, queries)
         return states
+
+    def _plan(self, prefill: Prefill) -> Plan:
+        plans = (plug.plan(prefill, self.cache) for plug in self.plugs)
+        return next((plan for plan in plans if plan is not None), Plan())
+
+    @contextmanager
+    def _queries(self, row: int, wanted: bool) -> Iterator[list[Tensor]]:
+        """Within, the queries ``[width]`` of that row are noted, layer by layer."""
+        queries: list[Tensor] = []
+
+        def note(_module: Any, _inputs: Any, output: Tensor) -> None:
+            queries.append(output[0, row])
+
+        layers = self._decoder.layers if wanted else ()
+        hooks = [layer.self_attn.q_proj.register_forward_hook(note) for layer in layers]
+        try:
+            yield queries
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _now_s(self) -> float:
         """When the device has done what it was given."""
@@ -314,10 +366,12 @@ class Session:
             torch.cuda.synchronize(self.network.device)
         return time.perf_counter()
 
-    def _compute(self, chunk: Chunk) -> Tensor:
-        visible = None if chunk.visible is None else chunk.visible[None]
-        positions = chunk.positions[:, None]
-        return run_decoder(self.network, self.cache, chunk.embeddings[None], positions, visible)[0]
+    def _compute(self, prefill: Prefill, sources: Sources | None) -> Tensor:
+        if sources is not None:
+            return compute_sparse(self.network, self.cache, prefill, sources)
+        visible = None if prefill.visible is None else prefill.visible[None]
+        positions = prefill.positions[:, None]
+        return run_decoder(self.network, self.cache, prefill.embeddings[None], positions, visible)[0]
 
     def _embed(self, ids: Sequence[int]) -> Tensor:
         table = self._decoder.embed_tokens

@@ -1,4 +1,4 @@
-"""What a session has seen: an explicit list of segments. The tensors of the cache follow it."""
+"""Lists the segments that a session has seen, in order; the cache's tensors follow it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from enum import Enum
 
 import torch
 from torch import Tensor
-
-from vln_ros.memory.voxels import Surface
 
 
 class SegmentKind(Enum):
@@ -33,8 +31,7 @@ class Segment:
         block: number of the frame that the segment belongs to; None for text of no frame.
         grid: ``(t, h, w)`` in tokens of a vision segment, as prefilled.
         first_grid: index of the first temporal grid within its video.
-        surface: where the tokens of the whole image lie, if it is known.
-        sight: of an image, the number of the look that it came from.
+        image_id: names the frame that an image came from, for those who know more of it.
     """
 
     kind: SegmentKind
@@ -44,8 +41,7 @@ class Segment:
     block: int | None = None
     grid: tuple[int, int, int] | None = None
     first_grid: int = 0
-    surface: Surface | None = None
-    sight: int | None = None
+    image_id: int | None = None
 
     def __post_init__(self) -> None:
         if self.positions.shape != (3, len(self.ids)):

@@ -1,4 +1,4 @@
-"""Token trees: many continuations that share their beginnings, laid out for one forward."""
+"""Lays out token trees: many continuations that share their beginnings, for one forward."""
 
 from __future__ import annotations
 

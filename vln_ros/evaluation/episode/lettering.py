@@ -1,4 +1,4 @@
-"""Text in pictures: no box stands for a letter that the font lacks.
+"""Draws text into pictures, without boxes for letters that the font lacks.
 
 A text is drawn with a font of this machine that has all of its letters. Where there is none, the letters
 that are missing are told in Latin ones, from their Unicode names (Devanagari, Telugu and their kin), or as
@@ -40,15 +40,15 @@ def lettering(text: str) -> Lettering:
     if text.isascii():
         return Lettering(text)
     wanted = {ord(c) for c in text if not c.isspace()}
-    for font in (_base_font(), *_system_fonts()):
-        if wanted <= _letters(font):
+    for font in (base_font(), *system_fonts()):
+        if wanted <= letters_of(font):
             return Lettering(text, font)
-    known = _letters(_base_font())
+    known = letters_of(base_font())
     missing = [c for c in text if not c.isspace() and ord(c) not in known]
     scripts = ", ".join(dict.fromkeys(unicodedata.name(c, "unknown").split()[0].title() for c in missing))
     note = f"no font here has {scripts}: install {INSTALL}"
     _LOG.warning("%s; shown in Latin letters", note)
-    return Lettering(in_latin(text, known), _base_font(), note)
+    return Lettering(in_latin(text, known), base_font(), note)
 
 
 def in_latin(text: str, known: frozenset[int]) -> str:
@@ -80,21 +80,23 @@ def in_latin(text: str, known: frozenset[int]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _base_font() -> Path:
+def base_font() -> Path:
+    """The font that is always there: matplotlib's own."""
     import matplotlib
 
     return Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 @lru_cache(maxsize=1)
-def _system_fonts() -> tuple[Path, ...]:
+def system_fonts() -> tuple[Path, ...]:
+    """Files of the fonts that are installed on this machine."""
     from matplotlib import font_manager
 
     return tuple(sorted(Path(p) for p in font_manager.findSystemFonts()))
 
 
 @lru_cache(maxsize=512)
-def _letters(font: Path) -> frozenset[int]:
+def letters_of(font: Path) -> frozenset[int]:
     """Code points of a font; none of one that cannot be read."""
     from matplotlib import ft2font
 

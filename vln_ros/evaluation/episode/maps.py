@@ -1,4 +1,4 @@
-"""One picture per episode: where the robot should have gone, and where it went."""
+"""Draws one map per episode: where the robot should have gone, and where it went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The field's measures of one episode, and their summary over many with 95 % intervals.
+"""Computes the field's measures (success, SPL, nDTW ...) of an episode and of many.
 
 Definitions are those of VLN-CE (Krantz et al. 2020) and, for nDTW and SDTW, Ilharco et al. 2019.
 
@@ -27,7 +27,7 @@ from vln_ros.datatypes import Float64Array
 from vln_ros.evaluation.intervals import Estimate, mean, share_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpisodeMetrics:
     """The measures of one episode; lengths in metres, ratios in ``[0, 1]``.
 
@@ -175,7 +175,7 @@ def measure_episode(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """The measures over all episodes. Rates in ``[0, 1]``, lengths in metres."""
 
@@ -215,8 +215,8 @@ def summarise(episodes: Sequence[EpisodeMetrics], seed: int = 0) -> Summary:
     columns = dict(zip(MEASURES, metric_columns(episodes).T, strict=True))
     estimates = {n: share_of(v) if n in SHARES else mean(v, seed) for n, v in columns.items()}
     return Summary(
-        len(episodes),
-        sum(math.isinf(e.navigation_error_m) for e in episodes),
+        episodes=len(episodes),
+        unreachable=sum(math.isinf(e.navigation_error_m) for e in episodes),
         **estimates,
         # Where nobody looked for oracle success, nobody asked for nDTW either (basic measures).
         no_ground_truth=sum(math.isnan(e.ndtw) and e.oracle_success is not None for e in episodes),

@@ -1,4 +1,4 @@
-"""What happened in one episode: gathered while it runs, frozen when it ends.
+"""Records what happens in an episode while it runs, and freezes it at the end.
 
 Steps and decisions are kept (about 200 bytes each); pictures are not: each frame goes straight into
 the video encoder.
@@ -17,7 +17,7 @@ from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate
 from vln_ros.reuse.accounting import ReuseStats
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EpisodeInfo:
     """What is known of an episode before it starts. A recording that is replayed has no goal.
 
@@ -44,7 +44,7 @@ class EpisodeInfo:
             raise ValueError(f"episode {self.episode_id}: goal and goal_radius_m come together or not at all")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """The robot at one moment, and what brought it there since the step before.
 
@@ -70,7 +70,9 @@ class Step:
     def discrete(stamp_ns: int, pose: Pose, action: Action | None, collided: bool) -> Step:
         """After one discrete action; ``action=None`` for the start pose."""
         x, y, z = (float(v) for v in pose.position)
-        return Step(stamp_ns, x, y, z, pose.yaw_rad, action=action, collided=collided)
+        return Step(
+            stamp_ns=stamp_ns, x_m=x, y_m=y, z_m=z, yaw_rad=pose.yaw_rad, action=action, collided=collided
+        )
 
     @staticmethod
     def continuous(
@@ -79,11 +81,11 @@ class Step:
         """One odometry sample under velocity control."""
         x, y, z = (float(v) for v in pose.position)
         return Step(
-            stamp_ns,
-            x,
-            y,
-            z,
-            pose.yaw_rad,
+            stamp_ns=stamp_ns,
+            x_m=x,
+            y_m=y,
+            z_m=z,
+            yaw_rad=pose.yaw_rad,
             linear_m_s=linear_m_s,
             angular_rad_s=angular_rad_s,
             collided=collided,
@@ -105,7 +107,7 @@ class Decision:
     step: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpisodeCost:
     """What an episode took besides its result. Seconds are of the monotonic clock.
 
@@ -134,7 +136,7 @@ class EpisodeCost:
     engine_cpu_s: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EpisodeRecord:
     """One finished episode.
 
@@ -233,9 +235,18 @@ class EpisodeRecorder:
             self._video.close()
             frames = self._video.frames
         return EpisodeRecord(
-            self.info, tuple(self._steps), tuple(self._decisions), ended, wall_s, metrics, frames, standing_s,
-            cost, reuse, given_up,
-        )  # fmt: skip
+            info=self.info,
+            steps=tuple(self._steps),
+            decisions=tuple(self._decisions),
+            ended=ended,
+            wall_s=wall_s,
+            metrics=metrics,
+            video_frames=frames,
+            standing_s=standing_s,
+            cost=cost,
+            reuse=reuse,
+            given_up=given_up,
+        )
 
     def discard(self) -> None:
         """Give the episode up: its unfinished video is removed."""

@@ -1,4 +1,7 @@
-"""The world's side of one episode: base, camera and judge. Used by the ROS bridge and without ROS alike."""
+"""Runs the world's side of one episode: renders, moves the base, decides when it ends.
+
+Used by the ROS bridge and without ROS alike.
+"""
 
 from __future__ import annotations
 
@@ -95,12 +98,12 @@ class EpisodeLimits:
 def episode_info(episode: Episode) -> EpisodeInfo:
     """What the record needs to know of an episode."""
     return EpisodeInfo(
-        episode.episode_id,
-        episode.scene_id,
-        episode.instruction,
-        episode.goal,
-        episode.goal_radius_m,
-        episode.reference_path,
+        episode_id=episode.episode_id,
+        scene_id=episode.scene_id,
+        instruction=episode.instruction,
+        goal=episode.goal,
+        goal_radius_m=episode.goal_radius_m,
+        reference_path=episode.reference_path,
     )
 
 
@@ -299,9 +302,17 @@ class EpisodeRun:
         metrics = self._measure()
         now_s = time.monotonic()
         cost = EpisodeCost(
-            self._load_s, self._render_s, now_s - begun_s, self._observe_s, self._waited_s, forwards, tokens,
-            prepared, figures, self._engine_cpu_s,
-        )  # fmt: skip
+            load_s=self._load_s,
+            render_s=self._render_s,
+            measure_s=now_s - begun_s,
+            observe_s=self._observe_s,
+            waited_s=self._waited_s,
+            forwards=forwards,
+            tokens=tokens,
+            prepared=prepared,
+            figures=figures,
+            engine_cpu_s=self._engine_cpu_s,
+        )
         return self._recorder.finish(
             self.ended or "aborted", now_s - self._begun_s, metrics, standing_s, cost, reuse, given_up
         )

@@ -1,4 +1,4 @@
-"""Annotated video of an episode: colour beside depth, the instruction and the action queue below."""
+"""Writes an episode's video: colour beside depth, instruction and action queue below."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STOP = (214, 69, 65)
 _ALERT = (244, 162, 60)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overlay:
     """What is written below one frame.
 

@@ -1,5 +1,4 @@
-# ruff: noqa: E501  (the page template)
-"""Two runs side by side, episode by episode."""
+"""Compares two runs episode by episode."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -20,6 +18,7 @@ from vln_ros.evaluation.episode.metrics import MEASURES, metric_columns
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import CONFIDENCE, Estimate, mean, paired_p_value
 from vln_ros.evaluation.runs.loading import LoadedRun, short_scene
+from vln_ros.evaluation.runs.pages import render
 from vln_ros.evaluation.runs.results import EpisodeResult
 
 _LABELS = {
@@ -61,7 +60,7 @@ class Difference:
         return self.difference.excludes_zero
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison:
     """Of two runs, over the episodes that both have.
 
@@ -103,9 +102,9 @@ class Comparison:
         many = len(self.differences)
         chance = 1.0 - CONFIDENCE**many
         return (
-            f"{many} measures are looked at at once: of two equal runs, at least one would be marked in up to "
-            f"{chance:.0%} of comparisons. Decide on one measure beforehand, or ask for p < {0.05 / many:.2g} "
-            "(Bonferroni)"
+            f"{many} measures are looked at at once: of two equal runs, at least one would be marked in up "
+            f"to {chance:.0%} of comparisons. Decide on one measure beforehand, or ask for p < "
+            f"{0.05 / many:.2g} (Bonferroni)"
         )
 
 
@@ -134,11 +133,11 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
     losses = [p for p, w in zip(pairs, won, strict=True) if w < 0]
     succeeded = columns[0][:, 0] > 0
     return Comparison(
-        a,
-        b,
-        _differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
-        tuple(sorted(wins, key=_clearness)),
-        tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
+        a=a,
+        b=b,
+        differences=_differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
+        wins=tuple(sorted(wins, key=_clearness)),
+        losses=tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
         both=int((succeeded & (won == 0)).sum()),
         neither=int((~succeeded & (won == 0)).sum()),
         only_a=len(ours) - len(common),
@@ -202,9 +201,9 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     _forest(c, folder / "differences.svg")
     _scatter(c, folder / "errors.svg")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["metres"] = _metres
-    page = environment.from_string(_TEMPLATE).render(
+    page = render(
+        "compare.html.j2",
+        {"metres": _metres},
         c=c,
         lists=[
             ("Only B succeeded", c.wins[:_LISTED], len(c.wins)),
@@ -279,49 +278,3 @@ def _scatter(c: Comparison, path: Path) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _save(figure, path)
-
-
-_TEMPLATE = """\
-<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ c.a.name }} and {{ c.b.name }}</title>
-<style>
-body { margin: 0; background: #f4f6f9; color: #1c2430; font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 1100px; margin: 0 auto; padding: 32px 24px 64px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 36px 0 12px; } .sub { color: #66707f; }
-.panel { background: #fff; border: 1px solid #e3e7ed; border-radius: 14px; padding: 6px 18px; overflow-x: auto; }
-.plots { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; } .plots img { background: #fff; border: 1px solid #e3e7ed; border-radius: 14px; max-width: 100%; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-size: 13px; color: #66707f; } th, td { padding: 8px 10px; border-bottom: 1px solid #e3e7ed; }
-.num { text-align: right; white-space: nowrap; } .better { color: #1a8f4b; font-weight: 600; } .worse { color: #c8382f; font-weight: 600; }
-.warn { background: #fff5e5; border: 1px solid #f4c77b; border-radius: 10px; padding: 10px 16px; margin: 14px 0; }
-</style></head><body><main>
-<h1>A: {{ c.a.name }} · B: {{ c.b.name }}</h1>
-<p class="sub">{{ c.a.who }} and {{ c.b.who }} · {{ c.pairs }} episodes in both{% if c.only_a or c.only_b %} · left out: {{ c.only_a }} only in A, {{ c.only_b }} only in B{% endif %}</p>
-{% if c.notes %}
-<div class="warn">{% for n in c.notes %}{{ n }}<br>{% endfor %}</div>
-{% endif %}
-<div class="panel"><table>
-<thead><tr><th>Measure</th><th class="num">A</th><th class="num">B</th><th class="num">B − A</th><th class="num">95 % interval</th><th class="num">Differs</th><th class="num">Pairs</th></tr></thead><tbody>
-{% for d in c.differences %}
-{% set e = d.difference %}
-<tr><td>{{ d.label }}</td><td class="num">{{ "%.2f" % d.a }}</td><td class="num">{{ "%.2f" % d.b }}</td><td class="num"><b>{{ "%+.2f" % e.mean }}</b></td>
-<td class="num">{{ e.interval("+.2f") }}</td><td class="num">{{ "yes" if d.differs else "no" }}{% if d.p_value is not none %}, p = {{ "%.2g" % d.p_value }}{% endif %}</td><td class="num">{{ e.count }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-<p class="sub">Intervals of the paired differences (BCa bootstrap), over the episodes that both runs have; a dash where fewer than five values, or values that are all equal, tell nothing. {{ c.success_test | capitalize }}. {{ c.multiplicity }}.</p>
-<div class="plots"><img src="differences.svg" alt="differences with intervals"><img src="errors.svg" alt="navigation errors of both"></div>
-{% for title, pairs, count in lists %}
-<h2>{{ title }} ({{ count }})</h2>
-{% if pairs %}
-<div class="panel"><table><thead><tr><th>Episode</th><th>Instruction</th><th class="num">Error of A [m]</th><th class="num">Error of B [m]</th></tr></thead><tbody>
-{% for a, b in pairs %}
-<tr><td>{{ a.scene_id or b.scene_id }} #{{ a.episode_id }}</td><td>{{ (a.instruction or b.instruction) | truncate(240) }}</td>
-<td class="num">{{ a.metrics.navigation_error_m | metres }}</td><td class="num">{{ b.metrics.navigation_error_m | metres }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-{% if count > pairs | length %}<p class="sub">The clearest {{ pairs | length }} of {{ count }}.</p>{% endif %}
-{% endif %}
-{% endfor %}
-</main></body></html>
-"""

@@ -1,4 +1,4 @@
-"""The JSON Lines files of a run: episodes, trajectories, decisions."""
+"""Writes and reads the JSON Lines files of a run: episodes, trajectories, decisions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def decision_lines(record: EpisodeRecord) -> str:
             "frame_stamp_ns": d.chunk.frame_stamp_ns,
             "actions": [[a.forward_m, a.turn_rad, a.stop] for a in d.chunk.actions],
             "probabilities": list(d.chunk.probabilities),
-            "wanted": d.chunk.wanted,
+            "wanted": d.chunk.unconstrained,
             "allowed": d.chunk.allowed,
             "held": d.chunk.held,
         }

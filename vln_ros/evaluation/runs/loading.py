@@ -330,16 +330,16 @@ def _peer_episode(where: str, value: Mapping[str, Any], who: str, said: Counter[
     )
     text = value.get("episode_instruction", "")
     return EpisodeResult(
-        str(episode_id),
-        str(value.get("scene_id", "")),
-        str(text),
-        "",
-        "",
-        math.nan,
-        0,
-        array("d"),
-        0,
-        metrics,
+        episode_id=str(episode_id),
+        scene_id=str(value.get("scene_id", "")),
+        instruction=str(text),
+        folder="",
+        ended="",
+        wall_s=math.nan,
+        decisions=0,
+        latencies_ms=array("d"),
+        video_frames=0,
+        metrics=metrics,
     )
 
 

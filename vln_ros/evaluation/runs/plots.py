@@ -1,4 +1,4 @@
-"""The plots of a report."""
+"""Draws the plots of a report."""
 
 from __future__ import annotations
 

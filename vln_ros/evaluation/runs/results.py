@@ -1,4 +1,4 @@
-"""What a run came to, and how it is written as JSON.
+"""Sums up a run and writes it as JSON.
 
 JSON has no NaN: what is not finite is written as null. A null navigation error reads back as infinity
 (an unreachable goal is the only way to have none), any other null measure as NaN.
@@ -68,7 +68,7 @@ class LatencyStats:
         return LatencyStats(len(ordered), quantile(0.5), quantile(0.95), ordered[-1])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """How episodes are run and judged; a number means nothing without it.
 
@@ -135,7 +135,7 @@ class RunInfo:
             raise ValueError(f"not the description of a run of this version: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpisodeResult:
     """One line of ``episodes.jsonl``.
 
@@ -232,7 +232,7 @@ def skips_line(skips: Sequence[Skip], measured: int) -> str:
     return "\n".join([head, *shown, *more])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Costs:
     """Totals over the episodes that were counted; see :class:`vln_ros.evaluation.episode.record.EpisodeCost`.
 
@@ -260,18 +260,18 @@ class Costs:
         tokens = [c.tokens for _, c in counted if c.tokens is not None]
         cpu_s = [c.engine_cpu_s for _, c in counted if c.engine_cpu_s is not None]
         return Costs(
-            len(counted),
-            sum(e.wall_s for e, _ in counted),
-            sum(c.load_s for _, c in counted),
-            sum(c.render_s for _, c in counted),
-            sum(c.measure_s for _, c in counted),
-            sum(c.observe_s for _, c in counted),
-            sum(sum(e.latencies_ms) for e, _ in counted) / 1e3,
-            sum(c.waited_s for _, c in counted),
-            sum(forwards) if forwards else None,
-            sum(tokens) if tokens else None,
-            sum(c.prepared for _, c in counted),
-            sum(cpu_s) if counted and len(cpu_s) == len(counted) else None,
+            episodes=len(counted),
+            wall_s=sum(e.wall_s for e, _ in counted),
+            load_s=sum(c.load_s for _, c in counted),
+            render_s=sum(c.render_s for _, c in counted),
+            measure_s=sum(c.measure_s for _, c in counted),
+            observe_s=sum(c.observe_s for _, c in counted),
+            decide_s=sum(sum(e.latencies_ms) for e, _ in counted) / 1e3,
+            waited_s=sum(c.waited_s for _, c in counted),
+            forwards=sum(forwards) if forwards else None,
+            tokens=sum(tokens) if tokens else None,
+            prepared=sum(c.prepared for _, c in counted),
+            engine_cpu_s=sum(cpu_s) if counted and len(cpu_s) == len(counted) else None,
         )
 
 
@@ -300,7 +300,7 @@ class Answers:
             len(shares),
             min(shares, default=math.nan),
             sum(shares) / len(shares) if shares else math.nan,
-            sum(c.wanted is not None for c in chunks),
+            sum(c.unconstrained is not None for c in chunks),
             sum(c.held is not None for c in chunks),
         )
 
@@ -330,7 +330,7 @@ class Answers:
         return f"{allowed}{self.left} answers left it, {self.held} were held"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """A whole run, as in ``result.json``."""
 
@@ -376,25 +376,18 @@ class RunResult:
             "answers": dataclasses.asdict(self.answers),
             "engine_failures": sum(s.engine_failure for s in self.skipped),
             "skipped": [dataclasses.asdict(s) for s in self.skipped],
+            "episodes": [
+                {
+                    "episode_id": e.episode_id,
+                    "scene_id": e.scene_id,
+                    "folder": posixpath.normpath(f"episodes/{e.folder}"),
+                    "ended": e.ended,
+                    "metrics": None if e.metrics is None else vars(e.metrics),
+                }
+                for e in self.episodes
+            ],
         }
-        head = json.dumps(finite_tree(tree), indent=1, allow_nan=False).removesuffix("\n}")
-        # One line each: the encoder that indents is written in Python, and there may be 100,000.
-        lines = [
-            json.dumps(
-                finite_tree(
-                    {
-                        "episode_id": e.episode_id,
-                        "scene_id": e.scene_id,
-                        "folder": posixpath.normpath(f"episodes/{e.folder}"),
-                        "ended": e.ended,
-                        "metrics": None if e.metrics is None else vars(e.metrics),
-                    }
-                ),
-                allow_nan=False,
-            )
-            for e in self.episodes
-        ]
-        return f'{head},\n "episodes": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+        return json.dumps(finite_tree(tree), indent=1, allow_nan=False) + "\n"
 
 
 def finite_tree(value: Any) -> Any:

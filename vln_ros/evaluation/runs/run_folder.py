@@ -1,4 +1,4 @@
-"""The folder that demo, replay and evaluation leave behind.
+"""Keeps the folder that demo, replay and evaluation leave behind.
 
 ::
 
@@ -255,7 +255,15 @@ class RunFolder:
         folder = self.path / "episodes" / result.folder
         if not (folder / "map.png").exists():
             steps = read_trajectory(folder / "trajectory.jsonl")
-            record = EpisodeRecord(info, steps, (), result.ended, result.wall_s, result.metrics, 0)
+            record = EpisodeRecord(
+                info=info,
+                steps=steps,
+                decisions=(),
+                ended=result.ended,
+                wall_s=result.wall_s,
+                metrics=result.metrics,
+                video_frames=0,
+            )
             write_map(record, plan, folder / "map.png")
 
     def skip(self, skip: Skip) -> None:

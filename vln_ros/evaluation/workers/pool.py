@@ -1,6 +1,6 @@
-"""The workers of an evaluation as processes of this machine, or in line.
+"""Runs the workers of an evaluation as processes of this machine, or in line.
 
-A crew is spoken to in turns: a worker is given orders, and answers once with events; until then it is
+A pool is spoken to in turns: a worker is given orders, and answers once with events; until then it is
 given nothing. A worker that ends without an answer is lost.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
 from vln_ros.config import ConfigError, EvalConfig
-from vln_ros.evaluation.workers.schedule import Order
-from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Workbench
+from vln_ros.evaluation.workers.schedule import Job
+from vln_ros.evaluation.workers.worker import Event, LastWords, Unable, Worker, run_worker
 from vln_ros.profiling.files import recorded
 
 _END_TIMEOUT_S = 10.0
@@ -33,14 +33,14 @@ class Loss:
 Answer = tuple[int, list[Event] | Loss]
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers, by number."""
 
-    def hire(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         """Start a worker; its first answer is that it is ready. Also in place of one that was lost."""
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        """Orders for a worker that has answered; none: go on with what it has."""
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        """Jobs for a worker that has answered; none: go on with what it has."""
 
     def answers(self) -> list[Answer]:
         """Wait until a worker answers, or more."""
@@ -63,37 +63,37 @@ def interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class InlineCrew:
+class InlinePool:
     """One worker, in this thread: to look into, and for runs that are too short to start processes."""
 
     def __init__(self, config: EvalConfig) -> None:
         self._config = config
-        self._bench: Workbench | None = None
-        self._orders: Sequence[Order] | None = None
+        self._work: Worker | None = None
+        self._jobs: Sequence[Job] | None = None
         self._recording = contextlib.ExitStack()
 
-    def hire(self, worker: int) -> None:
-        self._bench, self._orders = None, None
+    def start_worker(self, worker: int) -> None:
+        self._work, self._jobs = None, None
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        self._orders = orders
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        self._jobs = jobs
 
     def answers(self) -> list[Answer]:
-        if self._bench is None:
+        if self._work is None:
             self._recording.enter_context(recorded(self._config.navigator.profiling, "worker-0"))
             try:
-                self._bench = Workbench(self._config)
+                self._work = Worker(self._config)
             except ConfigError as error:
                 return [(0, [Unable(str(error))])]
-            return [(0, [self._bench.ready()])]
-        if self._orders is None:
+            return [(0, [self._work.ready()])]
+        if self._jobs is None:
             raise RuntimeError("nobody was given anything to do")
-        orders, self._orders = self._orders, None
-        return [(0, self._bench.step(orders))]
+        jobs, self._jobs = self._jobs, None
+        return [(0, self._work.step(jobs))]
 
     def close(self) -> None:
-        if self._bench is not None:
-            self._bench.close()
+        if self._work is not None:
+            self._work.close()
         self._recording.close()
 
 
@@ -111,21 +111,26 @@ def how_it_ended(status: int | None, last_words: str) -> str:
     return f"was killed by {name}{hint}"
 
 
-class ProcessCrew:
-    """Processes of this machine. Their first words may take as long as loading a checkpoint does."""
+class ProcessPool:
+    """Processes of this machine. Their first words may take as long as loading a checkpoint does.
 
-    def __init__(self, config: EvalConfig) -> None:
-        self._config = config
+    Args:
+        config: of the evaluation.
+        run: what a process runs, with the configuration, its number and its end of the connection.
+    """
+
+    def __init__(
+        self, config: EvalConfig, run: Callable[[EvalConfig, int, Connection[Any, Any]], None] = run_worker
+    ) -> None:
+        self._config, self._run = config, run
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, tuple[SpawnProcess, Connection[Any, Any]]] = {}
         self._last_words: dict[int, str] = {}
 
-    def hire(self, worker: int) -> None:
-        from vln_ros.evaluation.workers.worker import run_worker
-
+    def start_worker(self, worker: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=run_worker, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
+            target=self._run, args=(self._config, worker, theirs), name=f"worker {worker}", daemon=True
         )
         with interrupts_held_back():
             process.start()
@@ -135,12 +140,12 @@ class ProcessCrew:
     def pid(self, worker: int) -> int:
         """Of its process."""
         pid = self._processes[worker][0].pid
-        assert pid is not None, "a hired worker was started"
+        assert pid is not None, "a worker was started"
         return pid
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
         with contextlib.suppress(OSError):  # it is gone; its connection says so to answers()
-            self._processes[worker][1].send(list(orders))
+            self._processes[worker][1].send(list(jobs))
 
     def answers(self) -> list[Answer]:
         numbers = {id(connection): worker for worker, (_, connection) in self._processes.items()}

@@ -1,4 +1,4 @@
-"""The workers of an evaluation as actors of a Ray cluster (optional: see requirements-ray.txt)."""
+"""Runs the workers of an evaluation as actors of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig
 from vln_ros.evaluation.workers.pool import Answer, Loss
-from vln_ros.evaluation.workers.schedule import Order
-from vln_ros.evaluation.workers.worker import Event, Unable, Workbench
+from vln_ros.evaluation.workers.schedule import Job
+from vln_ros.evaluation.workers.worker import Event, Unable, Worker
 
 _LOOK_S = 5.0
 """How often to look whether there are nodes at all, while nobody answers."""
@@ -22,22 +22,22 @@ class _Actor:
 
     def __init__(self, config: EvalConfig, worker: int) -> None:
         self._config, self._worker = config, worker
-        self._bench: Workbench | None = None
+        self._work: Worker | None = None
 
     def begin(self) -> list[Event]:
         try:
-            self._bench = Workbench(self._config, self._worker)
+            self._work = Worker(self._config, self._worker)
         except ConfigError as error:
             return [Unable(str(error))]
-        return [self._bench.ready()]
+        return [self._work.ready()]
 
-    def step(self, orders: Sequence[Order]) -> list[Event]:
-        assert self._bench is not None, "begin comes first"
-        return self._bench.step(orders)
+    def step(self, jobs: Sequence[Job]) -> list[Event]:
+        assert self._work is not None, "begin comes first"
+        return self._work.step(jobs)
 
 
-class RayCrew:
-    """Implements :class:`vln_ros.evaluation.workers.pool.Crew`.
+class RayPool:
+    """Implements :class:`vln_ros.evaluation.workers.pool.WorkerPool`.
 
     Ray places the actors and reserves their share of processors and GPUs. An actor that is lost, with its
     node or alone, is replaced wherever there is room; until there is, the others go on. A cluster that was
@@ -67,12 +67,12 @@ class RayCrew:
             num_cpus=farm.cpus_per_worker, num_gpus=farm.gpus_per_worker, max_restarts=0, max_task_retries=0
         )(_Actor)
 
-    def hire(self, worker: int) -> None:
+    def start_worker(self, worker: int) -> None:
         self._actors[worker] = self._remote.remote(self._config, worker)
         self._waiting[self._actors[worker].begin.remote()] = worker
 
-    def give(self, worker: int, orders: Sequence[Order]) -> None:
-        self._waiting[self._actors[worker].step.remote(list(orders))] = worker
+    def give(self, worker: int, jobs: Sequence[Job]) -> None:
+        self._waiting[self._actors[worker].step.remote(list(jobs))] = worker
 
     def _start(self) -> None:
         farm = self._farm
@@ -87,7 +87,7 @@ class RayCrew:
             raise ConfigError(f"ray_address = {farm.ray_address!r}: no such cluster ({error})") from error
 
     def answers(self) -> list[Answer]:
-        """As in Crew; where no node of the cluster is left, all workers are lost.
+        """As in WorkerPool; where no node of the cluster is left, all workers are lost.
 
         Raises:
             ConfigError: no node is left, and the cluster was not started here.

@@ -1,4 +1,4 @@
-"""Which worker runs which episode: whole scenes, longest first."""
+"""Decides which worker runs which episode: whole scenes, longest first."""
 
 from __future__ import annotations
 
@@ -34,18 +34,10 @@ class Job:
         return _EPISODE_M + (way_m if way_m < 1e6 else 0.0)  # inf and NaN occur in broken files
 
 
-@dataclass(frozen=True, eq=False)
-class Order:
-    """A job as it is given to a worker; ``next_scene`` is where it will probably go on after it."""
-
-    job: Job
-    next_scene: str | None
-
-
 class Schedule(Protocol):
     """Hands out jobs; knows who has which."""
 
-    def take(self, worker: int) -> Order | None:
+    def take(self, worker: int) -> Job | None:
         """The next job for a worker; None: nothing for it now."""
 
     def done(self, worker: int, episode_id: str) -> None:
@@ -80,7 +72,6 @@ class SceneSchedule:
         for job in jobs:
             self._waiting.setdefault(job.episode.scene_id, deque()).append(job)
         self._scene_of: dict[int, str] = {}
-        self._promised: dict[int, str] = {}
         self._flying: dict[int, dict[str, Job]] = {}
         self._failures: dict[str, int] = {}
 
@@ -89,15 +80,13 @@ class SceneSchedule:
         waiting = sum(len(queue) for queue in self._waiting.values())
         return waiting + sum(len(jobs) for jobs in self._flying.values())
 
-    def take(self, worker: int) -> Order | None:
+    def take(self, worker: int) -> Job | None:
         flying = self._flying.setdefault(worker, {})
         if any(self._failures.get(e, 0) for e in flying):
             return None  # a suspect runs alone
         scene = self._scene_of.get(worker)
         if scene is None or not self._waiting.get(scene):
-            scene = self._promised.pop(worker, None)
-            if scene is None or not self._waiting.get(scene):
-                scene = self._choose(worker)
+            scene = self._choose(worker)
         if scene is None:
             return None
         queue = self._waiting[scene]
@@ -109,14 +98,11 @@ class SceneSchedule:
         flying[job.episode.episode_id] = job
         if not queue:
             del self._waiting[scene]
-            following = self._choose(worker)
-            if following is not None:
-                self._promised[worker] = following
-        return Order(job, self._promised.get(worker))
+        return job
 
     def _choose(self, worker: int) -> str | None:
         """The costliest scene that nobody has; else the one with most left, if it is worth a load."""
-        others = {s for w, s in [*self._scene_of.items(), *self._promised.items()] if w != worker}
+        others = {s for w, s in self._scene_of.items() if w != worker}
         free = {s: q for s, q in self._waiting.items() if s not in others}
         shared = {s: q for s, q in self._waiting.items() if len(q) > 1}
         for scenes in (free, shared):
@@ -135,7 +121,6 @@ class SceneSchedule:
 
     def lost(self, worker: int) -> list[Job]:
         self._scene_of.pop(worker, None)
-        self._promised.pop(worker, None)
         jobs = self._flying.pop(worker, {}).values()
         return [job for job in jobs if self._again(job) is not None]
 
@@ -163,12 +148,12 @@ class SliceSchedule:
     def open(self) -> int:
         return sum(map(len, self._waiting)) + sum(map(len, self._flying))
 
-    def take(self, worker: int) -> Order | None:
+    def take(self, worker: int) -> Job | None:
         if not self._waiting[worker]:
             return None
         job = self._waiting[worker].popleft()
         self._flying[worker][job.episode.episode_id] = job
-        return Order(job, None)
+        return job
 
     def done(self, worker: int, episode_id: str) -> None:
         del self._flying[worker][episode_id]

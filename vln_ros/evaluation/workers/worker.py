@@ -18,14 +18,15 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engines import build_engines
+from vln_ros.evaluation.episode.lockstep import lockstep, tell_executed
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.runs.results import versions
 from vln_ros.evaluation.runs.run_folder import EpisodeOutcome, outcome_of
-from vln_ros.evaluation.workers.schedule import Job, Order
+from vln_ros.evaluation.workers.schedule import Job
 from vln_ros.evaluation.workers.worlds import build_worlds
-from vln_ros.pipeline import build_engines, lockstep, tell_executed
 from vln_ros.profiling.files import recorded
 from vln_ros.profiling.spans import DECISION, FRAME, INSTRUCTION, span
 from vln_ros.protocols import (
@@ -34,7 +35,6 @@ from vln_ros.protocols import (
     EngineError,
     GivesUp,
     HasFigures,
-    PreparesScenes,
     WorksAhead,
     World,
     WorldLostError,
@@ -103,7 +103,7 @@ def episode_limits(config: EvalConfig) -> EpisodeLimits:
     return EpisodeLimits.of(config.max_steps, config.limits, declared)
 
 
-class _Seat:
+class _Slot:
     """A place for one robot: its world, its engine, and its episode under way."""
 
     def __init__(self, world: World, engine: Engine) -> None:
@@ -129,7 +129,7 @@ class _Seat:
         return True
 
 
-class Workbench:
+class Worker:
     """Runs episodes side by side on one model. Used from one thread.
 
     Args:
@@ -151,54 +151,54 @@ class Workbench:
         navigator = replace(config.navigator, qwen=qwen)
         engines = build_engines(navigator, config.sessions)
         worlds = build_worlds(config, config.sessions)
-        self._seats = [_Seat(world, engine) for world, engine in zip(worlds, engines, strict=True)]
+        self._slots = [_Slot(world, engine) for world, engine in zip(worlds, engines, strict=True)]
         self._together = config.sessions > 1 and navigator.engine == "qwen"
         self._scene = ""
         self._films: tempfile.TemporaryDirectory[str] | None = None  # made for the first video
 
     def ready(self) -> Ready:
         """What it works with."""
-        engine = self._seats[0].engine
+        engine = self._slots[0].engine
         return Ready(engine.fingerprint if isinstance(engine, CountsWork) else "", versions())
 
-    def step(self, orders: Sequence[Order]) -> list[Event]:
+    def step(self, jobs: Sequence[Job]) -> list[Event]:
         """Begin these episodes, and go on with all until one or more end.
 
         Raises:
-            ValueError: more orders than seats are free.
+            ValueError: more jobs than slots are free.
         """
         events: list[Event] = []
-        for order in orders:
-            seat = next((s for s in self._seats if s.job is None), None)
-            if seat is None:
-                raise ValueError(f"no seat free for {len(orders)} more episodes")
-            e = order.job.episode
+        for job in jobs:
+            slot = next((s for s in self._slots if s.job is None), None)
+            if slot is None:
+                raise ValueError(f"no slot free for {len(jobs)} more episodes")
+            e = job.episode
             try:
-                self._begin(seat, order)
+                self._begin(slot, job)
             except EngineError as error:
-                events.append(self._failed(seat, error))
+                events.append(self._failed(slot, error))
             except ValueError as error:  # of this episode: scene or start are not as they should be
-                seat.job = None
+                slot.job = None
                 events.append(Refused(e.episode_id, e.scene_id, str(error)))
             except WorldLostError as error:
-                if seat.job is not None:
-                    self._interrupt(seat, error)
+                if slot.job is not None:
+                    self._interrupt(slot, error)
                 events.append(Interrupted(e.episode_id, e.scene_id, str(error)))
-        while not events and any(s.job is not None for s in self._seats):
+        while not events and any(s.job is not None for s in self._slots):
             events = self._round()
         return events
 
     def close(self) -> None:
         """Free everything; what is under way is given up."""
-        for seat in self._seats:
-            if seat.job is not None:
-                seat.run.discard()
-            seat.engine.close()
-            seat.world.close()
+        for slot in self._slots:
+            if slot.job is not None:
+                slot.run.discard()
+            slot.engine.close()
+            slot.world.close()
         if self._films is not None:
             self._films.cleanup()
 
-    def __enter__(self) -> Workbench:
+    def __enter__(self) -> Worker:
         return self
 
     def __exit__(
@@ -206,19 +206,19 @@ class Workbench:
     ) -> None:
         self.close()
 
-    def _begin(self, seat: _Seat, order: Order) -> None:
-        config, job = self._config, order.job
+    def _begin(self, slot: _Slot, job: Job) -> None:
+        config = self._config
         video = None
         if job.video:
             self._films = self._films or tempfile.TemporaryDirectory(prefix="vln_ros-video-")
-            seat.video = Path(self._films.name) / f"{job.number}.mp4"
-            video = VideoWriter(seat.video, VIDEO_FPS)
+            slot.video = Path(self._films.name) / f"{job.number}.mp4"
+            video = VideoWriter(slot.video, VIDEO_FPS)
         else:
-            seat.video = None
+            slot.video = None
         recorder = EpisodeRecorder(episode_info(job.episode), video)
         try:
-            seat.run = EpisodeRun(
-                seat.world,
+            slot.run = EpisodeRun(
+                slot.world,
                 job.episode,
                 start_ns=0,
                 step_period_ns=round(config.step_period_s * 1e9),
@@ -229,94 +229,92 @@ class Workbench:
         except BaseException:
             recorder.discard()
             raise
-        seat.prepared = int(job.episode.scene_id != self._scene)
+        slot.prepared = int(job.episode.scene_id != self._scene)
         self._scene = job.episode.scene_id
-        if order.next_scene is not None and isinstance(seat.world, PreparesScenes):
-            seat.world.prepare(order.next_scene)
-        engine = seat.engine
-        seat.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
-        seat.job = job
+        engine = slot.engine
+        slot.before = (engine.forwards, engine.tokens) if isinstance(engine, CountsWork) else (0, 0)
+        slot.job = job
         with span(INSTRUCTION, job.number):
-            seat.engine.start(Instruction(job.number, job.episode.instruction))
-        seat.queue = 1  # as in the graph, where the hold that begins a run is number one
-        seat.steps = lockstep(seat.run)
-        seat.advance(None)
+            slot.engine.start(Instruction(job.number, job.episode.instruction))
+        slot.queue = 1  # as in the graph, where the hold that begins a run is number one
+        slot.steps = lockstep(slot.run)
+        slot.advance(None)
 
     def _round(self) -> list[Event]:
         """Every robot sees its frames, then every robot decides; the ends that come of it."""
-        seats = [s for s in self._seats if s.job is not None]
+        slots = [s for s in self._slots if s.job is not None]
         events: list[Event] = []
-        while showing := [s for s in seats if s.wants is not None]:
+        while showing := [s for s in slots if s.wants is not None]:
             events += self._observe(showing)
-            for seat in showing:
-                events += self._advance(seat, None)
+            for slot in showing:
+                events += self._advance(slot, None)
             # Who wants to see more: nobody asks about the frame that it has just seen.
             events += self._work_ahead([s for s in showing if s.job is not None and s.wants is not None])
-            seats = [s for s in seats if s.job is not None]
+            slots = [s for s in slots if s.job is not None]
         if events:
             return events  # the rest decides together with those who come in
-        chunks, events = self._decide(seats)
-        for seat, chunk in zip([s for s in seats if s.job is not None], chunks, strict=True):
-            events += self._advance(seat, chunk)
+        chunks, events = self._decide(slots)
+        for slot, chunk in zip([s for s in slots if s.job is not None], chunks, strict=True):
+            events += self._advance(slot, chunk)
         return events
 
-    def _advance(self, seat: _Seat, chunk: ActionChunk | None) -> list[Event]:
-        """On to the next thing that a seat needs; its end, if this is it."""
-        if seat.job is None:
+    def _advance(self, slot: _Slot, chunk: ActionChunk | None) -> list[Event]:
+        """On to the next thing that a slot needs; its end, if this is it."""
+        if slot.job is None:
             return []
         try:
-            return [] if seat.advance(chunk) else [self._finish(seat)]
+            return [] if slot.advance(chunk) else [self._finish(slot)]
         except WorldLostError as error:
-            return [self._interrupt(seat, error)]
+            return [self._interrupt(slot, error)]
 
-    def _interrupt(self, seat: _Seat, error: WorldLostError) -> Interrupted:
-        """Give up what a seat has under way."""
-        assert seat.job is not None
-        episode, seat.job = seat.job.episode, None
-        seat.run.discard()
+    def _interrupt(self, slot: _Slot, error: WorldLostError) -> Interrupted:
+        """Give up what a slot has under way."""
+        assert slot.job is not None
+        episode, slot.job = slot.job.episode, None
+        slot.run.discard()
         self._scene = ""  # its world begins anew
-        if seat.video is not None:
-            seat.video.unlink(missing_ok=True)
+        if slot.video is not None:
+            slot.video.unlink(missing_ok=True)
         return Interrupted(episode.episode_id, episode.scene_id, str(error))
 
-    def _failed(self, seat: _Seat, error: EngineError) -> Refused:
+    def _failed(self, slot: _Slot, error: EngineError) -> Refused:
         """Its episode is no result: nothing of it is kept."""
-        assert seat.job is not None, "an episode was under way"
-        episode, seat.job = seat.job.episode, None
-        seat.run.discard()
-        if seat.video is not None:
-            seat.video.unlink(missing_ok=True)
+        assert slot.job is not None, "an episode was under way"
+        episode, slot.job = slot.job.episode, None
+        slot.run.discard()
+        if slot.video is not None:
+            slot.video.unlink(missing_ok=True)
         return Refused(episode.episode_id, episode.scene_id, f"engine failure: {error}", engine_failure=True)
 
-    def _ended(self, seat: _Seat, error: Exception | None) -> list[Event]:
-        """What an error of a seat's engine or world means for its episode; any other is raised."""
+    def _ended(self, slot: _Slot, error: Exception | None) -> list[Event]:
+        """What an error of a slot's engine or world means for its episode; any other is raised."""
         if error is None:
             return []
         if isinstance(error, EngineError):
-            return [self._failed(seat, error)]
+            return [self._failed(slot, error)]
         if isinstance(error, WorldLostError):  # of an expert, which has one of its own
-            return [self._interrupt(seat, error)]
+            return [self._interrupt(slot, error)]
         raise error
 
-    def _observe(self, seats: Sequence[_Seat]) -> list[Event]:
+    def _observe(self, slots: Sequence[_Slot]) -> list[Event]:
         events: list[Event] = []
-        for seat in seats:
-            assert seat.wants is not None, "only who is to be shown a frame"
+        for slot in slots:
+            assert slot.wants is not None, "only who is to be shown a frame"
             begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
-                tell_executed(seat.engine, seat.run)
-                with span(FRAME, seat.wants.index):
-                    seat.engine.observe(seat.wants)
+                tell_executed(slot.engine, slot.run)
+                with span(FRAME, slot.wants.index):
+                    slot.engine.observe(slot.wants)
             except (EngineError, WorldLostError) as error:
-                events += self._ended(seat, error)
+                events += self._ended(slot, error)
                 continue
-            seat.run.observed(time.monotonic() - begun_s)
-            seat.run.computed(time.process_time() - cpu_s)
+            slot.run.observed(time.monotonic() - begun_s)
+            slot.run.computed(time.process_time() - cpu_s)
         return events
 
-    def _work_ahead(self, seats: Sequence[_Seat]) -> list[Event]:
+    def _work_ahead(self, slots: Sequence[_Slot]) -> list[Event]:
         """What can be done for the next decision of these."""
-        able = [s for s in seats if isinstance(s.engine, WorksAhead)]
+        able = [s for s in slots if isinstance(s.engine, WorksAhead)]
         if not able:
             return []
         begun_s, cpu_s = time.monotonic(), time.process_time()
@@ -327,15 +325,15 @@ class Workbench:
                 errors = work_ahead_together([s.engine for s in able])  # type: ignore[misc]
         else:
             errors = [_failure_of(s.engine.work_ahead) for s in able]  # type: ignore[attr-defined]
-        for seat in able:
-            seat.run.worked_ahead((time.monotonic() - begun_s) / len(able))
-            seat.run.computed((time.process_time() - cpu_s) / len(able))
-        return [e for seat, error in zip(able, errors, strict=True) for e in self._ended(seat, error)]
+        for slot in able:
+            slot.run.worked_ahead((time.monotonic() - begun_s) / len(able))
+            slot.run.computed((time.process_time() - cpu_s) / len(able))
+        return [e for slot, error in zip(able, errors, strict=True) for e in self._ended(slot, error)]
 
-    def _decide(self, seats: Sequence[_Seat]) -> tuple[list[ActionChunk], list[Event]]:
-        """A queue for each seat that keeps its job, and what became of the others."""
-        for seat in seats:
-            seat.queue += 1
+    def _decide(self, slots: Sequence[_Slot]) -> tuple[list[ActionChunk], list[Event]]:
+        """A queue for each slot that keeps its job, and what became of the others."""
+        for slot in slots:
+            slot.queue += 1
         chunks: list[ActionChunk] = []
         events: list[Event] = []
         begun_s, cpu_s = time.monotonic(), time.process_time()
@@ -343,47 +341,47 @@ class Workbench:
             from vln_ros.engine.batch import decide_together
 
             with span("decisions of all robots"):
-                found = decide_together([s.engine for s in seats], [s.queue for s in seats])  # type: ignore[misc]
-            for seat, answer in zip(seats, found, strict=True):
-                seat.run.computed((time.process_time() - cpu_s) / len(seats))
+                found = decide_together([s.engine for s in slots], [s.queue for s in slots])  # type: ignore[misc]
+            for slot, answer in zip(slots, found, strict=True):
+                slot.run.computed((time.process_time() - cpu_s) / len(slots))
                 if isinstance(answer, Exception):
-                    events += self._ended(seat, answer)
+                    events += self._ended(slot, answer)
                     continue
                 chunks.append(answer)
-                seat.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
+                slot.run.decided(answer, (time.monotonic() - begun_s) * 1e3)
             return chunks, events
-        for seat in seats:
+        for slot in slots:
             begun_s, cpu_s = time.monotonic(), time.process_time()
             try:
-                with span(DECISION, seat.queue):
-                    chunks.append(seat.engine.decide(seat.queue))
+                with span(DECISION, slot.queue):
+                    chunks.append(slot.engine.decide(slot.queue))
             except (EngineError, WorldLostError) as error:
-                events += self._ended(seat, error)
+                events += self._ended(slot, error)
                 continue
-            seat.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
-            seat.run.computed(time.process_time() - cpu_s)
+            slot.run.decided(chunks[-1], (time.monotonic() - begun_s) * 1e3)
+            slot.run.computed(time.process_time() - cpu_s)
         return chunks, events
 
-    def _finish(self, seat: _Seat) -> EpisodeOutcome:
-        engine = seat.engine
+    def _finish(self, slot: _Slot) -> EpisodeOutcome:
+        engine = slot.engine
         forwards = tokens = None
         if isinstance(engine, CountsWork):
-            forwards, tokens = engine.forwards - seat.before[0], engine.tokens - seat.before[1]
+            forwards, tokens = engine.forwards - slot.before[0], engine.tokens - slot.before[1]
         figures = engine.figures() if isinstance(engine, HasFigures) else None
         reuse = engine.reuse_stats() if isinstance(engine, Reusing) else None
         given_up = engine.given_up() if isinstance(engine, GivesUp) else ()
-        record = seat.run.finish(
+        record = slot.run.finish(
             forwards=forwards,
             tokens=tokens,
-            prepared=seat.prepared,
+            prepared=slot.prepared,
             figures=figures,
             reuse=reuse,
             given_up=given_up,
         )
-        seat.job = None
-        outcome = outcome_of(record, seat.video)
-        if seat.video is not None:
-            seat.video.unlink()
+        slot.job = None
+        outcome = outcome_of(record, slot.video)
+        if slot.video is not None:
+            slot.video.unlink()
         return outcome
 
 
@@ -415,7 +413,7 @@ def run_worker(config: EvalConfig, worker: int, connection: Connection[Any, Any]
 
 def _serve(config: EvalConfig, worker: int, connection: Connection[Any, Any]) -> None:
     try:
-        bench = Workbench(config, worker)
+        bench = Worker(config, worker)
     except ConfigError as error:
         connection.send([Unable(str(error))])
         return

@@ -1,4 +1,4 @@
-"""The worlds that an evaluation can take place in, and the episodes there."""
+"""Opens the world of an evaluation and finds its episodes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vln_ros.sim.embedded.plan import draw_plan
 from vln_ros.sim.embedded.world import EmbeddedWorld, SceneCache
 from vln_ros.sim.episodes.episode import Episode, read_episodes, split_file, write_episodes
 from vln_ros.sim.splits import SPLITS, make_episodes
-from vln_ros.sim.worlds import camera_and_mount, languages_of, open_world
+from vln_ros.sim.worlds import camera_and_extrinsics, languages_of, open_world
 
-_CACHED_SCENES = 2  # the one in use and the next
+_CACHED_SCENES = 2  # the one in use and the one before
 
 
 def build_worlds(config: EvalConfig, count: int) -> Sequence[World]:
     """So many worlds for one process; they share what they can."""
     match config.world:
         case "embedded":
-            camera, mount = camera_and_mount(config.camera)
+            camera, extrinsics = camera_and_extrinsics(config.camera)
             scenes = SceneCache(AGENT_RADIUS_M, max(_CACHED_SCENES, count))
             sliding = config.habitat.sliding
-            return [EmbeddedWorld(camera, mount, scenes=scenes, sliding=sliding) for _ in range(count)]
+            return [EmbeddedWorld(camera, extrinsics, scenes=scenes, sliding=sliding) for _ in range(count)]
         case "habitat":
             return [open_world(config) for _ in range(count)]
     raise ConfigError(f"world = {config.world!r}: unknown")

@@ -1,1 +1,1 @@
-"""Action queues and odometry in; velocities out."""
+"""The executor node: action queues and odometry in, velocities out."""

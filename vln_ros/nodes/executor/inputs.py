@@ -1,4 +1,4 @@
-"""What the executor hears: subscriptions, and the count of everything refused."""
+"""Subscribes the executor, hands values to the state machine, counts what is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import ExecutorConfig
-from vln_ros.datatypes import Pose
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.motion.action_queue import Acceptance
 from vln_ros.motion.executor import Executor
 from vln_ros.motion.safety import Fault
@@ -20,7 +20,7 @@ from vln_ros.nodes.heartbeat import commands_heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CALIBRATION_REASONS, CameraCalibration
-from vln_ros.ros.extrinsics import Mounting, Mountings
+from vln_ros.ros.extrinsics import ExtrinsicsSource, ExtrinsicsSources
 from vln_ros.ros.odometry import BaseOdometry
 
 NO_TRANSFORM = "no_transform"
@@ -54,13 +54,13 @@ class ExecutorInput:
         self._now_s, self._check, self._accepted = now_s, check, accepted
         self.refusals: Counter[str] = Counter()
         """Messages that could not be used, by the reason of :class:`vln_ros.ros.convert.MessageError`."""
-        self._last_refusal = ""
+        self._last_reason = ""
         self._calibration = CameraCalibration(
             config.camera_info_topic, config.depth_topic, config.calibration
         )
         safety = config.safety
-        mountings = Mountings(node, config)
-        self._odometry = BaseOdometry(config, config.odom_frame, mountings.odometry_tf())
+        sources = ExtrinsicsSources(node, config)
+        self._odometry = BaseOdometry(config, config.odom_frame, sources.odometry_tf())
         sensor = qos.sensor("best_effort", 1)
         node.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 20))
         node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
@@ -70,12 +70,12 @@ class ExecutorInput:
         node.create_subscription(
             Header, commands_heartbeat(node), self._on_own_kind, qos.sensor("best_effort", 10)
         )
-        if safety.obstacles in ("depth", "both"):
-            self._camera_mounting = mountings.camera()
+        if safety.uses_depth:
+            self._camera_extrinsics = sources.camera()
             node.create_subscription(Image, config.depth_topic, self._on_depth, sensor)
             node.create_subscription(CameraInfo, config.camera_info_topic, self._on_camera_info, sensor)
-        if safety.obstacles in ("scan", "both"):
-            self._scan_mounting = mountings.scanner(safety)
+        if safety.uses_scan:
+            self._scan_extrinsics = sources.scanner(safety)
             node.create_subscription(LaserScan, "scan", self._on_scan, sensor)
 
     def _on_odometry(self, msg: Odometry) -> None:
@@ -132,7 +132,7 @@ class ExecutorInput:
             depth_m = convert.depth_from_image(msg, self._core.config.safety.min_depth_m)
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
             camera = self._calibration.of_depth(msg.header.frame_id, depth_m.shape)
-            mount = self._place_of(self._camera_mounting, msg.header.frame_id, stamp_ns)
+            extrinsics = self._place_of(self._camera_extrinsics, msg.header.frame_id, stamp_ns)
         except convert.MessageError as error:
             self._refuse(error)
             if error.reason != NO_TRANSFORM:
@@ -140,7 +140,7 @@ class ExecutorInput:
                 self._core.bad_depth(Fault.NO_CALIBRATION if uncalibrated else Fault.BAD_DEPTH)
                 self._check()
             return
-        self._core.depth(stamp_ns, depth_m, camera, mount, self._now_s())
+        self._core.depth(stamp_ns, depth_m, camera, extrinsics, self._now_s())
         self._check()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:
@@ -156,22 +156,27 @@ class ExecutorInput:
         try:
             scan = convert.points_from_scan(msg, self._config.safety.scan_no_return)
             stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
-            mount = self._place_of(self._scan_mounting, msg.header.frame_id, stamp_ns)
+            extrinsics = self._place_of(self._scan_extrinsics, msg.header.frame_id, stamp_ns)
         except convert.MessageError as error:
             self._refuse(error)
             if error.reason != NO_TRANSFORM:
                 self._core.bad_scan()
                 self._check()
             return
-        self._core.scan(stamp_ns, scan, mount, self._now_s())
+        self._core.scan(stamp_ns, scan, extrinsics, self._now_s())
         self._check()
 
-    def _place_of(self, mounting: Mounting, frame_id: str, stamp_ns: int) -> Pose:
-        mount = mounting.at(frame_id, stamp_ns)
-        if mount is None:
+    def _place_of(self, source: ExtrinsicsSource, frame_id: str, stamp_ns: int) -> Pose:
+        extrinsics = source.at(frame_id, stamp_ns)
+        if extrinsics is None:
             frames = f"{self._config.base_frame} to {frame_id}"
             raise convert.MessageError(NO_TRANSFORM, f"no transform from {frames} on /tf")
-        return mount
+        return extrinsics
+
+    @property
+    def camera(self) -> CameraModel | None:
+        """The depth camera, of its newest camera_info that can be used; None before the first."""
+        return self._calibration.camera
 
     @property
     def refused(self) -> int:
@@ -181,14 +186,14 @@ class ExecutorInput:
     def values(self) -> list[tuple[str, str | int | float | bool]]:
         """For /diagnostics: what came and could not be used, why, and how much of the way depth tells of."""
         told: list[tuple[str, str | int | float | bool]] = []
-        if self._config.safety.obstacles in ("depth", "both"):
+        if self._config.safety.uses_depth:
             told.append(("depth readings on the way [%]", 100.0 * self._core.depth_judge.share))
         told += [(f"refused: {reason}", count) for reason, count in sorted(self.refusals.items())]
-        if self._last_refusal:
-            told.append(("refused last", self._last_refusal))
+        if self._last_reason:
+            told.append(("refused last", self._last_reason))
         return told
 
     def _refuse(self, error: convert.MessageError) -> None:
         self.refusals[error.reason] += 1
-        self._last_refusal = str(error)
+        self._last_reason = str(error)
         self._node.get_logger().warning(str(error), throttle_duration_sec=2.0)

@@ -1,4 +1,4 @@
-"""Action queues and odometry in; velocities out."""
+"""The executor node: lifecycle, timers and publishers around the state machine of vln_ros.motion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the executor says of itself, besides what it does."""
+"""Publishes what the executor says of itself: state, faults, errors, diagnostics."""
 
 from __future__ import annotations
 

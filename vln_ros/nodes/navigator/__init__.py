@@ -1,1 +1,1 @@
-"""Camera, odometry and instruction in; numbered action queues out."""
+"""The navigator node: camera, odometry and instruction in, action queues out."""

@@ -1,4 +1,4 @@
-"""Camera, odometry and instruction in; numbered action queues out."""
+"""The navigator node: lifecycle, services and callbacks around the engine's thread."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Start, Tune
+from vln_ros.engines import build_engine, build_loop, free_memory
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.lifecycle import ManagedNode
@@ -23,7 +24,6 @@ from vln_ros.nodes.navigator.report import AnswerTopics, NavigatorFigures, healt
 from vln_ros.nodes.navigator.sensors import RawFrame, SensorInput
 from vln_ros.nodes.process import run_node
 from vln_ros.nodes.profiling import NodeProfiling
-from vln_ros.pipeline import build_engine, build_loop, free_memory
 from vln_ros.protocols import Engine
 from vln_ros.ros import convert, qos
 from vln_ros.ros.parameters import bind_live_parameters, declare_config

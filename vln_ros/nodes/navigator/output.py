@@ -1,4 +1,4 @@
-"""What the navigator publishes: queues, what they mean to people, and that frames were taken in."""
+"""Publishes what the navigator decides: action queues, predicted path, frames taken in."""
 
 from __future__ import annotations
 

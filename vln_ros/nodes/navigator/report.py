@@ -1,4 +1,4 @@
-"""How the navigator is, for /diagnostics."""
+"""Collects how the navigator is, for /diagnostics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _latencies() -> deque[float]:
     return deque(maxlen=_LATENCIES_KEPT)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class NavigatorFigures:
     """What the navigator counts of itself since it was activated.
 

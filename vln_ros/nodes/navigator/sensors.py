@@ -1,4 +1,4 @@
-"""The sensor side of a node: subscriptions, alignment, decoding, and the count of everything refused."""
+"""Subscribes to camera and odometry, joins and decodes them, counts what is refused."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from vln_ros.config import NavigatorConfig, SyncConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
+from vln_ros.geometry.frame_checks import depth_unit_suspicion
 from vln_ros.profiling.spans import Waits, waited
 from vln_ros.ros import convert, qos
 from vln_ros.ros.calibration import CameraCalibration
-from vln_ros.ros.extrinsics import Mountings
+from vln_ros.ros.extrinsics import ExtrinsicsSources
 from vln_ros.ros.odometry import BaseOdometry
 from vln_ros.sync.aligner import Aligned, Aligner, SyncCounts
 
@@ -84,9 +85,9 @@ class SensorInput:
             config.camera_info_topic, config.color_topic, config.calibration
         )
         self._base_frame = config.base_frame
-        mountings = Mountings(node, config)
-        self._mounting = mountings.camera()
-        self._odometry = BaseOdometry(config, "", mountings.odometry_tf())  # the aligner asks for odom_frame
+        sources = ExtrinsicsSources(node, config)
+        self._extrinsics = sources.camera()
+        self._odometry = BaseOdometry(config, "", sources.odometry_tf())  # the aligner asks for odom_frame
         # camera_info and transform may arrive just after the image.
         self._incomplete: deque[Aligned[ImageMsg, ImageMsg]] = deque(maxlen=8)
         self._sync_wait = Waits("sync wait")
@@ -173,14 +174,14 @@ class SensorInput:
             try:
                 frame_id, depth = aligned.color.header.frame_id, aligned.depth
                 self._calibration.check_frames(frame_id, "" if depth is None else depth.header.frame_id)
-                mount = self._mounting.at(frame_id, aligned.stamp_ns)
+                extrinsics = self._extrinsics.at(frame_id, aligned.stamp_ns)
             except convert.MessageError as error:
                 self.refuse(error)
             else:
-                if mount is None:
+                if extrinsics is None:
                     return
                 self.newest_ns = aligned.stamp_ns
-                self._deliver(RawFrame(aligned, camera, mount, time.monotonic()))
+                self._deliver(RawFrame(aligned, camera, extrinsics, time.monotonic()))
             self._incomplete.popleft()
 
     def _on_camera_info(self, msg: CameraInfo) -> None:
@@ -199,6 +200,6 @@ class SensorInput:
         depth = raw.aligned.depth
         if depth is not None and frame.depth_m is not None:
             encoding = depth.format if isinstance(depth, CompressedImage) else depth.encoding
-            if reason := convert.depth_unit_suspicion(encoding, frame.depth_m):
+            if reason := depth_unit_suspicion(encoding, frame.depth_m):
                 self.refused[reason] += 1
         return frame

@@ -1,1 +1,1 @@
-"""A simulated robot, as topics and services."""
+"""The simulator bridge: a simulated robot as topics and services."""

@@ -1,4 +1,4 @@
-"""Whether somebody else moves the simulated clock, or says where the robot is, or simulates it too."""
+"""Refuses to simulate where somebody else sets the clock, the odometry or simulates too."""
 
 from __future__ import annotations
 

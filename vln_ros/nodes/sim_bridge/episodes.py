@@ -1,38 +1,16 @@
-"""What a bridge is started with: mode, episodes in their order, and what identifies their run."""
+"""Reads the episodes that a bridge is started with, in their order."""
 
 from __future__ import annotations
 
 import difflib
-import json
-import shlex
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from vln_ros.config import BridgeConfig, ConfigError, to_flat
-from vln_ros.evaluation.episode.run import EpisodeLimits
-from vln_ros.evaluation.runs.results import Protocol, RunInfo
+from vln_ros.config import BridgeConfig, ConfigError
 from vln_ros.evaluation.workers.worlds import choose_episodes
-from vln_ros.nodes.sim_bridge.lockstep import Lockstep, Mode
-from vln_ros.nodes.sim_bridge.manual import Manual
-from vln_ros.nodes.sim_bridge.realtime import RealTime
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import languages_of
-
-if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge.node import SimBridge
-
-
-def make_mode(bridge: SimBridge) -> Mode:
-    """The one that the options name."""
-    match bridge.config.mode:
-        case "lockstep":
-            return Lockstep(bridge)
-        case "realtime":
-            return RealTime(bridge)
-    return Manual(bridge)
 
 
 def load_episodes(config: BridgeConfig) -> list[Episode]:
@@ -82,21 +60,3 @@ class EpisodeOrder:
         if self._is_done(episode_id):
             raise ConfigError(f"episode = {episode_id!r}: run_folder has its result, and holds one of each")
         return episode
-
-
-def run_info(config: BridgeConfig, episodes: Sequence[Episode], limits: EpisodeLimits) -> RunInfo:
-    """Protocol and options, as they go into the result."""
-    c = config
-    if c.run_info:
-        return RunInfo.from_tree(json.loads(Path(c.run_info).read_text("utf-8")))
-    protocol = Protocol(
-        c.world if c.protocol == "custom" else c.protocol, Path(c.episodes).stem.removesuffix(".json"),
-        c.mode, episodes[0].goal_radius_m,
-        c.step.forward_m, c.step.turn_deg, limits.steps, limits.actions,
-        limits.turns_in_place, limits.questions, limits.as_stop,
-    )  # fmt: skip
-    command = tuple(shlex.split(c.command)) or tuple(sys.argv)
-    decides: dict[str, Any] = {"config": {}, "checkpoint": ""}
-    if c.navigator_info:
-        decides = json.loads(Path(c.navigator_info).read_text("utf-8"))
-    return RunInfo(command, protocol, 0, {**to_flat(c), **decides["config"]}, decides["checkpoint"])

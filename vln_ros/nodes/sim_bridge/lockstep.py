@@ -1,10 +1,9 @@
-"""How simulated time passes: what a mode is, and step by step with the queue."""
+"""Mode ``lockstep``: the action queue moves the robot, and the world waits for the model."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
 
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
@@ -12,33 +11,11 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.episode.run import EpisodeRun, Observation
 from vln_ros.motion.action_queue import ActionQueue
+from vln_ros.nodes.sim_bridge.host import Host
 from vln_ros.ros import convert, qos
-
-if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge.node import SimBridge
 
 REPEAT_S = 1.0
 """An observation that nobody took is published again after this time; who has it drops the double."""
-
-
-class Mode(Protocol):
-    """What moves the robot, and the time with it."""
-
-    @property
-    def alone(self) -> bool:
-        """Nobody needs to listen or to answer, and an episode is begun only when it is asked for."""
-
-    def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
-        """The navigator's newest queue for this episode."""
-
-    def another_navigator(self) -> None:
-        """The first word of one that was started, or goes on, in the middle of an episode."""
-
-    def tick(self, run: EpisodeRun) -> None:
-        """A timer's period has passed; the first one begins the episode."""
-
-    def end(self, run: EpisodeRun) -> None:
-        """It has ended."""
 
 
 class Lockstep:
@@ -49,11 +26,11 @@ class Lockstep:
 
     alone = False
 
-    def __init__(self, bridge: SimBridge) -> None:
-        self._bridge = bridge
-        self._progress_pub = bridge.create_publisher(JointTrajectory, "queue_progress", qos.commands())
-        bridge.create_subscription(Header, "frame_processed", self._on_processed, qos.commands())
-        bridge.create_subscription(String, "decision_held", self._on_held, qos.events())
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._progress_pub = host.node.create_publisher(JointTrajectory, "queue_progress", qos.commands())
+        host.node.create_subscription(Header, "frame_processed", self._on_processed, qos.commands())
+        host.node.create_subscription(String, "decision_held", self._on_held, qos.events())
         self._run: EpisodeRun | None = None
         self._shown: Observation | None = None
         self._processed = False
@@ -83,8 +60,8 @@ class Lockstep:
             return
         now_s = time.monotonic()
         self._advance(run)  # what has come while the robot had to stand
-        if now_s - self._since_s > self._bridge.config.answer_timeout_s:
-            self._bridge.give_up("the navigator did not answer a frame")
+        if now_s - self._since_s > self._host.config.answer_timeout_s:
+            self._host.give_up("the navigator did not answer a frame")
         elif now_s - self._repeated_s > REPEAT_S and self._shown is not None and not self._processed:
             self._repeated_s = now_s
             self._publish(self._shown)
@@ -94,21 +71,21 @@ class Lockstep:
 
     def _on_processed(self, msg: Header) -> None:
         run = self._run
-        if run is None or run is not self._bridge.run or self._shown is None:
+        if run is None or run is not self._host.run or self._shown is None:
             return
         if convert.stamp_ns_from_time(msg.stamp) == self._shown.stamp_ns:
             self._processed = True
-            self._bridge.guard(self._advance)
+            self._host.guard(self._advance)
 
     def _on_held(self, _: String) -> None:
         """The model was asked and wants no queue: the world would wait for ever."""
-        if self._run is not None and self._run is self._bridge.run:
+        if self._run is not None and self._run is self._host.run:
             self._held = True
-            self._bridge.guard(self._advance)
+            self._host.guard(self._advance)
 
     def _advance(self, run: EpisodeRun) -> None:
         """The next observation of the queue in execution, or the next queue, if it is time."""
-        if not self._processed or run.ended is not None or self._bridge.others.error:
+        if not self._processed or run.ended is not None or self._host.trouble:
             return
         observation = next(self._steps, None)
         if observation is None and run.ended is None and self._queue is not None:
@@ -126,7 +103,7 @@ class Lockstep:
         self._since_s = self._repeated_s = time.monotonic()
         self._publish(observation)
         if self._run is not None:
-            self._bridge.measures.live(self._run)
+            self._host.measures.live(self._run)
 
     def _publish(self, observation: Observation) -> None:
         """The report first: who sees the picture then knows already what it is that was done."""
@@ -139,7 +116,7 @@ class Lockstep:
                 self._executing.actions[done:],
                 epoch=self._executing.epoch,
             )
-            c = self._bridge.config
+            c = self._host.config
             newest = self._run.executed[-ActionQueue.HISTORY :]
             self._progress_pub.publish(convert.trajectory_from_report(left, newest, c.base_frame, 1.0, 1.0))
-        self._bridge.topics.standing(observation)
+        self._host.topics.standing(observation)

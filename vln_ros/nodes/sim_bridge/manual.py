@@ -1,19 +1,16 @@
-"""Simulated time by hand: one service call, one discrete action."""
+"""Mode ``manual``: each service call is one discrete action."""
 
 from __future__ import annotations
 
 import math
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
 from std_srvs.srv import Trigger
 
 from vln_ros.datatypes import ActionChunk, ActionKind, StepSize
 from vln_ros.evaluation.episode.run import EpisodeRun
-
-if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge.node import SimBridge
+from vln_ros.nodes.sim_bridge.host import Host
 
 STEP_SERVICES = {
     "move_forward": ActionKind.FORWARD,
@@ -29,15 +26,15 @@ class Manual:
 
     alone = True
 
-    def __init__(self, bridge: SimBridge) -> None:
-        self._bridge = bridge
-        c = bridge.config.step
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        c = host.config.step
         self._size = StepSize(c.forward_m, math.radians(c.turn_deg))
         self._run: EpisodeRun | None = None
         self._calls = 0
         self._shown_s = time.monotonic()
         for name, kind in STEP_SERVICES.items():
-            bridge.create_service(Trigger, f"~/{name}", partial(self._on_step, kind))
+            host.node.create_service(Trigger, f"~/{name}", partial(self._on_step, kind))
 
     def on_queue(self, run: EpisodeRun, chunk: ActionChunk) -> None:
         """A navigator may listen and answer; it does not move this robot."""
@@ -55,28 +52,28 @@ class Manual:
         """Nothing is left to do."""
 
     def _show(self, run: EpisodeRun) -> None:
-        self._bridge.topics.standing(run.observe())
-        self._bridge.measures.live(run)
+        self._host.topics.standing(run.observe())
+        self._host.measures.live(run)
         self._shown_s = time.monotonic()
 
     def _on_step(self, kind: ActionKind, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        run = self._bridge.run
+        run = self._host.run
         response.success = False
-        if error := self._bridge.others.error:
+        if error := self._host.trouble:
             response.message = error
             return response
         if run is None or run.ended is not None:
             response.message = "no episode is under way: call ~/reset, or set the parameter episode"
             return response
-        self._bridge.guard(lambda run: self._step(run, kind))
-        if self._bridge.lost is None:
+        lost = self._host.guard(lambda run: self._step(run, kind))
+        if lost is None:
             done = run.progress
             where = f"step {done.steps}, {done.path_length_m:.2f} m travelled, {done.collisions} collisions"
             response.success = True
             response.message = where if run.ended is None else f"{where}; the episode has ended: {run.ended}"
         else:
-            response.message = self._bridge.lost
-        self._bridge.tick()  # an end is told before the answer
+            response.message = lost
+        self._host.tick()  # an end is told before the answer
         return response
 
     def _step(self, run: EpisodeRun, kind: ActionKind) -> None:

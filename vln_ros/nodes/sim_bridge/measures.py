@@ -1,4 +1,4 @@
-"""The measures as topics: one number each, to be plotted."""
+"""Publishes the measures of an episode as topics, to be plotted."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Simulated time passes on its own, with cmd_vel."""
+"""Mode ``realtime``: cmd_vel moves the robot, and time passes on its own."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from geometry_msgs.msg import Twist, TwistStamped
 from std_msgs.msg import Header
@@ -14,13 +13,10 @@ from trajectory_msgs.msg import JointTrajectory
 from vln_ros.datatypes import ActionChunk, Velocity
 from vln_ros.engine.execution_log import ExecutionLog, Progress
 from vln_ros.evaluation.episode.run import EpisodeRun
+from vln_ros.nodes.sim_bridge.host import Host
 from vln_ros.ros import convert, qos
-from vln_ros.sim.embedded.dynamic_obstacles import Surprises
+from vln_ros.sim.embedded.dynamic_obstacles import DynamicObstacles
 from vln_ros.sim.embedded.world import EmbeddedWorld
-
-if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge.node import SimBridge
-
 
 CATCH_UP = 4
 """Odometry periods in one go, at most: what a picture takes longer than one is made up for. On a machine that
@@ -32,19 +28,19 @@ class RealTime:
 
     alone = False
 
-    def __init__(self, bridge: SimBridge) -> None:
-        self._bridge = bridge
-        command = TwistStamped if bridge.config.stamped_cmd_vel else Twist
-        bridge.create_subscription(command, "cmd_vel", self._on_command, qos.commands())
-        bridge.create_subscription(Header, "stopped", self._on_stopped, qos.commands())
-        bridge.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
-        c = bridge.config
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        command = TwistStamped if host.config.stamped_cmd_vel else Twist
+        host.node.create_subscription(command, "cmd_vel", self._on_command, qos.commands())
+        host.node.create_subscription(Header, "stopped", self._on_stopped, qos.commands())
+        host.node.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
+        c = host.config
         self._tick_ns = round(1e9 / c.odometry_hz)
         self._period_s = 1.0 / (c.odometry_hz * c.realtime_factor)
         self._due_s = 0.0
         self._image_ns = round(1e9 / c.image_hz)
         self._run: EpisodeRun | None = None
-        self._surprises: Surprises | None = None
+        self._dynamic_obstacles: DynamicObstacles | None = None
         self._velocity = Velocity()
         self._commanded_ns = 0
         self._next_image_ns = 0
@@ -78,32 +74,32 @@ class RealTime:
             self._run, self._velocity, self._left = run, Velocity(), None
             self._instruction = None
             self._log.begin()
-            world, count = self._bridge.world, self._bridge.config.surprises
+            world, count = run.world, self._host.config.surprises
             if count and isinstance(world, EmbeddedWorld):
-                self._surprises = Surprises(world, run.stamp_ns, count)
+                self._dynamic_obstacles = DynamicObstacles(world, run.stamp_ns, count)
             self._next_image_ns = run.stamp_ns
-        c = self._bridge.config
+        c = self._host.config
         if run.stamp_ns - self._commanded_ns > c.command_timeout_s * 1e9:
             self._velocity = Velocity()
         linear_m_s, angular_rad_s = self._velocity.linear_m_s, self._velocity.angular_rad_s
         run.drive(linear_m_s, angular_rad_s, self._tick_ns)
-        if self._surprises is not None and self._surprises.step(run.stamp_ns, linear_m_s):
+        if self._dynamic_obstacles is not None and self._dynamic_obstacles.step(run.stamp_ns, linear_m_s):
             run.look_again()
-        topics = self._bridge.topics
+        topics = self._host.topics
         topics.clock(run.stamp_ns)
         topics.odometry(run.stamp_ns, run.world.pose, linear_m_s, angular_rad_s)
         if run.stamp_ns >= self._next_image_ns:
             self._next_image_ns += self._image_ns
             run.note(linear_m_s, angular_rad_s)
             topics.images(run.observe(len(self._left.actions) if self._left else 0))
-            self._bridge.measures.live(run)
+            self._host.measures.live(run)
         if run.elapsed_s > c.max_episode_s:
             run.end("time limit")
 
     def end(self, run: EpisodeRun) -> None:
         """Tell what came of the boxes."""
-        c = self._bridge.config
-        s = self._surprises
+        c = self._host.config
+        s = self._dynamic_obstacles
         if s is not None and c.run_folder:
             figures = {"episode": run.episode.episode_id, "put": s.put, "contacts": s.contacts}
             with (Path(c.run_folder) / "surprises.jsonl").open("a", encoding="utf-8") as lines:
@@ -115,12 +111,12 @@ class RealTime:
             self._velocity = convert.velocity_from_twist(twist)
         except convert.MessageError as error:
             self._velocity = Velocity()
-            self._bridge.get_logger().error(str(error))
+            self._host.node.get_logger().error(str(error))
         if self._run is not None:
             self._commanded_ns = self._run.stamp_ns
 
     def _on_stopped(self, _: Header) -> None:
-        if self._run is not None and self._run is self._bridge.run:
+        if self._run is not None and self._run is self._host.run:
             self._run.end("stop")
             # The report of the stop may have come before this, or come later: count it once.
             self._run.completed(1 if self._left is None else len(self._left.actions))
@@ -130,7 +126,7 @@ class RealTime:
         try:
             left, executed = convert.report_from_trajectory(msg)
         except convert.MessageError as error:
-            self._bridge.get_logger().warning(str(error))
+            self._host.node.get_logger().warning(str(error))
             return
         self._left = left
         if self._run is None or left.instruction != self._instruction:

@@ -1,17 +1,20 @@
-"""Where the results of a bridge go, if anywhere."""
+"""Writes the results of a bridge into its run folder, if it was given one, with what identifies the run."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from vln_ros.config import BridgeConfig
+from vln_ros.config import BridgeConfig, to_flat
 from vln_ros.evaluation.episode.metrics import summary_table
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, episode_info
-from vln_ros.evaluation.runs.results import Skip
+from vln_ros.evaluation.runs.results import Protocol, RunInfo, Skip
 from vln_ros.evaluation.runs.run_folder import RunFolder
-from vln_ros.nodes.sim_bridge.episodes import run_info
 from vln_ros.protocols import World
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import plan_of
@@ -24,7 +27,7 @@ class BridgeResults:
         self._video = config.video
         self._folder = None
         if config.run_folder:
-            info = run_info(config, episodes, limits)
+            info = _run_info(config, episodes, limits)
             self._folder = RunFolder(Path(config.run_folder), info, resume=bool(config.run_info))
 
     def is_done(self, episode_id: str) -> bool:
@@ -58,3 +61,28 @@ class BridgeResults:
         if self._folder is not None:
             self._folder.finish(None, complete=complete)
             self._folder.close()
+
+
+def _run_info(config: BridgeConfig, episodes: Sequence[Episode], limits: EpisodeLimits) -> RunInfo:
+    """Protocol and options, as they go into the result."""
+    c = config
+    if c.run_info:
+        return RunInfo.from_tree(json.loads(Path(c.run_info).read_text("utf-8")))
+    protocol = Protocol(
+        name=c.world if c.protocol == "custom" else c.protocol,
+        split=Path(c.episodes).stem.removesuffix(".json"),
+        control=c.mode,
+        goal_radius_m=episodes[0].goal_radius_m,
+        forward_m=c.step.forward_m,
+        turn_deg=c.step.turn_deg,
+        max_steps=limits.steps,
+        max_actions=limits.actions,
+        max_turns_in_place=limits.turns_in_place,
+        max_questions=limits.questions,
+        early_end_is_stop=limits.as_stop,
+    )
+    command = tuple(shlex.split(c.command)) or tuple(sys.argv)
+    decides: dict[str, Any] = {"config": {}, "checkpoint": ""}
+    if c.navigator_info:
+        decides = json.loads(Path(c.navigator_info).read_text("utf-8"))
+    return RunInfo(command, protocol, 0, {**to_flat(c), **decides["config"]}, decides["checkpoint"])

@@ -1,31 +1,39 @@
-"""What a person, or a program of somebody else's, can ask a bridge for: the episode to run."""
+"""Serves requests for the next episode."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from vln_ros.config import ConfigError
 from vln_ros.sim.episodes.episode import Episode
 
-if TYPE_CHECKING:
-    from vln_ros.nodes.sim_bridge.node import SimBridge
-
 EPISODE_PARAMETER = "episode"
 
 
 class EpisodeServices:
-    """``~/reset``, and the parameter ``episode``. Both answer when the episode has begun, or could not."""
+    """``~/reset``, and the parameter ``episode``. Both answer when the episode has begun, or could not.
 
-    def __init__(self, bridge: SimBridge) -> None:
-        self._bridge = bridge
-        bridge.create_service(Trigger, "~/reset", self._on_reset)
-        bridge.add_on_set_parameters_callback(self._check)
-        bridge.add_post_set_parameters_callback(self._load)
+    Args:
+        find: the episode of an id; raises ConfigError.
+        restart: begins an episode, or without one that under way anew, or the next; whether it has begun,
+            and what there is to say.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        find: Callable[[str], Episode],
+        restart: Callable[[Episode | None], tuple[bool, str]],
+    ) -> None:
+        self._find, self._restart = find, restart
+        node.create_service(Trigger, "~/reset", self._on_reset)
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._load)
 
     def _on_reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = self._restart(None)
@@ -35,7 +43,7 @@ class EpisodeServices:
         try:
             for parameter in parameters:
                 if parameter.name == EPISODE_PARAMETER:
-                    self._bridge.order.find(str(parameter.value))
+                    self._find(str(parameter.value))
         except ConfigError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -43,23 +51,4 @@ class EpisodeServices:
     def _load(self, parameters: Sequence[Parameter]) -> None:
         for parameter in parameters:
             if parameter.name == EPISODE_PARAMETER:
-                self._restart(self._bridge.order.find(str(parameter.value)))
-
-    def _restart(self, wanted: Episode | None) -> tuple[bool, str]:
-        """Begin ``wanted``, or without one the episode under way anew, or after its end the next one.
-
-        Returns:
-            Whether it has begun, and what there is to say.
-        """
-        bridge = self._bridge
-        if bridge.run is not None and (bridge.run.ended is not None or bridge.lost is not None):
-            bridge.tick()  # what has ended has a result
-        for episode in (bridge.abandon(), wanted):
-            if episode is not None:
-                bridge.order.put_first(episode)
-        bridge.tick()
-        if bridge.run is not None:
-            return True, f"episode {bridge.run.episode.episode_id}: {bridge.run.episode.instruction}"
-        if bridge.idle:
-            return True, "it begins as soon as somebody listens to camera and odometry"
-        return False, "no episode is left, or this one cannot be run: the log says why"
+                self._restart(self._find(str(parameter.value)))

@@ -1,4 +1,4 @@
-"""Markers, trail, annotated image and numbers to plot: for people, and only while somebody looks."""
+"""The inspector node: markers, trail, annotated image and plots, only while somebody looks."""
 
 from __future__ import annotations
 
@@ -126,12 +126,12 @@ class Inspector(ProcessNode):
             return
         actions = queue.actions if queue is not None else ()
         overlay = Overlay(
-            self._text,
-            actions,
-            len(actions) - self._left if actions else None,
-            self._decisions,
-            time.monotonic() - self._begun_s,
-            False,
+            instruction=self._text,
+            actions=actions,
+            executing=len(actions) - self._left if actions else None,
+            step=self._decisions,
+            time_s=time.monotonic() - self._begun_s,
+            collided=False,
         )
         stamp_ns = convert.stamp_ns_from_time(color.header.stamp)
         drawn = np.ascontiguousarray(annotate(rgb, depth_m, overlay))

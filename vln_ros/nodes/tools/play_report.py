@@ -1,4 +1,4 @@
-"""What the player of recordings notes down."""
+"""Notes down what is heard while a recording is played."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PlayedDecision:
         return cls(chunk.queue, chunk.frame_stamp_ns, actions, after_ms)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PlayReport:
     """What the player saw, and what the navigator says of itself at the end. Filled while it plays."""
 

@@ -1,4 +1,4 @@
-"""Records what went in and what came out, so that a run can be looked at, and its decisions repeated."""
+"""The recorder node: writes inputs, queues, commands and diagnostics to a bag."""
 
 from __future__ import annotations
 

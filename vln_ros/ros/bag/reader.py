@@ -1,4 +1,4 @@
-"""Reading a recording: rosbag2 in SQLite or MCAP, without ROS's own bag library."""
+"""Reads rosbag2 recordings in SQLite or MCAP without ROS's own bag library."""
 
 from __future__ import annotations
 

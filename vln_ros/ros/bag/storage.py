@@ -1,4 +1,4 @@
-"""The files of a rosbag2: MCAP or SQLite, compressed or not, whole or cut off by a crash.
+"""Opens the files of a rosbag2: MCAP or SQLite, compressed or not, whole or cut off by a crash.
 
 Only topics, types and bytes are read. Definitions are not, so that a damaged one of a topic that nobody
 asks for does no harm, and the qualities of service in metadata.yaml may have been edited.
@@ -32,7 +32,7 @@ _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ROS1_MAGIC = b"#ROSBAG"
 _MCAP_MAGIC = b"\x89MCAP0\r\n"
 _CDR = "cdr"
-_FILL, _FILL_BYTES = b"\xa5", 1 << 20
+_FILL = b"\xa5"
 """Stands for what a file was cut off: no page number, and a message that ends in it is left out."""
 
 

@@ -1,4 +1,4 @@
-"""Writing a recording: rosbag2 in MCAP or SQLite, without ROS's own bag library.
+"""Writes rosbag2 recordings in MCAP or SQLite without ROS's own bag library.
 
 What is older than :data:`FLUSH_S` is on the disk, whatever becomes of process and power: a recording is
 looked at above all when something went wrong.

@@ -1,4 +1,4 @@
-"""People who step into the robot's way and go again, as boxes: for measuring what it does then."""
+"""Puts boxes before the robot and takes them away again, like people who step in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAUSE_NS = 3_000_000_000
 _ASIDE_M = 0.15
 
 
-class Surprises:
+class DynamicObstacles:
     """Puts one box at a time in front of the robot while it drives, and takes it away after four seconds.
 
     Args:

@@ -1,4 +1,4 @@
-"""Scenes as files that other simulators read: GLB, Habitat stage config, and the names of things."""
+"""Writes scenes for other simulators: GLB, Habitat stage config, names of things."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Procedural flats: rooms, doors and furniture from a seed.
+"""Generates flats from a seed: rooms, doors, furniture.
 
 Metres, ROS axes (z up), the floor at z = 0. Everything is made of axis-aligned rectangles
 ``(x_min, y_min, x_max, y_max)``, so that what can be walked on is known exactly.
@@ -85,7 +85,7 @@ class Door:
         return (self.center[0] - dx, self.center[1] - dy, self.center[0] + dx, self.center[1] + dy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FurnitureItem:
     """One piece of furniture. ``yaw_rad`` is a multiple of 90 degrees: where its front looks."""
 
@@ -102,7 +102,7 @@ class FurnitureItem:
         return f"{self.color} {self.category}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Flat:
     """Rooms, doors and furniture on a floor of ``size_m`` with its corner at the origin."""
 
@@ -266,7 +266,7 @@ def _try_flat(rng: np.random.Generator, scene: str, seed: int, kind: FlatKind) -
     if doors is None:
         return None
     furniture = _place_furniture(rng, rooms, doors)
-    return Flat(scene, seed, size, rooms, doors, furniture)
+    return Flat(scene_id=scene, seed=seed, size_m=size, rooms=rooms, doors=doors, furniture=furniture)
 
 
 def _area(rect: Rect) -> float:
@@ -355,7 +355,15 @@ def _place_furniture(
             colors = CATEGORIES[category].colors
             order = [colors[k] for k in rng.permutation(len(colors))]
             color = min(order, key=lambda c: used[f"{c} {category}"])  # unique names where colours last
-            item = FurnitureItem(len(items), category, color, index, center, yaw_rad, footprint)
+            item = FurnitureItem(
+                number=len(items),
+                category=category,
+                color=color,
+                room=index,
+                center=center,
+                yaw_rad=yaw_rad,
+                footprint=footprint,
+            )
             used[item.name] += 1
             items.append(item)
     return tuple(items)

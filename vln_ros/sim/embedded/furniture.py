@@ -1,4 +1,4 @@
-"""What stands in a flat: every category as a list of solids in its own frame.
+"""Describes every piece of furniture as a list of solids.
 
 The item's frame is x forward (away from the wall behind it), y left, z up, origin on the floor.
 """

@@ -1,4 +1,4 @@
-"""Where a robot can stand and go, and the shortest ways between such places. All in the plane, metres.
+"""Computes where a robot can stand, and the shortest paths between such places. All in the plane, metres.
 
 The robot is taken as an upright square of half side ``radius_m``, aligned with the walls: obstacles
 are axis-aligned rectangles, so that growing them by the radius gives rectangles again and every

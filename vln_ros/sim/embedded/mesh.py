@@ -1,4 +1,4 @@
-"""The surfaces of a flat as textured triangles, for the renderer and for export."""
+"""Makes the surfaces of a flat as textured triangles, for the renderer and for export."""
 
 from __future__ import annotations
 

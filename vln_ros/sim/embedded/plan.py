@@ -1,4 +1,4 @@
-"""A top-down plan of a flat, drawn for people, and where world places are on it."""
+"""Draws a flat from above, and says where world coordinates are in the drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colour and depth images of a mesh by ray casting on the CPU (Embree); needs neither GPU nor display."""
+"""Renders colour and depth images of a mesh by ray casting on the CPU (Embree)."""
 
 from __future__ import annotations
 

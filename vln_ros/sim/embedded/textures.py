@@ -1,4 +1,4 @@
-"""Procedural, tileable surface textures. Every one is ``[TEXTURE_PX, TEXTURE_PX, 3]`` uint8, RGB.
+"""Generates tileable textures of surfaces. Every one is ``[TEXTURE_PX, TEXTURE_PX, 3]`` uint8, RGB.
 
 Only numpy makes them, so that one generator state gives the same bytes everywhere.
 """

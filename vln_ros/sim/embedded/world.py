@@ -1,11 +1,9 @@
-"""The embedded simulator: a robot in a procedural flat, needing neither GPU, display nor data."""
+"""The embedded simulator: a robot in a generated flat; needs neither GPU, display nor data."""
 
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -50,46 +48,15 @@ class SceneCache:
         self.agent_radius_m = agent_radius_m
         self.capacity = capacity
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
-        self._coming: tuple[str, Future[Scene]] | None = None
 
     def get(self, scene_id: str) -> Scene:
         """The scene, made if need be. Raises ValueError when there is none of that name."""
         if scene_id not in self._scenes:
-            if self._coming is not None and self._coming[0] == scene_id:
-                coming, self._coming = self._coming[1], None
-                self._scenes[scene_id] = coming.result()
-            else:
-                self._scenes[scene_id] = Scene(scene_id, self.agent_radius_m)
+            self._scenes[scene_id] = Scene(scene_id, self.agent_radius_m)
             if len(self._scenes) > self.capacity:
                 self._scenes.popitem(last=False)
         self._scenes.move_to_end(scene_id)
         return self._scenes[scene_id]
-
-    def prepare(self, scene_id: str) -> None:
-        """Begin to make a scene, with all that rendering needs, in another thread; :meth:`get` collects it.
-
-        One at a time: while another one is under way nothing is begun.
-        """
-        if scene_id in self._scenes:
-            return
-        if self._coming is not None and (self._coming[0] == scene_id or not self._coming[1].done()):
-            return
-
-        def make() -> Scene:
-            scene = Scene(scene_id, self.agent_radius_m)
-            _ = scene.renderer
-            return scene
-
-        future: Future[Scene] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(make())
-            except Exception as error:  # it is the result, for whoever asks for the scene
-                future.set_exception(error)
-
-        threading.Thread(target=work, name="next scene", daemon=True).start()
-        self._coming = (scene_id, future)
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -120,7 +87,7 @@ class EmbeddedWorld:
 
     Args:
         camera: intrinsics of the rendered images.
-        base_from_optical: mounting pose of the camera.
+        base_from_optical: extrinsics of the camera.
         agent_radius_m: half side of the base's square.
         cached_scenes: how many scenes to keep.
         scenes: where they are kept, to share them with other worlds of the same thread; instead of the two
@@ -207,10 +174,6 @@ class EmbeddedWorld:
         scene = self._cache.get(scene_id)
         if scene is not self._scene:
             self._scene, self._pose, self.boxes = scene, None, ()
-
-    def prepare(self, scene_id: str) -> None:
-        """See :meth:`vln_ros.protocols.PreparesScenes.prepare`."""
-        self._cache.prepare(scene_id)
 
     def place(self, pose: Pose) -> None:
         """Put the robot on the floor at ``pose``.

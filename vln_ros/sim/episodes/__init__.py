@@ -1,1 +1,1 @@
-"""Episodes and their instructions."""
+"""Episodes: tasks in scenes, and their instructions."""

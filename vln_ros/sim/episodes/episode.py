@@ -1,4 +1,4 @@
-"""Episodes: what to do in which scene, and the files they come in (the VLN-CE layout of R2R).
+"""Reads and writes episodes (start, goal, instruction) in the VLN-CE layout of R2R and RxR.
 
 In memory everything is in ROS axes; the files hold Habitat's. The conversion is in
 :mod:`vln_ros.axes`.
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 RXR_LANGUAGES = ("en-US", "en-IN", "hi-IN", "te-IN")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Episode:
     """One task: from ``start``, do what ``instruction`` says, end near ``goal`` and stop.
 

@@ -1,4 +1,4 @@
-"""Instructions in English from a route through a flat: rooms, turns, landmarks, and where to stop.
+"""Writes an English instruction for a path through a flat: rooms, turns, landmarks, where to stop.
 
 First the route is described by :class:`Clause` values, which hold nothing but geometry and can be
 checked against it; then :func:`tell` puts them into words.

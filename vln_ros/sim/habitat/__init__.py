@@ -1,1 +1,1 @@
-"""Habitat, in a process of its own."""
+"""Habitat, in a process of its own under the user's own Python."""

@@ -1,4 +1,4 @@
-"""Is Habitat on this machine the one that this package believes in? Asked of a flat that both can show."""
+"""Checks the axes, images and steps of an installed Habitat against the embedded world, in one flat."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def check_habitat(config: HabitatConfig, folder: Path) -> Iterator[Check]:
         WorldLostError: its process ended; the message says what it said.
         ValueError: it cannot load the scene.
     """
-    mount = base_from_optical(0.0, 0.0, HEIGHT_M, pitch_down_rad=PITCH_DOWN_RAD)
-    ours = EmbeddedWorld(CAMERA, mount)
+    extrinsics = base_from_optical(0.0, 0.0, HEIGHT_M, pitch_down_rad=PITCH_DOWN_RAD)
+    ours = EmbeddedWorld(CAMERA, extrinsics)
     ours.load(SCENE)
     write_scene(folder, ours.scene)
     theirs = HabitatWorld(

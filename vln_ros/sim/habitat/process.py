@@ -1,4 +1,4 @@
-"""The process that Habitat lives in, seen from here: started, asked, found dead, ended.
+"""Starts the process that Habitat lives in, talks to it, and finds out when it is dead.
 
 Habitat cannot share our process: its Python is another (conda builds stop at 3.9), it runs one simulator
 per process whose context belongs to one thread, and it ends the process when a GPU is missing.
@@ -77,7 +77,7 @@ class RefusedError(ValueError):
     """The worker is well and says that this cannot be done."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Interpreter:
     """What a worker found under the user's Python.
 
@@ -173,13 +173,23 @@ class HabitatProcess:
         found = hello["ok"]
         features = tuple(name for name, there in found["features"].items() if there)
         return Interpreter(
-            found["executable"],
-            found["python"],
-            found["numpy"],
-            found["habitat_sim"],
-            found["habitat_sim_path"],
-            features,
+            executable=found["executable"],
+            python=found["python"],
+            numpy=found["numpy"],
+            habitat_sim=found["habitat_sim"],
+            path=found["habitat_sim_path"],
+            features=features,
         )
+
+    @property
+    def timeout_s(self) -> float:
+        """How long the next answers may take."""
+        return self._timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._socket.settimeout(timeout_s)
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,4 @@
-"""Runs Habitat for :mod:`vln_ros.sim.habitat.world`, under the user's own Python.
+"""Runs Habitat in its own process, for :mod:`vln_ros.sim.habitat.world`.
 
 A program, not a module of the package: it is started by its path, under an interpreter that has
 habitat_sim and numpy and nothing else, from Python 3.8 on, and imports nothing of vln_ros. Everything

@@ -1,4 +1,4 @@
-"""Habitat as a world: its process behind :class:`vln_ros.protocols.World`, its axes turned into ours.
+"""Shows Habitat as a :class:`vln_ros.protocols.World`, with axes turned into ours.
 
 The world frame is Habitat's own, with REP 103's axes: ``z`` is Habitat's height ``y``, so the floor may lie
 anywhere, and the base stands up to 0.1 m above the true floor, where the navigation mesh is.
@@ -13,6 +13,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,17 @@ class HabitatWorld:
     def pid(self) -> int | None:
         """Of Habitat's process; None while there is none."""
         return None if self._process is None else self._process.pid
+
+    @property
+    def timeout_s(self) -> float:
+        """How long an answer may take; may be changed between two requests."""
+        return self._config.timeout_s
+
+    @timeout_s.setter
+    def timeout_s(self, timeout_s: float) -> None:
+        self._config = replace(self._config, timeout_s=timeout_s)
+        if self._process is not None:
+            self._process.timeout_s = timeout_s
 
     def _ask(self, request: str, **values: object) -> dict[str, Any]:
         if self._process is None:

@@ -1,1 +1,1 @@
-"""Who knows the map: the shortest way as actions, and as an engine."""
+"""The oracle policy: who knows the map, as actions and as an engine."""

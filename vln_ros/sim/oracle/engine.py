@@ -1,4 +1,4 @@
-"""What every engine that is told the episode has in common: it plans from the newest frame's pose."""
+"""Gives engines that are told the episode what they share: they plan from the newest frame's pose."""
 
 from __future__ import annotations
 

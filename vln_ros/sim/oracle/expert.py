@@ -1,4 +1,4 @@
-"""The expert: follows the shortest way with discrete actions. It knows the map and sees nothing."""
+"""Chooses discrete actions along the shortest path; knows the map and sees nothing."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ class Expert:
         self._shortest = GoalField(walkable, walkable.nearest(goal))
         # Beside a wall, the goal itself is too near to it; this far from it the shortest way is taken.
         self._last_bit_m = _LAST_BIT * clearance_m
-        self._roomy: GoalField | None = None
+        self._with_clearance: GoalField | None = None
         if clearance_m > 0.0:
-            roomy = walkable.narrowed(clearance_m)
-            end = roomy.nearest(goal)
+            with_clearance = walkable.narrowed(clearance_m)
+            end = with_clearance.nearest(goal)
             if self._shortest.distances(end[None])[0] < self._last_bit_m:
-                self._roomy = GoalField(roomy, end)
+                self._with_clearance = GoalField(with_clearance, end)
         self.step = step
 
     def next_action(self, pose: Pose) -> Action:
@@ -87,8 +87,8 @@ class Expert:
             return STOP
         half_circle = round(math.pi / self.step.turn_rad)
         every = range(-half_circle, half_circle)
-        roomy = self._roomy_way(position) if length_m > self._last_bit_m else []
-        for field, here, way in (*roomy, (self._shortest, length_m, shortest)):
+        with_clearance = self._clear_path(position) if length_m > self._last_bit_m else []
+        for field, here, way in (*with_clearance, (self._shortest, length_m, shortest)):
             ahead = way[1] - position
             bearing = math.atan2(ahead[1], ahead[0])
             straight = round(wrap_angle(bearing - pose.yaw_rad) / self.step.turn_rad)
@@ -107,7 +107,7 @@ class Expert:
             ValueError: there is no way.
         """
         position = self.walkable.nearest(position)
-        for _, _, way in self._roomy_way(position):
+        for _, _, way in self._clear_path(position):
             return way
         return self._shortest.path(position)
 
@@ -115,21 +115,23 @@ class Expert:
         """Length of the shortest way from the free place nearest to ``position``, metres; inf for none."""
         return float(self._shortest.distances(self.walkable.nearest(position)[None])[0])
 
-    def _roomy_way(self, position: Float64Array) -> list[tuple[GoalField, float, Float64Array]]:
+    def _clear_path(self, position: Float64Array) -> list[tuple[GoalField, float, Float64Array]]:
         """The way that keeps clear of walls and what it costs, if it is asked for and there is one.
 
         None from a place that is cut off from it by what stands nearby: the two ways would take turns.
         """
-        if self._roomy is None:
+        if self._with_clearance is None:
             return []
-        begin = self._roomy.walkable.nearest(position)
+        begin = self._with_clearance.walkable.nearest(position)
         if not self.walkable.visible(position[None], begin[None])[0]:
             return []
         try:
-            length_m, way = self._roomy.route(begin)
+            length_m, way = self._with_clearance.route(begin)
         except ValueError:
             return []
-        return [(self._roomy, length_m + NEARNESS_COST * float(np.linalg.norm(position - begin)), way)]
+        return [
+            (self._with_clearance, length_m + NEARNESS_COST * float(np.linalg.norm(position - begin)), way)
+        ]
 
     def _ends(self, position: Float64Array, yaw_rad: float, headings: range) -> Float64Array:
         """``[len(headings), 2]``: where a forward step ends after so many left turns each."""

@@ -1,4 +1,4 @@
-"""Follows the shortest way with a protocol's own actions, in any world that can try a step without making it.
+"""Follows the shortest path in any world that can try a step without making it.
 
 Where robots slide along walls, nearly any step toward the goal will do. Where they stop at them and turn in
 steps of 30 degrees, the next step alone does not tell: what grazes a door frame is lost. So actions are
@@ -87,7 +87,7 @@ class EmbeddedGround:
         self._walkable = walkable
         self._field = GoalField(walkable, walkable.nearest(goal))
         self._sliding = sliding
-        self._roomy = walkable.narrowed(clearance_m) if clearance_m > 0.0 else None
+        self._with_clearance = walkable.narrowed(clearance_m) if clearance_m > 0.0 else None
 
     def way(self, place: Float64Array) -> tuple[float, float]:
         start = self._walkable.nearest(place)
@@ -105,8 +105,10 @@ class EmbeddedGround:
             step = length_m * np.array([math.cos(bearing), math.sin(bearing)])
             ends[k, :2], touching[k], _ = self._walkable.slide(start, step, sliding=self._sliding)
         nearness_m = np.zeros(len(ends))
-        if self._roomy is not None:
-            nearness_m = np.array([float(np.linalg.norm(self._roomy.nearest(e) - e[:2])) for e in ends])
+        if self._with_clearance is not None:
+            nearness_m = np.array(
+                [float(np.linalg.norm(self._with_clearance.nearest(e) - e[:2])) for e in ends]
+            )
         return Tries(ends, touching, self._field.distances(ends[:, :2]), nearness_m)
 
 

@@ -1,4 +1,4 @@
-"""The expert as an engine for a whole set of episodes: it recognises which one it is in."""
+"""The oracle policy as an engine: recognises its episode by instruction and start pose."""
 
 from __future__ import annotations
 
@@ -6,48 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vln_ros.config import ExpertConfig
-from vln_ros.datatypes import ActionChunk, CameraModel, Frame, Instruction, StepSize
-from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
-from vln_ros.sim.embedded.world import SceneCache
+from vln_ros.datatypes import ActionChunk, Frame, Instruction, StepSize
 from vln_ros.sim.episodes.episode import Episode
-from vln_ros.sim.habitat.world import HabitatGround, HabitatWorld
 from vln_ros.sim.oracle.expert import ExpertEngine
-from vln_ros.sim.oracle.follower import EmbeddedGround, FollowerEngine
+from vln_ros.sim.oracle.follower import FollowerEngine
 
 _START_TOLERANCE_M = 0.5
 
 
-def build_guide(episodes: Sequence[Episode], config: ExpertConfig, step: StepSize) -> EpisodeGuide:
-    """The expert of the world that the options describe.
-
-    Raises:
-        ConfigError: Habitat cannot be started.
-    """
-    count, clearance_m = config.actions_per_decision, config.clearance_m
-    if config.habitat.python:
-        # Without cameras: it needs the ways only, and the memory and the GPU are the world's.
-        world = HabitatWorld(CameraModel.from_hfov(4, 4, 1.0), 1.0, 0.0, config.habitat, cameras=False)
-
-        def ground_in_habitat(episode: Episode) -> HabitatGround:
-            world.load(episode.scene_id)
-            return HabitatGround(world, episode.goal, clearance_m)
-
-        follower = FollowerEngine(ground_in_habitat, step, count, world.close)
-    elif not config.habitat.sliding:
-        scenes = SceneCache(AGENT_RADIUS_M, 2)
-
-        def ground_in_flat(episode: Episode) -> EmbeddedGround:
-            walkable = scenes.get(episode.scene_id).walkable
-            return EmbeddedGround(walkable, episode.goal, sliding=False, clearance_m=clearance_m)
-
-        follower = FollowerEngine(ground_in_flat, step, count, scenes.clear)
-    else:
-        return EpisodeGuide(episodes, step, count, clearance_m)
-    return EpisodeGuide(episodes, step, count, follower=follower)
-
-
-class EpisodeGuide:
+class OraclePolicy:
     """Implements :class:`vln_ros.protocols.Engine`.
 
     A navigator is told an instruction and shown frames, nothing else. The episode is the one with

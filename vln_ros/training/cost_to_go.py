@@ -1,4 +1,4 @@
-"""What the expert advises at a place, and what every other action would cost.
+"""Computes what the oracle would do at a place, and what every other action would cost.
 
 A word that is wrong by nothing and one that is wrong by ten actions are not to be taught alike: beside a
 heading that is nearly right, going on and turning once more are worth the same, and who is taught one
@@ -27,7 +27,7 @@ _IN_VIEW_RAD = math.radians(75.0)  # a way at this bearing has been seen: no nee
 
 
 @dataclass(frozen=True, eq=False)
-class Advice:
+class CostToGo:
     """``kind`` is the best action; ``costs`` ``[4]``, by :class:`ActionKind`: how many actions each costs."""
 
     kind: ActionKind
@@ -42,7 +42,7 @@ class _Rest:
     heading_rad: float
 
 
-class Adviser:
+class CostToGoOracle:
     """Asks the expert, and prices what it did not say.
 
     The expert knows where the way goes on behind the robot's back, and turns there by the shorter side.
@@ -61,8 +61,8 @@ class Adviser:
         # A turn stays where it is: most places are asked about several times.
         self._rests: dict[tuple[float, float], _Rest] = {}
 
-    def advise(self, pose: Pose, turning: int) -> Advice:
-        """Advice at ``pose``. ``turning``: side of the turns made last, 1 for left and -1 for right; 0
+    def cost_to_go(self, pose: Pose, turning: int) -> CostToGo:
+        """CostToGo at ``pose``. ``turning``: side of the turns made last, 1 for left and -1 for right; 0
         behind a step forward."""
         kind = self._expert.next_action(pose).kind
         behind = self._behind(pose)
@@ -82,7 +82,7 @@ class Adviser:
         costs[ActionKind.STOP.value] = costs[1:].min() + dearer
         # What the expert says is right: it looks at what a step really does, two ahead if need be.
         costs[kind.value] = costs.min()
-        return Advice(kind, costs)
+        return CostToGo(kind, costs)
 
     def effort(self, pose: Pose, turning: int) -> float:
         """How many actions the way from ``pose`` to the place to stop at takes, about."""

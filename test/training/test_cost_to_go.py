@@ -17,8 +17,8 @@ from vln_ros.engine.tiny import build_tiny
 from vln_ros.sim.embedded.world import move
 from vln_ros.sim.oracle.expert import Expert
 from vln_ros.sim.splits import GOAL_RADIUS_M, SPLIT_STEP
-from vln_ros.training.advice import Advice, Adviser, after
-from vln_ros.training.batch import IGNORED, Scribe, collate
+from vln_ros.training.batch import IGNORED, Collator, collate
+from vln_ros.training.cost_to_go import CostToGo, CostToGoOracle, after
 from vln_ros.training.demonstrations import (
     Rules,
     Task,
@@ -33,11 +33,11 @@ F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, Ac
 WITHIN_M = 0.5
 
 
-def adviser(number: int, kind: str = "small") -> tuple[Adviser, Expert, Pose]:
+def oracle(number: int, kind: str = "small") -> tuple[CostToGoOracle, Expert, Pose]:
     """With the expert that it asks, and the start of a train episode."""
     episode = split_episode("train", kind, number)
     expert = Expert(shared_scenes().get(episode.scene_id).walkable, episode.goal, SPLIT_STEP, WITHIN_M, 0.12)
-    return Adviser(expert, SPLIT_STEP, WITHIN_M, GOAL_RADIUS_M), expert, episode.start
+    return CostToGoOracle(expert, SPLIT_STEP, WITHIN_M, GOAL_RADIUS_M), expert, episode.start
 
 
 def facing(expert: Expert, pose: Pose, bearing_rad: float) -> Pose:
@@ -48,18 +48,18 @@ def facing(expert: Expert, pose: Pose, bearing_rad: float) -> Pose:
     return Pose.planar(float(pose.position[0]), float(pose.position[1]), yaw)
 
 
-def dearer(advice: Advice, kind: ActionKind) -> float:
+def dearer(cost_to_go: CostToGo, kind: ActionKind) -> float:
     """By how many actions than the best."""
-    return float(advice.costs[kind.value] - advice.costs.min())
+    return float(cost_to_go.costs[kind.value] - cost_to_go.costs.min())
 
 
 @pytest.mark.parametrize("kind", ["room", "small"])
 def test_who_follows_it_arrives_after_about_as_many_actions_as_it_says(kind: str) -> None:
     errors = []
     for number in range(10, 34, 2):
-        asked, expert, pose = adviser(number, kind)
+        asked, expert, pose = oracle(number, kind)
         said, turning, count = asked.effort(pose, 0), 0, 0
-        while (best := asked.advise(pose, turning).kind) is not S:
+        while (best := asked.cost_to_go(pose, turning).kind) is not S:
             assert count < 150
             pose, _ = move(expert.walkable, pose, SPLIT_STEP.action(best))
             turning, count = after(best, turning), count + 1
@@ -69,14 +69,14 @@ def test_who_follows_it_arrives_after_about_as_many_actions_as_it_says(kind: str
 
 
 def test_headings_that_are_nearly_right_cost_nearly_nothing() -> None:
-    asked, expert, start = adviser(3)
-    ahead = asked.advise(facing(expert, start, 0.0), 0)
+    asked, expert, start = oracle(3)
+    ahead = asked.cost_to_go(facing(expert, start, 0.0), 0)
     assert ahead.kind is F and min(dearer(ahead, k) for k in (L, R, S)) > 0.9
     for side, toward, away in ((1.0, L, R), (-1.0, R, L)):
-        half = asked.advise(facing(expert, start, side * math.radians(12.0)), 0)
+        half = asked.cost_to_go(facing(expert, start, side * math.radians(12.0)), 0)
         assert max(dearer(half, F), dearer(half, toward)) < 0.7 and dearer(half, away) > 1.5
         aside = facing(expert, start, side * math.radians(70.0))
-        across = asked.advise(aside, 0)
+        across = asked.cost_to_go(aside, 0)
         assert across.kind is toward and dearer(across, away) > 1.9
         touching = move(expert.walkable, aside, SPLIT_STEP.action(F))[1].collided
         assert dearer(across, F) > (2.0 if touching else 0.0)
@@ -87,18 +87,18 @@ def test_headings_that_are_nearly_right_cost_nearly_nothing() -> None:
 def test_it_goes_on_with_a_turn_only_where_nothing_was_to_be_seen(
     number: int, bearing: int, turning: int
 ) -> None:
-    asked, expert, start = adviser(number)
+    asked, expert, start = oracle(number)
     pose = facing(expert, start, math.radians(15.0 * bearing))
-    advice = asked.advise(pose, turning)
-    assert advice.costs[advice.kind.value] == advice.costs.min()
+    cost_to_go = asked.cost_to_go(pose, turning)
+    assert cost_to_go.costs[cost_to_go.kind.value] == cost_to_go.costs.min()
     plain = expert.next_action(pose).kind
     if turning == 0 or abs(bearing) < 5 or plain not in (L, R):
-        assert advice.kind is plain
+        assert cost_to_go.kind is plain
     elif abs(bearing) > 9:
-        assert advice.kind is (L if turning > 0 else R)
+        assert cost_to_go.kind is (L if turning > 0 else R)
     # Turn by turn it ends up ahead, and never wavers.
-    said = []
-    while (kind := asked.advise(pose, turning).kind) in (L, R) and len(said) < 30:
+    said: list[ActionKind] = []
+    while (kind := asked.cost_to_go(pose, turning).kind) in (L, R) and len(said) < 30:
         said.append(kind)
         pose, _ = move(expert.walkable, pose, SPLIT_STEP.action(kind))
         turning = after(kind, turning)
@@ -106,21 +106,21 @@ def test_it_goes_on_with_a_turn_only_where_nothing_was_to_be_seen(
 
 
 def test_a_stop_is_cheap_at_the_goal_and_nowhere_else() -> None:
-    asked, expert, pose = adviser(5)
+    asked, expert, pose = oracle(5)
     turning, met = 0, set()
     while True:
-        advice, away_m = asked.advise(pose, turning), expert.distance_m(pose.position)
-        if advice.kind is S:
+        cost_to_go, away_m = asked.cost_to_go(pose, turning), expert.distance_m(pose.position)
+        if cost_to_go.kind is S:
             break
         if away_m >= GOAL_RADIUS_M:
-            assert dearer(advice, S) > 9.99
+            assert dearer(cost_to_go, S) > 9.99
         else:
-            assert dearer(advice, S) == pytest.approx(1.0)
+            assert dearer(cost_to_go, S) == pytest.approx(1.0)
         met.add(away_m < GOAL_RADIUS_M)
-        pose, _ = move(expert.walkable, pose, SPLIT_STEP.action(advice.kind))
-        turning = after(advice.kind, turning)
+        pose, _ = move(expert.walkable, pose, SPLIT_STEP.action(cost_to_go.kind))
+        turning = after(cost_to_go.kind, turning)
     assert met == {False, True} and away_m < WITHIN_M
-    assert min(dearer(advice, k) for k in (F, L, R)) == pytest.approx(2.0)
+    assert min(dearer(cost_to_go, k) for k in (F, L, R)) == pytest.approx(2.0)
 
 
 @pytest.fixture(scope="module")
@@ -133,24 +133,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 
 def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
     """Against a slow reference: word after word, in Python."""
-    scribe = Scribe(model, load_profile("tiny"))
-    camera, mount = robot_camera(64, 48)
+    collator = Collator(model, load_profile("tiny"))
+    camera, extrinsics = robot_camera(64, 48)
     rules = Rules(
         camera=camera,
-        mount=mount,
-        grid=scribe.grid,
+        extrinsics=extrinsics,
+        grid=collator.grid,
         queue=4,
         max_turns=6,
         keep_frames=False,
         stop_within_m=WITHIN_M,
         clearance_m=0.12,
+        least_executed=4,
+        finds_sources=False,
     )
     runs = [demonstrate(Task("small", n, 0.3, n), rules) for n in (0, 7)]
-    batch = collate([scribe.write(r)[0] for r in runs])
+    batch = collate([collator.write(r)[0] for r in runs])
     words = {k: f"{k.name.removeprefix('TURN_').lower()}" for k in ActionKind}
     tokenize = model.tokenizer.encode
     with torch.no_grad():
-        states = forward(model.network, batch, scribe.grid)
+        states = forward(model.network, batch, collator.grid)
         scores = model.network.lm_head(states.hidden).log_softmax(-1)
         heads = Heads(model.network.lm_head.in_features)
         for temperature in (0.01, 0.5, 2.0):

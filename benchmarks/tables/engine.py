@@ -1,0 +1,237 @@
+"""The figures of ``vln_ros bench engine`` as text and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure.engine_sections import ASKED, FLAT_LISTS, spread
+
+
+def _cell(spread: dict[str, float], scale: float = 1e3) -> str:
+    """``median (p5 – p95)``, in milliseconds if not said otherwise."""
+    p5, median, p95 = (scale * spread[k] for k in ("p5", "median", "p95"))
+    return f"{median:.1f} ({p5:.1f} – {p95:.1f})"
+
+
+FLAT_WITHIN = 0.1
+BY_TURNS = "by turns, wall clock [ms]"
+
+
+def flat_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    part = figures["part"]
+    named = {FLAT_LISTS[name]: row for name, row in figures["rows"].items()}
+    named[BY_TURNS, 1e3] = figures["by_turns"]
+    rows = [
+        (label, _cell(row["early"], scale), _cell(row["late"], scale), f"{row['ratio']:.2f}")
+        for (label, scale), row in named.items()
+    ]
+    off = [label for (label, _), row in named.items() if abs(row["ratio"] - 1.0) > FLAT_WITHIN]
+    return (
+        f"{figures['frames']} frames of 16 tokens, each decided on, within {figures['token_budget']} tokens; "
+        f"{figures['evicted']} turns evicted.\n\n"
+        + table(("", f"frames {part} to {2 * part}", f"last {part}", "ratio"), rows)
+        + f"\nBy turns: afterwards a new stream and the old one, {part} frames each, frame by frame, so that "
+        "the machine's load is the same for both. "
+        + ("Flat: all within 10 %.\n" if not off else f"Not within 10 %: {'; '.join(off)}.\n")
+    )
+
+
+def plot_flat(figures: Any, path: Path) -> None:
+    fig, axes = _figure(1, 2, (12, 4))
+    drawn = figures["drawn"]
+    x = figures["every"] * np.arange(len(drawn["frame_s"]))
+    for ax, names in zip(axes, (("frame_s", "cpu_s"), ("resident_bytes", "cache_bytes")), strict=True):
+        for name in names:
+            label, scale = FLAT_LISTS[name]
+            ax.plot(x, np.array(drawn[name]) * scale, ".", markersize=3, label=label)
+        ax.set(xlabel="frame", ylim=(0, None))
+        ax.legend(loc="center right")
+    _save(fig, path)
+
+
+def _rates(figures: Any) -> dict[str, list[float]]:
+    ways = {"together": figures["together_s"], "one by one": figures["separate_s"]}
+    return {way: [figures["robots"] / s for s in seconds] for way, seconds in ways.items()}
+
+
+def batch_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    rows = [(way, _cell(spread(rates), 1.0)) for way, rates in _rates(figures).items()]
+    return (
+        f"{figures['robots']} robots on one model, {figures['rounds']} frames each, {figures['repeats']} "
+        "repeats.\n\n"
+        + table(("", "decisions per second"), rows)
+        + f"\nTogether is {_cell(figures['gain'], 1.0)} times as fast. Queues "
+        f"{'identical' if figures['same_queues'] else 'NOT IDENTICAL'}, probabilities differ by at most "
+        f"{figures['probability_difference']:.1e}. Expect more where reading the weights is what takes the "
+        "time (a GPU).\n"
+    )
+
+
+def plot_batch(figures: Any, path: Path) -> None:
+    fig, (ax,) = _figure(1, 1, (5, 4))
+    rates = _rates(figures)
+    ax.boxplot(list(rates.values()), tick_labels=[f"{figures['robots']} robots, {way}" for way in rates])
+    ax.set(ylabel="decisions per second", ylim=(0, None))
+    _save(fig, path)
+
+
+def forwards_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    rows = [
+        (f"`{r['way']}`", r["decisions"], f"{r['forwards']:.1f}", f"{r['tokens']:.0f}",
+         f"{r['flops'] / 1e6:.0f}", _cell(spread(r["seconds"])))
+        for r in figures["rows"]
+    ]  # fmt: skip
+    ways = list(dict.fromkeys(r["way"] for r in figures["rows"] if r["way"] != "free"))
+    different = [way for way, same in figures["same_queues"].items() if not same]
+    return (
+        f"{figures['decisions']} decisions, sampled at {figures['temperature']}, frame and question "
+        f"included; {figures['four_actions']} have four actions.\n\n"
+        + table(("way to decode", "decisions", "forwards", "query tokens", "decoder MFLOP", "ms"), rows)
+        + f"\nQueues of {', '.join(ways[:-1])} and {ways[-1]} are {'NOT ' if different else ''}identical"
+        f"{' (' + ', '.join(different) + ')' if different else ''}, {figures['different_queues']} different "
+        f"ones; probabilities differ by at most {figures['probability_difference']:.1e}. What a random "
+        "network says freely is no queue: that row is only the cost of as many tokens.\n"
+    )
+
+
+def plot_forwards(figures: Any, path: Path) -> None:
+    rows: dict[str, Any] = {}
+    for r in figures["rows"]:
+        rows.setdefault(r["way"], r)  # four actions, if there are any
+    ways = list(rows)
+    fig, axes = _figure(1, 3, (13, 4))
+    axes[0].bar(ways, [r["forwards"] for r in rows.values()])
+    axes[1].bar(ways, [r["flops"] / 1e6 for r in rows.values()])
+    axes[2].boxplot([[1e3 * s for s in r["seconds"]] for r in rows.values()], tick_labels=ways)
+    for ax, label in zip(axes, ("forwards", "decoder MFLOP", "ms"), strict=True):
+        ax.set(ylabel=f"{label} per decision", ylim=(0, None))
+    _save(fig, path)
+
+
+def contexts_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    def flops(r: Any) -> float:
+        return float(r["flops"]) / len(r["decide_s"])
+
+    def late_s(r: Any) -> float:
+        return float(np.median(r["decide_s"]))
+
+    rows = [
+        (r["every"], f"`{r['strategy']}`", _cell(r["observe_s"]), _cell(spread(r["decide_s"])),
+         f"{r['total_s']:.1f}", f"{r['tokens']:,}", f"{flops(r) / 1e9:.2f}", f"{r['patches']:,}",
+         f"{r['cached_tokens']:,}", "-" if r["compression"] is None else f"{r['compression']:.2f}")
+        for r in figures["rows"]
+    ]  # fmt: skip
+    columns = ("asked every", "strategy", "ms per frame", "ms per decision", "s in all", "tokens",
+               "GFLOP per decision", "patches", "largest cache", "compression")  # fmt: skip
+    text = (
+        f"{figures['frames']} frames of 224x224 (64 tokens), the same for all; history of 8 frames, reset "
+        "every 16 actions, delayed batch of 16 recent frames and up to 8 important ones.\n\n"
+    ) + table(columns, rows)
+    for every in ASKED:
+        some = {r["strategy"]: r for r in figures["rows"] if r["every"] == every}
+        batch, append = some["delayed_batch"], some["append"]
+        work, late = max(some, key=lambda s: flops(some[s])), max(some, key=lambda s: late_s(some[s]))
+        total = min(some, key=lambda s: float(some[s]["total_s"]))
+        text += (
+            f"\n* Asked every {every}: most decoder work per decision: `{work}`; longest wait for one: "
+            f"`{late}`; least time in all: `{total}`. `delayed_batch` against `append`: wait "
+            f"{late_s(batch) / late_s(append):.1f}x, decoder work {flops(batch) / flops(append):.1f}x, "
+            f"patches {batch['patches'] / append['patches']:.1f}x, time in all "
+            f"{batch['total_s'] / append['total_s']:.1f}x."
+        )
+    return text + "\n"
+
+
+def plot_contexts(figures: Any, path: Path) -> None:
+    fig, axes = _figure(1, 2, (13, 4))
+    for ax, every in zip(axes, ASKED, strict=True):
+        for r in (r for r in figures["rows"] if r["every"] == every):
+            ax.plot(np.array(r["decide_s"]) * 1e3, ".-", label=r["strategy"])
+        ax.set(
+            xlabel="decision", ylabel="question to queue [ms]", ylim=(0, None), title=f"asked every {every}"
+        )
+        ax.legend()
+    _save(fig, path)
+
+
+def stages_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    width, height = figures["size"]
+    text = (
+        f"A new frame of {width}x{height} behind others, and its queue; milliseconds, measured / roofline.\n"
+    )
+    for shape in figures["shapes"]:
+        peak, ways, native = shape["peak"], shape["ways"], shape["generate"]
+        names = list(ways["tree"]["stages"])
+        rows = []
+        for way, w in ways.items():
+            cells = []
+            for name in names:
+                stage = w["stages"][name]
+                least = f" / {1e3 * stage['least_s']:.1f}" if stage["least_s"] else ""
+                cells.append(f"{1e3 * stage['seconds']['median']:.1f}{least}")
+            rows.append((f"`{way}`", *cells, _cell(w["total"]), f"{1e3 * w['least_s']:.0f}"))
+        empty = [""] * len(names)
+        rows.append(("`generate`, all frames at once", *empty, _cell(native["total"]), ""))
+        tree = ways["tree"]
+        times = [native["total"]["median"] / w["total"]["median"] for w in ways.values()]
+        flops = [sum(s["flops"] for s in w["stages"].values()) / 1e9 for w in ways.values()]
+        text += (
+            f"\n{shape['name']}, {tree['context_tokens']:.0f} tokens of context, {tree['actions']:.1f} "
+            f"actions; {peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s "
+            f"({peak['source']}).\n\n"
+            + table(("", *names, "total", "roofline"), rows)
+            + f"\n`generate` takes {times[0]:.1f} times as long as `tree` and {times[1]:.1f} times as long "
+            f"as `tokens`; `tree` spends {flops[0]:.1f} GFLOP, `tokens` {flops[1]:.1f}.\n"
+        )
+    if figures["skipped"]:
+        text += f"\nShapes {', '.join(figures['skipped'])} are not measured: torch saw no CUDA device.\n"
+    return text
+
+
+def plot_stages(figures: Any, path: Path) -> None:
+    shapes = figures["shapes"]
+    fig, axes = _figure(1, len(shapes), (5 * len(shapes) + 1, 4))
+    for ax, shape in zip(axes, shapes, strict=True):
+        for x, w in enumerate(shape["ways"].values()):
+            bottom = 0.0
+            for i, (name, stage) in enumerate(w["stages"].items()):
+                height = max(1e3 * stage["seconds"]["median"], 0.0)
+                ax.bar(x, height, bottom=bottom, color=f"C{i}", label=name if x == 0 else None)
+                bottom += height
+            label = "roofline" if x == 0 else None
+            ax.hlines(1e3 * w["least_s"], x - 0.4, x + 0.4, color="black", label=label)
+        ax.set(ylabel="ms per decision", title=shape["name"])
+        ax.set_xticks(range(len(shape["ways"])), list(shape["ways"]))
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(fig, path)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    return fig, list(axes.flat)
+
+
+def _save(fig: Any, path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    fig.tight_layout()
+    fig.savefig(path, dpi=120, bbox_inches="tight")
+    plt.close(fig)

@@ -1,0 +1,67 @@
+"""The composition root builds what options name, and says what they lack before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vln_ros.config import ConfigError, NavigatorConfig, from_flat
+from vln_ros.engine.decision import DecisionLoop
+from vln_ros.engines import build_engine, build_engines, build_loop, free_memory
+
+
+def test_so_many_engines_as_asked_for() -> None:
+    config = from_flat(NavigatorConfig, {"engine": "paced", "paced.decision_ms": 0.0})
+    engines = build_engines(config, 3)
+    assert len({id(engine) for engine in engines}) == 3
+    for engine in engines:
+        engine.close()
+    free_memory(config)  # of an engine without a model there is none
+
+
+def test_the_loop_has_the_options() -> None:
+    config = from_flat(NavigatorConfig, {"engine": "paced", "decide_ahead": 2, "lost_after_s": 1.5})
+    loop = build_loop(build_engine(config), config)
+    assert isinstance(loop, DecisionLoop)
+    assert (loop.decide_ahead, loop.lost_after_ns) == (2, 1_500_000_000)
+
+
+def test_an_engine_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"engine = 'qwem': unknown"):
+        build_engine(NavigatorConfig(engine="qwem"))  # type: ignore[arg-type]
+
+
+TRY = """
+import json, sys
+from vln_ros.config import ConfigError, NavigatorConfig, from_flat
+from vln_ros.engines import build_engine
+try:
+    build_engine(from_flat(NavigatorConfig, json.loads(sys.argv[1])))
+    said = ""
+except ConfigError as error:
+    said = str(error)
+print(json.dumps([said, sorted(sys.modules)]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"engine": "expert"}, "expert.episodes is empty"),
+        ({"engine": "qwen"}, "qwen.checkpoint is empty"),
+        ({"engine": "qwen", "qwen.profile": "nosuch"}, "nosuch"),
+        ({"engine": "paced"}, ""),
+    ],
+)
+def test_what_options_lack_is_said_before_anything_heavy_is_loaded(
+    options: dict[str, object], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", TRY, json.dumps(options)], capture_output=True, text=True, check=True
+    )
+    found, modules = json.loads(done.stdout)
+    assert (said in found) and bool(found) is bool(said)
+    assert not {"torch", "transformers", "scipy", "vln_ros.sim", "vln_ros.evaluation"} & set(modules)

@@ -1,0 +1,126 @@
+"""The documentation: pages that are made from the code, links that lead somewhere, files that are there."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *sorted((ROOT / "docs/history").glob("*.md"))]
+LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
+ROW = re.compile(r"^\| (?P<file>`[^`]+`|[a-z ]+) \|(?P<inside>[^|]*)\| (?P<what>[^|]*) \|$", re.M)
+NEW = "new"
+
+
+def list_modules() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("list_modules", ROOT / "docs/list_modules.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MODULES = list_modules()
+
+
+def test_the_list_of_modules_is_what_their_docstrings_say() -> None:
+    assert MODULES.PAGE.read_text("utf-8") == MODULES.page(), "run: make docs"
+    assert MODULES.listing().count("\n- `") > 200
+
+
+@pytest.mark.parametrize("path", MODULES.modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    """In one sentence that fits its line, and that is more than the name of a command."""
+    text = MODULES.purpose(path)
+    assert text.endswith((".", "?")), text
+    assert len(text.split()) >= 5, text
+    assert len(text) <= 110, text
+    assert text[0].isupper() or text[0] == "`", text
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text("utf-8")):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_no_page_is_an_orphan(page: Path) -> None:
+    assert f"docs/{page.name}" in LINK.findall((ROOT / "README.md").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", [p for p in TEXTS if p.name != "benchmarks.md"], ids=lambda p: p.name)
+def test_no_line_stands_twice(page: Path) -> None:
+    """As a merge leaves them that keeps both sides. The page of figures is made from records."""
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
+    lines = [line for line in text.splitlines() if len(line) > 50 and not line.startswith("| `")]
+    assert not {line for line in lines if lines.count(line) > 1}
+    topics = re.findall(r"^\| (`[a-z_/]+`) \| [a-z_]+_msgs/", text, re.M)
+    assert len(topics) == len(set(topics)), "a topic has two rows"
+
+
+def names_in(path: Path) -> set[str]:
+    """Classes, functions and constants of a Python file; headings of a page."""
+    if path.suffix == ".md":
+        return set(re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M))
+    tree = ast.parse(path.read_text("utf-8"))
+    named = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    return named | {
+        t.id for n in tree.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)
+    }
+
+
+SECTIONS = re.split(r"^## ", (ROOT / "docs/extending.md").read_text("utf-8"), flags=re.M)[1:]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.split("\n")[0])
+def test_what_an_addition_touches_is_there(section: str) -> None:
+    rows = ROW.findall(section)
+    assert len(rows) > 2
+    for file, inside, what in rows[1:]:
+        assert what.strip()
+        if not file.startswith("`"):
+            continue
+        path, inside = ROOT / file.strip("`"), inside.strip().strip("`")
+        if inside == NEW:
+            assert "NAME" in path.name
+            assert path.parent.is_dir(), file
+            assert list(path.parent.glob(path.name.replace("NAME", "*"))), f"nothing like {file} is there yet"
+            continue
+        assert path.exists(), file
+        if inside:
+            assert inside in names_in(path), f"{file} has no {inside}"
+    for mentioned in re.findall(r"`((?:vln_ros|benchmarks|launch|config|docs|test)/[\w./]+)`", section):
+        if "NAME" not in mentioned:
+            assert (ROOT / mentioned).exists(), mentioned
+
+
+def test_the_glossary_is_in_order_and_linked() -> None:
+    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    entries = re.findall(r"^\*\*(.+?)\*\* (.+?)(?=\n\n|\Z)", text, re.M | re.S)
+    terms = [term.lower().split(",")[0] for term, _ in entries]
+    assert len(terms) > 40
+    assert terms == sorted(set(terms)), "in the order of the alphabet, each once"
+    for term, meaning in entries:
+        assert meaning.strip().endswith((".", ")")), term
+        assert len(meaning.split()) >= 6, term
+    assert "glossary.md" in LINK.findall((ROOT / "docs/architecture.md").read_text("utf-8"))

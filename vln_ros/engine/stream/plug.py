@@ -1,0 +1,61 @@
+"""Declares what an optional feature may see of a stream, and what it may spare the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vln_ros.datatypes import Frame
+from vln_ros.engine.stream.forward import Prefill
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.segments import Image
+from vln_ros.engine.stream.sparse import Sources
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a plug asks of a forward.
+
+    Attributes:
+        sources: which tokens take over what is cached already; None: all are computed.
+        attention: :meth:`Plug.on_attention` is to be called behind it.
+    """
+
+    sources: Sources | None = None
+    attention: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds that a forward of one session alone took, and those of planning it."""
+
+    forward_s: float
+    plan_s: float
+
+
+class Plug:
+    """A feature that a session holds, told of the life of each frame in this order.
+
+    All that it knows of a picture it keeps to itself, by the image id: segments and images carry nothing else
+    for it. Each method does nothing here, so that a feature says only what it is about.
+    """
+
+    timed: bool = False
+    """It wants to know what a forward costs. A device is waited for then."""
+
+    def begin(self) -> None:
+        """A new run. The stream of the one before may still be there."""
+
+    def on_frame(self, frame: Frame, image: Image) -> None:
+        """A frame was seen and became ``image``, whose id stays the same wherever its tokens go."""
+
+    def plan(self, prefill: Prefill, cache: SlotCache) -> Plan | None:
+        """Before the forward of ``prefill``, unless several sessions share it; None: nothing is asked."""
+
+    def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
+        """The chunk's keys and values are in the cache; no cost where several sessions shared the forward."""
+
+    def on_attention(self, prefill: Prefill, cache: SlotCache, queries: Sequence[Tensor]) -> None:
+        """The last token's queries ``[width]``, layer by layer, not turned yet."""
