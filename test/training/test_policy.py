@@ -21,7 +21,7 @@ import torch
 from training_models import SMALL
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
-from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction, Pose
+from vln_ros.datatypes import ActionChunk, ActionKind, Executed, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine

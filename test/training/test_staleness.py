@@ -17,7 +17,7 @@ from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import push_sparse
 from vln_ros.engine.tiny import build_tiny
-from vln_ros.training.batch import Conversation, Collator, collate
+from vln_ros.training.batch import Collator, Conversation, collate
 from vln_ros.training.demonstrations import Rules, Task, demonstrate, robot_camera
 from vln_ros.training.objective import forward
 from vln_ros.training.staleness import Staleness, draw_staleness, make_stale

@@ -104,7 +104,8 @@ class TrainConfig:
     )
     start_from: str = option(
         "",
-        "Checkpoint folder whose weights the training begins with. Empty begins with random weights.",
+        "Checkpoint whose weights the training begins with: a folder, or shipped:tiny. Empty begins with "
+        "random weights.",
     )
     device: str = option(
         "cpu",
@@ -230,8 +231,8 @@ class TrainConfig:
     )  # fmt: skip
     questions: int = option(
         6,
-        "Decisions of a run that are learnt at a time where the profile shows a history, drawn anew each time; "
-        "more take longer. A profile with one growing chat always learns all of them.",
+        "Decisions of a run that are learnt at a time where the profile shows a history, drawn anew each "
+        "time; more take longer. A profile with one growing chat always learns all of them.",
         minimum=1, maximum=1000,
     )  # fmt: skip
     stale_conversations: float = option(

@@ -1,4 +1,4 @@
-"""Stale states in training: a policy that has seen them tolerates reuse.
+"""Makes visual tokens of conversations stale, for a policy that was trained with them tolerates reuse.
 
 With reuse, a visual token does not compute keys and values of its own: it takes over those of the token
 that showed its place before (VLN-Cache, arXiv 2603.07080). Where all of a window does, the vision tower can

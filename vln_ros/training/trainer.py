@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
 from vln_ros.datatypes import ActionKind, Float64Array
+from vln_ros.engine.checkpoint.files import find_folder
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
@@ -119,7 +120,7 @@ class Trainer:
             raise ConfigError(f"{folder} is not empty: name a new folder, or go on with --resume")
         if not start.exists():
             if config.start_from:
-                shutil.copytree(config.start_from, start)
+                shutil.copytree(find_folder(config.start_from), start)
             else:
                 build_tiny(start, config.model)
         self.model = load_model(
