@@ -101,6 +101,8 @@ def test_a_validation_run_is_the_pipelines(tmp_path: Path, unasked: str) -> None
             keep_frames=unasked == "keep",
             stop_within_m=0.7,
             clearance_m=0.0,
+            least_executed=4,
+            finds_sources=False,
         )
     )
     lengths = []

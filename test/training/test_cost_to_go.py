@@ -144,9 +144,11 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
         keep_frames=False,
         stop_within_m=WITHIN_M,
         clearance_m=0.12,
+        least_executed=4,
+        finds_sources=False,
     )
     runs = [demonstrate(Task("small", n, 0.3, n), rules) for n in (0, 7)]
-    batch = collate([collator.write(r) for r in runs])
+    batch = collate([collator.write(r)[0] for r in runs])
     words = {k: f"{k.name.removeprefix('TURN_').lower()}" for k in ActionKind}
     tokenize = model.tokenizer.encode
     with torch.no_grad():

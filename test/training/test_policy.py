@@ -10,7 +10,8 @@ import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ import pytest
 import torch
 from training_models import SMALL
 
-from vln_ros.config import ConfigError, TrainConfig, from_flat
-from vln_ros.datatypes import ActionChunk, ActionKind, Frame, Instruction, Pose
+from vln_ros.config import ConfigError, StreamConfig, TrainConfig, from_flat
+from vln_ros.datatypes import ActionChunk, ActionKind, Executed, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
 from vln_ros.engine.qwen import QwenEngine
@@ -34,9 +35,12 @@ from vln_ros.training.batch import IGNORED, Collator, Conversation, collate
 from vln_ros.training.curves import read_curve
 from vln_ros.training.demonstrations import (
     Decision,
+    Demonstration,
     Rules,
     Task,
+    View,
     demonstrate,
+    queue_lengths,
     robot_camera,
     split_episode,
 )
@@ -44,6 +48,7 @@ from vln_ros.training.labels import (
     AIM_CLASSES,
     CATEGORY_CLASSES,
     TokenLabeller,
+    TokenLabels,
     doors_ahead,
     named_items,
 )
@@ -54,6 +59,7 @@ from vln_ros.training.vision import encode_frames
 
 F, L, R, S = ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT, ActionKind.STOP
 MODEL = {**SMALL, "model.vision_depth": 2}
+EMPTY = TokenLabels(**{f.name: np.zeros(16, np.intp) for f in fields(TokenLabels)})
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +81,8 @@ def rules(profile: Profile, grid: tuple[int, int], *, keep: bool) -> Rules:
         keep_frames=keep,
         stop_within_m=0.7,
         clearance_m=0.0,
+        least_executed=profile.max_phrases,
+        finds_sources=False,
     )
 
 
@@ -99,8 +107,8 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
     runs = [demonstrate(Task("room", n, 0.2, n), shared) for n in (0, 7)]
     assert len({sum(len(d.views) for d in r.decisions) for r in runs} | {0}) > 1
     with torch.no_grad():
-        batch = collate([collator.write(r) for r in runs])
-        hidden = forward(model.network, batch, collator.grid).hidden
+        batch = collate([collator.write(r)[0] for r in runs])
+        hidden = forward(model.network, batch, collator.grid, model.pixels).hidden
     engine = QwenEngine(model, profile, temperature=0.0, seed=0)
     for row, run in enumerate(runs):
         engine.start(Instruction(row, run.instruction))
@@ -125,6 +133,52 @@ def test_the_training_forward_is_the_engines(model: LoadedModel, keep: bool, siz
         assert row * batch.ids.shape[1] + length - 1 in batch.asked.tolist()
 
 
+@pytest.mark.parametrize("history", [8, 3])
+@pytest.mark.parametrize("empty", ["current", "none"])
+def test_questions_with_a_history_are_the_engines(model: LoadedModel, history: int, empty: str) -> None:
+    """Each one is a chat with frames of the past; in training those of a run share their frames."""
+    profile = load_profile("small-history")
+    context = replace(profile.context, history_frames=history, history_empty=empty)
+    profile = replace(profile, context=context, image=replace(profile.image, resize=(112, 112)))
+    collator = Collator(model, profile)
+    shared = replace(rules(profile, collator.grid, keep=True), least_executed=1, max_turns=6)
+    run = demonstrate(Task("room", 7, 0.2, 7), shared)
+    assert len(run.decisions) == 6
+    written = collator.write(run)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0)
+    engine.start(Instruction(0, run.instruction))
+    with torch.no_grad():
+        batch = collate(written)
+        hidden = forward(model.network, batch, collator.grid, model.pixels).hidden
+    assert len(batch.patches) == sum(len(d.views) for d in run.decisions[:6]) * 64 or history == 3
+    seen = 0
+    done: list[Executed] = []
+    for row, decision in enumerate(run.decisions):
+        for view in decision.views:
+            engine.executed(done)
+            engine.observe(frame(seen, view.rgb))
+            seen += 1
+            done.append(Executed(seen, SPLIT_STEP.action(F)))  # what was done is in no question
+        answering = engine.session.push(engine.context.question())[-1]
+        length = engine.session.timeline.tokens
+        ids = [i for s in engine.session.timeline.segments for i in s.ids]
+        said = collator.words.tokens(decision.executed)
+        assert written[row].ids.tolist() == [*ids, *said]
+        assert torch.equal(written[row].positions[:, :length], engine.session.timeline.positions())
+        torch.testing.assert_close(hidden[row, length - 1], answering, atol=2e-4, rtol=1e-3)
+        assert written[row].asked.tolist() == [length - 1]
+    # Some of them alone are the same, with the frames that they need only.
+    some = collator.write(run, [1, 4])
+    with torch.no_grad():
+        fewer = collate(some)
+        alone = forward(model.network, fewer, collator.grid, model.pixels).hidden
+    assert len(fewer.patches) < len(batch.patches)
+    for row, number in enumerate((1, 4)):
+        assert torch.equal(some[row].ids, written[number].ids)
+        at = int(some[row].asked)
+        torch.testing.assert_close(alone[row, at], hidden[number, at], atol=2e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("grid", [(4, 4), (4, 5), (6, 8), (3, 2)])
 def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tuple[int, int]) -> None:
     half = torch.randn(3, grid[0] * grid[1] * 4, 3, 1, 14 * 14, generator=torch.Generator().manual_seed(1))
@@ -132,7 +186,7 @@ def test_frames_together_are_encoded_as_one_by_one(model: LoadedModel, grid: tup
     grids = torch.tensor([[1, grid[0] * 2, grid[1] * 2]] * 3)
     with torch.no_grad():
         released = model.network.model.get_image_features(patches.flatten(0, 1), grids).pooler_output
-        ours = encode_frames(model.network.model.visual, patches, grid)
+        ours = encode_frames(model.network.model.visual, half.flatten(2), grid)
     torch.testing.assert_close(ours, torch.stack(list(released)), atol=1e-4, rtol=1e-4)
 
 
@@ -408,6 +462,48 @@ def config(**changes: object) -> TrainConfig:
     return from_flat(TrainConfig, values | changes)
 
 
+def test_runs_are_asked_after_every_action_or_few_or_whole_queues() -> None:
+    shared = replace(rules(profiled(False), (4, 4), keep=False), least_executed=1, max_turns=12)
+    drawn = [queue_lengths(Task("room", n, 0.0, 0), shared) for n in range(200)]
+    assert {tuple(sorted(set(d.tolist()))) for d in drawn} >= {(1,), (2,), (3,), (4,), (1, 2, 3, 4), (2, 3)}
+    assert all(d.shape == (12,) and d.min() >= 1 and d.max() <= 4 for d in drawn)
+    for number in range(8):
+        task = Task("room", number, 0.2, 0)
+        run = demonstrate(task, shared)
+        wanted = queue_lengths(task, shared).tolist()
+        done = [len(d.executed) for d in run.decisions]
+        assert done[:-1] == wanted[: len(done) - 1] and done[-1] <= wanted[len(done) - 1]
+        assert run.decisions[-1].executed[-1] is S or len(done) == 12
+    whole = replace(shared, least_executed=4)
+    assert all((queue_lengths(Task("room", n, 0.0, 0), whole) == 4).all() for n in range(20))
+    of_two = replace(shared, least_executed=3)
+    assert {int(k) for n in range(20) for k in queue_lengths(Task("room", n, 0.0, 0), of_two)} == {3, 4}
+
+
+@pytest.mark.parametrize("number, lengths", [(0, [1]), (2, [2, 1, 3]), (5, [4, 1])])
+def test_an_engine_that_is_asked_early_holds_the_chat_that_is_taught(
+    model: LoadedModel, number: int, lengths: list[int]
+) -> None:
+    """It is told what the robot did of each queue; its chat is what the trainer would write of the run."""
+    profile = profiled(False)
+    collator = Collator(model, profile)
+    world = training_world(replace(rules(profile, collator.grid, keep=False), least_executed=1))
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0))
+    episode = split_episode("train", "room", number)
+    run = follow(engine, world, episode, number, max_actions=9, every_frame=False, lengths=lengths)
+    assert len(run.executed) > 2
+    # A queue may be shorter, never longer; the last one is cut where the run is.
+    assert all(len(queue) <= lengths[k % len(lengths)] for k, queue in enumerate(run.executed))
+    assert any(len(queue) == lengths[k % len(lengths)] < 4 for k, queue in enumerate(run.executed))
+    view = View(np.zeros((48, 64, 3), np.uint8), EMPTY, EMPTY.category)
+    turns = tuple(replace(decision(queue, queue), views=(view,)) for queue in run.executed)
+    written = collator.write(Demonstration(episode.instruction, turns))[0].ids.tolist()
+    held = [i for s in engine.session.timeline.segments for i in s.ids]
+    # Of the last turn the engine holds the question and all that it said.
+    before = len(written) - len(collator.words.tokens(run.executed[-1]))
+    assert held[:before] == written[:before]
+
+
 @pytest.mark.slow
 def test_forwards_side_by_side_learn_the_same(tmp_path: Path) -> None:
     def trained(name: str, threads: int) -> list[torch.Tensor]:
@@ -443,13 +539,21 @@ def test_products_in_bfloat16_point_the_same_way_down(tmp_path: Path) -> None:
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Trainer(tmp_path / "whole", config(dagger_share=1.0), resume=False)
+    options = {
+        "dagger_share": 1.0,
+        "least_executed": 1,
+        "stale_conversations": 0.5,
+        "mean_steps": 2,
+        "pool": 4,
+        "max_turns": 3,
+    }
+    whole = Trainer(tmp_path / "whole", config(**options), resume=False)
     whole.run()
-    broken = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=False)
+    broken = Trainer(tmp_path / "broken", config(**options), resume=False)
     step = broken.step
     calls = 0
 
-    def fail_at_fourth(drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
+    def fail_at_fourth(drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
         nonlocal calls
         calls += 1
         if calls == 4:
@@ -459,7 +563,7 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     monkeypatch.setattr(broken, "step", fail_at_fourth)
     with pytest.raises(KeyboardInterrupt):
         broken.run()
-    resumed = Trainer(tmp_path / "broken", config(dagger_share=1.0), resume=True)
+    resumed = Trainer(tmp_path / "broken", config(**options), resume=True)
     assert resumed.progress.step == 2
     resumed.run()
     for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
@@ -475,8 +579,78 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(
     written = load_model(
         str(tmp_path / "broken/last"), device="cpu", dtype="float32", attention="sdpa", quantisation="none"
     )
-    for a, b in zip(resumed.network.parameters(), written.network.parameters(), strict=True):
-        assert torch.equal(a.detach().half().float(), b)
+    with resumed.exported_weights():
+        for a, b in zip(resumed.network.parameters(), written.network.parameters(), strict=True):
+            assert torch.equal(a.detach().half().float(), b)
+    assert not torch.equal(
+        next(resumed.network.parameters()).half().float(), next(written.network.parameters())
+    )
+
+
+def test_what_is_written_is_the_mean_of_the_weights(tmp_path: Path) -> None:
+    trainer = Trainer(tmp_path / "run", config(mean_steps=3, dagger_from=1.0), resume=False)
+    weight = trainer.network.lm_head.weight
+    for step, value in enumerate((1.0, 2.0, 3.0, 7.0)):
+        with torch.no_grad():
+            weight.fill_(value)
+        trainer.progress.step = step
+        trainer.follow_weights()
+    first = trainer.network.lm_head.weight.clone()
+    with trainer.exported_weights():
+        inside = trainer.network.lm_head.weight.clone()
+        export(trainer.model, tmp_path / "run/start", tmp_path / "out")
+    assert torch.equal(trainer.network.lm_head.weight, first) and (first == 7.0).all()
+    start = load_model(
+        str(tmp_path / "run/start"), device="cpu", dtype="float32", attention="sdpa", quantisation="none"
+    )
+    # The random checkpoint is sure of what it says, a beginner is not: a tenth.
+    begun = start.network.lm_head.weight * 0.1
+    wanted = begun
+    for value in (1.0, 2.0, 3.0, 7.0):
+        wanted = wanted * (2 / 3) + value / 3
+    torch.testing.assert_close(inside, wanted)
+    # A mean over one step is the newest weights.
+    newest = Trainer(tmp_path / "one", config(mean_steps=1, dagger_from=1.0), resume=False)
+    with torch.no_grad():
+        newest.network.lm_head.weight.fill_(5.0)
+    newest.follow_weights()
+    with newest.exported_weights():
+        assert (newest.network.lm_head.weight == 5.0).all()
+
+
+def test_a_share_of_the_conversations_is_stale(tmp_path: Path) -> None:
+    given = {"stale_conversations": 0.4, "least_executed": 1, "max_turns": 4}
+    trainer = Trainer(tmp_path / "run", config(**given), resume=False)
+    (written,) = trainer.collator.write(demonstrate(Task("room", 3, 0.2, 0), trainer.rules))
+    drawn = [trainer.maybe_stale(written) for _ in range(200)]
+    stale = [c for c in drawn if not torch.equal(c.origins, written.origins)]
+    assert 0.3 < len(stale) / len(drawn) < 0.5
+    never = Trainer(tmp_path / "never", config(), resume=False)
+    assert never.maybe_stale(written) is written
+    with pytest.raises(ConfigError, match=r"least_stale = 0\.8 is more than most_stale = 0\.7"):
+        Trainer(tmp_path / "wrong", config(least_stale=0.8), resume=False)
+
+
+@pytest.mark.slow
+def test_a_policy_with_a_history_is_trained_and_resumed(tmp_path: Path) -> None:
+    profile = tmp_path / "history.yaml"
+    shipped = resources.files("vln_ros").joinpath("profiles/small-history.yaml").read_text("utf-8")
+    profile.write_text(shipped.replace("[224, 224]", "[112, 112]"), "utf-8")
+    options = {"profile": str(profile), "questions": 2, "least_executed": 1, "dagger_share": 1.0}
+    whole = Trainer(tmp_path / "whole", config(**options), resume=False)
+    assert whole.rules.keep_frames
+    whole.run()
+    part = Trainer(tmp_path / "part", config(**options), resume=False)
+    part.config = config(**options, steps=2)
+    part.run()
+    resumed = Trainer(tmp_path / "part", config(**options), resume=True)
+    assert resumed.progress.step == 2
+    resumed.run()
+    for policy in (whole, resumed):
+        assert policy.progress.step == 4
+        assert any(task.policy == 2 for task in policy.progress.pool)
+    with pytest.raises(ConfigError, match="needs one growing chat"):
+        Trainer(tmp_path / "stale", config(**options, stale_conversations=0.1), resume=False)
 
 
 _KILLED = """
@@ -486,10 +660,15 @@ from vln_ros.training.demonstrations import Rules, Task, robot_camera
 from vln_ros.training.loader import Source, Loader
 
 if __name__ == "__main__":
-    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
+    camera, extrinsics = robot_camera(64, 48)
+    rules = Rules(
+        camera=camera, extrinsics=extrinsics, grid=(4, 4), queue=4, max_turns=2, keep_frames=False,
+        stop_within_m=0.5, clearance_m=0.0, least_executed=4, finds_sources=False,
+    )
+    source = Source(rules, Path("none"), "tiny")
     loader = Loader(source, 1)
     loader.order(Task("room", 0, 0.0, 0)).result()
-    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    print(*loader._executor._processes, flush=True)
     sys.stdin.read(1)
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -544,7 +723,7 @@ def test_folders_are_not_overwritten_and_models_not_mixed(tmp_path: Path) -> Non
         Trainer(tmp_path / "run", config(), resume=False)
     with pytest.raises(ConfigError, match=r"another model\.seed"):
         Trainer(tmp_path / "run", config(**{"model.seed": 1}), resume=True)
-    with pytest.raises(ConfigError, match="strategy append"):
+    with pytest.raises(ConfigError, match="strategy append or history"):
         Trainer(tmp_path / "other", config(profile="qwen-zero-shot"), resume=False)
 
 

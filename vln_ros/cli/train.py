@@ -13,12 +13,30 @@ from vln_ros.sim.embedded.flat import KINDS
 HELP = "Train the small policy in the embedded world (behaviour cloning, then DAgger)"
 
 
+_DEFAULT = Path("tiny")
+
+
+def _shipped() -> list[str]:
+    """Names of the training options that the package ships."""
+    return sorted(
+        f.name.removesuffix(".yaml") for f in files("vln_ros.training").iterdir() if ".yaml" in f.name
+    )
+
+
+def _options_file(name: Path) -> Path:
+    return Path(str(files("vln_ros.training") / f"{name}.yaml")) if str(name) in _shipped() else name
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=output_folder, metavar="FOLDER", help="where states, curves and checkpoints go"
     )
     parser.add_argument(
-        "--config", type=Path, metavar="YAML", help="file of training options (default: the shipped one)"
+        "--config",
+        type=Path,
+        default=_DEFAULT,
+        metavar="YAML",
+        help=f"file of training options, or a shipped one of {', '.join(_shipped())} (default: %(default)s)",
     )
     parser.add_argument("--resume", action="store_true", help="continue from the last state in FOLDER")
     parser.add_argument(
@@ -45,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    path = args.config or Path(str(files("vln_ros.training") / "tiny.yaml"))
+    path = _options_file(args.config)
     entries = [e for e in walk_options(TrainConfig) if e.type is not bool]
     given = {e.name: getattr(args, e.name) for e in entries if getattr(args, e.name) is not None}
     config = from_flat(TrainConfig, {**to_flat(load_yaml(TrainConfig, path)), **given})

@@ -104,7 +104,8 @@ class TrainConfig:
     )
     start_from: str = option(
         "",
-        "Checkpoint folder whose weights the training begins with. Empty begins with random weights.",
+        "Checkpoint whose weights the training begins with: a folder, or shipped:tiny. Empty begins with "
+        "random weights.",
     )
     device: str = option(
         "cpu",
@@ -222,6 +223,41 @@ class TrainConfig:
         "0 never shows how to recover from mistakes, high values show little else.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
+    least_executed: int = option(
+        1000,
+        "Fewest actions after which the policy is asked again; each run draws bounds of its own from here to "
+        "the whole queue. Above the queue's length the policy learns to be asked at the end of queues only.",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
+    questions: int = option(
+        6,
+        "Decisions of a run that are learnt at a time where the profile shows a history, drawn anew each "
+        "time; more take longer. A profile with one growing chat always learns all of them.",
+        minimum=1, maximum=1000,
+    )  # fmt: skip
+    stale_conversations: float = option(
+        0.0,
+        "Share of the conversations in which visual tokens take over keys and values of the frame before. It "
+        "makes the policy tolerate reuse; 0 teaches whole frames only.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    least_stale: float = option(
+        0.3,
+        "Smallest share of a frame's visual tokens that is stale in such a conversation.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    most_stale: float = option(
+        0.7,
+        "Largest share of a frame's visual tokens that is stale in such a conversation; it must not be below "
+        "least_stale.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    mean_steps: int = option(
+        0,
+        "Number of steps over which the written and validated weights are a running mean; 0 takes the newest "
+        "weights. A mean is as good at any time as a learning rate that has fallen.",
+        minimum=0,
+    )
     pool: int = option(
         128,
         "Number of demonstrations that batches are drawn from. Small pools are learnt by heart, large ones "

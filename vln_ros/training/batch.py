@@ -19,7 +19,7 @@ from vln_ros.engine.inputs.preprocess import patchify, smart_resize
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
 from vln_ros.sim.splits import SPLIT_STEP
-from vln_ros.training.demonstrations import Decision, Demonstration
+from vln_ros.training.demonstrations import Decision, Demonstration, View
 from vln_ros.training.labels import TokenLabels
 
 Nested = TypeVar("Nested", "Batch", "Shown", "Way", "Choices")
@@ -130,28 +130,49 @@ class Choices:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Conversation:
-    """One demonstration, ready for the decoder.
+class Frames:
+    """What one or several conversations show; ``f`` frames of ``v`` tokens and ``p`` patches each.
 
-    It has ``n`` tokens, ``f`` frames of ``v`` tokens and ``p`` patches each, and ``d`` decisions.
+    Attributes:
+        patches: ``[f * p, values]`` uint8: pixels, one half of each temporal patch.
+        sources: ``[f * v]`` number of the visual token that showed the same place in the frame before; -1
+            for none.
+        tower_origins: ``[f * v]`` number of the visual token whose keys and values a token has within the
+            vision tower's layers of full attention; see :class:`Conversation`.
+    """
+
+    patches: Tensor
+    sources: Tensor
+    tower_origins: Tensor
+    shown: Shown
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Conversation:
+    """One chat, ready for the decoder.
+
+    It has ``n`` tokens, ``m`` visual ones among them, and ``d`` decisions.
 
     Attributes:
         ids: ``[n]``; placeholders where a frame is.
         positions: ``[3, n]``.
         labels: ``[n]``: what should follow each token, or :data:`IGNORED`.
-        visual: ``[f * v]`` places of the visual tokens.
+        visual: ``[m]`` places of the visual tokens.
+        pictures: ``[m]`` which visual token of ``frames`` stands at each of them.
+        origins: ``[m]`` which of the ``m`` has the keys and values that a token has: itself, or an earlier
+            one where it is stale; see :func:`vln_ros.training.staleness.make_stale`.
         asked: ``[d]`` places of the tokens behind which the policy answers.
-        patches: ``[f * p, values]`` of all frames.
     """
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
     visual: Tensor
+    pictures: Tensor
+    origins: Tensor
     asked: Tensor
-    patches: Tensor
+    frames: Frames
     choices: Choices
-    shown: Shown
     way: Way
 
 
@@ -160,16 +181,19 @@ class Collator:
 
     Args:
         model: its tokenizer and image settings are used, not its weights.
-        profile: must be one growing chat (strategy ``append``) with a fixed image size.
+        profile: must be one growing chat (strategy ``append``) or show frames of the past with every
+            question (``history``), with a fixed image size.
     """
 
     def __init__(self, model: LoadedModel, profile: Profile) -> None:
-        if profile.context.strategy != "append" or profile.image.resize is None:
+        if profile.context.strategy not in ("append", "history") or profile.image.resize is None:
             raise ConfigError(
-                f"profile {profile.name}: training needs strategy append and image.resize, "
+                f"profile {profile.name}: training needs strategy append or history, and image.resize, "
                 f"not {profile.context.strategy} and {profile.image.resize}"
             )
-        self._model, self.profile = model, profile
+        self.profile = profile
+        # Pixels as they are: small to keep, and normalised when they are used.
+        self._pixels = replace(model.pixels, mean=(0.0,) * 3, std=(1.0 / 255.0,) * 3, temporal_patch_size=1)
         self._config = model.network.config
         self._template = ChatTemplate(model, profile)
         self.words = ActionWords(self._template, profile, model.tokens.im_end)
@@ -182,61 +206,121 @@ class Collator:
         self.grid = (h // pixels.token_side, w // pixels.token_side)
         """Rows and columns of visual tokens of a frame."""
 
-    def write(self, demonstration: Demonstration) -> Conversation:
-        timeline = Timeline()
-        rows, columns = self.grid
-        blank = Image(torch.empty(rows * columns, 0), rows, columns)
-        labels: list[int] = []
-        asked: list[int] = []
-        options: list[Options] = []
+    def write(self, demonstration: Demonstration, asked: Sequence[int] = ()) -> list[Conversation]:
+        """The conversations that a demonstration is.
 
-        def say(pieces: Sequence[Piece]) -> None:
-            for piece in pieces:
-                append_piece(timeline, piece, self._config)
+        One growing chat with all decisions; or, of a profile that shows a history, one chat for each of the
+        decisions ``asked``, which share their frames. None of these named are all.
+        """
+        if self.profile.context.strategy == "append":
+            return [self._write_chat(demonstration)]
+        return self._write_questions(demonstration, asked or range(len(demonstration.decisions)))
 
-        say(self._template.opening())
+    def _write_chat(self, demonstration: Demonstration) -> Conversation:
+        chat = _Chat(self._template, self.words, self.grid, self._config)
+        chat.say(self._template.opening())
         for number, decision in enumerate(demonstration.decisions):
             turn = self._template.turn(number, demonstration.instruction, ())
-            say(turn.prefix)
+            chat.say(turn.prefix)
             for _ in decision.views:
-                say(self._template.shown(blank))
-            say(turn.suffix)
-            asked.append(timeline.tokens - 1)
-            options += [replace(o, position=asked[-1] + o.position) for o in self.words.options(decision)]
-            wanted = self.words.labels(decision)
-            labels += [IGNORED] * (timeline.tokens - 1 - len(labels)) + wanted
-            said = self.words.tokens(decision.executed)
-            if number < len(demonstration.decisions) - 1:
-                say(self._template.reply(said))
-            else:
-                say([Text(said)])
-        labels += [IGNORED] * (timeline.tokens - len(labels))
+                chat.say(self._template.shown(chat.blank))
+            chat.say(turn.suffix)
+            chat.answer(decision, is_last=number == len(demonstration.decisions) - 1)
         views = [v for d in demonstration.decisions for v in d.views]
-        spec = self.profile.image
-        patches = [patchify(v.rgb, self._model.pixels, spec.max_pixels, spec.resize).patches for v in views]
-        start = 0
+        return chat.written(range(len(views)), self._frames(views), demonstration.decisions)
+
+    def _write_questions(self, demonstration: Demonstration, asked: Sequence[int]) -> list[Conversation]:
+        """As a history context holds them that has seen a frame behind every primitive."""
+        spec = self.profile.context
+        views = [v for d in demonstration.decisions for v in d.views]
+        newest = np.cumsum([len(d.views) for d in demonstration.decisions]) - 1
+        shown: list[tuple[int, ...]] = []
+        for number in asked:
+            past = int(newest[number])
+            history = spec.choose_history(past)
+            if not past and spec.history_empty == "current":
+                history = (past,)
+            shown.append((*history, past))
+        used = sorted({k for frames in shown for k in frames})
+        frames = self._frames([views[k] for k in used])
+        conversations = []
+        for number, numbers in zip(asked, shown, strict=True):
+            chat = _Chat(self._template, self.words, self.grid, self._config)
+            chat.say(self._template.opening())
+            turn = self._template.turn(0, demonstration.instruction, [chat.blank] * (len(numbers) - 1))
+            chat.say((*turn.prefix, *self._template.shown(chat.blank), *turn.suffix))
+            decision = demonstration.decisions[number]
+            chat.answer(decision, is_last=True)
+            conversations.append(chat.written([used.index(k) for k in numbers], frames, [decision]))
+        return conversations
+
+    def _frames(self, views: Sequence[View]) -> Frames:
+        spec, tokens = self.profile.image, self.grid[0] * self.grid[1]
+        patches = [patchify(v.rgb, self._pixels, spec.max_pixels, spec.resize).patches for v in views]
+        sources = [np.where(v.source < 0, -1, v.source + (k - 1) * tokens) for k, v in enumerate(views)]
+        return Frames(
+            patches=torch.cat(patches).round().to(torch.uint8),
+            sources=torch.from_numpy(np.concatenate(sources)),
+            tower_origins=torch.arange(len(views) * tokens),
+            shown=_shown([v.labels for v in views]),
+        )
+
+
+class _Chat:
+    """A conversation as it is written, with what is to be learnt from it."""
+
+    def __init__(
+        self, template: ChatTemplate, words: ActionWords, grid: tuple[int, int], config: Any
+    ) -> None:
+        self._template, self._words, self._config = template, words, config
+        self._tokens = grid[0] * grid[1]
+        self._timeline = Timeline()
+        self._labels: list[int] = []
+        self._asked: list[int] = []
+        self._options: list[Options] = []
+        self.blank = Image(torch.empty(self._tokens, 0), *grid)
+        """Stands for a frame."""
+
+    def say(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            append_piece(self._timeline, piece, self._config)
+
+    def answer(self, decision: Decision, *, is_last: bool) -> None:
+        """What was done, and what should have been said. The last answer is not closed."""
+        at = self._timeline.tokens - 1
+        self._asked.append(at)
+        self._options += [replace(o, position=at + o.position) for o in self._words.options(decision)]
+        self._labels += [IGNORED] * (at - len(self._labels)) + self._words.labels(decision)
+        said = self._words.tokens(decision.executed)
+        self.say([Text(said)] if is_last else self._template.reply(said))
+
+    def written(self, shown: Sequence[int], frames: Frames, decisions: Sequence[Decision]) -> Conversation:
+        """The conversation. ``shown``: which of ``frames`` each picture in it is."""
+        timeline, start = self._timeline, 0
         visual = []
         for segment in timeline.segments:
             if segment.kind is SegmentKind.IMAGE:
                 visual.append(torch.arange(start, start + segment.count))
             start += segment.count
+        of_frame = torch.arange(self._tokens)
         return Conversation(
             ids=torch.tensor([i for s in timeline.segments for i in s.ids]),
             positions=timeline.positions(),
-            labels=torch.tensor(labels),
+            labels=torch.tensor(self._labels + [IGNORED] * (timeline.tokens - len(self._labels))),
             visual=torch.cat(visual),
-            asked=torch.tensor(asked),
-            patches=torch.cat(patches),
+            pictures=torch.cat([k * self._tokens + of_frame for k in shown]),
+            origins=torch.arange(len(shown) * self._tokens),
+            asked=torch.tensor(self._asked),
+            frames=frames,
             choices=Choices(
-                places=torch.tensor([o.position for o in options]),
-                ids=torch.tensor([o.ids for o in options]),
-                costs=torch.from_numpy(np.concatenate([d.costs for d in demonstration.decisions])).float(),
+                places=torch.tensor([o.position for o in self._options]),
+                ids=torch.tensor([o.ids for o in self._options]),
+                costs=torch.from_numpy(np.concatenate([d.costs for d in decisions])).float(),
             ),
-            shown=_shown([v.labels for v in views]),
             way=Way(
-                bearing=torch.tensor([d.bearing for d in demonstration.decisions]),
-                distance=torch.tensor([d.distance for d in demonstration.decisions]),
-                doors=torch.tensor([d.doors for d in demonstration.decisions]),
+                bearing=torch.tensor([d.bearing for d in decisions]),
+                distance=torch.tensor([d.distance for d in decisions]),
+                doors=torch.tensor([d.doors for d in decisions]),
             ),
         )
 
@@ -255,16 +339,20 @@ class Batch:
     """Conversations padded at the end: what comes later is seen by nothing before it.
 
     ``ids`` and ``labels`` are ``[b, n]``, ``positions`` ``[3, b, n]``; ``visual``, ``asked`` and
-    ``choices.places`` are places in ``[b * n]``; the others are those of the conversations, one behind the
-    other.
+    ``choices.places`` are places in ``[b * n]``; ``pictures`` and ``tower_origins`` are numbers among the
+    visual tokens of all frames, ``origins`` among those at ``visual``; the others are those of the
+    conversations, one behind the other. Frames that conversations share are there once.
     """
 
     ids: Tensor
     positions: Tensor
     labels: Tensor
     visual: Tensor
+    pictures: Tensor
+    origins: Tensor
     asked: Tensor
     patches: Tensor
+    tower_origins: Tensor
     choices: Choices
     shown: Shown
     way: Way
@@ -275,6 +363,9 @@ class Batch:
 
 def collate(conversations: Sequence[Conversation]) -> Batch:
     longest = -(-max(c.ids.shape[0] for c in conversations) // _LENGTH_STEP) * _LENGTH_STEP
+    frames = list({id(c.frames): c.frames for c in conversations}.values())
+    begins = np.cumsum([0, *(len(f.tower_origins) for f in frames)])
+    first = {id(f): int(begin) for f, begin in zip(frames, begins, strict=False)}
 
     def pad(values: Tensor, filler: int) -> Tensor:
         return torch.nn.functional.pad(values, (0, longest - values.shape[-1]), value=filler)
@@ -282,19 +373,23 @@ def collate(conversations: Sequence[Conversation]) -> Batch:
     def places(of_each: Iterable[Tensor]) -> Tensor:
         return torch.cat([own + k * longest for k, own in enumerate(of_each)])
 
+    before = np.cumsum([0, *(len(c.visual) for c in conversations)])
     return Batch(
         ids=torch.stack([pad(c.ids, 0) for c in conversations]),
         positions=torch.stack([pad(c.positions, 0) for c in conversations], 1),
         labels=torch.stack([pad(c.labels, IGNORED) for c in conversations]),
         visual=places(c.visual for c in conversations),
+        pictures=torch.cat([c.pictures + first[id(c.frames)] for c in conversations]),
+        origins=torch.cat([c.origins + int(n) for c, n in zip(conversations, before, strict=False)]),
         asked=places(c.asked for c in conversations),
-        patches=torch.cat([c.patches for c in conversations]),
+        patches=torch.cat([f.patches for f in frames]),
+        tower_origins=torch.cat([f.tower_origins + first[id(f)] for f in frames]),
         choices=Choices(
             places=places(c.choices.places for c in conversations),
             ids=torch.cat([c.choices.ids for c in conversations]),
             costs=torch.cat([c.choices.costs for c in conversations]),
         ),
-        shown=_joined([c.shown for c in conversations]),
+        shown=_joined([f.shown for f in frames]),
         way=_joined([c.way for c in conversations]),
     )
 

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.axes import base_from_optical
-from vln_ros.config import CameraConfig
-from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Pose, wrap_angle
+from vln_ros.config import CameraConfig, ReuseConfig
+from vln_ros.datatypes import ActionKind, CameraModel, Float64Array, Frame, Pose, wrap_angle
+from vln_ros.geometry.correspondence import IntArray, TokenGrid, correspond
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
 from vln_ros.sim.embedded.world import SceneCache, move
 from vln_ros.sim.episodes.episode import Episode
@@ -31,6 +32,7 @@ DISTANCE_CLASSES = len(_DISTANCE_BOUNDS_M) + 1
 DOORS_CLASSES = 5
 """How many doors the way still leads through; the last class is "or more"."""
 _KEPT_SCENES = 8
+_DEPTH_TOLERANCE = ReuseConfig().depth_tolerance
 _MOVES = (ActionKind.FORWARD, ActionKind.TURN_LEFT, ActionKind.TURN_RIGHT)
 
 
@@ -70,6 +72,9 @@ class Rules:
         keep_frames: the frames between two decisions are shown too; otherwise only the newest one.
         stop_within_m: the expert stops when the goal is nearer than this.
         clearance_m: distance that the expert keeps from walls, besides the robot's own size.
+        least_executed: the policy is asked again after so many actions at least, and at most after its
+            whole queue; see :func:`queue_lengths`.
+        finds_sources: what a frame shows is sought in the frame shown before it.
     """
 
     camera: CameraModel
@@ -80,6 +85,20 @@ class Rules:
     keep_frames: bool
     stop_within_m: float
     clearance_m: float
+    least_executed: int
+    finds_sources: bool
+
+
+def queue_lengths(task: Task, rules: Rules) -> IntArray:
+    """``[max_turns]``: how many actions are done of each decision's queue before the next decision.
+
+    Each run has bounds of its own, so that some are asked after every action and some at the end of every
+    queue, as robots are.
+    """
+    rng = np.random.default_rng([task.seed, task.number, 1])
+    least = rng.integers(rules.least_executed, rules.queue, endpoint=True)
+    most = rng.integers(least, rules.queue, endpoint=True)
+    return rng.integers(least, most, rules.max_turns, endpoint=True)
 
 
 def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
@@ -94,10 +113,14 @@ def robot_camera(width: int, height: int) -> tuple[CameraModel, Pose]:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """A frame ``[H, W, 3]`` uint8, and what its tokens show."""
+    """A frame ``[H, W, 3]`` uint8, and what its tokens show.
+
+    ``source`` ``[tokens]``: the token of the frame shown before that showed the same place; -1 for none.
+    """
 
     rgb: npt.NDArray[np.uint8]
     labels: TokenLabels
+    source: IntArray
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,12 +173,22 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
     oracle = CostToGoOracle(expert, SPLIT_STEP, rules.stop_within_m, episode.goal_radius_m)
     labeller = TokenLabeller(scene.flat, named_items(scene.flat, episode.instruction), rules.grid)
     rng = np.random.default_rng([task.seed, task.number])
+    lengths = queue_lengths(task, rules)
+    before: Frame | None = None
 
     def look(pose: Pose, doors: tuple[int, ...]) -> View:
+        nonlocal before
         optical = pose @ rules.extrinsics
         rgb, depth_m = scene.renderer.render(rules.camera, optical)
-        return View(rgb, labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None))
+        labels = labeller.label(depth_m, rules.camera, optical, doors[0] if doors else None)
+        frame = Frame(0, 0, rgb, depth_m, rules.camera, pose, optical)
+        source = np.full(grid.count, -1)
+        if rules.finds_sources and before is not None:
+            source = correspond(frame, [before], grid, depth_tolerance=_DEPTH_TOLERANCE).token
+        before = frame
+        return View(rgb, labels, source)
 
+    grid = TokenGrid(*rules.grid)
     already = task.executed or ()
     pose = episode.start
     path, turning = [pose], 0
@@ -169,7 +202,9 @@ def demonstrate(task: Task, rules: Rules) -> Demonstration:
         executed: list[ActionKind] = []
         advised: list[CostToGo] = []
         own = already[len(decisions)] if len(decisions) < len(already) else None
-        while len(executed) < rules.queue and (not executed or executed[-1] is not ActionKind.STOP):
+        while len(executed) < lengths[len(decisions)] and (
+            not executed or executed[-1] is not ActionKind.STOP
+        ):
             advised.append(oracle.cost_to_go(pose, turning))
             if own is not None and len(executed) < len(own):
                 kind = own[len(executed)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -82,7 +83,10 @@ class Loader:
 
 
 class PoolItem:
-    """A demonstration on order, written once when it is first drawn.
+    """A demonstration on order.
+
+    One growing chat is written once, when it is first drawn. Of a run that is asked question by question
+    other ones are drawn each time.
 
     Attributes:
         task: what was ordered; once an own run of the policy is made, with what the policy did.
@@ -91,13 +95,23 @@ class PoolItem:
     def __init__(self, task: Task, ordered: Future[Demonstration]) -> None:
         self.task = task
         self._ordered: Future[Demonstration] | None = ordered
-        self._written: Conversation | None = None
+        self._made: Demonstration | None = None
+        self._written: list[Conversation] = []
 
-    def conversation(self, collator: Collator) -> Conversation:
-        if self._ordered is not None:
-            made, self._ordered = self._ordered.result(), None
+    def conversations(
+        self, collator: Collator, questions: int, rng: np.random.Generator
+    ) -> list[Conversation]:
+        """What is learnt from it now; of a run that is asked question by question, ``questions`` at most."""
+        if self._written:
+            return self._written
+        if self._made is None:
+            assert self._ordered is not None
+            self._made, self._ordered = self._ordered.result(), None
             if self.task.policy is not None:
-                self.task = replace(self.task, executed=tuple(d.executed for d in made.decisions))
-            self._written = collator.write(made)
-        assert self._written is not None
-        return self._written
+                self.task = replace(self.task, executed=tuple(d.executed for d in self._made.decisions))
+        if collator.profile.context.strategy == "append":
+            self._written, self._made = collator.write(self._made), None
+            return self._written
+        count = len(self._made.decisions)
+        asked = rng.choice(count, min(questions, count), replace=False)
+        return collator.write(self._made, sorted(int(k) for k in asked))

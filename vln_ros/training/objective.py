@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.training.batch import IGNORED, Batch
 from vln_ros.training.demonstrations import BEARING_CLASSES, DISTANCE_CLASSES, DOORS_CLASSES
 from vln_ros.training.labels import (
@@ -27,6 +28,7 @@ from vln_ros.training.labels import (
     REFERENT_CLASSES,
     ROOM_CLASSES,
 )
+from vln_ros.training.staleness import StaleStates
 from vln_ros.training.vision import encode_frames
 
 _BACKGROUND_WEIGHT = 0.25  # most tokens show walls and floor
@@ -40,25 +42,44 @@ class States:
     hidden: Tensor
 
 
-def forward(network: Any, batch: Batch, grid: tuple[int, int]) -> States:
+def forward(network: Any, batch: Batch, grid: tuple[int, int], pixels: PixelSpec) -> States:
     """Run vision tower and decoder on whole conversations at once.
 
     Args:
         network: a ``Qwen2_5_VLForConditionalGeneration``.
         grid: rows and columns of visual tokens of a frame.
+        pixels: how the checkpoint takes pixels.
     """
     tokens = grid[0] * grid[1]
-    frames = batch.visual.shape[0] // tokens
-    patches = batch.patches.reshape(frames, -1, batch.patches.shape[-1])
-    features = encode_frames(network.model.visual, patches, grid).flatten(0, 1)
+    frames = len(batch.tower_origins) // tokens
+    patches = _normalised(batch.patches, pixels).reshape(frames, -1, batch.patches.shape[-1])
+    tower_origins = batch.tower_origins if _is_stale(batch.tower_origins) else None
+    features = encode_frames(network.model.visual, patches, grid, tower_origins).flatten(0, 1)
     decoder = network.model.language_model
     embeddings = decoder.embed_tokens(batch.ids)
     flat = embeddings.reshape(-1, embeddings.shape[-1])
-    flat = flat.index_put((batch.visual,), features.to(flat.dtype))
+    flat = flat.index_put((batch.visual,), features[batch.pictures].to(flat.dtype))
+    cache = StaleStates(network, batch) if _is_stale(batch.origins) else None
     output = decoder(
-        inputs_embeds=flat.reshape(embeddings.shape), position_ids=batch.positions, use_cache=False
+        inputs_embeds=flat.reshape(embeddings.shape),
+        position_ids=batch.positions,
+        past_key_values=cache,
+        use_cache=cache is not None,
     )
     return States(features.float(), output.last_hidden_state.float())
+
+
+def _normalised(patches: Tensor, spec: PixelSpec) -> Tensor:
+    """``patches`` uint8, a channel behind the other, as :func:`vln_ros.engine.inputs.preprocess.patchify`."""
+    std = torch.tensor(spec.std, dtype=torch.float64, device=patches.device)
+    scale = (1.0 / (255.0 * std)).float()
+    shift = (-torch.tensor(spec.mean, dtype=torch.float64, device=patches.device) / std).float()
+    channels = patches.view(len(patches), len(spec.std), -1).float()
+    return (channels * scale[:, None] + shift[:, None]).flatten(1)
+
+
+def _is_stale(origins: Tensor) -> bool:
+    return not torch.equal(origins, torch.arange(len(origins), device=origins.device))
 
 
 class Heads(nn.Module):
@@ -139,9 +160,12 @@ def losses(network: Any, heads: Heads, batch: Batch, states: States, weights: We
     depth = cross_entropy(heads.depth(states.features), batch.shown.depth)
     aim = cross_entropy(heads.aim(states.features), batch.shown.aim)
     room = cross_entropy(heads.room(states.features), batch.shown.room)
-    seen = hidden[batch.visual]
-    referent = cross_entropy(heads.referent(seen), batch.shown.referent, meant)
-    onward = cross_entropy(heads.onward(seen), batch.shown.onward, meant[:ONWARD_CLASSES])
+    # Stale tokens have no states of their own: nothing can be asked of them.
+    computed = batch.origins == torch.arange(len(batch.origins), device=batch.origins.device)
+    seen = hidden[batch.visual[computed]]
+    picture = batch.pictures[computed]
+    referent = cross_entropy(heads.referent(seen), batch.shown.referent[picture], meant)
+    onward = cross_entropy(heads.onward(seen), batch.shown.onward[picture], meant[:ONWARD_CLASSES])
     answering = hidden[batch.asked]
     bearing = cross_entropy(heads.bearing(answering), batch.way.bearing)
     distance = cross_entropy(heads.distance(answering), batch.way.distance)

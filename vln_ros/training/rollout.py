@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +13,12 @@ from vln_ros.datatypes import ActionKind, Executed, Frame, Instruction
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.geometry.correspondence import IntArray
 from vln_ros.protocols import Engine, HearsExecuted
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.training.baselines import MAX_ACTIONS
-from vln_ros.training.demonstrations import Rules, Task, shared_scenes, split_episode
+from vln_ros.training.demonstrations import Rules, Task, queue_lengths, shared_scenes, split_episode
 
 _PERIOD_NS = 500_000_000
 _OWN_SHARE = 2 / 3  # of the decisions of a run, at most, before the expert takes over
@@ -59,6 +60,7 @@ def follow(
     *,
     max_actions: int,
     every_frame: bool,
+    lengths: Sequence[int] | IntArray | None = None,
 ) -> Rollout:
     """Let ``engine`` run an episode, queue by queue, as the pipeline does in lockstep.
 
@@ -67,6 +69,8 @@ def follow(
         max_actions: the run ends after this many.
         every_frame: show the engine the frames between two decisions too. Where its profile drops
             them, not showing them changes nothing and saves most of the time.
+        lengths: how many actions are done of each queue before the engine is asked again; from the
+            beginning when they are at their end. None: all of them.
     """
     world.load(episode.scene_id)
     world.place(episode.start)
@@ -94,8 +98,9 @@ def follow(
         chunk = engine.decide(len(executed))
         if not chunk.actions:
             break
-        executed.append(tuple(a.kind for a in chunk.actions))
-        for left, action in zip(range(len(chunk.actions) - 1, -1, -1), chunk.actions, strict=True):
+        queue = chunk.actions if lengths is None else chunk.actions[: lengths[len(executed) % len(lengths)]]
+        executed.append(tuple(a.kind for a in queue))
+        for left, action in zip(range(len(queue) - 1, -1, -1), queue, strict=True):
             actions += 1
             if action.stop:
                 success = distance_m() < episode.goal_radius_m
@@ -129,13 +134,15 @@ def run_alone(task: Task, rules: Rules, checkpoint: str, profile: str) -> Task:
     """
     rng = np.random.default_rng([task.seed, task.number])
     decisions = int(rng.integers(1, math.ceil(_OWN_SHARE * rules.max_turns), endpoint=True))
+    lengths = queue_lengths(task, rules)
     run = follow(
         _policy(checkpoint, profile),
         training_world(rules),
         split_episode("train", task.kind, task.number),
         task.number,
-        max_actions=min(MAX_ACTIONS[task.kind], rules.queue * decisions),
+        max_actions=min(MAX_ACTIONS[task.kind], int(lengths[:decisions].sum())),
         every_frame=rules.keep_frames,
+        lengths=lengths,
     )
     return replace(task, executed=to_mend(run) or None)
 

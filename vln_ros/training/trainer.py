@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
 from vln_ros.datatypes import ActionKind, Float64Array
+from vln_ros.engine.checkpoint.files import find_folder
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.qwen import QwenEngine
@@ -37,12 +38,15 @@ from vln_ros.training.demonstrations import (
     Demonstration,
     Rules,
     Task,
+    queue_lengths,
     robot_camera,
     split_episode,
 )
 from vln_ros.training.loader import Loader, PoolItem, Source
 from vln_ros.training.objective import Heads, Weights, forward, losses
 from vln_ros.training.rollout import Score, follow, score, training_world
+from vln_ros.training.staleness import draw_staleness, make_stale
+from vln_ros.training.vision import window_tokens
 
 _ADAM_BETAS = (0.9, 0.98)
 _CLIP = 1.0
@@ -116,7 +120,7 @@ class Trainer:
             raise ConfigError(f"{folder} is not empty: name a new folder, or go on with --resume")
         if not start.exists():
             if config.start_from:
-                shutil.copytree(config.start_from, start)
+                shutil.copytree(find_folder(config.start_from), start)
             else:
                 build_tiny(start, config.model)
         self.model = load_model(
@@ -131,10 +135,23 @@ class Trainer:
             grid=self.collator.grid,
             queue=self.profile.max_phrases,
             max_turns=config.max_turns,
-            keep_frames=self.profile.context.unasked_frames == "keep",
+            keep_frames=self.profile.context.unasked_frames == "keep"
+            or self.profile.context.strategy == "history",
             stop_within_m=config.stop_within_m,
             clearance_m=config.clearance_m,
+            least_executed=min(config.least_executed, self.profile.max_phrases),
+            finds_sources=config.stale_conversations > 0.0,
         )
+        if config.stale_conversations and self.profile.context.strategy != "append":
+            raise ConfigError(
+                f"stale_conversations = {config.stale_conversations:g} needs one growing chat, and profile "
+                f"{self.profile.name} asks with a history: set it to 0"
+            )
+        if config.least_stale > config.most_stale:
+            raise ConfigError(
+                f"least_stale = {config.least_stale:g} is more than most_stale = {config.most_stale:g}: "
+                "lower the one or raise the other"
+            )
         torch.manual_seed(config.seed)
         # eval mode stays on: the architecture has no dropout, and the engine runs the same module.
         self.network: Any = self.model.network.requires_grad_(True)
@@ -144,6 +161,7 @@ class Trainer:
             config.vision_weight, config.referent_weight, config.way_weight, config.cost_temperature
         )
         self.optimizer = self._optimizer()
+        self._mean: list[Tensor] = []
         self.progress = Progress(
             step=0,
             seconds=0.0,
@@ -158,6 +176,8 @@ class Trainer:
         elif not config.start_from:
             with torch.no_grad():  # the random checkpoint is sure of what it says; a beginner is not
                 self.network.lm_head.weight.mul_(_FIRST_CERTAINTY)
+        if config.mean_steps and not self._mean:
+            self._mean = [p.detach().clone() for p in self.network.parameters()]
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -174,7 +194,8 @@ class Trainer:
             pool = deque(PoolItem(task, loader.order(task)) for task in done.pool)
             while done.step < config.steps:
                 if self._due(config.dagger_every) and self._share() >= config.dagger_from:
-                    export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
+                    with self.exported_weights():
+                        export(self.model, self.folder / "start", self.folder / "own" / str(done.step))
                     done.policy = done.step
                 for _ in range(config.fresh if pool else config.pool):
                     task = self.next_task()
@@ -182,8 +203,10 @@ class Trainer:
                 while len(pool) > config.pool:
                     pool.popleft()
                 chosen = done.rng.choice(len(pool), min(config.batch, len(pool)), replace=False)
-                recent.append(self.step([pool[int(k)].conversation(self.collator) for k in chosen], threads))
+                drawn = [self._draw(pool[int(k)]) for k in chosen]
+                recent.append(self.step(drawn, threads))
                 done.step += 1
+                self.follow_weights()
                 bar.update()
                 done.seconds = time.monotonic() - begun
                 if self._due(_CURVE_EVERY):
@@ -195,7 +218,8 @@ class Trainer:
                         done.step, round(done.seconds, 1), *(round(float(m), 4) for m in means)
                     ])  # fmt: skip
                 if self._due(config.validate_every) or done.step == config.steps:
-                    self._validate(loader)
+                    with self.exported_weights():
+                        self._validate(loader)
                 if self._due(config.save_every) or done.step == config.steps:
                     done.pool = [item.task for item in pool]
                     self.save()
@@ -227,17 +251,35 @@ class Trainer:
         noise = max(0.0, float(done.rng.uniform(-0.5, 1.0))) * config.noise
         return Task(kind, number, noise, config.seed)
 
-    def step(self, drawn: list[Conversation], threads: ThreadPoolExecutor) -> list[float]:
-        """One step of the optimizer on these conversations; means of the losses, in the order of LOSSES."""
+    def _draw(self, item: PoolItem) -> list[Conversation]:
+        written = item.conversations(self.collator, self.config.questions, self.progress.rng)
+        return [self.maybe_stale(conversation) for conversation in written]
+
+    def maybe_stale(self, conversation: Conversation) -> Conversation:
+        """The conversation, or a version of it in which some visual tokens are stale."""
+        rng, config = self.progress.rng, self.config
+        if config.stale_conversations == 0.0 or rng.random() >= config.stale_conversations:
+            return conversation
+        staleness = draw_staleness(config.least_stale, config.most_stale, rng)
+        window = window_tokens(self.network.config.vision_config)
+        return make_stale(conversation, staleness, self.collator.grid, window, rng)
+
+    def step(self, drawn: list[list[Conversation]], threads: ThreadPoolExecutor) -> list[float]:
+        """One step of the optimizer; means of the losses, in the order of LOSSES.
+
+        Args:
+            drawn: of each demonstration what is learnt from it now.
+        """
         config = self.config
         # Of like lengths together: little padding. The longest first: nobody waits for it at the end.
-        conversations = sorted(drawn, key=lambda c: -c.ids.shape[0])
-        decisions = sum(c.asked.shape[0] for c in conversations)
+        runs = sorted(drawn, key=lambda run: -max(c.ids.shape[0] for c in run))
+        decisions = sum(c.asked.shape[0] for run in runs for c in run)
 
         def compute(first: int) -> tuple[tuple[Tensor, ...], Float64Array]:
-            batch = collate(conversations[first : first + config.micro_batch]).to(self.model.device)
+            together = [c for run in runs[first : first + config.micro_batch] for c in run]
+            batch = collate(together).to(self.model.device)
             with torch.autocast(batch.ids.device.type, torch.bfloat16, config.precision == "bfloat16"):
-                states = forward(self.network, batch, self.collator.grid)
+                states = forward(self.network, batch, self.collator.grid, self.model.pixels)
             parts = losses(self.network, self.heads, batch, states, self._weights)
             share = batch.asked.shape[0] / decisions
             gradients = torch.autograd.grad(parts.total * share, self._parameters, materialize_grads=True)
@@ -246,7 +288,7 @@ class Trainer:
         means = np.zeros(len(LOSSES))
         sums = [torch.zeros_like(p) for p in self._parameters]
         # Summed in one order, whoever is done first: a run can be repeated.
-        for gradients, values in threads.map(compute, range(0, len(conversations), config.micro_batch)):
+        for gradients, values in threads.map(compute, range(0, len(runs), config.micro_batch)):
             for total, gradient in zip(sums, gradients, strict=True):
                 total += gradient
             means += values
@@ -277,6 +319,28 @@ class Trainer:
             lr=self.config.learning_rate,
             betas=_ADAM_BETAS,
         )
+
+    @torch.no_grad()
+    def follow_weights(self) -> None:
+        """The running mean takes in the weights as they are now."""
+        if not self._mean:
+            return
+        # In the beginning there are few steps to average: what it began with is soon forgotten.
+        old = 1.0 - 1.0 / min(self.config.mean_steps, 10 + self.progress.step // 2)
+        for mean, parameter in zip(self._mean, self.network.parameters(), strict=True):
+            mean.lerp_(parameter, 1.0 - old)
+
+    @contextmanager
+    def exported_weights(self) -> Iterator[None]:
+        """Within, the network has the weights that are written and validated: the mean, if there is one."""
+        newest = [p.data for p in self.network.parameters()]
+        try:
+            for parameter, mean in zip(self.network.parameters(), self._mean, strict=False):
+                parameter.data = mean
+            yield
+        finally:
+            for parameter, values in zip(self.network.parameters(), newest, strict=True):
+                parameter.data = values
 
     # -- the policy on its own -----------------------------------------------------------------
 
@@ -328,6 +392,7 @@ class Trainer:
                 number,
                 max_actions=MAX_ACTIONS[kind],
                 every_frame=self.rules.keep_frames,
+                lengths=queue_lengths(Task(kind, number, 0.0, self.config.seed), self.rules),
             )
             for number in self._validated()
         ]
@@ -339,8 +404,8 @@ class Trainer:
         """Loss of the actions, per decision; nothing is learnt."""
         total, decisions = 0.0, 0
         for run in runs:
-            batch = collate([self.collator.write(run)]).to(self.model.device)
-            states = forward(self.network, batch, self.collator.grid)
+            batch = collate(self.collator.write(run)).to(self.model.device)
+            states = forward(self.network, batch, self.collator.grid, self.model.pixels)
             count = batch.asked.shape[0]
             total += losses(self.network, self.heads, batch, states, self._weights).action.item() * count
             decisions += count
@@ -368,6 +433,7 @@ class Trainer:
                 "network": self.network.state_dict(),
                 "heads": self.heads.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "mean": self._mean,
                 "torch": torch.get_rng_state(),
                 "rng": done.rng.bit_generator.state,
                 "progress": dataclasses.asdict(
@@ -403,6 +469,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._mean = state.get("mean", []) if self.config.mean_steps else []
         torch.set_rng_state(state["torch"].cpu())
         saved = state["progress"]
         rng = np.random.default_rng()

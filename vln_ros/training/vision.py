@@ -13,23 +13,27 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 
-def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+def encode_frames(
+    visual: Any, patches: Tensor, grid: tuple[int, int], origins: Tensor | None = None
+) -> Tensor:
     """Features ``[frames, tokens, hidden]``, as ``get_image_features`` would give them.
 
     Args:
         visual: the vision tower of a ``Qwen2_5_VLForConditionalGeneration``.
-        patches: ``[frames, patches, values]`` of single images: both halves of a temporal patch are equal.
+        patches: ``[frames, patches, values]`` of single images: one half of each temporal patch, for both
+            are equal.
         grid: rows and columns of tokens of a frame.
+        origins: ``[frames * tokens]``: whose keys and values a token has in layers of full attention, its
+            own number or another one's; None: all have their own. Keys are turned to the token's place.
     """
     config = visual.config
     merge = config.spatial_merge_size
-    order, bounds = _windows(grid, config.window_size // merge // config.patch_size)
+    order, bounds = _windows(grid, window_tokens(config))
     order = order.to(patches.device)
     kernel = visual.patch_embed.proj.weight
     frames, count = patches.shape[:2]
-    pixels = patches.reshape(frames, count, *kernel.shape[1:])[:, :, :, 0]
     # Both halves hold the same picture, so the sum of the kernels over time does with one.
-    x = (pixels.flatten(2) @ kernel.sum(2).flatten(1).T).float()
+    x = (patches @ kernel.sum(2).flatten(1).T).float()
 
     def windowed(values: Tensor) -> Tensor:
         """``[..., patches, n]`` from the processor's order to the windows'."""
@@ -41,17 +45,21 @@ def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor
     x = windowed(x)
     whole = [(0, count)]
     parts = [(a * merge**2, b * merge**2) for a, b in bounds]
+    taken = None if origins is None else _taken_rows(origins, order, merge)
     for number, block in enumerate(visual.blocks):
         attention = block.attn
+        full = number in visual.fullatt_block_indexes
         qkv = attention.qkv(block.norm1(x)).reshape(frames, count, 3, attention.num_heads, -1)
         query, key, value = qkv.unbind(2)
+        if full and taken is not None:
+            key, value = (t.flatten(0, 1)[taken].view(t.shape) for t in (key, value))
         query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
         query, key, value = (t.transpose(1, 2).float() for t in (query, key, value))
         # Never in bfloat16: for windows this small its gradient takes four times as long on a CPU.
         with torch.autocast(x.device.type, enabled=False):
             seen = [
                 scaled_dot_product_attention(query[:, :, a:b], key[:, :, a:b], value[:, :, a:b])
-                for a, b in (whole if number in visual.fullatt_block_indexes else parts)
+                for a, b in (whole if full else parts)
             ]
         x = x + attention.proj(torch.cat(seen, 2).transpose(1, 2).reshape(frames, count, -1))
         x = x + block.mlp(block.norm2(x))
@@ -60,10 +68,30 @@ def encode_frames(visual: Any, patches: Tensor, grid: tuple[int, int]) -> Tensor
     return features
 
 
+def window_tokens(config: Any) -> int:
+    """Side of a window of the tower, in tokens."""
+    return int(config.window_size // config.spatial_merge_size // config.patch_size)
+
+
+def window_cells(grid: tuple[int, int], side: int) -> list[Tensor]:
+    """The tokens of each window ``side`` wide, numbered row by row in the frame."""
+    numbers = torch.arange(grid[0] * grid[1]).reshape(grid)
+    return [cell.flatten() for row in numbers.split(side) for cell in row.split(side, 1)]
+
+
+def _taken_rows(origins: Tensor, order: Tensor, merge: int) -> Tensor:
+    """``[frames * patches]``, in the order of the windows: the row whose keys and values each patch has."""
+    tokens = len(order)
+    at = order.argsort()  # where in the order of the windows each token is
+    wanted = origins.view(-1, tokens)[:, order]
+    row = wanted // tokens * tokens + at[wanted % tokens]
+    patch = torch.arange(merge * merge, device=origins.device)
+    return (row[..., None] * merge * merge + patch).flatten()
+
+
 def _windows(grid: tuple[int, int], side: int) -> tuple[Tensor, list[tuple[int, int]]]:
     """Tokens in the order of their windows ``side`` wide, and the range of each window in it."""
-    numbers = torch.arange(grid[0] * grid[1]).reshape(grid)
-    cells = [cell.flatten() for row in numbers.split(side) for cell in row.split(side, 1)]
+    cells = window_cells(grid, side)
     ends = torch.tensor([len(c) for c in cells]).cumsum(0).tolist()
     return torch.cat(cells), list(zip([0, *ends[:-1]], ends, strict=True))
 

@@ -17,7 +17,16 @@ from vln_ros.config import ConfigError
 from vln_ros.datatypes import PixelGoal
 from vln_ros.engine.checkpoint.profile import ContextSpec, Limits, list_profiles, load_profile, parse_profile
 
-NAMES = ("activevln-r2r", "activevln-rxr", "internvla-n1-s2", "navida", "qwen-zero-shot", "tiny")
+NAMES = (
+    "activevln-r2r",
+    "activevln-rxr",
+    "internvla-n1-s2",
+    "navida",
+    "qwen-zero-shot",
+    "small",
+    "small-history",
+    "tiny",
+)
 
 
 def tree(name: str = "tiny") -> dict[str, Any]:

@@ -35,7 +35,10 @@ def find_folder(checkpoint: str) -> Path:
     if checkpoint.startswith(_SHIPPED):
         path = Path(str(resources.files("vln_ros"))) / "checkpoints" / checkpoint.removeprefix(_SHIPPED)
         if not path.is_dir():
-            raise CheckpointError(f"checkpoint {checkpoint!r}: the package ships {_SHIPPED}tiny only")
+            raise CheckpointError(
+                f"checkpoint {checkpoint!r}: the package ships {_SHIPPED}tiny only; "
+                "`vln_ros train FOLDER --config NAME` makes others, to be named as FOLDER/best"
+            )
         return path
     path = Path(checkpoint).expanduser()
     if path.is_dir():
