@@ -251,7 +251,7 @@ def test_two_turns_in_a_stream_equal_one_forward_of_the_whole_chat(model: Loaded
     assert min(float((scores[..., -1, :] - expected).abs().max()) for scores in turns) < 2e-5
 
 
-def look(frame: Frame, stamp_ns: int, **mount: float) -> Frame:
+def look(frame: Frame, stamp_ns: int, **mount: Any) -> Frame:
     return replace(frame_of(FLOOR, WALL, BOX, camera=CAMERA, **mount), stamp_ns=stamp_ns)
 
 
@@ -365,7 +365,7 @@ def test_the_chat_is_the_released_one_token_by_token(qwen: LoadedModel, instruct
     counts = iter([196] * (shown + 1) + [17 * 23])
     expanded = re.sub(re.escape(pad), lambda _: pad * next(counts), text)
     streamed = [
-        t for s in robot.session.timeline.segments for t in (s.ids or (qwen.tokens.image_pad,) * s.tokens)
+        t for s in robot.session.timeline.segments for t in (s.ids or (qwen.tokens.image_pad,) * s.count)
     ]
     assert streamed == qwen.tokenizer(expanded, add_special_tokens=False).input_ids
     assert qwen.tokens.image_pad == 151655

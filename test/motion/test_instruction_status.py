@@ -286,7 +286,7 @@ def test_without_limits_nothing_ends_it() -> None:
 # ---------------------------------------------------------------------------------------------- faults
 
 
-@pytest.mark.parametrize("fault", sorted(set(Fault) - set(MENDED), key=lambda f: f.value))
+@pytest.mark.parametrize("fault", [f for f in Fault if f not in MENDED])
 def test_a_fault_that_lasts_ends_it(fault: Fault) -> None:
     heard = Heard()
     heard.begin(RunLimitsConfig(max_fault_s=10.0))

@@ -152,7 +152,7 @@ def test_words_are_taught_by_what_they_cost(model: LoadedModel) -> None:
     words = {k: f"{k.name.removeprefix('TURN_').lower()}" for k in ActionKind}
     tokenize = model.tokenizer.encode
     with torch.no_grad():
-        states = forward(model.network, batch, collator.grid)
+        states = forward(model.network, batch, collator.grid, model.pixels)
         scores = model.network.lm_head(states.hidden).log_softmax(-1)
         heads = Heads(model.network.lm_head.in_features)
         for temperature in (0.01, 0.5, 2.0):

@@ -15,7 +15,7 @@ from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.engine.stream.sparse import push_sparse
+from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.tiny import build_tiny
 from vln_ros.training.batch import Collator, Conversation, collate
 from vln_ros.training.demonstrations import Rules, Task, demonstrate, robot_camera
@@ -111,7 +111,7 @@ def stream(model: LoadedModel, collator: Collator, conversation: Conversation, f
         image = Image(features[numbers], *collator.grid)
         _, shown, end = template.shown(image)
         # The last token is always computed: the mark behind the frame.
-        states.append(push_sparse(session, [shown, end], torch.cat([sources, torch.tensor([-1])])))
+        states.append(session.push([shown, end], Sources(torch.cat([sources, torch.tensor([-1])]))))
         start = first + tokens + 1
     states.append(session.push([Text(tuple(conversation.ids[start:].tolist()))]))
     return torch.cat(states)
@@ -161,7 +161,7 @@ def partial_tower(model: LoadedModel, collator: Collator, conversation: Conversa
             for b in range(2)
         ]
     )
-    features = torch.full((len(pixels) * tokens, network.config.text_config.hidden_size), torch.nan)
+    features = torch.full((len(pixels) * tokens, network.lm_head.in_features), torch.nan)
     kept: dict[int, tuple[Tensor, Tensor]] = {}
     for frame, picture in enumerate(patches):
         numbers = torch.arange(frame * tokens, (frame + 1) * tokens)
@@ -194,8 +194,8 @@ def partial_tower(model: LoadedModel, collator: Collator, conversation: Conversa
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    each = (t.transpose(0, 1)[None] for t in (query, key, value))
-    return scaled_dot_product_attention(*each)[0].transpose(0, 1).flatten(1)
+    q, k, v = (t.transpose(0, 1)[None] for t in (query, key, value))
+    return scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).flatten(1)
 
 
 def test_frames_without_stale_windows_are_as_before(model: LoadedModel) -> None:

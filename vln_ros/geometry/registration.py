@@ -52,9 +52,9 @@ def register_depth(depth_m: DepthM, depth_lens: Lens, color: CameraModel, color_
     )
     there = (depth_m > 0.0) & (z > NEAREST_M)  # false for NaN, too
     safe = np.where(there, z, np.float32(1.0))
-    u: Float32Array = np.where(there, x, np.float32(0.0)) / safe * np.float32(color.fx) + np.float32(color.cx)
-    v: Float32Array = np.where(there, y, np.float32(0.0)) / safe * np.float32(color.fy) + np.float32(color.cy)
-    size: Float32Array = np.where(there, depth_m, np.float32(0.0)) / safe
+    u = np.asarray(np.where(there, x, 0.0) / safe * color.fx + color.cx, np.float32)
+    v = np.asarray(np.where(there, y, 0.0) / safe * color.fy + color.cy, np.float32)
+    size = np.asarray(np.where(there, depth_m, 0.0) / safe, np.float32)
     left, right = _edges(u, size * np.float32(color.fx / camera.fx / 2.0), depth_m, there)
     top, bottom = (
         e.T for e in _edges(v.T, size.T * np.float32(color.fy / camera.fy / 2.0), depth_m.T, there.T)

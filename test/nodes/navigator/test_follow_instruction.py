@@ -17,7 +17,7 @@ from action_msgs.msg import GoalStatus
 from driven_robot import ZERO, DrivenRobot, driven_robot
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.action import ActionClient
+from rclpy.action.client import ActionClient
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from vln_msgs_prefix import load_here, prefix, sourced

@@ -44,7 +44,10 @@ class AskServices:
             (AskChoice, "~/ask_choice", self._on_ask_choice),
         ):
             service = node.create_service(kind, name, take)
-            service.send_response = partial(self._send, kind, service.send_response)
+            # The answer comes later, from another thread: what the callback returns is not sent.
+            service.send_response = partial(  # type: ignore[method-assign]
+                self._send, kind, service.send_response
+            )
 
     def tell(self, answer: QuestionAnswer) -> None:
         """What came of a question, whoever has asked it. From any thread."""

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rclpy.action import ActionServer, CancelResponse, GoalResponse
-from rclpy.action.server import ServerGoalHandle
+from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.node import Node
 from std_msgs.msg import Header, String
 
@@ -193,9 +192,10 @@ class _FollowInstructionServer:
         executor = self._node.executor
         if self._goals and spinning:
             return  # the results go out after this callback
-        # The end of a goal is a task of the executor's, and sending its result to who waits is another.
-        for _ in range(_FLUSH_TURNS if executor is not None and self._goals else 0):
-            executor.spin_once(timeout_sec=0.0)
+        if executor is not None and self._goals:
+            # The end of a goal is a task of the executor's, and sending its result to who waits is another.
+            for _ in range(_FLUSH_TURNS):
+                executor.spin_once(timeout_sec=0.0)
         self._server.destroy()
 
 
@@ -219,13 +219,13 @@ def _limits_of(goal: FollowInstruction.Goal) -> Limits:
 
 def _outcome(result: type[FollowInstruction.Result], status: InstructionStatus) -> int:
     if status.cause is not None:
-        causes = {
+        causes: dict[AbortCause, int] = {
             AbortCause.FAULT: result.FAULT,
             AbortCause.LIMIT: result.LIMIT,
             AbortCause.ENGINE_FAILURE: result.ENGINE_FAILURE,
         }
         return causes[status.cause]
-    ends = {
+    ends: dict[Status, int] = {
         Status.SUCCEEDED: result.STOPPED_BY_MODEL,
         Status.CANCELLED: result.CANCELLED,
         Status.SUPERSEDED: result.SUPERSEDED,
