@@ -45,7 +45,7 @@ GROUPS = [
     for _, c in inspect.getmembers(config, inspect.isclass)
     if c.__module__.startswith(f"{config.__name__}.")
     and dataclasses.is_dataclass(c)
-    and c not in (config.Option, config.OptionEntry)
+    and c not in (config.Option, config.OptionEntry, config.NameArgument)
 ]
 
 

@@ -62,7 +62,7 @@ NAME_ARGUMENTS = (
     _remapped("instruction", "what the robot is told (std_msgs/String)"),
     _remapped("scan", "the laser scanner, where obstacles are looked for in it"),
     _of_camera(
-        "color_topic", "colour images", "navigator", "inspector", "recorder",
+        "color_topic", "colour images", "navigator", "inspector", "recorder", "web",
         known_as=NavigatorConfig.color_topic, transports=("/compressed",),
     ),
     _of_camera(

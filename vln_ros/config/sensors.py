@@ -19,8 +19,9 @@ class SensorsConfig:
 
     distortion: LensName = option(
         "none",
-        "Lens of the simulated colour camera, in the words of CameraInfo. none: an ideal pinhole; the others "
-        "bend the image as a webcam, an RGB-D camera or a fisheye does, and the navigator undistorts it.",
+        "Lens of the simulated colour camera, in the words of CameraInfo; the navigator undistorts its "
+        "images. none: an ideal pinhole; plumb_bob: bent as by a webcam; rational_polynomial: as by an RGB-D "
+        "camera; equidistant: as by a fisheye.",
         choices=get_args(LensName),
     )
     depth: DepthName = option(
@@ -43,8 +44,9 @@ class SensorsConfig:
     )  # fmt: skip
     depth_hfov_deg: float = option(
         87.0,
-        "Horizontal field of view of a depth camera of its own. Where it is narrower than that of colour, "
-        "the rim of the registered depth has no readings.",
+        "Horizontal field of view of a depth camera of its own. A low one, narrower than that of colour, "
+        "leaves the rim of the registered depth without readings; a high one has few readings per pixel of "
+        "colour.",
         unit="deg", minimum=10.0, maximum=150.0,
     )  # fmt: skip
     depth_left_m: float = option(

@@ -243,13 +243,14 @@ class TrainConfig:
     )  # fmt: skip
     least_stale: float = option(
         0.3,
-        "Smallest share of a frame's visual tokens that is stale in such a conversation.",
+        "Smallest share of a frame's visual tokens that is stale in such a conversation. Low values teach "
+        "little about staleness, high ones leave little of a frame that is new.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
     most_stale: float = option(
         0.7,
-        "Largest share of a frame's visual tokens that is stale in such a conversation; it must not be below "
-        "least_stale.",
+        "Largest share of a frame's visual tokens that is stale in such a conversation, at least "
+        "least_stale. Low values prepare for little reuse, high ones leave little of a frame that is new.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
     mean_steps: int = option(

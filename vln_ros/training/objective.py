@@ -28,7 +28,7 @@ from vln_ros.training.labels import (
     REFERENT_CLASSES,
     ROOM_CLASSES,
 )
-from vln_ros.training.staleness import StaleStates
+from vln_ros.training.staleness import stale_states
 from vln_ros.training.vision import encode_frames
 
 _BACKGROUND_WEIGHT = 0.25  # most tokens show walls and floor
@@ -59,7 +59,7 @@ def forward(network: Any, batch: Batch, grid: tuple[int, int], pixels: PixelSpec
     embeddings = decoder.embed_tokens(batch.ids)
     flat = embeddings.reshape(-1, embeddings.shape[-1])
     flat = flat.index_put((batch.visual,), features[batch.pictures].to(flat.dtype))
-    cache = StaleStates(network, batch) if _is_stale(batch.origins) else None
+    cache = stale_states(network, batch) if _is_stale(batch.origins) else None
     output = decoder(
         inputs_embeds=flat.reshape(embeddings.shape),
         position_ids=batch.positions,

@@ -14,11 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from vln_ros.datatypes import Float64Array
-from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.stale_states import StaleStates
 from vln_ros.training.batch import Batch, Conversation
 from vln_ros.training.vision import window_cells
 
@@ -95,53 +93,9 @@ def _by_turn(
     return turn.argsort()
 
 
-class StaleStates(Cache):
-    """Handed to the released decoder as its cache: stale tokens get keys and values of their origins.
-
-    The keys are turned to the stale token's own position, as :meth:`SlotCache.copy_rotated` does.
-    """
-
-    def __init__(self, network: Any, batch: Batch) -> None:
-        stale = (batch.origins != torch.arange(len(batch.origins), device=batch.origins.device)).nonzero()[
-            :, 0
-        ]
-        own, origin = batch.visual[stale], batch.visual[batch.origins[stale]]
-        positions = batch.positions.flatten(1)
-        slots = SlotCache(network.config, network.model.language_model.rotary_emb.inv_freq, 1)
-        layers: list[Any] = [
-            _StaleLayer(slots, own, origin, positions[:, own] - positions[:, origin]) for _ in slots.layers
-        ]
-        super().__init__(layers=layers)
-
-
-class _StaleLayer(CacheLayerMixin):
-    """``own`` and ``origin`` are places in ``[b * n]``, ``delta`` ``[3, stale]`` between their positions."""
-
-    def __init__(self, slots: SlotCache, own: Tensor, origin: Tensor, delta: Tensor) -> None:
-        super().__init__()
-        self._slots, self._own, self._origin, self._delta = slots, own, origin, delta
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing is kept."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        def turned(rows: Tensor) -> Tensor:
-            return self._slots.rotated(rows.transpose(0, 1), self._delta).transpose(0, 1)
-
-        keys, values = key_states.transpose(1, 2), value_states.transpose(1, 2)
-        flat = keys.flatten(0, 1)
-        flat = flat.index_put((self._own,), turned(flat[self._origin]))
-        of_value = values.flatten(0, 1)
-        of_value = of_value.index_put((self._own,), of_value[self._origin])
-        return flat.view(keys.shape).transpose(1, 2), of_value.view(values.shape).transpose(1, 2)
-
-    def get_seq_length(self) -> int:
-        return 0
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return query_length, 0
-
-    def get_max_length(self) -> int:
-        return -1
+def stale_states(network: Any, batch: Batch) -> StaleStates:
+    """For the forward over ``batch``, some of whose tokens are stale."""
+    places = torch.arange(len(batch.origins), device=batch.origins.device)
+    stale = (batch.origins != places).nonzero()[:, 0]
+    own, origin = batch.visual[stale], batch.visual[batch.origins[stale]]
+    return StaleStates(network, own, origin, batch.positions.flatten(1))

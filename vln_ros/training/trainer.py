@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vln_ros.config import ConfigError, StreamConfig, TrainConfig, to_flat
-from vln_ros.datatypes import ActionKind, Float64Array
+from vln_ros.datatypes import Float64Array
 from vln_ros.engine.checkpoint.files import find_folder
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import load_profile
@@ -44,6 +43,7 @@ from vln_ros.training.demonstrations import (
 )
 from vln_ros.training.loader import Loader, PoolItem, Source
 from vln_ros.training.objective import Heads, Weights, forward, losses
+from vln_ros.training.progress import Progress, plain_of, task_of
 from vln_ros.training.rollout import Score, follow, score, training_world
 from vln_ros.training.staleness import draw_staleness, make_stale
 from vln_ros.training.vision import window_tokens
@@ -74,26 +74,6 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
             yield pool
     finally:
         torch.set_num_threads(before)
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """Everything that a resumed run goes on with, besides tensors.
-
-    Attributes:
-        numbers: next train episode of each kind of flat.
-        pool: the tasks whose demonstrations batches are drawn from, oldest first.
-        policy: step whose weights make the own runs that are ordered now; None for none yet.
-        best: number of kinds and mean success of the best validation.
-    """
-
-    step: int
-    seconds: float
-    numbers: dict[str, int]
-    pool: list[Task]
-    policy: int | None
-    rng: np.random.Generator
-    best: tuple[int, float]
 
 
 class Trainer:
@@ -439,7 +419,7 @@ class Trainer:
                 "progress": dataclasses.asdict(
                     dataclasses.replace(done, rng=None, pool=[])  # type: ignore[arg-type]
                 ),
-                "pool": [_plain(task) for task in done.pool],
+                "pool": [plain_of(task) for task in done.pool],
             },
             written,
         )
@@ -478,26 +458,13 @@ class Trainer:
             step=saved["step"],
             seconds=saved["seconds"],
             numbers=saved["numbers"],
-            pool=[_task(t) for t in state["pool"]],
+            pool=[task_of(t) for t in state["pool"]],
             policy=saved["policy"],
             rng=rng,
             best=tuple(saved["best"]),
         )
         for name in ("curves.csv", "validation.csv"):
             forget_after(self.folder / name, self.progress.step)
-
-
-def _plain(task: Task) -> dict[str, Any]:
-    """A task as numbers and texts."""
-    executed = None if task.executed is None else [[int(a) for a in queue] for queue in task.executed]
-    return {**dataclasses.asdict(task), "executed": executed}
-
-
-def _task(plain: dict[str, Any]) -> Task:
-    executed = plain["executed"]
-    if executed is not None:
-        executed = tuple(tuple(ActionKind(a) for a in queue) for queue in executed)
-    return Task(**{**plain, "executed": executed})
 
 
 def export(model: LoadedModel, start: Path, folder: Path) -> None:

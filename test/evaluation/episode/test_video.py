@@ -229,9 +229,9 @@ def test_a_recorded_answer_marks_the_picture_that_it_is_about(tmp_path: Path) ->
     with av.open(str(tmp_path / "v.mp4")) as container:
         frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     inset = [len(goal_places(f[220:320, :150])) > 50 for f in frames]
-    assert inset == [False, True, True, False]
+    assert inset[:4] == [False, True, True, False] and len(inset) == 4 + END_FRAMES
     marked = [len(goal_places(f[180:320, 200:330])) > 10 for f in frames]
-    assert marked == [False, True, True, False]
+    assert marked[:4] == [False, True, True, False]
 
 
 @pytest.mark.parametrize(

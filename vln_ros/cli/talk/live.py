@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--start", type=int, default=1, help="which of the flat's 5 starts the robot stands at (default: 1)"
     )
-    parser.add_argument("--profile", default=QwenConfig().profile, help="of the model (default: %(default)s)")
+    parser.add_argument(
+        "--profile", default=QwenConfig().profile, help="profile of the model (default: %(default)s)"
+    )
     parser.add_argument(
         "--checkpoint",
         default="",

@@ -39,7 +39,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         default=None,
         help=f"ROS domain of the robot (default: the terminal's, {DOMAIN}); a demo prints its own",
     )
-    parser.add_argument("--namespace", default="", help="of the robot's nodes and topics (default: none)")
+    parser.add_argument(
+        "--namespace", default="", help="namespace of the robot's nodes and topics (default: none)"
+    )
     parser.add_argument(
         "--wait-s",
         type=seconds,

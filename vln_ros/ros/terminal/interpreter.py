@@ -34,6 +34,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {
     "qwen": ("torch", "transformers", "PIL", "scipy"),
     "expert": ("scipy",),
+    "pixel_oracle": ("torch", "transformers", "PIL", "scipy"),
     "paced": (),
 }
 """The navigator's besides, by its engine. (scipy: of pruning, and of the simulated flats.)"""
