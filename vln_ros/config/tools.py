@@ -141,7 +141,8 @@ class RecorderConfig(ImageInputConfig):
     compression: BagCompression = option(
         "none",
         "How the bag itself is compressed. none: not at all; zstd: in chunks (mcap) or message by "
-        "message (sqlite3), without loss; it helps where images are recorded as published, and costs processor time.",
+        "message (sqlite3), without loss; it helps where images are recorded as published, and costs "
+        "processor time.",
         choices=get_args(BagCompression),
     )
     split_mb: int = option(
