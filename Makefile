@@ -8,7 +8,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-dev.txt
 
-.PHONY: setup demo test test-fast coverage check docs clean
+.PHONY: setup demo test test-fast coverage check docs pictures clean
 
 setup: $(READY)
 
@@ -44,6 +44,10 @@ docs: $(READY)
 	$(BIN)/vln_ros params --markdown > docs/parameters.md
 	$(BIN)/vln_ros bench page
 	$(BIN)/python docs/list_modules.py
+
+# The pictures of the README, from the shipped policy
+pictures: $(READY)
+	$(BIN)/python docs/make_pictures.py
 
 clean:
 	rm -rf $(VENV) build install log *.egg-info .coverage*
