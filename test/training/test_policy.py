@@ -486,7 +486,12 @@ from vln_ros.training.demonstrations import Rules, Task, robot_camera
 from vln_ros.training.loader import Source, Loader
 
 if __name__ == "__main__":
-    source = Source(Rules(*robot_camera(64, 48), (4, 4), 4, 2, False, 0.5, 0.0), Path("none"), "tiny")
+    camera, extrinsics = robot_camera(64, 48)
+    rules = Rules(
+        camera=camera, extrinsics=extrinsics, grid=(4, 4), queue=4, max_turns=2, keep_frames=False,
+        stop_within_m=0.5, clearance_m=0.0,
+    )
+    source = Source(rules, Path("none"), "tiny")
     loader = Loader(source, 1)
     loader.order(Task("room", 0, 0.0, 0)).result()
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
