@@ -117,9 +117,11 @@ def test_colcon_installs_what_ros_looks_for(install: Path, tmp_path: Path) -> No
         assert f"node={node}" in script.read_text("utf-8")
         assert script.read_text("utf-8").startswith("#!")
     for folder in ("config", "launch"):
-        shipped = {p.name for p in (ROOT / folder).glob("*") if p.is_file()}
-        found = {p.name for p in (install / "share/vln_ros" / folder).glob("*")}
-        assert shipped == found
+        of_us, shared = ROOT / folder, install / "share/vln_ros" / folder
+        shipped = {
+            p.relative_to(of_us) for p in of_us.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        }
+        assert {p.relative_to(shared) for p in shared.rglob("*") if p.is_file()} == shipped
     if not (install / "lib/vln_ros/executor").is_symlink():
         sites = [p.parent for p in (install / "lib").glob("python*/site-packages/vln_ros")]
         assert len(sites) == 1
