@@ -158,8 +158,8 @@ def measure(way: str, request: Request, folder: Path) -> Result:
     if done.returncode == -signal.SIGKILL:
         raise OutOfMemoryError("killed by the system")
     if done.returncode == OUT_OF_MEMORY:
-        # Where not even the message could be written, the status says it.
-        raise OutOfMemoryError(lines[-1] if lines else "out of memory")
+        # The status says it: a library's last words below the limit may name anything, or nothing.
+        raise OutOfMemoryError(": ".join(["out of memory", *lines[-1:]]))
     if done.returncode and request.memory_limit_mb and any("backtrace" in line.lower() for line in lines):
         # The tokenizer's library cannot say that it got no thread or no page.
         raise OutOfMemoryError("out of memory: a library gave up below the limit")
