@@ -45,7 +45,7 @@ check: $(READY)
 
 # The pages that are made from the code; tests hold them equal.
 docs: $(READY)
-	$(BIN)/vln_ros params --markdown > docs/parameters.md
+	$(BIN)/vln_ros params --markdown > docs/reference/parameters.md
 	$(BIN)/vln_ros bench page
 	$(BIN)/python docs/list_modules.py
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/web.md: a simulated robot in a flat, its page in a headless Chromium.
+"""Takes the pictures of docs/robot/web.md: a simulated robot in a flat, its page in a headless Chromium.
 
 .venv/bin/python docs/web_pictures.py docs/images
 """

@@ -2,8 +2,8 @@
 
     ros2 launch vln_ros habitat.launch.py habitat_python:=ENV/bin/python episodes:=FILE checkpoint:=CKPT
 
-Habitat runs in a process of its own, under the interpreter named here (docs/habitat.md). Every argument of
-sim.launch.py and robot.launch.py may be given too.
+Habitat runs in a process of its own, under the interpreter named here (docs/evaluate/habitat.md). Every
+argument of sim.launch.py and robot.launch.py may be given too.
 """
 
 from pathlib import Path
@@ -34,7 +34,7 @@ ARGUMENTS = [
         "protocol",
         default_value="r2r-vlnce",
         choices=["custom", "r2r-vlnce", "rxr-vlnce", "streamvln"],
-        description="Named rules of the evaluation (docs/habitat.md)",
+        description="Named rules of the evaluation (docs/evaluate/habitat.md)",
     ),
     *name_arguments(),
 ]

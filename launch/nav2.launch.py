@@ -5,7 +5,7 @@
     executor -> cmd_vel_vln -> velocity_smoother -> cmd_vel_smoothed -> collision_monitor -> the base
 
 One lifecycle manager of Nav2 configures and activates all four. Every argument of robot.launch.py but
-autostart may be given too. Who plans, who stops and who owns cmd_vel: docs/nav2.md.
+autostart may be given too. Who plans, who stops and who owns cmd_vel: docs/robot/nav2.md.
 """
 
 from pathlib import Path

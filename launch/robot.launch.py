@@ -124,7 +124,10 @@ ARGUMENTS = [
         "rviz", default_value="false", choices=BOOL, description="Open rviz with config/vln.rviz"
     ),
     DeclareLaunchArgument(
-        "web", default_value="false", choices=BOOL, description="Serve the page in the browser (docs/web.md)"
+        "web",
+        default_value="false",
+        choices=BOOL,
+        description="Serve the page in the browser (docs/robot/web.md)",
     ),
     DeclareLaunchArgument(
         "web_host",

@@ -42,7 +42,7 @@ ARGUMENTS = [
         "protocol",
         default_value="",
         choices=["", "custom", "r2r-vlnce", "rxr-vlnce", "streamvln"],
-        description="Named rules of the evaluation (docs/habitat.md)",
+        description="Named rules of the evaluation (docs/evaluate/habitat.md)",
     ),
     DeclareLaunchArgument(
         "habitat_python",

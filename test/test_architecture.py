@@ -143,7 +143,7 @@ def test_the_walk_sees_what_it_should() -> None:
 
 def test_every_part_has_its_rank() -> None:
     parts = {i.part for i in every_import()}
-    assert parts <= set(RANKS), "a new part: give it a rank in RANKS, and a line in docs/architecture.md"
+    assert parts <= set(RANKS), "a new part: give it a rank in RANKS, a line in docs/design/architecture.md"
 
 
 def test_imports_only_go_down() -> None:

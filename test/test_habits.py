@@ -216,7 +216,7 @@ def test_the_robots_image_has_no_model() -> None:
 
 def test_other_distributions_have_their_job_and_their_line() -> None:
     matrix = workflow()["jobs"]["distributions"]["strategy"]["matrix"]["include"]
-    page = text("docs/bringup.md")
+    page = text("docs/robot/bringup.md")
     for entry in matrix:
         assert f"| {entry['distribution'].capitalize()} |" in page
 

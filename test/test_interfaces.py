@@ -70,7 +70,7 @@ def test_names_carry_units() -> None:
 def test_every_outcome_is_documented_with_its_status() -> None:
     outcomes = constants(MESSAGES / "action/FollowInstruction.action", 1)
     assert sorted(outcomes.values()) == list(range(1, len(outcomes) + 1))
-    page = (ROOT / "docs/nodes.md").read_text("utf-8")
+    page = (ROOT / "docs/reference/nodes.md").read_text("utf-8")
     assert all(f"`{name}`" in page for name in outcomes)
 
 

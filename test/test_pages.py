@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES, *sorted((ROOT / "docs/history").glob("*.md"))]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 LINK = re.compile(r"\[[^]]+\]\(([^)\s]+)\)")
 ROW = re.compile(r"^\| (?P<file>`[^`]+`|[a-z ]+) \|(?P<inside>[^|]*)\| (?P<what>[^|]*) \|$", re.M)
 NEW = "new"
@@ -63,12 +63,47 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+def targets(page: Path) -> list[Path]:
+    """The files that a page leads to."""
+    links = [link.partition("#")[0] for link in LINK.findall(page.read_text("utf-8"))]
+    return [(page.parent / link).resolve() for link in links if link and "://" not in link]
+
+
+MENTION = re.compile(r"(?<![\w/-])docs/[\w./-]+\.(?:md|py|gif|jpg|png)\b")
+PLACES = (
+    "vln_ros",
+    "benchmarks",
+    "config",
+    "interfaces",
+    "launch",
+    "scripts",
+    "test",
+    "docs",
+    ".github",
+    ".ci",
+    ".",
+)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_page_that_is_named_anywhere_is_there(place: str) -> None:
+    """In comments, messages and help as well as in pages: a page that moves takes its mentions along."""
+    suffixes = {".py", ".md", ".rst", ".yml", ".yaml", ".msg", ".toml", ".html", ".js", ".xml", ""}
+    paths = (ROOT / place).glob("*") if place == "." else (ROOT / place).rglob("*")
+    texts = [p for p in paths if p.is_file() and p.suffix in suffixes and "__pycache__" not in p.parts]
+    assert texts
+    named = {(p, name) for p in texts for name in MENTION.findall(p.read_text("utf-8", errors="replace"))}
+    missing = sorted(f"{p.relative_to(ROOT)}: {name}" for p, name in named if not (ROOT / name).exists())
+    assert not missing
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_no_page_is_an_orphan(page: Path) -> None:
-    assert f"docs/{page.name}" in LINK.findall((ROOT / "README.md").read_text("utf-8"))
+    shown = [target for text in TEXTS if text != page for target in targets(text)]
+    assert page in shown
 
 
-@pytest.mark.parametrize("page", [p for p in TEXTS if p.name != "benchmarks.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in TEXTS if p.name != "records.md"], ids=lambda p: p.name)
 def test_no_line_stands_twice(page: Path) -> None:
     """As a merge leaves them that keeps both sides. The page of figures is made from records."""
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.M | re.S)
@@ -89,7 +124,7 @@ def names_in(path: Path) -> set[str]:
     }
 
 
-SECTIONS = re.split(r"^## ", (ROOT / "docs/extending.md").read_text("utf-8"), flags=re.M)[1:]
+SECTIONS = re.split(r"^## ", (ROOT / "docs/develop/extending.md").read_text("utf-8"), flags=re.M)[1:]
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.split("\n")[0])
@@ -115,7 +150,7 @@ def test_what_an_addition_touches_is_there(section: str) -> None:
 
 
 def test_the_glossary_is_in_order_and_linked() -> None:
-    text = (ROOT / "docs/glossary.md").read_text("utf-8")
+    text = (ROOT / "docs/reference/glossary.md").read_text("utf-8")
     entries = re.findall(r"^\*\*(.+?)\*\* (.+?)(?=\n\n|\Z)", text, re.M | re.S)
     terms = [term.lower().split(",")[0] for term, _ in entries]
     assert len(terms) > 40
@@ -123,4 +158,4 @@ def test_the_glossary_is_in_order_and_linked() -> None:
     for term, meaning in entries:
         assert meaning.strip().endswith((".", ")")), term
         assert len(meaning.split()) >= 6, term
-    assert "glossary.md" in LINK.findall((ROOT / "docs/architecture.md").read_text("utf-8"))
+    assert ROOT / "docs/reference/glossary.md" in targets(ROOT / "docs/design/architecture.md")

@@ -1,4 +1,4 @@
-"""The walk through the code in docs/architecture.md is the way that a frame really takes."""
+"""The walk through the code in docs/design/architecture.md is the way that a frame really takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from followed_frame import PACKAGE, qualified_names
 
-PAGE = Path(__file__).parents[1] / "docs/architecture.md"
+PAGE = Path(__file__).parents[1] / "docs/design/architecture.md"
 PROGRAM = Path(__file__).with_name("followed_frame.py")
 STEP = re.compile(r"(?P<indent> *)(?P<path>\S+\.py) +(?P<function>[A-Za-z_.]+)  +(?P<what>\S.*)")
 TIMEOUT_S = 110.0
@@ -75,7 +75,7 @@ def test_every_function_of_the_walk_exists(walk: list[Step]) -> None:
     for step in walk:
         path, function = step.name.split()
         names = qualified_names(ast.parse((PACKAGE / path).read_text("utf-8")))
-        assert function in names.values(), f"docs/architecture.md: {path} has no {function}"
+        assert function in names.values(), f"docs/design/architecture.md: {path} has no {function}"
 
 
 @pytest.mark.ros
@@ -91,7 +91,7 @@ def test_a_frame_takes_that_way(walk: list[Step]) -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert max(seen["speeds"]) > 0.0, "the wheels did not turn"
-    assert not faults_of(walk, seen["functions"]), "docs/architecture.md, A stranger's walk"
+    assert not faults_of(walk, seen["functions"]), "docs/design/architecture.md, A stranger's walk"
 
 
 def test_a_wrong_walk_is_found() -> None:

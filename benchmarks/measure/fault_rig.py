@@ -56,7 +56,7 @@ class FaultFigures:
         flushed: how often it said then that nothing of the queue before the fault was left: no action, or
             only those of a newer instruction; None likewise.
         still: how often nothing moved afterwards.
-        resumed: how often the robot drove again after the way on that docs/executor.md defines.
+        resumed: how often the robot drove again after the way on that docs/design/executor.md defines.
         placed_anew: how often it then stood before something, or was at its goal, without this fault, and
             drove again where it was placed anew.
         stood: how many more injections met a robot that stood already, and are counted nowhere else.

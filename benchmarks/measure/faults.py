@@ -19,7 +19,7 @@ from vln_ros.motion.sensor_content import MOVED_M, MOVED_RAD
 
 
 def make_faults() -> dict[str, Fault]:
-    """Every fault of docs/executor.md, by name."""
+    """Every fault of docs/design/executor.md, by name."""
     s = CONTROL.safety
 
     def silence(stream: str, due_s: float, reason: str) -> Fault:

@@ -177,7 +177,7 @@ def section(figures: dict[str, Any]) -> str:
         f"takes in in {frame_s[len(frame_s) // 2]:.2f} s here (median): the second row is what it sees. "
         "Keeping vision features needs no stream, only memory; the ratio to that is what the stream brings. "
         "**These ratios are of this checkpoint on this machine**: they carry over to no other one "
-        "([engine.md](engine.md#a-released-model-on-a-gpu)).\n"
+        "([engine.md](../design/engine.md#a-released-model-on-a-gpu)).\n"
     )
     for step in figures["stepped_down"]:
         text += f"\n* {StepDown(**step).describe()}"

@@ -50,7 +50,7 @@ RECORD = Record(
 
 def test_the_page_is_what_the_records_say() -> None:
     made = make_page(DOCS / "benchmarks")
-    assert (DOCS / "benchmarks.md").read_text("utf-8") == made, "run `vln_ros bench page`"
+    assert (DOCS / "benchmarks/records.md").read_text("utf-8") == made, "run `vln_ros bench page`"
 
 
 def test_a_section_names_command_machine_and_who_else_used_it(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def test_the_documentation_is_what_is_generated() -> None:
-    written = (ROOT / "docs/parameters.md").read_text("utf-8")
-    assert written == params.markdown(), "run: vln_ros params --markdown > docs/parameters.md"
+    written = (ROOT / "docs/reference/parameters.md").read_text("utf-8")
+    assert written == params.markdown(), "run: vln_ros params --markdown > docs/reference/parameters.md"
 
 
 def test_every_parameter_of_every_node_is_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -187,7 +187,7 @@ def test_an_argument_means_the_same_in_every_file(name: str) -> None:
 COMMAND = re.compile(
     r"ros2 launch vln_ros (\w+)\.launch\.py((?:[ \t]+(?:\\\n\s*)?[\w.]+:=(?:\"[^\"]*\"|\S+))*)"
 )
-TEXTS = [*FILES, ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*FILES, ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = [(p.name, *match) for p in TEXTS for match in COMMAND.findall(p.read_text("utf-8"))]
 
 
@@ -349,7 +349,7 @@ def test_rviz_shows_topics_that_somebody_publishes() -> None:
     text = (ROOT / "config/vln.rviz").read_text("utf-8")
     shown = {d["Name"]: d for d in yaml.safe_load(text)["Visualization Manager"]["Displays"]}
     topics = {d["Topic"]["Value"] for d in shown.values() if "Topic" in d}
-    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    documented = (ROOT / "docs/reference/nodes.md").read_text("utf-8")
     assert topics
     for topic in topics:
         assert f"`{topic}`" in documented
@@ -375,7 +375,7 @@ def foxglove_topics() -> dict[str, str]:
 
 
 def test_foxglove_shows_topics_and_calls_services_that_are_documented() -> None:
-    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    documented = (ROOT / "docs/reference/nodes.md").read_text("utf-8")
     topics = foxglove_topics()
     assert len(topics) > 10
     for topic, panel in topics.items():
@@ -393,7 +393,7 @@ def test_foxglove_shows_topics_and_calls_services_that_are_documented() -> None:
 @pytest.mark.parametrize("name", [n for n in FOXGLOVE["configById"] if n.startswith("Publish!")])
 def test_what_foxglove_publishes_is_of_the_documented_type(name: str) -> None:
     panel = FOXGLOVE["configById"][name]
-    documented = (ROOT / "docs/nodes.md").read_text("utf-8")
+    documented = (ROOT / "docs/reference/nodes.md").read_text("utf-8")
     package, _, kind = panel["datatype"].split("/")
     assert f"| `{panel['topicName'].removeprefix('/')}` | {package}/{kind}" in documented
     assert set(json.loads(panel["value"])) == {"data"}

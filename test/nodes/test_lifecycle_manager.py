@@ -2,7 +2,7 @@
 
 nav2_lifecycle_manager (Jazzy; the later ones with a limit of time for each answer) waits for the services of
 every node, configures all in their order, then activates all; it deactivates and cleans up in reverse, and
-asks each node after each transition for its state. Bonds are off (docs/nav2.md).
+asks each node after each transition for its state. Bonds are off (docs/robot/nav2.md).
 """
 
 from __future__ import annotations

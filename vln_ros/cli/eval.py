@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reproduce",
         metavar="NAME",
         help="evaluate as was published, e.g. navida-r2r: sets episodes, rules and checkpoint, says what is "
-        "missing and where it goes, and prints the published figures beside ours (docs/evaluation.md)",
+        "missing and where it goes, and prints the published figures beside ours "
+        "(docs/evaluate/evaluation.md)",
     )
     parser.add_argument(
         "--peer",

@@ -1,4 +1,4 @@
-"""``vln_ros params``: lists the parameters of the nodes, for terminals and for docs/parameters.md."""
+"""``vln_ros params``: lists the parameters of the nodes, for terminals and for docs/reference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--match", default="", metavar="WORD", help="list only what has this word in its name or description"
     )
-    parser.add_argument("--markdown", action="store_true", help="print the page docs/parameters.md instead")
+    parser.add_argument("--markdown", action="store_true", help="print docs/reference/parameters.md instead")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,9 +86,9 @@ def _kind(entry: OptionEntry) -> str:
 INTRODUCTION = """\
 # Parameters
 
-Written by `vln_ros params --markdown > docs/parameters.md` from `vln_ros/config/`; a test holds the two
-equal. `vln_ros params --match WORD` searches here from a terminal; `vln_ros params eval` and `train` list the
-options of these commands.
+Written by `vln_ros params --markdown > docs/reference/parameters.md` from `vln_ros/config/`; a test holds
+the two equal. `vln_ros params --match WORD` searches here from a terminal; `vln_ros params eval` and `train`
+list the options of these commands.
 
 * Parameters marked *live* may be changed while the node runs (`ros2 param set /executor max_linear_m_s 0.3`);
   a value that is out of range is refused with the range. All others are read when the node is configured:
@@ -100,7 +100,7 @@ options of these commands.
 
 
 def markdown() -> str:
-    """docs/parameters.md."""
+    """docs/reference/parameters.md."""
     parts = [INTRODUCTION]
     for node, config in NODES.items():
         parts.append(f"## {node}\n\n{_purpose(config)}\n")

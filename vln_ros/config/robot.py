@@ -342,7 +342,7 @@ class RunLimitsConfig:
 
 @dataclass(frozen=True)
 class QuestionConfig:
-    """Questions that are answered beside the run (docs/nodes.md)."""
+    """Questions that are answered beside the run (docs/reference/nodes.md)."""
 
     max_waiting: int = option(
         4,
@@ -446,7 +446,7 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
         "queue",
         "Who drives. queue: action queues go to the executor, which moves the base; nav2: every answer "
         "goes to Nav2 as a goal, no executor may run beside it, and what stops the robot is Nav2's "
-        "affair (docs/bringup.md).",
+        "affair (docs/robot/bringup.md).",
         choices=get_args(DriveName),
     )
     place: PlaceConfig = group(PlaceConfig)

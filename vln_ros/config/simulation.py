@@ -86,7 +86,7 @@ class CameraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HabitatConfig:
-    """The Habitat world (docs/habitat.md)."""
+    """The Habitat world (docs/evaluate/habitat.md)."""
 
     python: str = option(
         "",
@@ -252,13 +252,13 @@ class WorldConfig:
     world: WorldName = option(
         "embedded",
         "What simulates. embedded: the generated flats that come with the package; habitat: Habitat with "
-        "scanned houses, which is installed separately (docs/habitat.md).",
+        "scanned houses, which is installed separately (docs/evaluate/habitat.md).",
         choices=get_args(WorldName),
     )
     protocol: str = option(
         "custom",
-        "Named rules of a published evaluation (docs/habitat.md), which then decide step size, camera and "
-        "agent. custom: the options decide; r2r-vlnce, rxr-vlnce and streamvln: the rules of that "
+        "Named rules of a published evaluation (docs/evaluate/habitat.md), which then decide step size, "
+        "camera and agent. custom: the options decide; r2r-vlnce, rxr-vlnce and streamvln: the rules of that "
         "evaluation, and an option that says otherwise is an error.",
         choices=("custom", "r2r-vlnce", "rxr-vlnce", "streamvln"),
     )

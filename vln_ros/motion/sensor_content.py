@@ -1,6 +1,7 @@
 """Judges whether depth images and scans say anything of the robot's way.
 
-Pure, no clock. A judgement names the fault, or is None; docs/executor.md gives the reasons for the limits.
+Pure, no clock. A judgement names the fault, or is None. docs/design/executor.md gives the reasons for the
+limits.
 """
 
 from __future__ import annotations

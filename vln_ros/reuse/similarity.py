@@ -1,7 +1,7 @@
 """Compares the vision features of tokens that should show the same place.
 
 What is compared are the features that the vision tower makes of them: they are there already, and of
-all that was tried they tell best how wrong the reused keys and values are (docs/vln_cache.md).
+all that was tried they tell best how wrong the reused keys and values are (docs/design/vln_cache.md).
 """
 
 from __future__ import annotations

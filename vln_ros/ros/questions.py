@@ -1,4 +1,4 @@
-"""Reads and writes questions and answers as std_msgs/String: plain words or JSON (docs/nodes.md)."""
+"""Reads and writes questions and answers as std_msgs/String: words or JSON (docs/reference/nodes.md)."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def string_from_question(question: Question) -> String:
 
 
 def string_from_answer(answer: QuestionAnswer) -> String:
-    """Every field of docs/nodes.md, ``null`` where it does not apply."""
+    """Every field of docs/reference/nodes.md, ``null`` where it does not apply."""
     question, spoken = answer.question, answer.spoken
     chances = None
     if spoken is not None and question is not None and spoken.probabilities:

@@ -1,4 +1,4 @@
-"""``vln_ros bench page``: writes docs/benchmarks.md from the records of the benches."""
+"""``vln_ros bench page``: writes docs/benchmarks/records.md from the records of the benches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
 HELP = "Write the page of figures from the JSON files that the benches wrote"
-FOLDER, PAGE = Path("docs/benchmarks"), Path("docs/benchmarks.md")
+FOLDER, PAGE = Path("docs/benchmarks"), Path("docs/benchmarks/records.md")
 PLAIN_ROWS = 40
 
 _HEAD = """# Benchmarks

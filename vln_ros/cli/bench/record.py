@@ -2,7 +2,7 @@
 
 A bench is a module ``NAME`` of ``benchmarks/suites`` or of this folder, with ``HELP``, ``add_arguments``
 (with ``--json``, which takes any JSON) and ``run``.
-``vln_ros bench page`` makes docs/benchmarks.md from the records in docs/benchmarks. A bench that has
+``vln_ros bench page`` makes docs/benchmarks/records.md from the records in docs/benchmarks. A bench that has
 ``TITLE`` and ``section(figures) -> str`` (Markdown) is shown as it likes, another one as a plain table.
 ``plot(figures, folder)`` gives a bench ``--plots``.
 """

@@ -236,4 +236,5 @@ def _missing_interpreter(python: str) -> list[str]:
     if python and shutil.which(str(Path(python).expanduser())):
         return []
     said = f"habitat.python = {python!r} is no program" if python else "habitat.python is not set"
-    return [f"Habitat: {said}. --set habitat.python=PYTHON names one that has habitat_sim (docs/habitat.md)"]
+    remedy = "--set habitat.python=PYTHON names one that has habitat_sim (docs/evaluate/habitat.md)"
+    return [f"Habitat: {said}. {remedy}"]

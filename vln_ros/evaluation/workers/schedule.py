@@ -137,7 +137,7 @@ class SceneSchedule:
 class SliceSchedule:
     """Every worker gets every n-th episode in the given order, as evaluation scripts of the field do it.
 
-    Here to be measured against; see docs/evaluation.md.
+    Here to be measured against; see docs/evaluate/evaluation.md.
     """
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:

@@ -33,7 +33,7 @@ ENDING_WAIT_NS = 500_000_000
 
 
 class ExecutorNode(ManagedNode):
-    """See docs/executor.md for topics, states and faults. Thin: the state machine is in vln_ros.motion."""
+    """See docs/design/executor.md for states and faults. Thin: the state machine is in vln_ros.motion."""
 
     def __init__(self) -> None:
         super().__init__("executor")

@@ -69,7 +69,7 @@ def goal_server(node: Node, hooks: GoalHooks) -> GoalServer | None:
     except Exception as error:  # rosidl's own are nowhere public
         node.get_logger().error(
             f"{PACKAGE} is installed and cannot be used, so there is no action {ACTION}: {error}. Source the "
-            "workspace in which it was built, or build it anew for this ROS (docs/nodes.md)"
+            "workspace in which it was built, or build it anew for this ROS (docs/reference/nodes.md)"
         )
         return None
 

@@ -45,7 +45,7 @@ takes."""
 
 
 class Navigator(ManagedNode):
-    """See docs/nodes.md for topics, services and parameters.
+    """See docs/reference/nodes.md for topics, services and parameters.
 
     Callbacks only store; images are decoded and the engine runs in the worker's thread, which
     publishes what it decides.

@@ -23,8 +23,8 @@ from vln_ros.sim.worlds import open_world
 
 
 class SimBridge(ProcessNode):
-    """See docs/nodes.md for topics and parameters: it makes what the options ask for, and hands on what it
-    hears."""
+    """See docs/reference/nodes.md for topics and parameters: it makes what the options ask for, and hands on
+    what it hears."""
 
     def __init__(self) -> None:
         super().__init__("sim_bridge")

@@ -27,7 +27,7 @@ from vln_ros.ros.parameters import declare_config
 
 
 class Inspector(ProcessNode):
-    """See docs/nodes.md for topics. Nothing that it does is needed for driving."""
+    """See docs/reference/nodes.md for topics. Nothing that it does is needed for driving."""
 
     def __init__(self) -> None:
         super().__init__("inspector")

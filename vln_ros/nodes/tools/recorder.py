@@ -40,7 +40,7 @@ SENSOR = qos.sensor("best_effort", 50)
 
 
 class Recorder(ProcessNode):
-    """See docs/nodes.md. Messages are taken as bytes and written by a thread of their own."""
+    """See docs/reference/nodes.md. Messages are taken as bytes and written by a thread of their own."""
 
     def __init__(self) -> None:
         super().__init__("recorder")

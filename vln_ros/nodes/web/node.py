@@ -30,7 +30,7 @@ REUSE_TOPIC = "navigator/reuse_image"
 
 
 class WebNode(ProcessNode):
-    """See docs/web.md. It publishes nothing that moves a robot but instructions that a driver has sent."""
+    """See docs/robot/web.md. The only thing it publishes that moves a robot is a driver's instruction."""
 
     def __init__(self) -> None:
         super().__init__("web")

@@ -22,7 +22,7 @@ from vln_ros.web.feed import Feed
 
 
 class QuestionTopics:
-    """Publishes questions on ``question`` and shows what comes on ``answer`` (docs/nodes.md).
+    """Publishes questions on ``question`` and shows what comes on ``answer`` (docs/reference/nodes.md).
 
     Args:
         node: gets publisher and subscription.

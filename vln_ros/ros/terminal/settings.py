@@ -29,7 +29,9 @@ LOG_FOLDER = "ROS_LOG_DIR"
 """Environment variable: where nodes write what ROS logs."""
 LOGS = "logs"
 """Name of a fault of that folder."""
-_SHARED_MEMORY = "with it Fast DDS uses shared memory, where who is killed can stop others (docs/bringup.md)"
+_SHARED_MEMORY = (
+    "with it Fast DDS uses shared memory, where a killed process can stop others (docs/robot/bringup.md)"
+)
 _PROFILE_ROOTS = {"dds", "profiles", "types", "log", "library_settings"}
 _HANDED_OUT_BY_LINUX = range(102, 215)
 """Domains whose ports lie among those that Linux gives to any program that asks for one."""
@@ -239,7 +241,7 @@ def _profile(environment: Mapping[str, str]) -> Iterator[SettingFault]:
         remedy = f"unset FASTRTPS_DEFAULT_PROFILES_FILE, for Fast DDS ignores it; or use {FAST_DDS_PROFILE}"
         yield SettingFault(name, f"{path or 'an empty name'}: {why}", remedy, True)
     else:
-        remedy = f"it should do without shared memory, as {FAST_DDS_PROFILE} does: docs/bringup.md says why"
+        remedy = f"it should do without shared memory, as {FAST_DDS_PROFILE} does (docs/robot/bringup.md)"
         yield SettingFault(name, f"yours: {path}", remedy, False)
 
 
