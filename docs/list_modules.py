@@ -1,4 +1,4 @@
-"""Writes the list of modules into docs/design/architecture.md, from the first sentences of their docstrings.
+"""Writes the list of modules into docs/reference/modules.md, from the first sentences of their docstrings.
 
 Run by `make docs`.
 """
@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/design/architecture.md"
+PAGE = ROOT / "docs/reference/modules.md"
 BEGIN, END = "<!-- modules: made by docs/list_modules.py -->\n", "<!-- end of modules -->\n"
 
 
@@ -39,7 +39,7 @@ def listing() -> str:
 
 
 def page() -> str:
-    """docs/design/architecture.md with the list as it should be."""
+    """docs/reference/modules.md with the list as it should be."""
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     return f"{before}{BEGIN}\n{listing()}\n{END}{after}"

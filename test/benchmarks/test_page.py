@@ -20,7 +20,7 @@ from benchmarks.suites.tracking import TrackingFigures
 from vln_ros.cli import BENCHES, build_parser, main
 from vln_ros.cli.bench import bench_module
 from vln_ros.cli.bench.all import ALL
-from vln_ros.cli.bench.page import make_page
+from vln_ros.cli.bench.page import anchor, make_page, make_summary
 from vln_ros.cli.bench.record import (
     BROKEN_OFF,
     NOT_MET,
@@ -31,6 +31,7 @@ from vln_ros.cli.bench.record import (
     write_record,
     write_unfinished,
 )
+from vln_ros.cli.bench.summary import GROUPS
 from vln_ros.config import ConfigError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -49,8 +50,42 @@ RECORD = Record(
 
 
 def test_the_page_is_what_the_records_say() -> None:
-    made = make_page(DOCS / "benchmarks")
-    assert (DOCS / "benchmarks/records.md").read_text("utf-8") == made, "run `vln_ros bench page`"
+    for name, make in (("records.md", make_page), ("index.md", make_summary)):
+        assert (DOCS / "benchmarks" / name).read_text("utf-8") == make(DOCS / "benchmarks"), (
+            "run `vln_ros bench page`"
+        )
+
+
+def test_the_summary_has_a_line_for_every_committed_record() -> None:
+    text = make_summary(DOCS / "benchmarks")
+    for path in (DOCS / "benchmarks").glob("*.json"):
+        assert f"#{anchor(bench_module(path.stem).TITLE)})" in text, path
+    assert "a part of the bench only" not in text
+    assert {line.bench for group in GROUPS.values() for line in group} == set(BENCHES) - {"all", "page"}
+
+
+def test_the_summary_says_what_the_record_says(tmp_path: Path) -> None:
+    faults = {"no odometry": asdict(FAULT), "pause": asdict(replace(FAULT, max_ms=99.0))}
+    write_record(replace(RECORD, bench="faults", figures=faults), tmp_path / "faults.json")
+    write_record(replace(RECORD, bench="reuse", figures={"geometry": []}), tmp_path / "reuse.json")
+    text = make_summary(tmp_path)
+    assert "2 faults were injected, 40 times in all. It stood still in 38." in text
+    assert "99 ms (pause)" in text
+    assert (
+        "[Everything that can break, broken](records.md#everything-that-can-break-broken), 2026-11-21 |"
+        in text
+    )
+    assert "a part of the bench only" in text
+    assert "How fast is the simulator?" not in text
+
+
+def test_the_command_writes_both_pages(tmp_path: Path) -> None:
+    write_record(RECORD, tmp_path / "world.json")
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "page", "--folder", str(tmp_path)])
+    assert ended.value.code == 0
+    assert (tmp_path / "index.md").read_text("utf-8") == make_summary(tmp_path)
+    assert (tmp_path / "records.md").read_text("utf-8") == make_page(tmp_path)
 
 
 def test_a_section_names_command_machine_and_who_else_used_it(tmp_path: Path) -> None:

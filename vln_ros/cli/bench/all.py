@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             arguments += ["--plots", str(options.plots / name)]
         if subprocess.run([sys.executable, "-m", "vln_ros", *arguments], check=False).returncode:
             failed.append(name)
-    print(f"\nrecords: {out}; page: vln_ros bench page --folder {out} --out FILE")
+    print(f"\nrecords: {out}; pages: vln_ros bench page --folder {out}")
     if options.only is None:
         print(f"not among them, run one by one: {', '.join(n for n in BENCHES if n not in ALL)}")
     if failed:

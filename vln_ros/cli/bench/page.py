@@ -1,24 +1,29 @@
-"""``vln_ros bench page``: writes docs/benchmarks/records.md from the records of the benches."""
+"""``vln_ros bench page``: writes the pages of docs/benchmarks from the records of the benches."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
-from vln_ros.cli.bench import bench_module
+from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.bench import bench_module, summary
 from vln_ros.cli.bench.all import ALL
 from vln_ros.cli.bench.record import Record, read_record
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
-HELP = "Write the page of figures from the JSON files that the benches wrote"
-FOLDER, PAGE = Path("docs/benchmarks"), Path("docs/benchmarks/records.md")
+HELP = "Write the pages of figures from the JSON files that the benches wrote"
+FOLDER = Path("docs/benchmarks")
+RECORDS, SUMMARY = "records.md", "index.md"
 PLAIN_ROWS = 40
 
-_HEAD = """# Benchmarks
+_HEAD = """# Benchmark records
+
+Every record of a bench, with its command, its machine and all its figures.
+[Benchmarks at a glance](index.md) says in a line each what they show.
 
 Made by `vln_ros bench page` from the records in `docs/benchmarks/`; do not edit.
 
@@ -35,23 +40,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, help="folder of records (default: %(default)s)"
     )
-    parser.add_argument("--out", type=output_file, default=PAGE, help="page to write (default: %(default)s)")
+    parser.add_argument("--out", type=output_folder, help="folder to write to (default: that of the records)")
 
 
 def run(options: argparse.Namespace) -> int:
-    write_atomically(options.out, make_page(options.folder))
-    print(f"wrote {options.out}")
+    out = options.out or options.folder
+    for name, text in ((SUMMARY, make_summary(options.folder)), (RECORDS, make_page(options.folder))):
+        write_atomically(out / name, text)
+        print(f"wrote {out / name}")
     return 0
 
 
 def make_page(folder: Path) -> str:
     """The page. Raises ConfigError: no records, or a file that is none."""
-    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
-    if not records:
-        raise ConfigError(f"{folder} holds no records: run `vln_ros bench all --out {folder}`")
+    records = read_records(folder)
     took_s = [r.wall_s for r in records if r.bench in ALL and r.wall_s is not None]
     took = f" ({sum(took_s) / 60:.0f} min)" if took_s else ""
     return "\n".join([_HEAD.format(took=took, all=", ".join(ALL)), *map(_section, records)])
+
+
+def make_summary(folder: Path) -> str:
+    """The page above it, with a line for each record. Raises ConfigError, as make_page."""
+    records = read_records(folder)
+    return summary.make_summary(records, {r.bench: _title(r.bench) for r in records}, anchor)
+
+
+def read_records(folder: Path) -> list[Record]:
+    """In the order of their names. Raises ConfigError: no records, or a file that is none."""
+    records = [read_record(path) for path in sorted(folder.glob("*.json"))]
+    if not records:
+        raise ConfigError(f"{folder} holds no records: run `vln_ros bench all --out {folder}`")
+    return records
+
+
+def anchor(heading: str) -> str:
+    """As GitHub and MkDocs make it of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -60,9 +84,15 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join("| " + " | ".join(str(cell) for cell in line) + " |\n" for line in lines)
 
 
+def _title(name: str) -> str:
+    bench: Any = bench_module(name)
+    title: str = getattr(bench, "TITLE", bench.HELP)
+    return title
+
+
 def _section(record: Record) -> str:
     bench: Any = bench_module(record.bench)
-    title = getattr(bench, "TITLE", bench.HELP)
+    title = _title(record.bench)
     machine = record.machine
     text = bench.section(record.figures) if hasattr(bench, "section") else _plain(record.figures)
     busy = ""
