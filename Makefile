@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-msgs.txt requirements-dev.txt
 
-.PHONY: setup demo live test test-fast coverage check docs pictures clean
+.PHONY: setup demo live test test-fast coverage check docs site pictures clean
 
 setup: $(READY)
 
@@ -48,6 +48,12 @@ docs: $(READY)
 	$(BIN)/vln_ros params --markdown > docs/reference/parameters.md
 	$(BIN)/vln_ros bench page
 	$(BIN)/python docs/list_modules.py
+	$(BIN)/python docs/list_commands.py
+
+# The pages as a site in build/site; a link, an anchor or a page that is missing ends it
+site: $(READY)
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # The pictures of the README, from the shipped policy
 pictures: $(READY)

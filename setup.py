@@ -25,6 +25,6 @@ setup(
         (f"share/{PACKAGE}/config", files("config", "*")),
         (f"share/{PACKAGE}/config/nav2", files("config/nav2", "*")),
         (f"share/{PACKAGE}/launch", files("launch", "*.launch.py")),
-        (f"lib/{PACKAGE}", files("scripts", "*")),
+        (f"lib/{PACKAGE}", [path for path in files("scripts", "*") if path != "scripts/try_docs"]),
     ],
 )

@@ -23,6 +23,7 @@ GROUPS = {
     "requirements-msgs.txt": ("msgs",),
     "requirements-ray.txt": ("ray",),
     "requirements-rerun.txt": ("rerun",),
+    "requirements-docs.txt": ("docs",),
     "requirements-dev.txt": ("dev",),
 }
 """Which of the extras of pyproject.toml, "" for the dependencies, a file pins."""
@@ -154,7 +155,12 @@ def test_what_the_workflow_runs_is_there() -> None:
     lines = [s["run"] for job in workflow()["jobs"].values() for s in job["steps"] if "run" in s]
     scripts = re.findall(r"bash (\S+)", "\n".join(lines))
     targets = re.findall(r"\bmake ([a-z-]+)", "\n".join([*lines, text(".ci/run"), text("CONTRIBUTING.md")]))
-    assert {script.removeprefix("src/vln_ros/") for script in scripts} == {".ci/run", ".ci/wheel", ".ci/nav2"}
+    assert {script.removeprefix("src/vln_ros/") for script in scripts} == {
+        ".ci/run",
+        ".ci/wheel",
+        ".ci/nav2",
+        ".ci/docs",
+    }
     assert {"check", "test", "coverage"} <= set(targets)
     for script in scripts:
         assert (ROOT / script.removeprefix("src/vln_ros/")).is_file()
@@ -216,7 +222,7 @@ def test_the_robots_image_has_no_model() -> None:
 
 def test_other_distributions_have_their_job_and_their_line() -> None:
     matrix = workflow()["jobs"]["distributions"]["strategy"]["matrix"]["include"]
-    page = text("docs/robot/bringup.md")
+    page = text("docs/robot/install.md")
     for entry in matrix:
         assert f"| {entry['distribution'].capitalize()} |" in page
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import re
+import sys
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
+
+from vln_ros.cli import COMMANDS as NAMES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -18,21 +24,31 @@ ROW = re.compile(r"^\| (?P<file>`[^`]+`|[a-z ]+) \|(?P<inside>[^|]*)\| (?P<what>
 NEW = "new"
 
 
-def list_modules() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("list_modules", ROOT / "docs/list_modules.py")
+def program(path: str) -> ModuleType:
+    """A program of the repository that lies in no package, as a module."""
+    loader = SourceFileLoader(Path(path).stem, str(ROOT / path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[loader.name] = module  # dataclasses look for their module
+    loader.exec_module(module)
     return module
 
 
-MODULES = list_modules()
+MODULES = program("docs/list_modules.py")
+COMMANDS = program("docs/list_commands.py")
+SITE_LINKS = program("docs/site_links.py")
 
 
 def test_the_list_of_modules_is_what_their_docstrings_say() -> None:
     assert MODULES.PAGE.read_text("utf-8") == MODULES.page(), "run: make docs"
     assert MODULES.listing().count("\n- `") > 200
+
+
+def test_the_table_of_commands_is_what_help_says() -> None:
+    assert COMMANDS.PAGE.read_text("utf-8") == COMMANDS.page(), "run: make docs"
+    for name in (*NAMES, "bench"):
+        assert f"\n| `vln_ros {name}` | " in COMMANDS.table()
 
 
 @pytest.mark.parametrize("path", MODULES.modules(), ids=lambda p: str(p.relative_to(ROOT)))
@@ -95,6 +111,46 @@ def test_a_page_that_is_named_anywhere_is_there(place: str) -> None:
     named = {(p, name) for p in texts for name in MENTION.findall(p.read_text("utf-8", errors="replace"))}
     missing = sorted(f"{p.relative_to(ROOT)}: {name}" for p, name in named if not (ROOT / name).exists())
     assert not missing
+
+
+def shown_by(entries: list[object]) -> list[str]:
+    """The pages that a part of the site's navigation lists."""
+    found = []
+    for entry in entries:
+        if isinstance(entry, str):
+            found.append(entry)
+        elif isinstance(entry, dict):
+            for inner in entry.values():
+                found += shown_by(inner if isinstance(inner, list) else [inner])
+    return found
+
+
+def test_the_site_lists_every_page_once() -> None:
+    listed = shown_by(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs").as_posix() for page in PAGES)
+
+
+@pytest.mark.parametrize(
+    ("link", "there", "nowhere"),
+    [
+        ("[a](../../CONTRIBUTING.md)", "[a](https://h/r/blob/main/CONTRIBUTING.md)", "a"),
+        ("[a `b`](../../README.md#limits)", "[a `b`](https://h/r/blob/main/README.md#limits)", "a `b`"),
+        ("[a](../../vln_ros/profiles)", "[a](https://h/r/blob/main/vln_ros/profiles)", "a"),
+        ("[a](../design/engine.md#decoding)", "[a](../design/engine.md#decoding)", None),
+        ("![a](../pictures/drive.gif)", "![a](../pictures/drive.gif)", None),
+        ("[a](#here) and [b](https://x.y/../z)", "[a](#here) and [b](https://x.y/../z)", None),
+    ],
+)
+def test_links_out_of_the_pages_lead_to_the_repository(link: str, there: str, nowhere: str | None) -> None:
+    assert SITE_LINKS.with_outside_links(link, "robot/web.md", "https://h/r/") == there
+    assert SITE_LINKS.with_outside_links(link, "robot/web.md", "") == (link if nowhere is None else nowhere)
+
+
+def test_a_link_out_of_the_pages_that_leads_nowhere_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """MkDocs counts those of this logger, and a strict build fails."""
+    with caplog.at_level(logging.WARNING):
+        SITE_LINKS.with_outside_links("[a](../../NOTHING.md)", "robot/web.md", "")
+    assert [(r.name, r.levelno) for r in caplog.records] == [("mkdocs.hooks.site_links", logging.WARNING)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

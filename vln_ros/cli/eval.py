@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="evaluate as was published, e.g. navida-r2r: sets episodes, rules and checkpoint, says what is "
         "missing and where it goes, and prints the published figures beside ours "
-        "(docs/evaluate/evaluation.md)",
+        "(docs/evaluate/reproduce.md)",
     )
     parser.add_argument(
         "--peer",

@@ -201,13 +201,13 @@ class HabitatWorld:
             self._drop()  # half a scene is loaded
             raise ValueError(
                 f"Habitat cannot use {path}: {error}. A bare GLB is taken for Matterport's axes (z up); "
-                "one with glTF's needs a .stage_config.json beside it, see docs/evaluate/habitat.md"
+                "one with glTF's needs a .stage_config.json beside it, see docs/evaluate/datasets.md"
             ) from error
         if not answer["area_m2"] > 0.0:
             self._drop()
             raise ValueError(
                 f"{path}: nobody can stand anywhere in it. Is z up, as Habitat takes a bare GLB, or does it "
-                "need a .stage_config.json (docs/evaluate/habitat.md)? Is habitat.height_m too large?"
+                "need a .stage_config.json (docs/evaluate/datasets.md)? Is habitat.height_m too large?"
             )
         self.shipped_navmesh = bool(answer["shipped_navmesh"])
         self._scene_id = scene_id
