@@ -1,7 +1,7 @@
 """A hook of MkDocs: links that lead out of docs/ into the repository.
 
 On GitHub they are relative paths. The site has no such files. So they lead to the repository where
-``repo_url`` is set in mkdocs.yml, and are plain text where it is not. One that leads nowhere is a warning, which
+``repo_url`` is set in mkdocs.yml, and are plain text where it is not. One that leads nowhere is a warning, and
 ends a strict build.
 """
 
