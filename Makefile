@@ -42,6 +42,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/style.py --quiet
 
 # The pages that are made from the code; tests hold them equal.
 docs: $(READY)

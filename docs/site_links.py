@@ -1,8 +1,8 @@
 """A hook of MkDocs: links that lead out of docs/ into the repository.
 
 On GitHub they are relative paths. The site has no such files. So they lead to the repository where
-``repo_url`` is set in mkdocs.yml, and are plain text where it is not. One that leads nowhere is a warning, and
-ends a strict build.
+``repo_url`` is set in mkdocs.yml, and are plain text where it is not. One that leads nowhere is a warning,
+and ends a strict build.
 """
 
 from __future__ import annotations

@@ -64,6 +64,24 @@ def test_the_summary_has_a_line_for_every_committed_record() -> None:
     assert {line.bench for group in GROUPS.values() for line in group} == set(BENCHES) - {"all", "page"}
 
 
+def test_the_readme_says_what_the_records_say() -> None:
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    faults, web, policy = (
+        read_record(DOCS / f"benchmarks/{name}.json").figures for name in ("faults", "web", "policy")
+    )
+    injections, still = (sum(f[key] for f in faults.values()) for key in ("injections", "still"))
+    reached = {
+        b["kind"]: b["summary"]["success"]["mean"] for b in policy["baselines"] if b["name"] == "policy"
+    }
+    for said in (
+        f"{len(faults)} faults, injected {injections} times: the robot stood still in {still}",
+        f"STOP in {web['stop_max_ms']:.0f} ms at most, {web['stops']} times",
+        f"{100 * reached['room']:g} % of goals in a room, {100 * reached['small']:g} % in small flats, "
+        f"{100 * reached['flat']:g} % in whole flats",
+    ):
+        assert said in readme, "the records say something else now: put it there"
+
+
 def test_the_summary_says_what_the_record_says(tmp_path: Path) -> None:
     faults = {"no odometry": asdict(FAULT), "pause": asdict(replace(FAULT, max_ms=99.0))}
     write_record(replace(RECORD, bench="faults", figures=faults), tmp_path / "faults.json")
