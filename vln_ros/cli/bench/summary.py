@@ -42,12 +42,19 @@ def make_summary(records: Sequence[Record], titles: dict[str, str], anchor: Call
             record = by_name.get(line.bench)
             if record is None:
                 continue
-            title = titles[line.bench]
-            link = f"[{title}](records.md#{anchor(title)}), {record.day}"
+            link = _link_to(record, titles[line.bench], anchor)
             lines.append(f"| {line.question} | {_answer(line, record)} | {link} |")
         if len(lines) > 3:
             parts.append("\n".join(lines) + "\n")
+    said = {line.bench for headlines in GROUPS.values() for line in headlines}
+    if rest := [record for record in records if record.bench not in said]:
+        links = [f"- {_link_to(r, titles[r.bench], anchor)}" for r in rest]
+        parts.append("\n".join(["## More records\n", *links]) + "\n")
     return "\n".join(parts)
+
+
+def _link_to(record: Record, title: str, anchor: Callable[[str], str]) -> str:
+    return f"[{title}](records.md#{anchor(title)}), {record.day}"
 
 
 def _answer(line: _Headline, record: Record) -> str:
@@ -81,6 +88,15 @@ def _link(figures: dict[str, Any]) -> str:
     slowest = max(c["to_zero_s"] for c in figures["cuts"])
     cuts = ", ".join(f"{c['cut_s']:g}" for c in figures["cuts"])
     return f"Yes, after at most {slowest:.2f} s, for cuts of {cuts} s. It went on by itself each time."
+
+
+def _places(figures: dict[str, Any]) -> str:
+    runs = {s["name"]: s for s in figures["settings"]}
+    proof = runs["lockstep"]
+    text = f"An oracle that points drives to {proof['successes']} of {proof['episodes']} goals in lockstep"
+    if real := runs.get("real time, cmd_vel"):
+        text += f", and to {real['successes']} of {real['episodes']} in real time"
+    return f"{text}, in whole flats."
 
 
 def _tracking(figures: dict[str, Any]) -> str:
@@ -256,6 +272,7 @@ GROUPS: dict[str, tuple[_Headline, ...]] = {
     "Does it get there?": (
         _Headline("policy", "How many goals does the shipped policy reach?", _policy),
         _Headline("graph", "Does the graph carry out what a policy decides?", _graph),
+        _Headline("places", "Does the robot get to a pixel that a model points at?", _places),
         _Headline("tracking", "Does the robot stand where its actions lead?", _tracking),
     ),
     "Is it fast?": (
