@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import LimitsConfig
-from vln_ros.datatypes import Action, ActionChunk, Executed, Pose
+from vln_ros.datatypes import Action, ActionChunk, Executed, Float64Array, Pose
 from vln_ros.engine.checkpoint.profile import Limits
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode, path_length_m
 from vln_ros.evaluation.episode.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
@@ -180,7 +180,12 @@ class EpisodeRun:
     @property
     def distance_to_goal_m(self) -> float:
         """Of the shortest walkable way from where the robot is; inf if there is none."""
-        return self.world.geodesic_distance(self.world.pose.position, self.episode.goal)
+        return self._distance_m(self.world.pose.position)
+
+    def _distance_m(self, position: Float64Array) -> float:
+        if self.episode.is_in_goal_area(position):
+            return 0.0
+        return self.world.geodesic_distance(position, self.episode.goal)
 
     def observe(self, remaining: int = 0) -> Observation:
         """The sensors now; now and then the frame goes into the video too."""
@@ -341,9 +346,7 @@ class EpisodeRun:
             asked[-1] = True
         distances = np.empty(len(positions))
         for i, position in enumerate(positions):
-            distances[i] = (
-                self.world.geodesic_distance(position, self.episode.goal) if asked[i] else distances[i - 1]
-            )
+            distances[i] = self._distance_m(position) if asked[i] else distances[i - 1]
         episode = self.episode
         return measure_episode(
             positions,
