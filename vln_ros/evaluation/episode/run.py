@@ -20,6 +20,7 @@ from vln_ros.evaluation.episode.record import EpisodeCost, EpisodeInfo, EpisodeR
 from vln_ros.protocols import World
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.worlds import plan_of
 
 ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
     "action limit", "turned in place", "question limit"
@@ -157,6 +158,8 @@ class EpisodeRun:
         self._chunk: ActionChunk | None = None
         self._still = 0
         self._decisions = 0
+        if recorder.films:
+            recorder.show_plan(plan_of(world))
         self._load_s = time.monotonic() - self._begun_s
         self._engine_cpu_s: float | None = None
         self._render_s = self._observe_s = self._waited_s = self._last_observe_s = 0.0
