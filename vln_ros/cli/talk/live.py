@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python",
         default="",
-        help="with --world habitat: interpreter that has habitat_sim (docs/habitat.md)",
+        help="with --world habitat: interpreter that has habitat_sim (docs/evaluate/habitat.md)",
     )
     parser.add_argument(
         "--scenes", default=HabitatConfig().scenes, help="with --world habitat: folder of its scenes"
