@@ -10,9 +10,8 @@ autostart may be given too. Who plans, who stops and who owns cmd_vel: docs/robo
 
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -21,44 +20,14 @@ from vln_ros.ros.launching import (
     check_arguments,
     check_before_start,
     check_robot,
-    declared_in,
-    name_arguments,
+    declare,
+    given_arguments,
 )
 
+CONFIG = Path(__file__).parents[1] / "config"
 ROBOT = Path(__file__).with_name("robot.launch.py")
-NAV2_PARAMETERS = Path(__file__).parents[1] / "config" / "nav2" / "behind_the_executor.yaml"
+NAV2_PARAMETERS = CONFIG / "nav2" / "behind_the_executor.yaml"
 
-ARGUMENTS = [
-    DeclareLaunchArgument(
-        "nav2_params_file",
-        default_value="",
-        description="Parameters of smoother, monitor and lifecycle manager; empty: those in config/nav2",
-    ),
-    DeclareLaunchArgument("namespace", default_value="", description="Of every node and topic"),
-    DeclareLaunchArgument(
-        "machine",
-        default_value="all",
-        choices=["all", "robot"],
-        description="robot: the navigator runs elsewhere, and is managed from here all the same",
-    ),
-    DeclareLaunchArgument(
-        "use_sim_time",
-        default_value="false",
-        choices=["true", "false"],
-        description="Take time from /clock",
-    ),
-    DeclareLaunchArgument(
-        "log_level",
-        default_value="info",
-        description="Least severity that is logged",
-        choices=["debug", "info", "warn", "error", "fatal"],
-    ),
-    # cmd_vel_topic is the base's, behind the collision monitor.
-    *name_arguments(),
-]
-
-PARAMETERS = {}
-"""Of the nodes of this package, robot.launch.py sets them."""
 MANAGED = ["velocity_smoother", "collision_monitor", "navigator", "executor"]
 """In this order: what stands between executor and base is active before the executor is."""
 NAV2 = {
@@ -70,7 +39,8 @@ NAV2 = {
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
+    check_arguments(context, "nav2", CONFIG)
+    given = given_arguments(context, "nav2")
     robot = {
         "autostart": "false",
         "drive": "queue",
@@ -80,8 +50,6 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "use_sim_time": given["use_sim_time"],
         "log_level": given["log_level"],
     }
-    of_robot = declared_in(context, ROBOT)
-    check_arguments(context, Path(__file__), [*ARGUMENTS, *of_robot])
     if context.launch_configurations.get("drive", "queue") != "queue":
         raise ConfigError(
             "drive:=nav2: there Nav2 drives and no executor is started, so there is nothing to put behind "
@@ -89,7 +57,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         )
     checked = [
         *check_before_start([], files={"nav2_params_file": given["nav2_params_file"]}, tools=NAV2),
-        *check_robot(context, of_robot, robot),
+        *check_robot(context, robot),
     ]
     simulated = given["use_sim_time"] == "true"
     values = {
@@ -126,4 +94,4 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=nodes)])
+    return LaunchDescription([*declare("nav2", CONFIG), OpaqueFunction(function=nodes)])

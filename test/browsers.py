@@ -42,7 +42,7 @@ class Complaints:
             self._note(f"{message.type}: {message.text}")
 
     def _look(self, url: str) -> None:
-        if urlsplit(url).scheme not in ("blob", "data") and urlsplit(url).hostname != "127.0.0.1":
+        if urlsplit(url).scheme not in ("blob", "data", "file") and urlsplit(url).hostname != "127.0.0.1":
             self._note(f"request to {url}")
 
     def _note(self, text: str) -> None:

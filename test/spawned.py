@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,14 @@ def most_kb() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def compare_and_report(tmp_path: Path) -> tuple[float, float]:
-    """Processor time, seconds, and the most memory of this process, kB."""
-    begun_s = time.process_time()
+def compare_and_report(tmp_path: Path) -> tuple[int, int, float]:
+    """Pairs, size of the page in bytes, and the most memory of this process, kB."""
     runs = [load_run(tmp_path / str(k)) for k in range(2)]
     comparison: Comparison = compare(runs[0], runs[1])
     write_comparison(comparison, tmp_path / "compare")
     whole = load_result(tmp_path / "0")
     page = write_report(whole, tmp_path / "0")
-    assert comparison.pairs == len(whole.episodes) == 100_000
-    assert page.stat().st_size < 20e6
-    return time.process_time() - begun_s, most_kb()
+    return comparison.pairs, page.stat().st_size, most_kb()
 
 
 def fail(_: EvalConfig, worker: int, connection: Any) -> None:

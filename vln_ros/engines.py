@@ -178,7 +178,8 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
     from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.warm_up import warm_up
+    from vln_ros.engine.stream.accelerate import Accelerator
+    from vln_ros.engine.warm_up import rehearse, warm_up
 
     with span("model load"):
         model = load_model(
@@ -190,7 +191,8 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     with span("warm-up"):
         warm_up(model)
-    return [
+    accelerator = Accelerator.of(qwen.accelerate, model.device)
+    engines = [
         QwenEngine(
             model,
             profile,
@@ -201,6 +203,12 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             reuse=qwen.reuse,
             look_down=qwen.look_down,
             place=config.place,
+            accelerator=accelerator,
         )
         for _ in range(count)
     ]
+    if accelerator is not None:
+        with span("warm-up"):
+            for engine in engines:
+                rehearse(engine)
+    return engines

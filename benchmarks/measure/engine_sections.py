@@ -35,10 +35,11 @@ class Sizes:
     stage_context: int
     stage_decisions: int
     stage_size: tuple[int, int]
+    way_decisions: int
 
 
-FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480))
-QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56))
+FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480), 60)
+QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56), 4)
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,49 @@ def contexts(setup: Setup) -> dict[str, Any]:
         row(measure_context(setup.model, profile, s, frames, every)) for every in ASKED for s in STRATEGIES
     ]
     return {"frames": len(frames), "rows": rows}
+
+
+COUNTED = ("tiny", "navida")
+"""Profiles of which a decision is counted: a growing chat, and a history with a repetition penalty."""
+
+
+def counts(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.counts import measure_counts, measure_shapes, shape_without_numbers
+    from benchmarks.measure.released import measure_ways
+    from vln_ros.capacity.stages import published_config
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    rows = []
+    for shape in setup.options.shapes:
+        model = shape_without_numbers(setup.model, published_config(shape))
+        for name in COUNTED:
+            found = measure_counts(model, load_profile(name), setup.sizes.stage_size, "tree")
+            rows.append(
+                {
+                    "shape": shape,
+                    "profile": name,
+                    "frame": dict(found.frame.kernels),
+                    "decision": dict(found.decision.kernels),
+                    "copies": dict(found.frame.copies + found.decision.copies),
+                }
+            )
+    shipped = load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    quick = setup.sizes is QUICK
+    sizes = [(112, 112)] if quick else [(112, 112), (640, 480)]
+    ways = [
+        asdict(way)
+        for size in sizes
+        for way in measure_ways(
+            shipped, load_profile("tiny"), size, setup.sizes.way_decisions // len(sizes), compiled=not quick
+        )
+    ]
+    return {
+        "size": list(setup.sizes.stage_size),
+        "rows": rows,
+        "recorded": [] if quick else measure_shapes(setup.model, load_profile("tiny")),
+        "ways": ways,
+    }
 
 
 def stages(setup: Setup) -> dict[str, Any]:

@@ -14,6 +14,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure.counts import (
+    counted,
+    counting,
+    measure_counts,
+    measure_shapes,
+    shape_without_numbers,
+)
 from benchmarks.measure.engine import (
     DECODE_MODES,
     STRATEGIES,
@@ -24,6 +31,7 @@ from benchmarks.measure.engine import (
     measure_decoding,
     measure_flat,
 )
+from benchmarks.measure.released import measure_ways
 from benchmarks.suites import engine as bench_engine
 from vln_ros.capacity.roofline import Cost, Peak, Roofline
 from vln_ros.capacity.stages import measure_stages, published_config, random_model
@@ -221,3 +229,62 @@ def test_one_section_can_be_chosen(checkpoint: str, capsys: pytest.CaptureFixtur
 def test_bad_arguments(flag: str, value: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         bench_engine.run(options(flag, value))
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def test_what_a_device_is_asked_is_counted_and_nothing_else() -> None:
+    x = torch.zeros(3, 4, device="meta")
+    weight = torch.ones(4, device="meta")
+    with counting() as device:
+        with counted(device) as tally:
+            torch.zeros(5).add(1.0)  # the host's own
+            x.view(12)[2:].unsqueeze(0)  # other views
+            torch.empty(7, device="meta")
+        assert not tally.kernels and not tally.copies
+        with counted(device) as tally:
+            (x + x) @ x.T
+            torch.nn.functional.rms_norm(x, (4,), weight, 1e-6)
+            torch.nn.functional.scaled_dot_product_attention(*[x.view(1, 1, 3, 4)] * 3)
+        assert tally.kernels == {"add": 1, "mm": 1, "rms_norm": 1, "attention": 1}
+        with counted(device) as tally:
+            torch.arange(3).to("meta")
+            assert x.sum().item() == 0.0
+            assert x.cpu().tolist() == [[0.0] * 4] * 3
+        assert tally.copies == {"to the device": 1, "to the host": 2}
+        assert tally.kernels == {"sum": 1}
+
+
+@pytest.mark.parametrize("shape", ["3B", "7B"])
+def test_a_frame_and_its_decision_are_few_kernels_and_three_copies(model: LoadedModel, shape: str) -> None:
+    """At the released depth: 5,005 kernels and some 125 waits or copies with the released forwards."""
+    found = measure_counts(
+        shape_without_numbers(model, published_config(shape)), load_profile("tiny"), (640, 480), "tree"
+    )
+    assert 1000 < found.kernels <= 2000
+    assert found.copies <= 3
+    assert found.decision.kernels["attention"] == 32, "one call for all windows of each block"
+
+
+def test_a_history_with_a_penalty_is_few_kernels_too(model: LoadedModel) -> None:
+    """Two copies more: its past pictures are kept in main memory, and the penalty needs the tokens said."""
+    found = measure_counts(
+        shape_without_numbers(model, published_config("3B")), load_profile("navida"), (308, 252), "tree"
+    )
+    assert found.kernels <= 2000
+    assert found.copies <= 6
+
+
+@pytest.mark.slow
+def test_the_number_of_recorded_shapes_does_not_grow(model: LoadedModel, profile: Profile) -> None:
+    recorded = measure_shapes(model, profile)
+    assert len(recorded) == 5
+    assert 0 < recorded[1] == recorded[-1]
+
+
+def test_ways_are_compared_by_turns(model: LoadedModel, profile: Profile) -> None:
+    released, ours = measure_ways(model, profile, (56, 56), 3, compiled=False)
+    assert (released.way, ours.way) == ("released", "fixed shapes")
+    assert released.same == ours.same == len(ours.seconds) == 3
+    assert released.difference == 0.0 and ours.difference < 1e-4

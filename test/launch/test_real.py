@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -629,19 +630,176 @@ def test_rviz_and_rqt_follow_the_names(tmp_path: Path, monkeypatch: pytest.Monke
     assert "'/left/robot/inspector/annotated_image'" in perspective
 
 
-def test_a_mistyped_argument_of_an_included_file_is_said(prefix: Path, tmp_path: Path) -> None:
-    outer = tmp_path / "mine.launch.py"
-    inner = prefix / "share/vln_ros/launch/robot.launch.py"
+# ---------------------------------------------------------------------- arguments that there are none of
+
+TYPOS = [
+    ("robot", "camra:=sim", "camera"),
+    ("robot", "checkpoint_:=x", "checkpoint"),
+    ("robot", "Namespace:=left", "namespace"),
+    ("robot", "odom-topic:=wheel", "odom_topic"),
+    ("sim", "episode:=x", "episodes"),
+    ("sim", "world_:=habitat", "world"),
+    ("sim", "chekpoint:=x", "checkpoint"),  # of robot.launch.py
+    ("habitat", "habitat_pyton:=x", "habitat_python"),
+    ("habitat", "realtime_facto:=2.0", "realtime_factor"),  # of sim.launch.py
+    ("habitat", "respwan:=true", "respawn"),  # of robot.launch.py
+    ("replay", "instrucion:=go", "instruction"),
+    ("replay", "extrinsics_file:=x", ""),
+    ("replay", "web_prt:=80", "web_port"),
+    ("nav2", "nav2_params:=x", "nav2_params_file"),
+    ("nav2", "cmd_vel:=base", "cmd_vel_topic"),
+    ("nav2", "enigne:=paced", "engine"),
+]
+REQUIRED = {
+    "sim": ["episodes:=FILE"],
+    "habitat": ["episodes:=FILE", "habitat_python:=/usr/bin/env"],
+    "replay": ["bag:=FILE", "instruction:=go"],
+}
+
+
+def test_every_file_is_mistyped() -> None:
+    assert {f"{name}.launch.py" for name, *_ in TYPOS} == set(FILES)
+
+
+@pytest.mark.parametrize(("name", "typo", "meant"), TYPOS, ids=lambda v: v)
+def test_a_mistyped_argument_ends_the_launch_before_a_node_starts(
+    name: str, typo: str, meant: str, prefix: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    given = [a.replace("FILE", str(tmp_path / "file")) for a in REQUIRED.get(name, [])]
+    status, text = launched(prefix, f"{name}.launch.py", *given, typo)
+    assert status == 1, text
+    assert f"{name}.launch.py has no argument {typo.split(':=')[0]!r}" in text
+    assert (f"did you mean {meant!r}?" if meant else "known: ") in text
+    assert "process started" not in text
+    assert "Traceback" not in text
+
+
+def including(folder: Path, inner: Path, given: str, name: str = "mine.launch.py", first: str = "") -> Path:
+    """A launch file that includes one of ours, as somebody's bring-up does."""
+    outer = folder / name
     outer.write_text(f"""
 from launch import LaunchDescription
-from launch.actions import IncludeLaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace
 def generate_launch_description():
-    given = [("camra", "sim"), ("base", "sim"), ("mine", "1"), ("params_file", "/nowhere")]
     source = PythonLaunchDescriptionSource({str(inner)!r})
-    return LaunchDescription([IncludeLaunchDescription(source, launch_arguments=given)])
+    return LaunchDescription([{first} IncludeLaunchDescription(source, launch_arguments={given})])
 """)
-    with launching(prefix, str(outer)) as running:
-        assert running.wait() == 1
-    assert "no argument 'camra'; did you mean 'camera'?" in running.text
-    assert "'mine'" not in running.text
+    return outer
+
+
+@pytest.mark.parametrize("name", ["robot", "sim"])
+def test_a_mistyped_argument_of_an_included_file_ends_it(name: str, prefix: Path, tmp_path: Path) -> None:
+    inner = prefix / f"share/vln_ros/launch/{name}.launch.py"
+    given = '[("camra", "sim"), ("base", "sim"), ("episodes", "/dev/null"), ("mine", "1")]'
+    status, text = launched(prefix, str(including(tmp_path, inner, given)))
+    assert status == 1
+    assert f"{name}.launch.py has no argument 'camra'; did you mean 'camera'?" in text
+    assert "'mine'" not in text
+    assert "process started" not in text
+
+
+@pytest.mark.parametrize("outer", ["mine.launch.py", "robot.launch.py"])
+def test_arguments_of_the_file_that_includes_ours_are_its_own(
+    outer: str, prefix: Path, tmp_path: Path
+) -> None:
+    """Also where it has the same name, and where it puts what it includes in a namespace."""
+    inner = prefix / "share/vln_ros/launch/robot.launch.py"
+    given = '[("camera", "sim"), ("base", "sim"), ("engine", "paced"), ("inspect", "false")]'
+    first = 'DeclareLaunchArgument("fleet", default_value="1"), PushRosNamespace("left"),'
+    path = including(tmp_path, inner, given, outer, first)
+    with launching(prefix, str(path), "fleet:=2") as running:
+        running.wait_for(r"\]: left/(navigator|executor): active after", 2)
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+    assert "no argument" not in running.text
+
+
+# ---------------------------------------------------------------------- what became of each node
+
+
+def said_of(node: str, text: str) -> list[str]:
+    return re.findall(rf"\[vln_ros\]: {re.escape(node)}: (.*)", text)
+
+
+@pytest.mark.parametrize("log_level", ["info", "error"])
+def test_the_launch_says_which_state_each_node_has_reached(log_level: str, prefix: Path) -> None:
+    """In plain lines, whatever the nodes log."""
+    with launching(
+        prefix, "robot.launch.py", *STANDS, f"log_level:={log_level}", "namespace:=left"
+    ) as running:
+        running.wait_for(r"\]: left/\w+: (active|running) after \d+\.\d s$", 3)
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+    for node in ("left/navigator", "left/executor"):
+        starting, inactive, active, ended = said_of(node, running.text)
+        assert (starting, inactive, ended) == ("starting", "inactive", "ended")
+        assert active.startswith("active after ")
+    starting, is_running, ended = said_of("left/inspector", running.text)
+    assert (starting, is_running[:14], ended) == ("starting", "running after ", "ended")
+    (last,) = re.findall(r"\[vln_ros\]: everything has ended: (.*)", running.text)
+    assert set(last.split("; ")) == {f"left/{n} ended" for n in ("navigator", "executor", "inspector")}
+
+
+def test_nodes_that_wait_for_a_manager_say_so(prefix: Path) -> None:
+    with launching(prefix, "robot.launch.py", *STANDS, "autostart:=false", "inspect:=false") as running:
+        running.wait_for(r"\]: (navigator|executor): unconfigured, a lifecycle manager brings it up after", 2)
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+
+
+def test_why_a_node_failed_is_said_of_it_and_at_the_end(prefix: Path) -> None:
+    status, text = launched(
+        prefix, "robot.launch.py", "camera:=sim", "base:=sim", "checkpoint:=/nowhere", "inspect:=false"
+    )
+    assert status == 1
+    failed = next(line for line in said_of("navigator", text) if line.startswith("failed: "))
+    assert failed.startswith("failed: cannot configure: ")
+    assert "/nowhere" in failed
+    (last,) = re.findall(r"\[vln_ros\]: everything has ended: (.*)", text)
+    assert f"navigator {failed}" in last
+    assert "executor ended" in last
+    assert text.rindex("everything has ended") > text.rindex("process has")
+
+
+def test_a_node_that_is_killed_is_said_by_what(prefix: Path) -> None:
+    with launching(prefix, "robot.launch.py", *STANDS, "respawn:=true", "inspect:=false") as running:
+        running.wait_for(r"\]: \w+: active after", 2)
+        os.kill(running.nodes["executor"], signal.SIGKILL)
+        running.wait_for(r"\]: executor: active after")
+        os.killpg(running.process.pid, signal.SIGINT)
+        assert running.wait() == 0, running.text
+    said = said_of("executor", running.text)
+    assert said[3] == "failed: ended by SIGKILL; it is started again"
+    assert said[4:6] == ["starting", "inactive"]
+
+
+def test_a_recording_that_is_at_its_end_is_done(prefix: Path, tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", compressed=False, mcap=True)
+    parameters = tmp_path / "mine.yaml"
+    parameters.write_text("/**/navigator: {ros__parameters: {extrinsics: parameters}}\n")
+    status, text = launched(
+        prefix, "replay.launch.py", f"bag:={bag}", "instruction:=go", "engine:=paced", "rate:=0",
+        f"params_file:={parameters}",
+    )  # fmt: skip
+    assert status == 0, text
+    assert said_of("bag_player", text)[-1] == "done, the recording is at its end"
+    assert "everything has ended: bag_player done, the recording is at its end; navigator ended" in text
+
+
+def test_who_has_started_launch_is_told_as_systemd_is(prefix: Path, tmp_path: Path) -> None:
+    """A unit of Type=notify is active when every node is."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(END_S)
+        address = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with launching(prefix, "robot.launch.py", *STANDS, "inspect:=false", **address) as running:
+            heard: list[str] = []
+            while not heard or "READY=1" not in heard[-1]:
+                heard.append(told.recv(4096).decode())
+            os.killpg(running.process.pid, signal.SIGINT)
+            assert running.wait() == 0, running.text
+    assert "navigator starting" in heard[0]
+    assert re.search("navigator active after .*; executor active after ", heard[-1])

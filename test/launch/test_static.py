@@ -16,6 +16,7 @@ from vln_ros.cli.replay.command import REMAPS
 from vln_ros.config import (
     NAME_ARGUMENTS,
     NODES,
+    ConfigError,
     PlaceConfig,
     SafetyConfig,
     from_flat,
@@ -25,6 +26,7 @@ from vln_ros.config import (
     walk_options,
 )
 from vln_ros.nodes import MODULES
+from vln_ros.ros.launch_arguments import LAUNCH_FILES, NAMES, LaunchArgument, argument_values
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "launch").glob("*.launch.py"))
@@ -32,41 +34,22 @@ PRESETS = sorted((ROOT / "config").glob("*.yaml"))
 
 
 class LaunchFile:
-    """What a launch file declares, read from its text.
+    """What a launch file takes, and what its text does with that.
 
     Attributes:
-        arguments: name to the keywords of its declaration.
-        parameters: per node, argument to parameter.
-        executables: of this package that it starts.
+        arguments: its own, by name.
+        nodes: of this package that it starts.
         includes: name of each launch file that it includes, and the arguments that it hands on.
         used: arguments whose value is asked for.
+        started: nodes that its text starts by name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.name = path.name.removesuffix(".launch.py")
         self.tree = ast.parse(path.read_text("utf-8"))
-        constants: dict[str, Any] = {}
-        for node in self.tree.body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                try:
-                    constants[node.targets[0].id] = ast.literal_eval(node.value)
-                except ValueError:
-                    continue
-        self.parameters: dict[str, dict[str, str]] = constants["PARAMETERS"]
-        self.arguments: dict[str, dict[str, Any]] = {}
-        self.executables = {*self.parameters}
-        for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
-            if isinstance(call.func, ast.Name) and call.func.id == "DeclareLaunchArgument":
-                name = ast.literal_eval(call.args[0])
-                self.arguments[name] = {
-                    k.arg: constants[k.value.id] if isinstance(k.value, ast.Name) else literal(k.value)
-                    for k in call.keywords
-                    if k.arg is not None
-                }
-        if "*name_arguments()" in path.read_text("utf-8"):
-            for argument in NAME_ARGUMENTS:
-                keywords = {"default_value": argument.default, "description": argument.description}
-                self.arguments[argument.name] = keywords
+        self.arguments = {a.name: a for a in LAUNCH_FILES[self.name].arguments}
+        self.nodes = LAUNCH_FILES[self.name].nodes
         self.assigned = {
             n.targets[0].id: n.value
             for n in ast.walk(self.tree)
@@ -81,14 +64,30 @@ class LaunchFile:
             and n.value.id == "given"
             and isinstance(n.slice, ast.Constant)
         }
+        self.started = set(self._first_words("package_node"))
+
+    def _first_words(self, function: str) -> Iterator[str]:
+        """The first argument of each call of a function, where that is text."""
         for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
-            configuration = isinstance(call.func, ast.Name) and call.func.id == "LaunchConfiguration"
-            if configuration and isinstance(call.args[0], ast.Constant):
-                self.used.add(call.args[0].value)
+            named = isinstance(call.func, ast.Name) and call.func.id == function
+            if named and isinstance(call.args[0], ast.Constant):
+                yield call.args[0].value
+
+    @property
+    def says_which_it_is(self) -> set[str]:
+        """The launch file whose arguments its text asks for."""
+        calls = ("declare", "given_arguments", "check_arguments", "node_parameters")
+        return {
+            a.value
+            for call in ast.walk(self.tree)
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in calls
+            for a in call.args[:2]
+            if isinstance(a, ast.Constant) and a.value in LAUNCH_FILES
+        }
 
     @property
     def required(self) -> set[str]:
-        return {name for name, keywords in self.arguments.items() if "default_value" not in keywords}
+        return {name for name, argument in self.arguments.items() if argument.default is None}
 
     def _includes(self) -> Iterator[tuple[str, set[str]]]:
         for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
@@ -124,23 +123,25 @@ class LaunchFile:
         if isinstance(expression, ast.Dict):
             return {ast.literal_eval(key) for key in expression.keys if key is not None}
         assert isinstance(expression, ast.DictComp), f"teach this test to read {ast.unparse(expression)}"
-        assert ast.unparse(expression.generators[0].iter) == "ARGUMENTS"
+        assert ast.unparse(expression.generators[0].iter) == "arguments"
         return set(self.arguments)
 
 
-def literal(value: ast.expr) -> Any:
-    """A literal, or what ``presets(CONFIG, KIND)`` finds."""
-    if isinstance(value, ast.Call) and ast.unparse(value.func) == "presets":
-        kind = ast.literal_eval(value.args[1])
-        return sorted(p.stem.removeprefix(f"{kind}_") for p in PRESETS if p.stem.startswith(f"{kind}_"))
-    return ast.literal_eval(value)
+def choices_of(argument: LaunchArgument) -> list[str]:
+    """What may be given; nothing where any text will do."""
+    kind = argument.preset
+    if not kind:
+        return list(argument.allowed)
+    return sorted(p.stem.removeprefix(f"{kind}_") for p in PRESETS if p.stem.startswith(f"{kind}_"))
 
 
 LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
 
 
 def test_the_launch_files_are_there() -> None:
-    assert set(LAUNCH) == {"robot", "sim", "habitat", "replay", "nav2"}
+    assert set(LAUNCH) == set(LAUNCH_FILES) == {"robot", "sim", "habitat", "replay", "nav2"}
+    for name, launch in LAUNCH.items():
+        assert launch.says_which_it_is == {name}
 
 
 def within(name: str) -> list[str]:
@@ -158,6 +159,8 @@ def test_what_includes_what_is_seen() -> None:
     assert within("nav2") == ["nav2", "robot"]
     assert LAUNCH["habitat"].required == {"episodes", "habitat_python"}
     assert {"camera", "use_sim_time"} <= LAUNCH["sim"].includes["robot"]
+    for name in LAUNCH:
+        assert within(name)[1:] == list(LAUNCH_FILES[name].includes)
 
 
 @pytest.mark.parametrize("name", LAUNCH)
@@ -172,6 +175,9 @@ def test_every_required_argument_of_an_included_file_is_handed_on(name: str) -> 
 def test_every_argument_that_is_used_is_declared(name: str) -> None:
     launch = LAUNCH[name]
     assert launch.used <= set(launch.arguments)
+    # robot.launch.py starts whatever robot_nodes() names.
+    assert launch.started <= set(launch.nodes)
+    assert name == "robot" or launch.started == set(launch.nodes)
     if name != "habitat":  # it hands everything on by a loop
         assert launch.used
 
@@ -180,8 +186,8 @@ def test_every_argument_that_is_used_is_declared(name: str) -> None:
 def test_an_argument_means_the_same_in_every_file(name: str) -> None:
     for inner in within(name)[1:]:
         for argument in set(LAUNCH[name].arguments) & set(LAUNCH[inner].arguments):
-            ours, theirs = (LAUNCH[n].arguments[argument].get("choices") for n in (name, inner))
-            assert set(ours or ()) <= set(theirs or ours or ()), argument
+            ours, theirs = (choices_of(LAUNCH[n].arguments[argument]) for n in (name, inner))
+            assert set(ours) <= set(theirs or ours), argument
 
 
 COMMAND = re.compile(
@@ -201,32 +207,69 @@ def test_every_command_that_is_printed_can_be_typed(source: str, name: str, text
     known = {a: k for file in reversed(within(name)) for a, k in LAUNCH[file].arguments.items()}
     assert set(given) <= set(known)
     for argument, value in given.items():
-        assert value in known[argument].get("choices", [value]), f"{argument}:={value}"
+        assert value in (choices_of(known[argument]) or [value]), f"{argument}:={value}"
     if source.endswith(".launch.py"):  # elsewhere the line may be about one argument
         assert LAUNCH[name].required <= set(given)
 
 
 @pytest.mark.parametrize("name", LAUNCH)
 def test_every_argument_is_described_and_its_default_is_a_choice(name: str) -> None:
-    assert LAUNCH[name].arguments
-    for argument, keywords in LAUNCH[name].arguments.items():
-        assert len(keywords["description"]) > 10, argument
-        if "choices" in keywords and "default_value" in keywords:
-            assert keywords["default_value"] in keywords["choices"], argument
+    launch = LAUNCH[name]
+    assert len(launch.arguments) == len(LAUNCH_FILES[name].arguments), "one of them twice"
+    for argument in launch.arguments.values():
+        assert len(argument.description) > 10, argument
+        if argument.default is not None and choices_of(argument):
+            assert argument.default in choices_of(argument), argument
 
 
 @pytest.mark.parametrize("name", LAUNCH)
 def test_arguments_become_parameters_that_the_nodes_have(name: str) -> None:
     launch = LAUNCH[name]
-    for node, mapping in launch.parameters.items():
-        options = {e.name: e for e in walk_options(NODES[node])}
-        for argument, parameter in mapping.items():
-            assert argument in launch.arguments
+    for argument in launch.arguments.values():
+        for node, parameter in argument.parameters.items():
+            options = {e.name: e for e in walk_options(NODES[node])}
             assert parameter in options, f"{node} has no parameter {parameter}"
-            choices = launch.arguments[argument].get("choices")
             known = options[parameter].option.choices
             if known:
-                assert set(choices or ()) - {""} == set(known), f"{argument} of {name}"
+                assert set(argument.allowed) - {""} == set(known), f"{argument.name} of {name}"
+        if argument not in NAMES:  # those are of every file
+            assert set(argument.parameters) <= {n for f in within(name) for n in LAUNCH[f].nodes}
+
+
+@pytest.mark.parametrize("name", LAUNCH)
+def test_defaults_are_values_of_the_parameters(name: str) -> None:
+    """And what is empty sets none, so that files and the parameters' own defaults hold."""
+    for node in LAUNCH_FILES[name].nodes:
+        given = {a.name: a.default or "" for a in LAUNCH_FILES[name].arguments}
+        from_flat(NODES[node], argument_values(name, node, given))
+        assert argument_values(name, node, dict.fromkeys(given, "")) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "given", "said"),
+    [
+        ("sim", "sim_bridge", {"habitat_gpu": "first"}, "habitat_gpu:=first: expected a whole number"),
+        ("sim", "sim_bridge", {"realtime_factor": "fast"}, "realtime_factor:=fast: expected a number"),
+        ("sim", "sim_bridge", {"realtime_factor": "-1"}, "realtime_factor:=-1: .*must be"),
+        ("sim", "sim_bridge", {"realtime_factor": "nan"}, "realtime_factor:=nan: .*must be finite"),
+        ("robot", "web", {"web_port": "70000"}, "web_port:=70000: .*must be"),
+        ("robot", "web", {"web_port": "80.5"}, "web_port:=80.5: expected a whole number"),
+        ("replay", "bag_player", {"rate": "double"}, "rate:=double: expected a number"),
+    ],
+)
+def test_a_value_that_is_none_is_said_with_its_argument(
+    name: str, node: str, given: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        argument_values(name, node, given)
+
+
+def test_a_text_that_looks_like_a_number_stays_text() -> None:
+    assert argument_values("robot", "navigator", {"checkpoint": "1.0", "profile": "true"}) == {
+        "qwen.checkpoint": "1.0",
+        "qwen.profile": "true",
+    }
+    assert argument_values("robot", "executor", {"autostart": "false"}) == {"autostart": False}
 
 
 def test_what_is_asked_for_everywhere_is_an_argument() -> None:
@@ -245,7 +288,7 @@ def test_what_is_asked_for_everywhere_is_an_argument() -> None:
 
 @pytest.mark.parametrize("name", LAUNCH)
 def test_executables_exist(name: str) -> None:
-    for executable in LAUNCH[name].executables:
+    for executable in LAUNCH[name].nodes:
         script = ROOT / "scripts" / executable
         assert script.stat().st_mode & 0o111
         assert f"\nnode={executable}\n" in script.read_text("utf-8")
@@ -261,9 +304,9 @@ def test_executables_differ_by_their_node_only() -> None:
 
 def test_every_kind_of_preset_has_one_that_is_the_default() -> None:
     for kind in ("camera", "base"):
-        choices = LAUNCH["robot"].arguments[kind]["choices"]
-        assert {"generic", "sim"} < set(choices)
-        assert LAUNCH["robot"].arguments[kind]["default_value"] in choices
+        argument = LAUNCH["robot"].arguments[kind]
+        assert {"generic", "sim"} < set(choices_of(argument))
+        assert argument.default in choices_of(argument)
 
 
 @pytest.mark.parametrize("name", LAUNCH)

@@ -15,7 +15,7 @@ from browsers import Complaints, launched
 
 from vln_ros.config import WebConfig
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import Goal
+from vln_ros.web.messages import GOAL_PICTURE, Goal, GoalPlace, PathAhead, Place
 from vln_ros.web.server import PageServer
 
 pytestmark = pytest.mark.browser
@@ -84,6 +84,53 @@ def test_a_goal_is_drawn_where_it_was_named(shown: tuple[Feed, Any]) -> None:
     assert page.evaluate(COLOR_AT, [x, y])[0] in range(76, 85), "through which it is seen"
     feed.put(Goal(None, None, ""))
     page.wait_for_selector("#goal", state="hidden")
+
+
+@pytest.mark.parametrize("picture_first", [True, False])
+def test_a_page_that_is_opened_later_shows_the_goal(shown: tuple[Feed, Any], picture_first: bool) -> None:
+    feed, page = shown
+    jpeg = cv2.imencode(".jpg", np.full((120, 160, 3), 80, np.uint8))[1].tobytes()
+
+    def put(what: int) -> None:
+        if what:
+            feed.put_picture(GOAL_PICTURE, FIRST_NS, jpeg, 0.5)
+        else:
+            feed.put(Goal(100, 200, str(FIRST_NS)))
+
+    put(int(picture_first))
+    put(int(not picture_first))
+    feed.put(GoalPlace((3.0, 1.0)))
+    page.reload()
+    page.wait_for_selector("#goal", state="visible")
+    assert page.is_visible("#no-picture"), "it is no picture of now"
+    assert page.evaluate(COLOR_AT, [5, 5])[0] in range(76, 85)
+    assert page.evaluate(COLOR_AT, [round(100 + 160 / 22), 50])[0] > 200
+    show(feed, page, 3)
+    assert page.is_visible("#goal")
+    feed.put(Goal(None, None, ""))
+    page.wait_for_selector("#goal", state="hidden")
+    page.reload()
+    show(feed, page, 4)
+    assert page.is_hidden("#goal"), "the picture is there still, and no goal"
+
+
+def test_the_map_shows_the_place_that_is_driven_to(shown: tuple[Feed, Any]) -> None:
+    feed, page = shown
+    page.add_init_script(
+        """const arc = CanvasRenderingContext2D.prototype.arc;
+        CanvasRenderingContext2D.prototype.arc = function (...at) {
+          if (this.canvas.id === "map") window.ring = at.slice(0, 2);
+          return arc.apply(this, at);
+        };"""
+    )
+    feed.put(Place(0.0, 0.0, 0.0))
+    feed.put(PathAhead(((0.0, 0.0), (0.5, 0.0))))
+    feed.put(GoalPlace((0.0, 1.5)))
+    page.reload()
+    page.wait_for_function("() => window.ring")
+    middle_x = page.evaluate("document.getElementById('map').clientWidth / 2")
+    x, y = page.evaluate("window.ring")
+    assert abs(x - middle_x) < 60 and y < 100, "above the robot, not where the path ends"
 
 
 def test_a_goal_in_a_picture_that_was_not_shown_is_not_drawn_elsewhere(shown: tuple[Feed, Any]) -> None:

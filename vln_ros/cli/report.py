@@ -17,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export",
         metavar="FORMAT",
-        help="instead of a report, write the results as streamvln, janusvln, internnav or navida do; or "
-        "rerun: a recording of each episode for the Rerun viewer",
+        help="html: the report as one file, with its pictures and videos in it; rerun: a recording of each "
+        "episode for the Rerun viewer; streamvln, janusvln, internnav or navida: the results as these "
+        "projects write them",
     )
     parser.add_argument(
         "--out", type=output_folder, help="where --export writes (default: FOLDER/export_FORMAT)"
@@ -29,11 +30,11 @@ def run(args: argparse.Namespace) -> int:
     from vln_ros.evaluation.episode.metrics import summary_table
     from vln_ros.evaluation.files import write_atomically
     from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
-    from vln_ros.evaluation.runs.report import write_report
+    from vln_ros.evaluation.runs.report import export_report, write_report
     from vln_ros.evaluation.runs.rerun_export import export_rerun
     from vln_ros.evaluation.runs.results import skips_line
 
-    formats = [*FORMATS, "rerun"]
+    formats = ["html", "rerun", *FORMATS]
     if args.export is not None and args.export not in formats:
         near = nearest(args.export, formats)
         raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(formats)}{near}")
@@ -42,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         out = args.out or args.folder / f"export_{args.export}"
         if args.export == "rerun":
             files = export_rerun(result.episodes, args.folder, out)
+        elif args.export == "html":
+            files = [export_report(result, args.folder, out / f"{args.folder.resolve().name}.html")]
         else:
             files = export_run(result.episodes, args.export, out)
         print(

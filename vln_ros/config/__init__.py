@@ -59,6 +59,7 @@ from vln_ros.config.simulation import (
     PixelOracleConfig,
     StepConfig,
     WorldConfig,
+    WorldName,
     with_protocol,
 )
 from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
@@ -119,6 +120,7 @@ __all__ = [
     "TrainConfig",
     "WebConfig",
     "WorldConfig",
+    "WorldName",
     "check_value",
     "flatten",
     "from_flat",

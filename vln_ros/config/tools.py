@@ -42,6 +42,12 @@ class PlayerConfig:
         "only those that subscribe with best effort do, as with most camera drivers.",
         choices=("best_effort", "reliable"),
     )
+    listeners: int = option(
+        1,
+        "Number of subscribers to the colour images for which the player waits before it begins. With the "
+        "page, which subscribes once somebody looks, it is 2; too high waits for ever.",
+        minimum=1, maximum=100,
+    )  # fmt: skip
     answer_timeout_s: float = option(
         120.0,
         "Longest time that the player waits for the navigator to take the instruction, or to answer the last "

@@ -16,6 +16,7 @@ from vln_ros.config import ConfigError
 from vln_ros.ros import qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.terminal.interpreter import missing_text
+from vln_ros.ros.terminal.notify import notify
 
 LOADING_PERIOD_S = 2.0
 """How often a configuration that takes long says that it is still at it."""
@@ -114,9 +115,11 @@ class ManagedNode(LifecycleNode):
             text = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             self.get_logger().error(f"cannot {what}: {text}")
             self.say(Health(Level.ERROR, f"cannot {what}: {text}"))
+            notify(f"cannot {what}: {text}")
             undo()
             return TransitionCallbackReturn.FAILURE
         self.get_logger().info(state)
+        notify(state, ready=state == "active")
         self.say(Health(Level.OK if state == "active" else Level.STALE, state))
         return TransitionCallbackReturn.SUCCESS
 

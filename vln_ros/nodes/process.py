@@ -22,6 +22,7 @@ from vln_ros.config import ConfigError
 from vln_ros.nodes.ending import Ending
 from vln_ros.nodes.lifecycle import ManagedNode
 from vln_ros.ros.terminal.environment import PARENT, prepare_environment
+from vln_ros.ros.terminal.notify import notify
 
 
 class ProcessNode(Node):
@@ -97,7 +98,11 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
         _end_with_parent()
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
-        if isinstance(node, ManagedNode) and node.get_parameter("autostart").value and not node.start():
+        if not isinstance(node, ManagedNode):
+            notify("running", ready=True)
+        elif not node.get_parameter("autostart").value:
+            notify("unconfigured, a lifecycle manager brings it up", ready=True)
+        elif not node.start():
             raise ConfigError(f"{node.get_name()} cannot start: {node.failure}")
         ending.complete(node.done, lambda: isinstance(node, ManagedNode) and node.configuring)
         executor = SingleThreadedExecutor()
@@ -105,6 +110,8 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
         status = node.done.result() or 0
     except ConfigError as error:
         print(error, file=sys.stderr)
+        if not isinstance(node, ManagedNode) or node.failure is None:  # it has said so itself
+            notify(str(error))
         status = 2
     except KeyboardInterrupt:
         status = 0

@@ -6,43 +6,44 @@ looked for before anything starts, and said.
 
 from __future__ import annotations
 
-import difflib
 import os
-import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
-from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
-from launch.events.process import ProcessExited
+from launch.actions import DeclareLaunchArgument, LogInfo
 from launch.launch_context import LaunchContext
-from launch.launch_description_entity import LaunchDescriptionEntity
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.logging import get_logger, launch_config
-from launch.utilities import perform_substitutions
-from launch_ros.actions import Node
+from launch.logging import launch_config
+from launch_ros.parameter_descriptions import ParameterValue
 
 import vln_ros
 from vln_ros.config import NAME_ARGUMENTS, ConfigError
+from vln_ros.ros.launch_arguments import (
+    LAUNCH_FILES,
+    argument_values,
+    every_argument,
+    nearest_argument,
+)
+from vln_ros.ros.launch_status import PackageNode
 from vln_ros.ros.parameter_files import check_parameter_file
 from vln_ros.ros.terminal.environment import PARENT
 from vln_ros.ros.terminal.interpreter import find_executable, installed_interpreter
 
-ALIKE = 0.8
-"""Names that are so similar are taken for a slip of the fingers."""
-_LOGGER = get_logger("vln_ros")
-CANNOT_BE_CONFIGURED = 2
-"""The status of a node that refuses its parameters: starting it again would change nothing."""
-_ASKED_TO_END = {0, 128 + signal.SIGINT, -signal.SIGINT, -signal.SIGTERM}
-_OF_LAUNCH = {"sigterm_timeout", "sigkill_timeout", "emulate_tty", "launch-prefix", "launch-prefix-filter"}
-"""Arguments that launch itself takes."""
+ALIKE, AT_ALL_ALIKE = 0.8, 0.6
+"""How similar a name is to one that was mistyped, and to one that may have been meant."""
+_OF_LAUNCH = {
+    "sigterm_timeout", "sigkill_timeout", "emulate_tty", "launch-prefix", "launch-prefix-filter",
+    "ros_namespace", "ros_params", "ros_remaps", "global_params",
+}  # fmt: skip
+"""Arguments that launch itself takes, and what actions of launch_ros keep in their place."""
 
 
-def package_node(name: str, *, respawn: bool = False, finished: str = "", **arguments: Any) -> Node:
+def package_node(name: str, *, respawn: bool = False, finished: str = "", **arguments: Any) -> PackageNode:
     """A node of this package. It ends when launch ends, however that ends, and a failure of it ends launch.
 
     Args:
@@ -50,45 +51,47 @@ def package_node(name: str, *, respawn: bool = False, finished: str = "", **argu
         finished: why launch shuts down when the node is done; empty for a node that never is.
         arguments: of launch_ros's Node.
     """
-    return Node(
+    return PackageNode(
+        name,
+        respawn=respawn,
+        finished=finished,
         package=vln_ros.__name__,
         executable=name,
-        name=name,
         output="screen",
         additional_env={PARENT: str(os.getpid())},
-        respawn=respawn,
-        respawn_delay=2.0,
-        on_exit=_on_exit(name, respawn, finished),
         **arguments,
     )
 
 
-def _on_exit(
-    name: str, respawn: bool, finished: str
-) -> Callable[[ProcessExited, LaunchContext], LaunchDescriptionEntity | None]:
-    """Raising is the one way to a status of `ros2 launch` other than 0; all else is shut down in order."""
+def declare(file: str, config: Path) -> list[DeclareLaunchArgument]:
+    """The arguments of a launch file as launch wants them.
 
-    def handle(event: ProcessExited, context: LaunchContext) -> LaunchDescriptionEntity | None:
-        status = event.returncode
-        if context.is_shutdown:
-            if status not in _ASKED_TO_END:
-                raise RuntimeError(f"{name} was told to end and ended with status {status}")
-            return None
-        if status == 0 and finished:
-            return Shutdown(reason=finished)
-        if respawn and status != CANNOT_BE_CONFIGURED:
-            return None
-        raise RuntimeError(f"{name} has ended with status {status}: everything ends, the robot stands")
-
-    return handle
-
-
-def name_arguments() -> list[DeclareLaunchArgument]:
-    """Topics and frames, of every launch file alike."""
+    Args:
+        file: its name, without .launch.py.
+        config: folder of the presets.
+    """
     return [
-        DeclareLaunchArgument(a.name, default_value=a.default, description=a.description)
-        for a in NAME_ARGUMENTS
+        DeclareLaunchArgument(
+            a.name,
+            default_value=a.default,
+            description=a.description,
+            choices=presets(config, a.preset) if a.preset else list(a.allowed) or None,
+        )
+        for a in LAUNCH_FILES[file].arguments
     ]
+
+
+def given_arguments(context: LaunchContext, file: str) -> dict[str, str]:
+    """The value of every argument of a launch file, in its declarations' order."""
+    return {a.name: context.launch_configurations[a.name] for a in LAUNCH_FILES[file].arguments}
+
+
+def node_parameters(file: str, node: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """As :func:`vln_ros.ros.launch_arguments.argument_values`; text stays text, where launch reads YAML."""
+    return {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in argument_values(file, node, given).items()
+    }
 
 
 def presets(folder: Path, kind: str) -> list[str]:
@@ -102,7 +105,7 @@ def view_file(folder: Path, name: str, given: Mapping[str, str]) -> Path:
     Args:
         folder: where the shipped one lies.
         name: ``vln.rviz`` or ``vln.perspective``.
-        given: by argument: those of :func:`name_arguments`, and namespace.
+        given: by argument: those that name topics and frames, and namespace.
     """
     text = (folder / name).read_text("utf-8")
     if name.endswith(".rviz"):
@@ -134,43 +137,51 @@ def _renamed(tree: Any, given: Mapping[str, str]) -> Any:
     return renamed
 
 
-def declared_in(context: LaunchContext, *files: Path) -> list[DeclareLaunchArgument]:
-    """The arguments of launch files, in their order."""
-    sources = [PythonLaunchDescriptionSource(str(file)) for file in files]
-    return [a for s in sources for a in s.get_launch_description(context).get_launch_arguments()]
-
-
-def check_arguments(context: LaunchContext, file: Path, declared: Sequence[DeclareLaunchArgument]) -> None:
+def check_arguments(context: LaunchContext, file: str, config: Path) -> None:
     """Refuse what launch would find out when some nodes run already, or ignore.
 
-    Of a file that another one includes nobody can know whose an argument is: what looks like a mistyped one
-    of these is said.
-
     Args:
-        file: the launch file.
-        declared: by it, and by those that it includes.
+        file: the launch file, without .launch.py; the arguments of what it includes are its own, too.
+        config: folder of the presets.
 
     Raises:
-        ConfigError: a value is none of the choices; or the file itself is launched, and is given an argument
-            that it does not have. In another launch file that includes it, this may be one of that one's.
+        ConfigError: a value is none of the choices or of the wrong type; the file itself is launched, and is
+            given an argument that it does not have; or another launch file includes it, and hands on one
+            that looks like one of its arguments mistyped.
     """
-    for argument in declared:
+    for argument in every_argument(file):
         value = context.launch_configurations.get(argument.name)
-        if value is not None and argument.choices and value not in argument.choices:
-            raise ConfigError(
-                f"{argument.name}:={value}: choose one of {', '.join(map(repr, argument.choices))}"
-            )
-    names = [argument.name for argument in declared]
-    if file.name not in {Path(word).name for word in sys.argv}:
-        for name in sorted(set(context.launch_configurations) - set(names)):
-            if near := difflib.get_close_matches(name, names, n=1, cutoff=ALIKE):
-                _LOGGER.warning(f"{file.name} has no argument {name!r}; did you mean {near[0]!r}?")
+        choices = presets(config, argument.preset) if argument.preset else argument.allowed
+        if value is not None and choices and value not in choices:
+            raise ConfigError(f"{argument.name}:={value}: choose one of {', '.join(map(repr, choices))}")
+    for inner in (file, *LAUNCH_FILES[file].includes):
+        for node in LAUNCH_FILES[inner].nodes:
+            argument_values(inner, node, context.launch_configurations)
+    launched, known = f"{file}.launch.py", {a.name for a in every_argument(file)}
+    if not _is_launched(config.parent / "launch" / launched):
+        # What other names are for, only the launch file knows that includes this one.
+        of_ours = {a.name for other in LAUNCH_FILES.values() for a in other.arguments}
+        for name in sorted(set(context.launch_configurations) - of_ours - _OF_LAUNCH):
+            if near := nearest_argument(name, file, ALIKE):
+                raise ConfigError(
+                    f"{launched} has no argument {name!r}; did you mean {near!r}? If it is an argument of "
+                    "the launch file that includes this one, give it a name that is less alike"
+                )
         return
-    for name in (word.split(":=", 1)[0] for word in context.argv if ":=" in word):
-        if name not in names and name not in _OF_LAUNCH:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(names))}"
-            raise ConfigError(f"{file.name} has no argument {name!r}; {hint}")
+    given = {word.split(":=", 1)[0] for word in context.argv if ":=" in word}
+    for name in sorted(given - known - _OF_LAUNCH):
+        near = nearest_argument(name, file, AT_ALL_ALIKE)
+        hint = f"did you mean {near!r}?" if near else f"known: {', '.join(sorted(known))}"
+        raise ConfigError(f"{launched} has no argument {name!r}; {hint}")
+
+
+def _is_launched(file: Path) -> bool:
+    """The command line names this file, and not one that includes it, which may have the same name."""
+    return any(
+        Path(word).name == file.name
+        and (before == vln_ros.__name__ or Path(word).resolve() == file.resolve())
+        for before, word in pairwise(["", *sys.argv])
+    )
 
 
 def robot_nodes(given: Mapping[str, str]) -> list[str]:
@@ -185,16 +196,13 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
-def check_robot(
-    context: LaunchContext, declared: Sequence[DeclareLaunchArgument], handed_on: Mapping[str, str]
-) -> list[LogInfo]:
+def check_robot(context: LaunchContext, handed_on: Mapping[str, str]) -> list[LogInfo]:
     """As :func:`check_before_start`, for robot.launch.py with its defaults and what it will be given.
 
     Args:
-        declared: its arguments.
         handed_on: what another launch file gives it.
     """
-    defaults = {a.name: perform_substitutions(context, a.default_value or []) for a in declared}
+    defaults = {a.name: a.default or "" for a in LAUNCH_FILES["robot"].arguments}
     given = {**defaults, **context.launch_configurations, **handed_on}
     return check_before_start(
         robot_nodes(given),

@@ -59,7 +59,8 @@ class Feed:
         self._changed()
 
     def put_picture(self, view: str, stamp_ns: int, jpeg: bytes, scale: float = 1.0) -> None:
-        """``view`` is one of :data:`vln_ros.web.messages.VIEWS`; ``scale``: see :func:`picture_bytes`."""
+        """``view`` is one of :data:`vln_ros.web.messages.VIEWS`, or ``GOAL_PICTURE``; ``scale``: see
+        :func:`picture_bytes`."""
         with self._lock:
             self._version += 1
             payload = picture_bytes(view, self._version, stamp_ns, scale, jpeg)

@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 VIEWS = ("camera", "reuse")
 """The pictures that a page may show, one at a time."""
+GOAL_PICTURE = "goal_picture"
+"""The picture that was answered with a point: for whoever has not seen it as it came."""
+_PICTURES = (*VIEWS, GOAL_PICTURE)
 _PICTURE = struct.Struct(">BIQf")
 
 
@@ -74,6 +77,13 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Navigator:
+    """Why the navigator would not follow an instruction yet; empty: it would."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Queue:
     """The action queue in words, the next action first, and how many of them are left."""
 
@@ -93,6 +103,13 @@ class Goal:
     row: int | None
     column: int | None
     stamp_ns: str
+
+
+@dataclass(frozen=True)
+class GoalPlace:
+    """``[x, y]`` in metres of the place that the robot is on its way to, if its model names one."""
+
+    point: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ class Note:
         number: counted from 1.
         time_s: since 1970, for people.
         what: ``instruction``, ``question``, ``answer``, ``unanswered``, ``stop``, ``release``, ``driver``,
-            ``held``, ``failure`` or ``refused``.
+            ``held``, ``failure``, ``world`` (what a simulated world says of a sentence) or ``refused``.
     """
 
     number: int
@@ -184,8 +201,10 @@ Message: TypeAlias = (
     | State
     | Standstill
     | Task
+    | Navigator
     | Queue
     | Goal
+    | GoalPlace
     | Place
     | Trail
     | PathAhead
@@ -215,4 +234,4 @@ def picture_bytes(view: str, number: int, stamp_ns: int, scale: float, jpeg: byt
 
     ``scale`` is the size that is sent, as a share of the camera's.
     """
-    return _PICTURE.pack(VIEWS.index(view), number & 0xFFFFFFFF, stamp_ns, scale) + jpeg
+    return _PICTURE.pack(_PICTURES.index(view), number & 0xFFFFFFFF, stamp_ns, scale) + jpeg

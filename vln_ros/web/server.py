@@ -198,6 +198,8 @@ class PageServer:
             await runner.cleanup()
 
     def _wake_from_elsewhere(self) -> None:
+        if not self._viewers:  # who comes later reads all of it
+            return
         with contextlib.suppress(RuntimeError):  # it ends
             self._loop.call_soon_threadsafe(self._wake_all)
 

@@ -90,7 +90,7 @@ class Viewer:
                 if entry.subject in VIEWS and (entry.subject != self.view or is_full):
                     continue
                 self._seen[entry.subject] = entry.version
-                if isinstance(entry.payload, bytes):
+                if entry.subject in VIEWS:
                     self._in_flight.add(entry.version & 0xFFFFFFFF)
                 await self._send(entry.payload)
 

@@ -12,7 +12,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 pytest.importorskip("torch", reason="needs the engine's libraries")
 
+from habitat_fakes import fake_python
+
 from vln_ros.evaluation.runs.loading import load_run
+from vln_ros.sim.embedded.export import write_scene
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
+from vln_ros.sim.embedded.world import Scene
+from vln_ros.sim.episodes.episode import write_episodes
+from vln_ros.sim.splits import make_scene_episodes
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -20,8 +27,13 @@ DEADLINE_S = 110.0
 
 
 def live(typed: str, *options: str) -> tuple[int, str, str]:
+    return command("live", "--kind", "room", "--size", "112x112", *options, typed=typed)
+
+
+def command(*arguments: str, typed: str = "") -> tuple[int, str, str]:
+    """Status, what it said, and what it complained about."""
     done = subprocess.run(
-        [sys.executable, "-m", "vln_ros", "live", "--kind", "room", "--size", "112x112", *options],
+        [sys.executable, "-m", "vln_ros", *arguments],
         input=typed,
         capture_output=True,
         text=True,
@@ -41,6 +53,7 @@ def live(typed: str, *options: str) -> tuple[int, str, str]:
         (["--flat", "100000"], "--flat = 100000"),
         (["--kind", "castle"], "invalid choice"),
         (["--size", "big"], "--size"),
+        (["--start", "1", "--episodes", "f"], "--kind, --start: with --episodes"),
         (["--limit-s", "0"], "--limit-s"),
         (["--checkpoint", "/nowhere"], "is no folder"),
         (["--profile", "unheard"], "unheard"),
@@ -116,3 +129,46 @@ def test_without_a_terminal_and_without_a_word_it_stays() -> None:
     out, _ = process.communicate(timeout=DEADLINE_S)
     assert "not scored" in out
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--world", "habitat"], "--episodes"),
+        (["--world", "habitat", "--episodes", "FILE"], "habitat.python is empty"),
+        (["--world", "habitat", "--episodes", "FILE", "--python", "/nowhere/python"], "cannot be started"),
+        (["--world", "habitat", "--episodes", "FILE", "--python", sys.executable], "habitat_sim"),
+        (
+            ["--world", "habitat", "--episodes", "/nowhere.json.gz", "--python", sys.executable],
+            "/nowhere.json.gz",
+        ),
+        (["--episodes", "FILE", "--start", "2"], "--start: with --episodes the file says"),
+        (["--episodes", "FILE", "--episode", "77"], "'77': none of the 2 episodes"),
+        (["--episode", "7"], "--episode = '7': of which file"),
+        (["--python", "/usr/bin/python3"], "only --world habitat"),
+        (["--world", "mars"], "invalid choice"),
+    ],
+)
+def test_a_world_that_cannot_be_had_is_refused_with_the_reason(
+    tmp_path: Path, options: list[str], words: str
+) -> None:
+    file = write_episodes(tmp_path, "starts", make_scene_episodes("val_unseen", 900_003, "small")[:2])
+    status, out, error = command("live", *(o.replace("FILE", str(file)) for o in options))
+    assert status == 2 and "ready" not in out
+    assert words in error
+
+
+@pytest.mark.timeout(180)
+def test_habitat_is_a_world_to_talk_in(tmp_path: Path) -> None:
+    """With a Habitat that is no renderer: the sentence is followed there, and not scored."""
+    episodes = make_scene_episodes("val_unseen", 900_003, "small")[:2]
+    write_scene(tmp_path / "scenes", Scene(episodes[0].scene_id, AGENT_RADIUS_M))
+    file = write_episodes(tmp_path, "starts", episodes)
+    options = ["--world", "habitat", "--episodes", str(file), "--episode", episodes[1].episode_id]
+    options += ["--scenes", str(tmp_path / "scenes"), "--python", fake_python(tmp_path)]
+    status, out, error = command(
+        "live", "--size", "112x112", "--limit-s", "5", *options, typed="walk on\nstop\n"
+    )
+    assert (status, error) == (0, "")
+    assert f"start of episode {episodes[1].episode_id} ({episodes[1].instruction})" in out
+    assert "it was not scored" in out and "the robot stands" in out

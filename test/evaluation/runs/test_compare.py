@@ -450,12 +450,16 @@ def test_shards_of_different_runs_are_refused(tmp_path: Path) -> None:
         load_result(tmp_path)
 
 
-def hundred_thousand(path: Path, seed: int) -> None:
+LINES = 20_000
+"""``vln_ros bench eval`` has five times as many."""
+
+
+def many_lines(path: Path, seed: int) -> None:
     """A run folder as a very large evaluation leaves it, written at once."""
     write_run(path, [])
     rng = np.random.default_rng(seed)
     with (path / "episodes.jsonl").open("w") as file:
-        for n in range(100_000):
+        for n in range(LINES):
             e = result(
                 n,
                 success=bool(rng.random() < 0.5),
@@ -466,11 +470,12 @@ def hundred_thousand(path: Path, seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_lines_are_no_trouble(tmp_path: Path) -> None:
+def test_many_lines_are_no_trouble(tmp_path: Path) -> None:
     for k in range(2):
-        hundred_thousand(tmp_path / str(k), k)
+        many_lines(tmp_path / str(k), k)
     # In a process of its own: what other tests have held would count, too.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        seconds, most_kb = alone.submit(compare_and_report, tmp_path).result()
-    assert seconds < 30.0
-    assert most_kb < 1e6
+        pairs, page_bytes, most_kb = alone.submit(compare_and_report, tmp_path).result()
+    assert pairs == LINES
+    assert page_bytes < 200 * LINES
+    assert most_kb < 5e5

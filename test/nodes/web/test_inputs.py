@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from ros_endings import gone_afterwards
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import WebConfig
@@ -44,7 +45,8 @@ class Page:
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self.node, self._executor = node, executor
         self.feed = Feed()
-        self.inputs = FeedInputs(node, WebConfig(pose_hz=50.0), self.feed)
+        self.goals: list[int] = []
+        self.inputs = FeedInputs(node, WebConfig(pose_hz=50.0), self.feed, self.goals.append)
 
     def publish(self, topic: str, msg: Any, reliable: bool = True) -> None:
         """Until it was heard."""
@@ -55,6 +57,17 @@ class Page:
         for _ in range(30):
             self._executor.spin_once(0.01)
         self.node.destroy_publisher(publisher)
+
+    def spin(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0.0:
+            self._executor.spin_once(left_s)
+
+    def wait(self, holds: Callable[[], bool | None]) -> None:
+        end_s = time.monotonic() + 30.0
+        while not holds():
+            assert time.monotonic() < end_s
+            self._executor.spin_once(0.01)
 
     def shown(self, kind: str) -> dict[str, Any]:
         return next(
@@ -106,10 +119,15 @@ def test_the_point_that_a_model_names_is_shown_until_the_next_answer(page: Page)
     pixel, place = PixelGoal(100, 200, 10**9), PlaceGoal(1.0, 2.0, 10**9, PlaceSource.DEPTH)
     page.publish("action_queue", queue(replace(CHUNK, pixel_goal=pixel, place=place)))
     assert page.shown("goal") == {"kind": "goal", "row": 100, "column": 200, "stamp_ns": "1000000000"}
+    assert page.shown("goal_place")["point"] == [1.0, 2.0] and page.goals == [10**9]
     page.publish("action_queue", queue(replace(CHUNK, queue=4, place=place)))
     assert page.shown("goal")["row"] == 100, "nobody was asked: it drives on to the same place"
+    assert page.shown("goal_place")["point"] == [1.0, 2.0] and page.goals == [10**9]
     page.publish("action_queue", queue(replace(CHUNK, queue=5)))
-    assert page.shown("goal")["row"] is None
+    assert page.shown("goal")["row"] is None and page.shown("goal_place")["point"] is None
+    page.publish("action_queue", queue(replace(CHUNK, queue=6, pixel_goal=pixel, place=place)))
+    page.publish("instruction", String(data="Go back."))
+    assert page.shown("goal")["row"] is None and page.shown("goal_place")["point"] is None
 
 
 def test_an_instruction_begins_trail_path_and_queue_anew(page: Page) -> None:
@@ -155,6 +173,52 @@ def test_what_cannot_be_used_is_counted_and_the_rest_goes_on(page: Page) -> None
     assert page.shown("place") == {}
     page.publish("action_queue", queue(CHUNK))
     assert page.shown("queue")["left"] == 3
+
+
+def test_odometry_is_taken_no_more_often_than_it_is_shown(page: Page) -> None:
+    """A robot's odometry comes ten times as often."""
+    odometry = convert.odometry_from_pose(Pose.planar(0.0, 0.0, 0.0), 10**9, "odom", "base_link", 0.0, 0.0)
+    publisher = page.node.create_publisher(Odometry, "odom", qos.sensor("reliable", 5))
+    page.wait(lambda: publisher.get_subscription_count() > 0)
+    shown: list[float] = []
+    begun_s = time.monotonic()
+    for k in range(200):
+        odometry.pose.pose.position.x = float(k)
+        publisher.publish(odometry)
+        page.spin(0.005)
+        if (x_m := page.shown("place").get("x_m")) is not None and x_m not in shown:
+            shown.append(x_m)
+    assert 2 < len(shown) <= (time.monotonic() - begun_s) * 50.0 + 1, "pose_hz = 50"
+    assert shown == sorted(shown) and shown[-1] > 150.0, "the newest, not the oldest"
+
+
+def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: Page) -> None:
+    page.inputs.tick()
+    assert "No navigator is running" in page.shown("navigator")["text"]
+    other = rclpy.create_node("navigator", context=page.node.context)
+    page.wait(lambda: ("navigator", "/") in page.node.get_node_names_and_namespaces())
+    page.wait(lambda: page.inputs.tick() or "loads its model, for 0 s" in page.shown("navigator")["text"])
+    page.wait(lambda: page.inputs.tick() or "for 1 s so far" in page.shown("navigator")["text"])
+    heartbeat = other.create_publisher(Header, "navigator_heartbeat", qos.sensor("reliable", 1))
+    page.wait(lambda: heartbeat.get_subscription_count() > 0)
+    heartbeat.publish(Header())
+    page.wait(lambda: page.inputs.is_navigator_there)
+    page.inputs.tick()
+    assert page.shown("navigator")["text"] == ""
+    other.destroy_node()
+
+
+def test_obstacles_are_asked_for_only_while_somebody_looks(page: Page) -> None:
+    publisher = page.node.create_publisher(PointCloud2, "obstacles", qos.diagnostics())
+    for wanted in (True, False, False, True, True):
+        page.inputs.watch(wanted)
+        page.wait(lambda w=wanted: publisher.get_subscription_count() == int(w))  # type: ignore[misc]
+    page.node.destroy_publisher(publisher)
+
+
+def test_what_a_world_says_of_a_sentence_is_in_the_log(page: Page) -> None:
+    page.publish("sim_bridge/live", String(data="The goal is the red lamp in the office, 2.0 m on foot"))
+    assert page.notes() == [("world", "The goal is the red lamp in the office, 2.0 m on foot")]
 
 
 def test_failures_and_what_the_model_held_back_are_in_the_log(page: Page) -> None:

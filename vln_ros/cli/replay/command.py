@@ -15,6 +15,7 @@ import numpy as np
 from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
+from vln_ros.cli.talk.page import MISSING, GraphPage, graph_page
 from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
 
@@ -108,6 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_switch(parser)
     add_join(parser)
+    parser.add_argument(
+        "--web",
+        action="store_true",
+        help="serve the page in the browser; the recording is played once somebody looks",
+    )
     parser.add_argument("--no-video", action="store_true", help="write no video")
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/replay-DATE)"
@@ -121,6 +127,8 @@ def run(options: argparse.Namespace) -> int:
     if options.exact:
         if options.join:
             raise ConfigError("--join: with --exact nothing talks over ROS; leave one of them out")
+        if options.web:
+            raise ConfigError("--web: with --exact nothing is played; leave one of them out")
         from vln_ros.cli.replay.reproduce import run_exact
 
         return run_exact(options)
@@ -162,7 +170,9 @@ def run(options: argparse.Namespace) -> int:
             "depth": bag.connections[Stream.DEPTH].topic,
             "camera_info": bag.connections[Stream.CAMERA_INFO].topic,
             "odometry": bag.connections[Stream.ODOMETRY].topic,
+            "listeners": 2 if options.web else 1,  # the page subscribes once somebody looks
         }
+        page = _page(str(navigator["color_transport"])) if options.web else None
         try:
             with Graph(out / "logs", environment) as graph:
                 graph.start(NodeSpec("navigator", navigator, remaps=REMAPS))
@@ -173,6 +183,9 @@ def run(options: argparse.Namespace) -> int:
                     **node_parameters(options, out),
                 }
                 graph.start(NodeSpec("executor", executor, remaps=REMAPS))
+                if page is not None:
+                    graph.start(page.node)
+                    page.announce(graph.check, "the recording is played once somebody looks")
                 graph.start(NodeSpec("bag_player", player, quiet=False, remaps=REMAPS))
                 if graph.wait("bag_player"):
                     return 1
@@ -188,6 +201,14 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None:
         write_atomically(options.json, json.dumps(figures, indent=2) + "\n")
     return _verdict(figures)
+
+
+def _page(transport: str) -> GraphPage:
+    """Of the replayed graph. Raises ConfigError: it cannot be served here."""
+    page = graph_page({"color_transport": transport}, REMAPS)
+    if page is None:
+        raise ConfigError(f"--web: {MISSING}")
+    return page
 
 
 def recorded_instruction(bag: Bag) -> str:

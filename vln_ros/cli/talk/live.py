@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import queue
 import shlex
-import socket
 import sys
 import tempfile
 import threading
 import time
-import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
 from vln_ros.cli.demo import SIMULATED_ROBOT, named_model, parse_size
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, enter_graph
+from vln_ros.cli.talk.page import GraphPage, graph_page
 from vln_ros.cli.talk.person import Person, seconds
-from vln_ros.config import ConfigError, QwenConfig, Scalar
-from vln_ros.nodes import MODULES
+from vln_ros.config import (
+    BridgeConfig,
+    ConfigError,
+    HabitatConfig,
+    QwenConfig,
+    Scalar,
+    WorldName,
+    from_flat,
+)
 from vln_ros.questions import Question, QuestionAnswer
 from vln_ros.ros.terminal.environment import DOMAIN
 from vln_ros.sim.embedded.flat import KINDS
@@ -34,10 +38,37 @@ NEEDED = {"navigator", "executor", "sim_bridge"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--kind", choices=KINDS, default="small", help="size of the flat (default: small)")
-    parser.add_argument("--flat", type=int, default=0, help="which flat of val_unseen, from 0 (default: 0)")
     parser.add_argument(
-        "--start", type=int, default=1, help="which of the flat's 5 starts the robot stands at (default: 1)"
+        "--world",
+        choices=get_args(WorldName),
+        default="embedded",
+        help="where the robot is (default: embedded)",
+    )
+    parser.add_argument("--kind", choices=KINDS, default=None, help="size of the flat (default: small)")
+    parser.add_argument(
+        "--flat", type=int, default=None, help="which flat of val_unseen, from 0 (default: 0)"
+    )
+    parser.add_argument(
+        "--start",
+        type=int,
+        default=None,
+        help="which of the flat's 5 starts the robot stands at (default: 1)",
+    )
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="instead of a flat: stand at the start of an episode of this file (VLN-CE json.gz)",
+    )
+    parser.add_argument("--episode", default="", help="id of the episode in FILE (default: the first)")
+    parser.add_argument(
+        "--python",
+        default="",
+        help="with --world habitat: interpreter that has habitat_sim (docs/evaluate/habitat.md)",
+    )
+    parser.add_argument(
+        "--scenes", default=HabitatConfig().scenes, help="with --world habitat: folder of its scenes"
     )
     parser.add_argument(
         "--profile", default=QwenConfig().profile, help="profile of the model (default: %(default)s)"
@@ -70,8 +101,7 @@ def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="vln_ros_live_") as scratch:
         place = Path(scratch) if out is None else out
         bridge: dict[str, Scalar] = {
-            "episodes": str(_write_starts(place / "dataset", options)),
-            "episode": str(_first_number(options) + options.start),
+            **_world(place, options),
             "mode": "live",
             "camera.width": width,
             "camera.height": height,
@@ -79,6 +109,8 @@ def run(options: argparse.Namespace) -> int:
             "run_folder": "" if out is None else str(out),
             "command": shlex.join(["vln_ros", *sys.argv[1:]]),
         }
+        if options.world == "habitat":
+            _check_habitat(bridge)
         simulated: dict[str, Scalar] = {"use_sim_time": True}
         navigator: dict[str, Scalar] = {
             "engine": "qwen",
@@ -87,12 +119,14 @@ def run(options: argparse.Namespace) -> int:
             **model,
             **simulated,
         }
+        # The navigator takes longest, and the page is wanted first.
+        page = None if options.no_web else graph_page(simulated)
         nodes = [
-            NodeSpec("sim_bridge", bridge),
             NodeSpec("navigator", navigator),
+            *([] if page is None else [page.node]),
+            NodeSpec("sim_bridge", bridge),
             NodeSpec("executor", {**simulated, **SIMULATED_ROBOT}),
         ]
-        page = "" if options.no_web else _page(nodes, simulated)
         try:
             with Graph(place / "logs", enter_graph(place / "logs")) as graph:
                 for spec in nodes:
@@ -107,42 +141,109 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _page(nodes: list[NodeSpec], simulated: Mapping[str, Scalar]) -> str:
-    """Its address, and the node that serves it among ``nodes``; empty where that cannot be."""
-    if "web" not in MODULES or importlib.util.find_spec("aiohttp") is None:
-        return ""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    nodes.append(NodeSpec("web", {"port": port, **simulated}))
-    return f"http://127.0.0.1:{port}/"
+def _world(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
+    """The bridge's parameters of the world, and of where in it the robot stands.
+
+    Raises:
+        ConfigError: no such flat or episode; or options that do not go together.
+    """
+    of_flats = {"--kind": options.kind, "--flat": options.flat, "--start": options.start}
+    chosen = [name for name, value in of_flats.items() if value is not None]
+    if options.world == "habitat" and options.episodes is None:
+        raise ConfigError(
+            "--world habitat: name the episodes whose starts the robot may stand at (--episodes)"
+        )
+    if options.episodes is not None and chosen:
+        raise ConfigError(f"{', '.join(chosen)}: with --episodes the file says where the robot stands")
+    if options.episodes is None and options.episode:
+        raise ConfigError(f"--episode = {options.episode!r}: of which file (--episodes)?")
+    if options.world != "habitat" and options.python:
+        raise ConfigError(
+            f"--python = {options.python!r}: only --world habitat needs an interpreter of its own"
+        )
+    parameters: dict[str, Scalar] = {"world": options.world}
+    if options.world == "habitat":
+        parameters |= {"habitat.python": options.python, "habitat.scenes": options.scenes}
+    if options.episodes is None:
+        return {**parameters, **_flat(place, options)}
+    return {**parameters, "episodes": str(options.episodes), "episode": _episode_id(options)}
 
 
-def _first_number(options: argparse.Namespace) -> int:
-    """Episodes of a split before those of this flat."""
-    from vln_ros.sim.splits import EPISODES_PER_SCENE
+def _check_habitat(bridge: Mapping[str, Scalar]) -> None:
+    """Raises ConfigError, before anything is started: Habitat does not run here, and why."""
+    from vln_ros.sim.worlds import open_world
 
-    if not 1 <= options.start <= EPISODES_PER_SCENE:
-        raise ConfigError(f"--start = {options.start}: a flat has 1 to {EPISODES_PER_SCENE}")
-    return int(options.flat * EPISODES_PER_SCENE)
+    open_world(from_flat(BridgeConfig, bridge)).close()
 
 
-def _write_starts(root: Path, options: argparse.Namespace) -> Path:
-    """The flat's episodes as a file; here they only say where the robot stands."""
+def _episode_id(options: argparse.Namespace) -> str:
+    """Of the episode that was asked for, or the first. Raises ConfigError: there is none."""
+    from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder
+    from vln_ros.sim.episodes.episode import read_episodes
+
+    episodes = read_episodes(options.episodes)
+    order = EpisodeOrder(episodes, lambda _: False)
+    episode = order.find(options.episode) if options.episode else episodes[0]
+    print(f"{episode.scene_id}: start of episode {episode.episode_id} ({episode.instruction})")
+    return episode.episode_id
+
+
+def _flat(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
+    """The flat's episodes as a file, which here only says where the robot may stand; and which of them."""
     from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
     from vln_ros.sim.embedded.world import Scene
     from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLITS, begin_episode
 
-    split = SPLITS["val_unseen"]
-    if not 0 <= options.flat < split.scenes:
-        raise ConfigError(f"--flat = {options.flat}: val_unseen has 0 to {split.scenes - 1}")
-    scene = Scene(scene_id(split.first_seed + options.flat, options.kind), AGENT_RADIUS_M)
-    first = _first_number(options)
+    split, kind = SPLITS["val_unseen"], options.kind or "small"
+    flat = 0 if options.flat is None else options.flat
+    start = 1 if options.start is None else options.start
+    if not 0 <= flat < split.scenes:
+        raise ConfigError(f"--flat = {flat}: val_unseen has 0 to {split.scenes - 1}")
+    if not 1 <= start <= EPISODES_PER_SCENE:
+        raise ConfigError(f"--start = {start}: a flat has 1 to {EPISODES_PER_SCENE}")
+    scene = Scene(scene_id(split.first_seed + flat, kind), AGENT_RADIUS_M)
+    first = flat * EPISODES_PER_SCENE
     episodes = [begin_episode(split.name, first + k, scene) for k in range(EPISODES_PER_SCENE)]
     names = ", ".join(sorted(f"the {name}" for name in scene.flat.referents.values()))
     print(f"{scene.flat.scene_id}: {', '.join(room.name for room in scene.flat.rooms)}; {names}")
-    return write_episodes(root, split.name, episodes)
+    path = write_episodes(place / "dataset", split.name, episodes)
+    return {"episodes": str(path), "episode": episodes[start - 1].episode_id}
+
+
+class _Waiting:
+    """What a person sees until a sentence can be followed: where the page is, and what is still missing.
+
+    Args:
+        live: knows what is missing.
+        page: None: there is none.
+        begun_s: monotonic, when the command was given.
+    """
+
+    def __init__(self, live: _Live, page: GraphPage | None, begun_s: float) -> None:
+        self._live, self._page, self._begun_s = live, page, begun_s
+        self._is_terminal = sys.stdout.isatty()
+        self._said = ""
+
+    def look(self) -> bool:
+        """Nothing is missing."""
+        missing = self._live.missing()
+        if self._page is not None and self._page.is_served:
+            self.end()
+            print(f"{self._page.address} (after {time.monotonic() - self._begun_s:.1f} s)", flush=True)
+            self._page.open()
+            self._page = None
+        if missing and self._is_terminal:
+            print(f"\r\x1b[K{missing}, {time.monotonic() - self._begun_s:.0f} s", end="", flush=True)
+        elif missing and missing != self._said:
+            print(missing, flush=True)
+        self._said = missing
+        return not missing and self._page is None
+
+    def end(self) -> None:
+        """Take back the line that changes."""
+        if self._is_terminal:
+            print("\r\x1b[K", end="")
 
 
 class _Live:
@@ -173,21 +274,19 @@ class _Live:
         person.hear(String, "engine_failure", self._on_failure, qos.events())
         person.hear(String, "executor_state", self._on_state, qos.latched())
 
-    def talk(self, begun_s: float, page: str) -> None:
+    def talk(self, begun_s: float, page: GraphPage | None) -> None:
         """Until the last line, or for ever where there is no terminal and nothing was typed."""
-        ready = self._person.until(self._ready, READY_S)
+        wait = _Waiting(self, page, begun_s)
+        ready = self._person.until(wait.look, READY_S)
+        wait.end()
         if not ready:
             raise GraphError(
                 f"the nodes did not find each other within {READY_S:g} s; executor: {self._executor}"
             )
         self._is_ready = True
         print(f"ready after {time.monotonic() - begun_s:.1f} s")
-        print(
-            page
-            or f"no page here (vln_ros web); to look on: {DOMAIN}={self._person.domain} rviz2 -d vln.rviz"
-        )
-        if page and sys.stdout.isatty() and (os.environ.get("DISPLAY") or sys.platform == "darwin"):
-            webbrowser.open(page)
+        if page is None:
+            print(f"no page here (vln_ros web); to look on: {DOMAIN}={self._person.domain} rviz2 -d vln.rviz")
         print("a sentence, a question that ends with ?, or stop; Ctrl-D ends", flush=True)
         threading.Thread(target=self._read, name="terminal", daemon=True).start()
         terminal, lines = sys.stdin.isatty(), 0
@@ -258,13 +357,24 @@ class _Live:
         self._graph.check()
         return False
 
-    def _ready(self) -> bool:
-        """All who must hear a sentence are there, and the executor knows where the robot is."""
+    def missing(self) -> str:
+        """What keeps a sentence from being followed; empty: nothing.
+
+        Raises:
+            GraphError: a node has ended.
+        """
         self._graph.check()
         topic = self._person.node.resolve_topic_name("instruction")
         there = {info.node_name for info in self._person.node.get_subscriptions_info_by_topic(topic)}
+        starting = sorted(NEEDED - {"navigator"} - there)
+        if starting:
+            return f"starting {', '.join(starting)}"
         asks = self._asked.get_subscription_count() > 0 and self._cancel.service_is_ready()
-        return there >= NEEDED and asks and self._executor != "" and not self._executor.startswith("stopped")
+        if "navigator" not in there or not asks:
+            return "the model loads"
+        if not self._executor or self._executor.startswith("stopped"):
+            return f"executor: {self._executor or 'nothing yet'}"
+        return ""
 
     def _on_news(self, msg: Any) -> None:
         """That the last sentence is over because of this one is no end of this one."""

@@ -172,6 +172,45 @@ class SlotCache(Cache):
     def allocated_bytes(self) -> int:
         return sum(t.nbytes for layer in self.layers for t in self._tensors(layer))
 
+    def reserve(self, tokens: int, like: Tensor) -> None:
+        """Make room for ``tokens`` in every layer, of the device and type of ``like``."""
+        text: Any = self._config.text_config
+        heads, width = text.num_key_value_heads, text.hidden_size // text.num_attention_heads
+        for layer in self.layers:
+            if not layer.is_initialized:
+                nothing = like.new_empty(1, heads, 0, width)
+                layer.lazy_initialization(nothing, nothing)
+            if tokens > layer.keys.shape[2]:
+                layer.resize(tokens)
+
+    def buffers(self) -> list[list[Tensor]]:
+        """Of each layer keys, values and, if they are kept, original keys, with room for :attr:`capacity`."""
+        return [layer.buffers() for layer in self.layers]
+
+    def spare_slot(self, end: int, like: Tensor) -> int:
+        """The last slot, far enough behind ``end``: it may be written to, and holds no token."""
+        self.reserve(end + 1, like)
+        spare = self.capacity - 1
+        self._serials[spare:] = 0
+        return spare
+
+    def blank(self) -> None:
+        """Nothing is left of what was ever written."""
+        for layer in self.layers:
+            for buffer in self._tensors(layer):
+                buffer.zero_()
+        self._serials.zero_()
+
+    def extend(self, end: int) -> None:
+        """All slots before ``end`` have been written, right in the :meth:`buffers`."""
+        for layer in self.layers:
+            layer.length = end
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there is room for."""
+        return self.layers[0].keys.shape[2] if self.layers[0].is_initialized else 0
+
     @staticmethod
     def _tensors(layer: SlotLayer) -> list[Tensor]:
         return layer.buffers() if layer.is_initialized else []
@@ -313,6 +352,12 @@ class SlotCache(Cache):
                 layer.original_keys = keys
         self._positions, self._original_positions, self._serials = moved, origin, serials
         self._written += n
+
+    def set_block(self, tokens: int) -> None:
+        """From now on slots are allocated, and given back, in multiples of ``tokens``."""
+        self.block_tokens = tokens
+        for layer in self.layers:
+            layer.block_tokens = tokens
 
     def trim(self) -> None:
         """Give back blocks that hold nothing."""

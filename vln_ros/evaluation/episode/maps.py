@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import textwrap
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from PIL import Image
 
 from vln_ros.datatypes import Float64Array
 from vln_ros.evaluation.episode.lettering import lettering
 from vln_ros.evaluation.episode.record import EpisodeRecord
+from vln_ros.evaluation.episode.top_view import Plan
 from vln_ros.evaluation.files import write_atomically
 
 _INK = "#1c2430"
@@ -29,17 +33,8 @@ _PLACE = "#7a3fd1"
 _MARGIN_M = 1.5
 _WIDTH_IN, _MAX_HEIGHT_IN, _HEADER_IN, _FOOTER_IN = 8.0, 7.0, 1.35, 0.42
 _TICKS = 16  # headings drawn along a path, at most
-
-
-class Plan(Protocol):
-    """A top-down picture of a scene (``vln_ros.sim.embedded.plan.PlanImage`` is one)."""
-
-    @property
-    def image(self) -> npt.NDArray[np.uint8]:
-        """``[H, W, 3]``."""
-
-    def to_pixel(self, xy: Float64Array) -> Float64Array:
-        """``[..., 2]`` metres to ``[..., 2]`` pixels (column, row)."""
+_PLACED = "vln_ros map"
+"""Key of the PNG's text that says where its metres are."""
 
 
 def _headline(record: EpisodeRecord) -> tuple[str, str]:
@@ -79,6 +74,12 @@ def _nice_length_m(span_m: float) -> float:
     return max(f for f in (power, 2.0 * power, 5.0 * power) if f <= target * 1.0001)
 
 
+def _place(plan: Plan | None, xy: Float64Array) -> Float64Array:
+    """Metres to what the axes count: the plan's pixels where there is one."""
+    xy = np.asarray(xy, np.float64)
+    return xy if plan is None else np.asarray(plan.to_pixel(xy), np.float64)
+
+
 def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     """The map of one episode as a figure (no display is needed).
 
@@ -90,11 +91,7 @@ def draw_map(record: EpisodeRecord, plan: Plan | None) -> Figure:
     path = record.positions[:, :2]
     if len(path) == 0:
         path = np.zeros((0, 2))
-
-    def place(xy: Float64Array) -> Float64Array:
-        xy = np.asarray(xy, np.float64)
-        return xy if plan is None else np.asarray(plan.to_pixel(xy), np.float64)
-
+    place = partial(_place, plan)
     px_per_m = float(np.linalg.norm(place(np.array([1.0, 0.0])) - place(np.zeros(2))))
     shown = [path]
     circle = None
@@ -258,8 +255,43 @@ def _scale_bar(axes: Any, length_m: float, share: float) -> None:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class MapPlacement:
+    """Where a map's metres are in its picture.
+
+    Attributes:
+        matrix: ``[2, 3]``; times ``[x_m, y_m, 1]`` it is the share of the picture's width from the left and
+            of its height from the top.
+    """
+
+    matrix: Float64Array
+
+    def shares(self, xy: Float64Array) -> Float64Array:
+        """``[n, 2]`` metres to ``[n, 2]`` shares."""
+        return np.asarray(xy @ self.matrix[:, :2].T + self.matrix[:, 2], np.float64)
+
+
 def write_map(record: EpisodeRecord, plan: Plan | None, path: Path) -> None:
-    """:func:`draw_map` as a PNG, written whole or not at all."""
+    """:func:`draw_map` as a PNG, written whole or not at all; it holds its :class:`MapPlacement`."""
+    figure = draw_map(record, plan)
+    axes = figure.axes[0]
+    axes.apply_aspect()
+    ends = _place(plan, np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    shares = axes.transData.transform(ends) / (figure.get_size_inches() * figure.dpi)
+    shares[:, 1] = 1.0 - shares[:, 1]
+    zero, x, y = shares
+    matrix = np.stack([x - zero, y - zero, zero], axis=1)
     drawn = io.BytesIO()
-    draw_map(record, plan).savefig(drawn, format="png")
+    figure.savefig(drawn, format="png", metadata={_PLACED: json.dumps(matrix.tolist())})
     write_atomically(path, drawn.getvalue())
+
+
+def map_placement(path: Path) -> MapPlacement | None:
+    """Of a map that :func:`write_map` has written; None for another picture, or one of an earlier release."""
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(_PLACED)
+        matrix = np.array(json.loads(text), np.float64) if isinstance(text, str) else np.empty(0)
+    except (OSError, ValueError):
+        return None
+    return MapPlacement(matrix) if matrix.shape == (2, 3) and np.isfinite(matrix).all() else None

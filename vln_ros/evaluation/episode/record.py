@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from vln_ros.datatypes import Action, ActionChunk, Float64Array, PixelGoal, Pose
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics
-from vln_ros.evaluation.episode.video import Overlay, VideoWriter, annotate, mark_pixel
+from vln_ros.evaluation.episode.top_view import Plan, TopView
+from vln_ros.evaluation.episode.video import FRAME_HEIGHT, Overlay, VideoWriter, annotate, mark_pixel
 from vln_ros.reuse.accounting import ReuseStats
 
 END_FRAMES = 8
@@ -153,6 +154,7 @@ class EpisodeRecord:
         cost: None where nobody counted.
         reuse: what the engine took over from earlier frames; None where it does not.
         given_up: what the engine gave up for lack of memory, in order; its decisions may differ from then on.
+        filmed: for each frame of its video the index in ``steps`` of the newest step that it shows.
     """
 
     info: EpisodeInfo
@@ -166,6 +168,7 @@ class EpisodeRecord:
     cost: EpisodeCost | None = None
     reuse: ReuseStats | None = None
     given_up: tuple[str, ...] = ()
+    filmed: tuple[int, ...] = ()
 
     @property
     def positions(self) -> Float64Array:
@@ -188,7 +191,26 @@ class EpisodeRecorder:
         self._decisions: list[Decision] = []
         self._shown: tuple[int, npt.NDArray[np.uint8]] | None = None
         self._answered: npt.NDArray[np.uint8] | None = None
+        self._filmed: list[int] = []
+        self._top_view = None if video is None else self._view_of(None)
         self._last: tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None, Overlay] | None = None
+
+    @property
+    def films(self) -> bool:
+        """There will be a video."""
+        return self._video is not None
+
+    def show_plan(self, plan: Plan | None) -> None:
+        """The scene from above, for the video's map; before the first step."""
+        if self._video is not None:
+            self._top_view = self._view_of(plan)
+
+    def _view_of(self, plan: Plan | None) -> TopView:
+        info = self.info
+        goal = None
+        if info.goal is not None and info.goal_radius_m is not None:
+            goal = info.goal, info.goal_radius_m
+        return TopView(plan, FRAME_HEIGHT, goal, info.reference_path)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -198,6 +220,8 @@ class EpisodeRecorder:
     def step(self, step: Step) -> None:
         """The robot's new state; the first one is the start pose."""
         self._steps.append(step)
+        if self._top_view is not None:
+            self._top_view.go(step.x_m, step.y_m, step.yaw_rad)
 
     def decision(self, chunk: ActionChunk, latency_ms: float) -> None:
         """The engine answered, or a queue goes on to the place that it has answered with."""
@@ -222,7 +246,7 @@ class EpisodeRecorder:
             executing: index in the newest decision's actions of the one being executed; None: none is.
             goal: row and column at which the place that is driven to would be seen; None where nobody knows.
         """
-        if self._video is None:
+        if self._video is None or self._top_view is None:
             return
         self._shown = stamp_ns, rgb
         pixel = self._decisions[-1].chunk.pixel_goal if self._decisions else None
@@ -238,9 +262,15 @@ class EpisodeRecorder:
             collided=bool(self._steps) and self._steps[-1].collided,
             goal=goal,
             answered=self._answered,
+            top_view=self._top_view.picture(),
         )
-        self._video.add(annotate(rgb, depth_m, overlay))
+        self._film(annotate(rgb, depth_m, overlay))
         self._last = rgb, depth_m, overlay
+
+    def _film(self, picture: npt.NDArray[np.uint8]) -> None:
+        assert self._video is not None, "who films has a video"
+        self._video.add(picture)
+        self._filmed.append(max(0, len(self._steps) - 1))
 
     def _marked(self, pixel: PixelGoal | None) -> npt.NDArray[np.uint8] | None:
         """The newest picture with the pixel that it was answered with; None where it is another one's."""
@@ -259,11 +289,9 @@ class EpisodeRecorder:
         given_up: tuple[str, ...] = (),
     ) -> EpisodeRecord:
         """Close the video and freeze the record."""
-        frames = 0
         if self._video is not None:
             self._film_end(ended, metrics)
             self._video.close()
-            frames = self._video.frames
         return EpisodeRecord(
             info=self.info,
             steps=tuple(self._steps),
@@ -271,23 +299,27 @@ class EpisodeRecorder:
             ended=ended,
             wall_s=wall_s,
             metrics=metrics,
-            video_frames=frames,
+            video_frames=len(self._filmed),
             standing_s=standing_s,
             cost=cost,
             reuse=reuse,
             given_up=given_up,
+            filmed=tuple(self._filmed),
         )
 
     def _film_end(self, ended: str, metrics: EpisodeMetrics | None) -> None:
         """The last picture again, with how it has ended."""
-        if self._video is None or self._last is None:
+        if self._top_view is None or self._last is None:
             return
         rgb, depth_m, overlay = self._last
         success = None if metrics is None else metrics.success
-        end = replace(overlay, verdict=verdict(ended, metrics), success=success, executing=None)
+        end = replace(
+            overlay, verdict=verdict(ended, metrics), success=success, executing=None,
+            top_view=self._top_view.picture(),
+        )  # fmt: skip
         picture = annotate(rgb, depth_m, end)
         for _ in range(END_FRAMES):
-            self._video.add(picture)
+            self._film(picture)
 
     def discard(self) -> None:
         """Give the episode up: its unfinished video is removed."""

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vln_ros.config import LimitsConfig
-from vln_ros.datatypes import Action, ActionChunk, Executed, Pose
+from vln_ros.datatypes import Action, ActionChunk, Executed, Float64Array, Pose
 from vln_ros.engine.checkpoint.profile import Limits
 from vln_ros.evaluation.episode.metrics import EpisodeMetrics, measure_episode, path_length_m
 from vln_ros.evaluation.episode.record import EpisodeCost, EpisodeInfo, EpisodeRecord, EpisodeRecorder, Step
 from vln_ros.protocols import World
 from vln_ros.reuse.accounting import ReuseStats
 from vln_ros.sim.episodes.episode import Episode
+from vln_ros.sim.worlds import plan_of
 
 ACTION_LIMIT, TURNED_IN_PLACE, QUESTION_LIMIT = EARLY_ENDS = (
     "action limit", "turned in place", "question limit"
@@ -157,6 +158,8 @@ class EpisodeRun:
         self._chunk: ActionChunk | None = None
         self._still = 0
         self._decisions = 0
+        if recorder.films:
+            recorder.show_plan(plan_of(world))
         self._load_s = time.monotonic() - self._begun_s
         self._engine_cpu_s: float | None = None
         self._render_s = self._observe_s = self._waited_s = self._last_observe_s = 0.0
@@ -180,7 +183,12 @@ class EpisodeRun:
     @property
     def distance_to_goal_m(self) -> float:
         """Of the shortest walkable way from where the robot is; inf if there is none."""
-        return self.world.geodesic_distance(self.world.pose.position, self.episode.goal)
+        return self._distance_m(self.world.pose.position)
+
+    def _distance_m(self, position: Float64Array) -> float:
+        if self.episode.is_in_goal_area(position):
+            return 0.0
+        return self.world.geodesic_distance(position, self.episode.goal)
 
     def observe(self, remaining: int = 0) -> Observation:
         """The sensors now; now and then the frame goes into the video too."""
@@ -341,9 +349,7 @@ class EpisodeRun:
             asked[-1] = True
         distances = np.empty(len(positions))
         for i, position in enumerate(positions):
-            distances[i] = (
-                self.world.geodesic_distance(position, self.episode.goal) if asked[i] else distances[i - 1]
-            )
+            distances[i] = self._distance_m(position) if asked[i] else distances[i - 1]
         episode = self.episode
         return measure_episode(
             positions,

@@ -1,4 +1,4 @@
-"""Writes an episode's video: colour beside depth, instruction and action queue below."""
+"""Writes an episode's video: colour, depth and map side by side, instruction and action queue below."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _PANE_HEIGHT = 320
 _GAP = 4
 _LONGEST = 2000
 _PANEL_HEIGHT = 136
+FRAME_HEIGHT = _PANE_HEIGHT + _PANEL_HEIGHT
+"""Of every video, pixels."""
 _MIN_PANE_WIDTH = 300  # narrower cameras are centred in a pane of this width, for the text's sake
 _ICON = 44
 
@@ -55,6 +57,7 @@ class Overlay:
         goal: row and column, in the picture's pixels, of the place that is driven to; not drawn outside it.
         answered: ``[H, W, 3]`` the picture that was answered with a pixel, marked by :func:`mark_pixel`;
             shown small.
+        top_view: ``[FRAME_HEIGHT, FRAME_HEIGHT, 3]`` where the robot is on its map, at the right; None: none.
         verdict: how the episode has ended, on its last frames; empty before.
         success: what it is drawn in; None where nobody can tell.
     """
@@ -67,6 +70,7 @@ class Overlay:
     collided: bool
     goal: tuple[float, float] | None = None
     answered: UInt8Array | None = None
+    top_view: UInt8Array | None = None
     verdict: str = ""
     success: bool | None = None
 
@@ -189,7 +193,8 @@ def annotate(
     overlay: Overlay,
     max_depth_m: float = 6.0,
 ) -> UInt8Array:
-    """One video frame ``[456, W, 3]`` uint8; ``W`` depends on the camera's aspect ratio alone.
+    """One video frame ``[FRAME_HEIGHT, W, 3]`` uint8; ``W`` depends on the camera's aspect ratio, and on
+    whether there is a map.
 
     Args:
         rgb: ``[H, W, 3]`` uint8.
@@ -202,7 +207,7 @@ def annotate(
     natural = round(_PANE_HEIGHT * rgb.shape[1] / rgb.shape[0])
     pane_width = min(max(natural, _MIN_PANE_WIDTH), 2 * _PANE_HEIGHT) // 2 * 2
     width = 2 * pane_width + _GAP
-    image = Image.new("RGB", (width, _PANE_HEIGHT + _PANEL_HEIGHT), _BACKGROUND)
+    image = Image.new("RGB", (width, FRAME_HEIGHT), _BACKGROUND)
     draw = ImageDraw.Draw(image)
     marked = rgb if overlay.goal is None else mark_pixel(rgb, *overlay.goal)
     image.paste(_pane(marked, pane_width, Image.Resampling.BILINEAR), (0, 0))
@@ -231,7 +236,10 @@ def annotate(
     for n, line in enumerate(_wrap(told.text, font, width - margin - status_width, 2)):
         draw.text((margin, top + 21 * n), line, _TEXT, font)
     _queue(image, margin, _PANE_HEIGHT + 62, width - margin, overlay)
-    return np.asarray(image)
+    if overlay.top_view is None:
+        return np.asarray(image)
+    gap = np.full((FRAME_HEIGHT, _GAP, 3), _BACKGROUND, np.uint8)
+    return np.concatenate([np.asarray(image), gap, overlay.top_view], axis=1)
 
 
 def mark_pixel(rgb: UInt8Array, row: float, column: float) -> UInt8Array:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import posixpath
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib
 import numpy as np
@@ -67,6 +71,8 @@ class Comparison:
     Attributes:
         differences: the measures.
         wins, losses: pairs ``(a, b)`` in which b, or a, alone succeeded; the clearest first.
+        better, worse: pairs with the same verdict in which b ended nearer to the goal, or a did; the clearest
+            first.
         both, neither: how many succeeded in both runs, and in none.
         only_a, only_b: episodes that the other run does not have.
         notes: what makes the comparison less than fair.
@@ -77,6 +83,8 @@ class Comparison:
     differences: tuple[Difference, ...]
     wins: tuple[tuple[EpisodeResult, EpisodeResult], ...]
     losses: tuple[tuple[EpisodeResult, EpisodeResult], ...]
+    better: tuple[tuple[EpisodeResult, EpisodeResult], ...]
+    worse: tuple[tuple[EpisodeResult, EpisodeResult], ...]
     both: int
     neither: int
     only_a: int
@@ -132,12 +140,15 @@ def compare(a: LoadedRun, b: LoadedRun, seed: int = 0) -> Comparison:
     wins = [p for p, w in zip(pairs, won, strict=True) if w > 0]
     losses = [p for p, w in zip(pairs, won, strict=True) if w < 0]
     succeeded = columns[0][:, 0] > 0
+    nearer = [(p, _nearer_m(p)) for p, w in zip(pairs, won, strict=True) if w == 0]
     return Comparison(
         a=a,
         b=b,
         differences=_differences(columns[0], columns[1], seed, paired_p_value(len(wins), len(losses))),
         wins=tuple(sorted(wins, key=_clearness)),
         losses=tuple(sorted(losses, key=lambda p: _clearness((p[1], p[0])))),
+        better=tuple(p for p, m in sorted(nearer, key=lambda n: -n[1]) if m > 0.0),
+        worse=tuple(p for p, m in sorted(nearer, key=lambda n: n[1]) if m < 0.0),
         both=int((succeeded & (won == 0)).sum()),
         neither=int((~succeeded & (won == 0)).sum()),
         only_a=len(ours) - len(common),
@@ -150,6 +161,12 @@ def _clearness(pair: tuple[EpisodeResult, EpisodeResult]) -> float:
     """Smaller for a failure that ended farther away."""
     m = pair[0].metrics
     return 0.0 if m is None or math.isnan(m.navigation_error_m) else -m.navigation_error_m
+
+
+def _nearer_m(pair: tuple[EpisodeResult, EpisodeResult]) -> float:
+    """By how much b ended nearer to the goal than a; 0 where that is not known."""
+    a, b = (math.nan if e.metrics is None else e.metrics.navigation_error_m for e in pair)
+    return 0.0 if math.isnan(a - b) else a - b
 
 
 def _differences(a: Float64Array, b: Float64Array, seed: int, success_p: float) -> tuple[Difference, ...]:
@@ -206,13 +223,101 @@ def write_comparison(c: Comparison, folder: Path) -> Path:
         {"metres": _metres},
         c=c,
         lists=[
-            ("Only B succeeded", c.wins[:_LISTED], len(c.wins)),
-            ("Only A succeeded", c.losses[:_LISTED], len(c.losses)),
+            (title, [_pair(p, c, folder) for p in pairs[:_LISTED]], len(pairs))
+            for title, pairs in (
+                ("Only B succeeded", c.wins),
+                ("Only A succeeded", c.losses),
+                ("The same verdict, B ended nearer to the goal", c.better),
+                ("The same verdict, A ended nearer to the goal", c.worse),
+            )
         ],
+        runs=[_run_rows(run, folder) for run in (c.a, c.b)],
+        options=_other_options(c.a, c.b),
     )
     path = folder / "compare.html"
     write_atomically(path, page)
     return path
+
+
+@dataclass(frozen=True)
+class _Side:
+    """An episode in one of the runs: error in metres, SPL in percent, and where its map and video are."""
+
+    error_m: float
+    spl: str
+    map_link: str
+    video_link: str
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An episode as the page lists it."""
+
+    scene_id: str
+    episode_id: str
+    instruction: str
+    sides: tuple[_Side, _Side]
+
+
+def _link(run: LoadedRun, name: str, page: Path) -> str:
+    """From the page's folder to a file of a run of ours; empty where there is none."""
+    if run.own is None or not (run.own.folder / name).is_file():
+        return ""
+    return quote(Path(os.path.relpath((run.own.folder / name).resolve(), page.resolve())).as_posix())
+
+
+def _pair(pair: tuple[EpisodeResult, EpisodeResult], c: Comparison, page: Path) -> _Pair:
+    sides = []
+    for e, run in zip(pair, (c.a, c.b), strict=True):
+        assert e.metrics is not None, "episodes are paired by what was measured"
+        folder = posixpath.normpath(f"episodes/{e.folder}")
+        links = [_link(run, f"{folder}/{name}", page) for name in ("map.png", "video.mp4")]
+        sides.append(_Side(e.metrics.navigation_error_m, _percent(e.metrics.spl), *links))
+    a, b = pair
+    return _Pair(a.scene_id or b.scene_id, a.episode_id, a.instruction or b.instruction, (sides[0], sides[1]))
+
+
+@dataclass(frozen=True)
+class _RunRows:
+    """A run as the page introduces it."""
+
+    name: str
+    report_link: str
+    rows: tuple[tuple[str, str], ...]
+
+
+def _run_rows(run: LoadedRun, page: Path) -> _RunRows:
+    if run.own is None:
+        return _RunRows(run.name, "", (("Results of", run.who),))
+    info = run.own.info
+    d = info.decides
+    checkpoint = d.checkpoint + (f" (fingerprint {info.checkpoint})" if info.checkpoint else "")
+    versions = ", ".join(f"{name} {v}" for name, v in run.own.versions.items() if name != "platform")
+    rows = (
+        ("Command", shlex.join(info.command)),
+        ("Engine", d.engine),
+        ("Profile", d.profile),
+        ("Checkpoint", checkpoint),
+        ("Seed", str(info.seed)),
+        ("Versions", versions),
+    )
+    return _RunRows(run.name, _link(run, "report.html", page), tuple((k, v) for k, v in rows if v))
+
+
+def _other_options(a: LoadedRun, b: LoadedRun) -> list[tuple[str, str, str]]:
+    """Name and both values of the options that differ, of two runs of ours."""
+    if a.own is None or b.own is None:
+        return []
+    ours, theirs = a.own.info.config, b.own.info.config
+    return [
+        (name, str(ours.get(name, "–")), str(theirs.get(name, "–")))
+        for name in dict.fromkeys([*ours, *theirs])
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.0f}"
 
 
 def _metres(value: float) -> str:

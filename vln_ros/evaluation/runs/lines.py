@@ -1,4 +1,4 @@
-"""Writes and reads the JSON Lines files of a run: episodes, trajectories, decisions."""
+"""Writes and reads what a run has in JSON: episodes, trajectories, decisions, which poses a video shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from vln_ros.datatypes import Action, ActionChunk, PixelGoal, PlaceGoal, PlaceSo
 from vln_ros.evaluation.episode.record import Decision, EpisodeRecord, Step
 from vln_ros.evaluation.runs.results import EpisodeResult, finite_tree
 
+FILMED = "video.json"
+"""Beside a video: which poses its frames show."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -64,6 +66,30 @@ def read_trajectory(path: Path) -> tuple[Step, ...]:
     """The poses of :func:`trajectory_lines`, without the actions."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return tuple(Step(**(row | {"action": None})) for row in rows)
+
+
+def filmed_text(record: EpisodeRecord) -> str:
+    """A JSON object: ``pose_of_frame``, for each frame of the video a line of ``trajectory.jsonl``."""
+    return json.dumps({"pose_of_frame": record.filmed}) + "\n"
+
+
+def read_filmed(path: Path) -> tuple[Step, ...]:
+    """For each frame of an episode's video the pose that it shows; empty where an earlier release has not
+    noted them.
+
+    Args:
+        path: the episode's folder.
+
+    Raises:
+        ConfigError: the files do not belong together.
+    """
+    if not (path / FILMED).exists():
+        return ()
+    try:
+        steps = read_trajectory(path / "trajectory.jsonl")
+        return tuple(steps[i] for i in json.loads((path / FILMED).read_text("utf-8"))["pose_of_frame"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ConfigError(f"{path / FILMED} and trajectory.jsonl do not belong together: {error}") from error
 
 
 def decision_lines(record: EpisodeRecord) -> str:

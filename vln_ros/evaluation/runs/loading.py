@@ -50,6 +50,15 @@ FORMATS = ("streamvln", "janusvln", "internnav", "navida")
 
 
 @dataclass(frozen=True)
+class OwnRun:
+    """The folder of a run of ours, or of its shards, and what identifies it."""
+
+    folder: Path
+    info: RunInfo
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class LoadedRun:
     """A finished run of anybody.
 
@@ -58,6 +67,7 @@ class LoadedRun:
         who: ``vln_ros`` or one of :data:`FORMATS` (JanusVLN writes what StreamVLN writes).
         protocol: None where the files do not tell it.
         notes: what had to be left out or chosen, to be shown beside the numbers.
+        own: of a run of ours where it lies, and what was run with which versions; None for others.
     """
 
     name: str
@@ -65,6 +75,7 @@ class LoadedRun:
     episodes: tuple[EpisodeResult, ...]
     protocol: Protocol | None
     notes: tuple[str, ...]
+    own: OwnRun | None = None
 
     @property
     def coverage(self) -> tuple[str, ...]:
@@ -97,7 +108,8 @@ def load_run(path: Path) -> LoadedRun:
         if result.skipped:
             notes.append(f"{len(result.skipped)} episodes could not be run")
         notes += summary_remarks(result.summary)
-        return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes))
+        own = OwnRun(path, result.info, result.versions)
+        return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes), own)
     candidates: tuple[tuple[str, Path, Callable[[Path], Iterator[_Line]]], ...] = (
         ("internnav", path / "progress.json", _json_lines),
         ("navida", path / "log", _stats_files),

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import posixpath
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
+from vln_ros.evaluation.episode.maps import map_placement
 from vln_ros.evaluation.episode.metrics import SummaryRow, summary_remarks, summary_rows
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD
-from vln_ros.evaluation.runs.pages import render
+from vln_ros.evaluation.runs.lines import read_filmed
+from vln_ros.evaluation.runs.pages import FilesBeside, FilesInside, PageFiles, render
 from vln_ros.evaluation.runs.plots import plots
-from vln_ros.evaluation.runs.results import Costs, EpisodeResult, LatencyStats, RunInfo, RunResult
+from vln_ros.evaluation.runs.results import Costs, EpisodeResult, LatencyStats, RunResult
 
 _SHOWN_EACH = 6
 """Episodes with a large map and video among the worst, and among the best."""
@@ -25,7 +30,13 @@ _LISTED = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
-    """An episode as the template shows it."""
+    """An episode as the template shows it.
+
+    Attributes:
+        frames: of the video; 0 where nobody knows.
+        way: for each of them where the robot is on the map, as JSON: shares of its width and
+            height. Empty where nobody knows.
+    """
 
     number: int
     result: EpisodeResult
@@ -36,6 +47,8 @@ class _Card:
     tone: str
     facts: tuple[tuple[str, str], ...]
     latency: LatencyStats
+    frames: int = 0
+    way: str = ""
 
 
 def _number(value: float, spec: str, unit: str = "") -> str:
@@ -85,6 +98,21 @@ def _card(number: int, e: EpisodeResult, run: Path) -> _Card:
         facts=tuple(facts),
         latency=latency,
     )
+
+
+def _shown(card: _Card, run: Path) -> _Card:
+    """An episode that is shown large: with the frames of its video, and the robot's way on its map."""
+    if card.video_link is None:
+        return card
+    poses = read_filmed(run / card.folder)
+    if not poses:
+        return replace(card, frames=card.result.video_frames)
+    card = replace(card, frames=len(poses))  # an episode that was filmed later has none in its line
+    placement = None if card.map_link is None else map_placement(run / card.map_link)
+    if placement is None:
+        return card
+    shares = placement.shares(np.array([(s.x_m, s.y_m) for s in poses], np.float64))
+    return replace(card, way=json.dumps(shares.round(4).tolist(), separators=(",", ":")))
 
 
 def _quality(e: EpisodeResult) -> tuple[float, float, float]:
@@ -145,34 +173,15 @@ def _time_shares(costs: Costs) -> list[_Share]:
     return [_Share(name, s / costs.episodes, s / costs.wall_s) for name, s in parts]
 
 
-@dataclass(frozen=True)
-class _Decides:
-    """Who decided: as the options have it; empty where they do not."""
-
-    engine: str
-    profile: str
-    checkpoint: str
-
-
-def _decides(info: RunInfo) -> _Decides:
-    def option(name: str) -> str:
-        return str(info.config.get(f"navigator.{name}", info.config.get(name, "")))
-
-    engine = option("engine")
-    if engine not in ("", "qwen"):
-        return _Decides(engine, "", "")
-    return _Decides(engine, option("qwen.profile"), option("qwen.checkpoint"))
-
-
-def write_report(result: RunResult, folder: Path) -> Path:
-    """Write ``report.html`` and ``plots/`` into a run folder and return the page's path."""
+def _page(result: RunResult, folder: Path, files: PageFiles) -> str:
     number = {id(e): n for n, e in enumerate(result.episodes, 1)}
     sections = [
-        (s.title, [_card(number[id(e)], e, folder) for e in s.episodes]) for s in _sections(result.episodes)
+        (s.title, [_shown(_card(number[id(e)], e, folder), folder) for e in s.episodes])
+        for s in _sections(result.episodes)
     ]
     cards = [_card(n, e, folder) for n, e in enumerate(result.episodes[:_LISTED], 1)]
     rows: list[SummaryRow] = summary_rows(result.summary) if result.summary.episodes else []
-    page = render(
+    return render(
         "report.html.j2",
         {"num": _number},
         result=result,
@@ -184,11 +193,27 @@ def write_report(result: RunResult, folder: Path) -> Path:
         latency=result.latency_ms,
         shares=_time_shares(result.costs),
         method=METHOD,
-        decides=_decides(result.info),
+        decides=result.info.decides,
         ends=Counter(e.ended for e in result.episodes).most_common(),
         remarks=summary_remarks(result.summary),
         failures=sum(s.engine_failure for s in result.skipped),
+        files=files,
     )
+
+
+def write_report(result: RunResult, folder: Path) -> Path:
+    """Write ``report.html`` and ``plots/`` into a run folder and return the page's path."""
     path = folder / "report.html"
-    write_atomically(path, page)
+    write_atomically(path, _page(result, folder, FilesBeside()))
+    return path
+
+
+def export_report(result: RunResult, folder: Path, path: Path) -> Path:
+    """The report of a run folder as one file, to be sent to somebody: its pictures and videos are in it.
+
+    Maps and videos of the episodes that it shows large; of the others a small map.
+    """
+    files = FilesInside(folder, {"result.json": result.to_json().encode()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _page(result, folder, files))
     return path

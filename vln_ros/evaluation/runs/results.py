@@ -102,6 +102,15 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Decides:
+    """Who decides in a run: as its options have it; empty where they do not."""
+
+    engine: str
+    profile: str
+    checkpoint: str
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """What identifies a run.
 
@@ -118,6 +127,18 @@ class RunInfo:
     seed: int
     config: Mapping[str, Scalar]
     checkpoint: str = ""
+
+    @property
+    def decides(self) -> Decides:
+        """Engine, profile and checkpoint."""
+
+        def named(name: str) -> str:
+            return str(self.config.get(f"navigator.{name}", self.config.get(name, "")))
+
+        engine = named("engine")
+        if engine not in ("", "qwen"):
+            return Decides(engine, "", "")
+        return Decides(engine, named("qwen.profile"), named("qwen.checkpoint"))
 
     def to_tree(self) -> dict[str, Any]:
         """As it stands in ``result.json``."""

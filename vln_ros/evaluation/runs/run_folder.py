@@ -7,6 +7,7 @@
     episodes/<name>/trajectory.jsonl   one line per pose
     episodes/<name>/decisions.jsonl    one line per queue
     episodes/<name>/map.png, video.mp4
+    episodes/<name>/video.json         for each frame of the video the pose that it shows
     report.html, plots/      what a person looks at
 
 A run that was killed is taken up again with ``resume=True``: finished episodes are read back, and the
@@ -29,13 +30,16 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from vln_ros.config import ConfigError
-from vln_ros.evaluation.episode.maps import Plan, write_map
+from vln_ros.evaluation.episode.maps import write_map
 from vln_ros.evaluation.episode.metrics import summarise
 from vln_ros.evaluation.episode.record import EpisodeInfo, EpisodeRecord, EpisodeRecorder
+from vln_ros.evaluation.episode.top_view import Plan
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.runs.lines import (
+    FILMED,
     decision_lines,
+    filmed_text,
     read_decisions,
     read_episodes,
     read_trajectory,
@@ -81,6 +85,8 @@ def outcome_of(record: EpisodeRecord, video: Path | None) -> EpisodeOutcome:
         "trajectory.jsonl": trajectory_lines(record).encode(),
         "decisions.jsonl": decision_lines(record).encode("utf-8", "replace"),
     }
+    if record.filmed:
+        files[FILMED] = filmed_text(record).encode()
     if video is not None:
         files["video.mp4"] = video.read_bytes()
     info = record.info

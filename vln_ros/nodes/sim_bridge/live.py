@@ -11,12 +11,12 @@ from std_msgs.msg import String
 
 from vln_ros.config import BridgeConfig
 from vln_ros.datatypes import ActionChunk, Pose
-from vln_ros.evaluation.episode.record import EpisodeRecord
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.process import ProcessNode
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.sim_bridge.doubles import OtherSources
+from vln_ros.nodes.sim_bridge.live_words import ROOM_RADIUS_M, understood, verdict
 from vln_ros.nodes.sim_bridge.measures import MeasureTopics
 from vln_ros.nodes.sim_bridge.mode import make_mode
 from vln_ros.nodes.sim_bridge.results import BridgeResults
@@ -25,7 +25,7 @@ from vln_ros.protocols import World, WorldLostError
 from vln_ros.ros import convert, qos
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.episodes.episode import Episode
-from vln_ros.sim.episodes.sentences import ANOTHER_SENTENCE, Goal, candidates, nearest, read_sentence
+from vln_ros.sim.episodes.sentences import ANOTHER_SENTENCE, Goal, RoomGoal
 from vln_ros.sim.splits import GOAL_RADIUS_M
 
 _NEVER = EpisodeLimits(steps=2**31)
@@ -35,8 +35,8 @@ _NEVER = EpisodeLimits(steps=2**31)
 class LiveRunner:
     """The mode's :class:`~vln_ros.nodes.sim_bridge.host.Host` where instructions come from people.
 
-    The world never waits and never ends. A sentence that names a thing of an embedded flat is scored: the
-    nearest thing of that name is its goal. Other sentences are followed just as well, and are not.
+    The world never waits and never ends. A sentence that ends at a thing or in a room of an embedded flat is
+    scored: the nearest of that name is its goal. Other sentences are followed just as well, and are not.
 
     Args:
         start: where the robot stands at first.
@@ -65,7 +65,7 @@ class LiveRunner:
         self.measures = MeasureTopics(node)
         self._news_pub = node.create_publisher(String, "~/live", qos.events())
         self.run: EpisodeRun | None = None
-        self._goal: Goal | None = None
+        self._goal: Goal | RoomGoal | None = None
         self._sentences = 0
         self._followed: tuple[int, int] | None = None
         self._stamp_ns = RESET_PAUSE_NS
@@ -139,7 +139,7 @@ class LiveRunner:
             f"the robot stands at the start of episode {self._start.episode_id}; it waits for a sentence",
         )
 
-    def _begin(self, episode: Episode, goal: Goal | None) -> bool:
+    def _begin(self, episode: Episode, goal: Goal | RoomGoal | None) -> bool:
         self._goal, self._followed = goal, None
         recorder = self._results.recorder(episode) if goal is not None else self._results.unrecorded(episode)
         try:
@@ -170,21 +170,7 @@ class LiveRunner:
         assert self.run is not None, "after an end the world goes on"
         world, news, goal = self._world, "", None
         if isinstance(world, EmbeddedWorld):
-            flat = world.scene.flat
-            rooms = [room.name for room in flat.rooms]
-            read = read_sentence(text, rooms)
-            if read.unknown:
-                news = f"words that the flats' instructions do not have: {', '.join(read.unknown)}. "
-            if read.goal is None:
-                news += "It names no thing to stop at, so it is not scored"
-            elif not candidates(flat, read.goal):
-                there = sorted({f"the {flat.referents[n]}" for n in flat.referents})
-                news += f"There is no {read.goal} here, so it is not scored. There are {', '.join(there)}"
-            elif (goal := nearest(world.scene, read.goal, world.pose.position)) is None:
-                news += f"No way leads to the {read.goal}, so it is not scored"
-            else:
-                room = flat.rooms[goal.item.room].name
-                news += f"The goal is the {goal.item.name} in the {room}, {goal.distance_m:.1f} m on foot"
+            goal, news = understood(text, world.scene, self._standing().position)
         self.run.discard()
         self._stamp_ns = self.run.stamp_ns
         self._sentences += 1
@@ -196,7 +182,7 @@ class LiveRunner:
         """There, and nothing is told: what the episode itself would tell is no person's sentence."""
         return replace(start, instruction="")
 
-    def _episode(self, text: str, goal: Goal | None) -> Episode:
+    def _episode(self, text: str, goal: Goal | RoomGoal | None) -> Episode:
         """From where the robot stands. Without a goal nothing of it is measured."""
         pose = self._standing()
         position = pose.position
@@ -207,7 +193,8 @@ class LiveRunner:
             start=pose,
             instruction=text,
             goal=position if goal is None else goal.place,
-            goal_radius_m=GOAL_RADIUS_M,
+            goal_radius_m=ROOM_RADIUS_M if isinstance(goal, RoomGoal) else GOAL_RADIUS_M,
+            goal_area=goal.room.inner if isinstance(goal, RoomGoal) else None,
             reference_path=np.array([position, position]) if goal is None else goal.path,
             geodesic_distance_m=math.nan if goal is None else goal.distance_m,
             actions=None,
@@ -237,20 +224,9 @@ class LiveRunner:
             assert record.metrics is not None, "an episode of a world has a goal"
             self.measures.final(record.metrics)
             self._results.add(record, self._world)
-            self._tell(_verdict(record, goal))
+            self._tell(verdict(record, goal))
         self._begin(self._episode("", None), None)
 
     def _tell(self, news: str) -> None:
         self.node.get_logger().info(news)
         self._news_pub.publish(String(data=news))
-
-
-def _verdict(record: EpisodeRecord, goal: Goal) -> str:
-    metrics = record.metrics
-    assert metrics is not None, "it was measured"
-    away = f"{metrics.navigation_error_m:.1f} m from its place beside the {goal.item.name}"
-    way = f"{metrics.path_length_m:.1f} m driven, {goal.distance_m:.1f} m is the shortest way"
-    if metrics.success:
-        return f"reached: it stopped {away}; {way}"
-    why = "it stopped" if record.ended == "stop" else f"{record.ended}:"
-    return f"not reached: {why} {away} (within {GOAL_RADIUS_M:g} m counts); {way}"

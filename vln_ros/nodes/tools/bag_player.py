@@ -128,7 +128,7 @@ class BagPlayer(ProcessNode):
 
     def _play_all(self) -> int:
         c = self.config
-        while not all(p.get_subscription_count() for p in self._needed):
+        while not self._is_heard():
             self._wait(lambda: False, 0.05)
             if self._closing:
                 return 1
@@ -144,6 +144,11 @@ class BagPlayer(ProcessNode):
             self._seen.taken_ms = list(self._taken_ms.values())
             self._seen.write(Path(c.report))
         return 0
+
+    def _is_heard(self) -> bool:
+        """All topics by somebody, the pictures by as many as are wanted."""
+        color = self._outputs[Stream.COLOR].get_subscription_count()
+        return color >= self.config.listeners and all(p.get_subscription_count() for p in self._needed)
 
     def _told(self) -> bool:
         """The instruction is given again and again; whether the navigator has answered in time."""

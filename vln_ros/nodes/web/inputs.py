@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry, Path
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
@@ -21,12 +24,27 @@ from vln_ros.datatypes import ActionChunk
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
+from vln_ros.ros.polled import PolledSubscription
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import Goal, Obstacles, PathAhead, Place, Queue, State, Task, Trail
+from vln_ros.web.messages import (
+    Goal,
+    GoalPlace,
+    Navigator,
+    Obstacles,
+    PathAhead,
+    Place,
+    Queue,
+    State,
+    Task,
+    Trail,
+)
 from vln_ros.web.words import plain_state
 
+NAVIGATOR = "navigator"
 NAVIGATOR_TIMEOUT_S = 3.0
 """A navigator that has said nothing for so long is not there."""
+LOOK_PERIOD_S = 1.0
+"""How often one looks whether one that is silent is starting."""
 ANSWER_TIMEOUT_S = 2.0
 OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
 TRAIL_PERIOD_S = 2.0
@@ -38,20 +56,29 @@ NO_GOAL = Goal(None, None, "")
 class FeedInputs:
     """Brings what nodes say into the feed. A message that cannot be used is counted and left out.
 
+    Args:
+        node: gets the subscriptions.
+        config: rates and sizes.
+        feed: gets what is shown.
+        on_goal: is told the stamp of a picture that was answered with a point.
+
     Attributes:
         state: of the executor, as it is shown; None before it has said one.
         refused: messages by the reason for which they were not used.
     """
 
-    def __init__(self, node: Node, config: WebConfig, feed: Feed) -> None:
-        self._feed, self._config = feed, config
+    def __init__(
+        self, node: Node, config: WebConfig, feed: Feed, on_goal: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._node, self._feed, self._config, self._on_goal = node, feed, config, on_goal
         self.state: State | None = None
         self._expected_s = math.inf
         self.refused: Counter[str] = Counter()
         self._logger = node.get_logger()
         self._queue: ActionChunk | None = None
         self._trail: deque[tuple[float, float]] = deque(maxlen=config.trail_points)
-        self._blocked_s = self._placed_s = self._trailed_s = self._beaten_s = -math.inf
+        self._blocked_s = self._trailed_s = self._beaten_s = self._looked_s = -math.inf
+        self._starting_s: float | None = None
         self._reports = DiagnosticReports(node.get_namespace(), feed)
         create = node.create_subscription
         hear_instructions(node, self._on_instruction, InstructionFilter())
@@ -59,22 +86,52 @@ class FeedInputs:
         create(JointTrajectory, "action_queue", self._guarded(self._on_queue), qos.commands())
         create(JointTrajectory, "queue_progress", self._guarded(self._on_progress), qos.commands())
         create(Path, "predicted_path", self._guarded(self._on_path), qos.diagnostics())
-        create(Odometry, "odom", self._guarded(self._on_odometry), qos.sensor("best_effort", 1))
-        create(PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics())
-        create(Header, "navigator_heartbeat", self._on_heartbeat, qos.sensor("best_effort", 1))
+        newest = qos.sensor("best_effort", 1)
+        self._odometry = PolledSubscription(node, Odometry, "odom", newest)
+        self._heartbeats = PolledSubscription(node, Header, "navigator_heartbeat", newest)
+        node.create_timer(1.0 / config.pose_hz, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._obstacles: Subscription | None = None
+        self.watch(True)
         create(String, "decision_held", self._on_held, qos.events())
         create(String, "engine_failure", self._on_failure, qos.events())
+        create(String, "sim_bridge/live", self._on_news, qos.events())
         create(DiagnosticArray, "/diagnostics", self._reports.hear, qos.diagnostics())
+
+    def watch(self, wanted: bool) -> None:
+        """Somebody looks from now on, or nobody any more: the executor need not tell of obstacles then."""
+        if wanted and self._obstacles is None:
+            self._obstacles = self._node.create_subscription(
+                PointCloud2, "obstacles", self._guarded(self._on_obstacles), qos.diagnostics()
+            )
+        elif not wanted and self._obstacles is not None:
+            self._node.destroy_subscription(self._obstacles)
+            self._obstacles = None
 
     def expect_navigator(self) -> None:
         """An instruction is about to be published: the navigator answers it with a hold, at once."""
         self._expected_s = time.monotonic() + ANSWER_TIMEOUT_S
 
     def tick(self) -> None:
-        """Say so where the navigator has not answered."""
-        if time.monotonic() > self._expected_s:
+        """Say so where the navigator has not answered, or is not ready."""
+        now_s = time.monotonic()
+        if now_s > self._expected_s:
             self._expected_s = math.inf
             self._feed.note("refused", "the navigator has not taken the instruction up: send it again")
+        if self.is_navigator_there:
+            self._starting_s = None
+            self._feed.put(Navigator(""))
+        elif now_s - self._looked_s >= LOOK_PERIOD_S:
+            self._looked_s = now_s
+            self._feed.put(Navigator(self._why_no_navigator(now_s)))
+
+    def _why_no_navigator(self, now_s: float) -> str:
+        """Of one that says nothing."""
+        there = (NAVIGATOR, self._node.get_namespace()) in self._node.get_node_names_and_namespaces()
+        if not there:
+            self._starting_s = None
+            return "No navigator is running, so nobody would follow an instruction."
+        self._starting_s = now_s if self._starting_s is None else self._starting_s
+        return f"The navigator is not ready: it loads its model, for {now_s - self._starting_s:.0f} s so far."
 
     @property
     def is_navigator_there(self) -> bool:
@@ -109,6 +166,7 @@ class FeedInputs:
         self._feed.put(PathAhead(()))
         self._feed.put(Queue((), 0))
         self._feed.put(NO_GOAL)
+        self._feed.put(GoalPlace(None))
         self._feed.put(Task(text))
         self._feed.note("instruction", text)
 
@@ -122,16 +180,29 @@ class FeedInputs:
     def _on_failure(self, msg: String) -> None:
         self._feed.note("failure", msg.data)
 
-    def _on_heartbeat(self, _: Header) -> None:
-        self._beaten_s = time.monotonic()
+    def _on_news(self, msg: String) -> None:
+        self._feed.note("world", msg.data)
+
+    def _poll(self) -> None:
+        """The newest of what comes more often than it is shown."""
+        if self._heartbeats.take() is not None:
+            self._beaten_s = time.monotonic()
+        if (odometry := self._odometry.take()) is not None:
+            self._guarded(self._on_odometry)(odometry)
 
     def _on_queue(self, msg: JointTrajectory) -> None:
         self._expected_s = math.inf
         self._queue = chunk = convert.chunk_from_trajectory(msg)
         self._feed.put(Queue(tuple(map(str, chunk.actions)), len(chunk.actions)))
         if not chunk.goes_on:  # toward the point that an answer before has named
-            pixel = chunk.pixel_goal
-            self._feed.put(NO_GOAL if pixel is None else Goal(pixel.row, pixel.column, str(pixel.stamp_ns)))
+            self._show_goal(chunk)
+
+    def _show_goal(self, chunk: ActionChunk) -> None:
+        pixel, place = chunk.pixel_goal, chunk.place
+        self._feed.put(GoalPlace(None if place is None else _rounded(place.x_m, place.y_m)))
+        self._feed.put(NO_GOAL if pixel is None else Goal(pixel.row, pixel.column, str(pixel.stamp_ns)))
+        if pixel is not None:
+            self._on_goal(pixel.stamp_ns)
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         left = convert.chunk_from_trajectory(msg)
@@ -146,9 +217,6 @@ class FeedInputs:
 
     def _on_odometry(self, msg: Odometry) -> None:
         now_s = time.monotonic()
-        if now_s - self._placed_s < 1.0 / self._config.pose_hz:
-            return
-        self._placed_s = now_s
         pose = convert.pose_from_odometry(msg)
         x_m, y_m = _rounded(*pose.position[:2])
         last = self._trail[-1] if self._trail else None

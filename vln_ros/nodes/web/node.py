@@ -41,14 +41,16 @@ class WebNode(ProcessNode):
         quiet = PublisherEventCallbacks(use_default_callbacks=False)
         self._instruction_pub = self.create_publisher(String, TOPIC, qos.commands(), event_callbacks=quiet)
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
-        self._inputs = FeedInputs(self, c, self.feed)
+        self._inputs = FeedInputs(self, c, self.feed, self._show_goal)
+        self._inputs.watch(False)
         self._questions = QuestionTopics(self, self.feed, self._inputs.refuse)
         self._standstill = Standstill(self, self.feed.put)
         compressed = c.color_transport == "compressed"
-        self._pictures = [
-            PictureStream(self, c, self.feed, "camera", c.color_topic, compressed, self._inputs.refuse),
-            PictureStream(self, c, self.feed, "reuse", REUSE_TOPIC, False, self._inputs.refuse),
-        ]
+        self._camera = PictureStream(
+            self, c, self.feed, "camera", c.color_topic, compressed, self._inputs.refuse
+        )
+        reuse = PictureStream(self, c, self.feed, "reuse", REUSE_TOPIC, False, self._inputs.refuse)
+        self._pictures = [self._camera, reuse]
         name = host_name() + self.get_namespace().rstrip("/")
         self._commands = CommandMailbox(self)
         self.server = PageServer(c, self, self.feed, name, self.get_logger().error)
@@ -114,7 +116,11 @@ class WebNode(ProcessNode):
         self._standstill.tick()
         self._inputs.tick()
 
+    def _show_goal(self, stamp_ns: int) -> None:
+        self._camera.show_goal(stamp_ns)
+
     def _watch(self, views: frozenset[str]) -> None:
+        self._inputs.watch(bool(views))
         for stream in self._pictures:
             stream.watch(stream.view in views)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -17,8 +18,13 @@ from vln_ros.config import WebConfig
 from vln_ros.ros import convert, qos
 from vln_ros.sync.mailbox import LatestMailbox
 from vln_ros.web.feed import Feed
+from vln_ros.web.messages import GOAL_PICTURE
 
 Picture: TypeAlias = Image | CompressedImage
+KEPT = 30
+"""Pictures, of a model that answers with points: an answer is about one that came before it."""
+NEAR_NS = 250_000_000
+"""Not every picture of the camera is taken."""
 
 
 class PictureStream:
@@ -34,6 +40,7 @@ class PictureStream:
 
     Attributes:
         encoded: how many pictures were brought to the feed.
+        keeps: take pictures also while nobody looks, so that one that was answered can be shown later.
     """
 
     def __init__(
@@ -44,13 +51,17 @@ class PictureStream:
         self._topic, self._compressed, self._refuse = topic, compressed, refuse
         self._mailbox: LatestMailbox[Picture] = LatestMailbox()
         self._subscription: Subscription | None = None
+        self._recent: deque[Picture] = deque(maxlen=KEPT)
         self._due_s = 0.0
+        self._looks = self.keeps = False
         self.encoded = 0
         self._thread = threading.Thread(target=self._run, name=f"pictures {view}", daemon=True)
         self._thread.start()
 
     def watch(self, wanted: bool) -> None:
-        """Take pictures from now on, or none any more."""
+        """Somebody looks from now on, or nobody any more."""
+        self._looks = wanted
+        wanted = wanted or self.keeps
         if wanted and self._subscription is None:
             profile = qos.sensor("best_effort", 1)
             if self._compressed:
@@ -62,6 +73,24 @@ class PictureStream:
         elif not wanted and self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
+            self._recent.clear()
+
+    def show_goal(self, stamp_ns: int) -> None:
+        """Bring the picture of that time to the feed, for pages that are opened later.
+
+        Where a model answers with points, pictures are kept from the first answer on.
+        """
+        if not self.keeps:
+            self.keeps = True
+            self.watch(self._looks)
+        near = [(abs(_stamp_ns(msg) - stamp_ns), msg) for msg in self._recent]
+        off_ns, msg = min(near, key=lambda n: n[0], default=(NEAR_NS + 1, None))
+        if msg is None or off_ns > NEAR_NS:
+            return
+        try:
+            self._feed.put_picture(GOAL_PICTURE, _stamp_ns(msg), *self._jpeg(msg))
+        except convert.MessageError as error:
+            self._refuse(error)
 
     def close(self) -> None:
         self._mailbox.close()
@@ -74,7 +103,9 @@ class PictureStream:
         if now_s < self._due_s - period_s / 4:
             return
         self._due_s = max(self._due_s + period_s, now_s)
-        self._mailbox.put(msg)
+        self._recent.append(msg)
+        if self._looks:
+            self._mailbox.put(msg)
 
     def _run(self) -> None:
         while (msg := self._mailbox.take()) is not None:
@@ -102,3 +133,7 @@ class PictureStream:
         if not done:
             raise convert.MessageError("not_encodable", f"a picture of {width} x {height} cannot be encoded")
         return jpeg.tobytes(), rgb.shape[1] / width
+
+
+def _stamp_ns(msg: Picture) -> int:
+    return int(msg.header.stamp.sec) * 1_000_000_000 + int(msg.header.stamp.nanosec)

@@ -55,6 +55,8 @@ class Episode:
         locations: ``[K, 3]`` positions of the expert, step by step, ROS axes: the ground truth of nDTW. None
             when the file has none; the sparse ``reference_path`` is no substitute.
         language: language tag of the instruction.
+        goal_area: ``x_min, y_min, x_max, y_max`` in metres, in which the distance to the goal is 0; None: the
+            goal is a place. Files have none.
     """
 
     episode_id: str
@@ -69,6 +71,14 @@ class Episode:
     actions: tuple[ActionKind, ...] | None = None
     locations: Float64Array | None = None
     language: str = ENGLISH
+    goal_area: tuple[float, float, float, float] | None = None
+
+    def is_in_goal_area(self, position: Float64Array) -> bool:
+        """``position`` ``[>= 2]``, metres; never where the goal is a place."""
+        if self.goal_area is None:
+            return False
+        x0, y0, x1, y1 = self.goal_area
+        return bool(x0 <= position[0] <= x1 and y0 <= position[1] <= y1)
 
 
 def words(text: str) -> list[str]:
@@ -82,7 +92,8 @@ def write_episodes(root: Path, split: str, episodes: Sequence[Episode]) -> Path:
     Equal episodes give equal bytes. Returns the path of the first file.
 
     Raises:
-        ValueError: an id occurs twice, or an episode is not in English (the layout cannot say so).
+        ValueError: an id occurs twice, an episode is not in English or has an area for a goal (the layout
+            cannot say so).
     """
     seen: set[str] = set()
     for e in episodes:
@@ -90,6 +101,8 @@ def write_episodes(root: Path, split: str, episodes: Sequence[Episode]) -> Path:
             raise ValueError(f"episode id {e.episode_id!r} occurs twice")
         if e.language != ENGLISH:
             raise ValueError(f"episode {e.episode_id}: the R2R layout holds English only, not {e.language!r}")
+        if e.goal_area is not None:
+            raise ValueError(f"episode {e.episode_id}: the R2R layout holds places, no goal_area")
         seen.add(e.episode_id)
     vocabulary = ["<pad>", "<unk>", *sorted({w for e in episodes for w in words(e.instruction)})]
     number = {w: k for k, w in enumerate(vocabulary)}

@@ -1,6 +1,7 @@
 // Pictures: shown when they come, acknowledged when they are on the screen.
 
-const VIEWS = ["camera", "reuse"];
+const VIEWS = ["camera", "reuse", "goal_picture"];
+const [COLOR, , GOAL] = VIEWS;
 const HEAD_BYTES = 17; // view (1), number (4), stamp in ns (8), size as a share of the camera's (float, 4)
 const KEPT = 30; // An answer is about a picture that came before it.
 const NEAR_NS = 250_000_000n; // Not every picture of the camera is sent.
@@ -9,11 +10,12 @@ export class Camera {
   constructor(canvas, goalCanvas, placeholder, acknowledge) {
     this.goalCanvas = goalCanvas;
     this.recent = [];
+    this.goal = { row: null, column: null, stamp_ns: "" };
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false });
     this.placeholder = placeholder;
     this.acknowledge = acknowledge;
-    this.view = VIEWS[0];
+    this.view = COLOR;
     this.newest = 0;
   }
 
@@ -39,9 +41,13 @@ export class Camera {
       const picture = await createImageBitmap(new Blob([new Uint8Array(buffer, HEAD_BYTES)], { type: "image/jpeg" }));
       if (view === this.view && number > this.newest) {
         this.newest = number;
-        if (view === VIEWS[0]) this.remember(picture, stampNs, scale);
+        if (view === COLOR) this.remember(picture, stampNs, scale);
         await this.draw(picture);
         document.dispatchEvent(new CustomEvent("picture-shown", { detail: { view, stampNs: String(stampNs) } }));
+      }
+      if (view === GOAL) {
+        this.remember(picture, stampNs, scale);
+        this.setGoal(this.goal); // of before this page was opened
       }
       if (!this.recent.some((kept) => kept.picture === picture)) picture.close();
     } catch {
@@ -58,7 +64,9 @@ export class Camera {
   }
 
   // The point that the model has named, in the picture that it was asked about: the newest one shows another view.
-  setGoal({ row, column, stamp_ns: stamp }) {
+  setGoal(goal) {
+    this.goal = goal;
+    const { row, column, stamp_ns: stamp } = goal;
     this.goalCanvas.hidden = true;
     if (row === null) return;
     const off = ({ stampNs }) => (stampNs > BigInt(stamp) ? stampNs - BigInt(stamp) : BigInt(stamp) - stampNs);

@@ -11,6 +11,7 @@ export class RobotMap {
     this.trail = [];
     this.path = [];
     this.obstacles = [];
+    this.goal = null;
     this.place = null;
     this.view = null;
     this.isDue = false;
@@ -33,6 +34,12 @@ export class RobotMap {
     this.redraw();
   }
 
+  // The place that the model has named; without one it is where the path ends.
+  setGoal(point) {
+    this.goal = point;
+    this.redraw();
+  }
+
   setPlace({ x_m, y_m, yaw_rad }) {
     this.place = { x: x_m, y: y_m, yaw: yaw_rad };
     const last = this.trail.at(-1);
@@ -52,7 +59,7 @@ export class RobotMap {
   // Everything in sight, not less than LEAST_M; grows at once and shrinks slowly, so that it does not jump.
   fit(width, height) {
     const here = this.place ? [[this.place.x, this.place.y]] : [[0, 0]];
-    const points = [...here, ...this.trail, ...this.path, ...this.obstacles];
+    const points = [...here, ...this.trail, ...this.path, ...this.obstacles, ...(this.goal ? [this.goal] : [])];
     let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
     for (const [x, y] of points) {
       x0 = Math.min(x0, x); x1 = Math.max(x1, x);
@@ -104,8 +111,8 @@ export class RobotMap {
     };
     line(this.trail, color("trail"), 3, []);
     line(this.path, color("path"), 3, [2, 7]);
-    const goal = this.path.at(-1);
-    if (goal && this.path.length > 1) {
+    const goal = this.goal ?? (this.path.length > 1 ? this.path.at(-1) : null);
+    if (goal) {
       const [u, v] = at(...goal);
       c.beginPath();
       c.arc(u, v, 7, 0, 2 * Math.PI);

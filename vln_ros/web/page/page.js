@@ -71,11 +71,17 @@ const hear = {
     say(by("task"), text);
     by("no-task").hidden = Boolean(text);
   },
+  navigator({ text }) {
+    say(by("navigator"), text);
+  },
   queue({ actions, left }) {
     by("queue").replaceChildren(...actions.slice(actions.length - left).map((a) => element("li", actionText(a))));
   },
   goal(goal) {
     camera.setGoal(goal);
+  },
+  goal_place({ point }) {
+    map.setGoal(point);
   },
   place(place) {
     map.setPlace(place);
