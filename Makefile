@@ -1,64 +1,73 @@
-# make demo   a robot follows instructions through a flat, over real ROS 2 topics; leaves a report page
-# make live   the same world in real time, for sentences of your own
-# make test   every test
-# Each sets up what it needs in .venv; nothing else has to be installed.
+# `make` says what there is to make. Each target sets up what it needs in .venv; nothing else has to be installed.
 PYTHON ?= python3
+# Which build of torch: the index's default (on Linux with CUDA, some gigabytes), or cpu, which is small
+TORCH ?= default
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-msgs.txt requirements-dev.txt
 
-.PHONY: setup demo live test test-fast coverage check docs site pictures clean
+.PHONY: help setup demo live test test-fast coverage check docs site pictures clean
 
-setup: $(READY)
+help:  ## what there is to make (this list)
+	@echo "make TARGET [PYTHON=python3.12] [TORCH=cpu]"
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	  printf '  %-12s%s\n' "$$name" "$$text"; done
+
+setup: $(READY)  ## .venv with everything; TORCH=cpu takes torch without CUDA, which saves gigabytes
+	@echo "ready: $(BIN)/vln_ros (try: make demo; $(BIN)/vln_ros doctor says what this machine can do)"
 
 $(READY): $(REQUIREMENTS) pyproject.toml setup.py
+	@case "$(TORCH)" in default|cpu) ;; *) echo "TORCH = $(TORCH): choose default or cpu" >&2; exit 2 ;; esac
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 10) <= v[:2] <= (3, 13) else \
 	  f"Python 3.10 to 3.13 is needed, {v[0]}.{v[1]} found: try make PYTHON=python3.12 setup")'
-	$(PYTHON) -m venv $(VENV)
-	touch $(VENV)/COLCON_IGNORE
-	$(BIN)/python -m pip install --quiet $(REQUIREMENTS:%=-r %)
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $(READY)
+	@echo "[1/4] an environment of its own: $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $(VENV)/COLCON_IGNORE
+	@echo "[2/4] torch ($(TORCH))"
+	@$(BIN)/python -m pip install $(if $(filter cpu,$(TORCH)),--index-url $(TORCH_INDEX)) \
+	  "$$(sed -n 's/^torch==/torch==/p' requirements.txt)"
+	@echo "[3/4] everything else"
+	@$(BIN)/python -m pip install $(REQUIREMENTS:%=-r %)
+	@echo "[4/4] this package, editable"
+	@$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .
+	@touch $(READY)
 
-demo: $(READY)
+demo: $(READY)  ## a robot follows instructions through a flat, over real ROS 2 topics; leaves a report page
 	$(BIN)/vln_ros demo
 
-live: $(READY)
+live: $(READY)  ## the same world in real time, for sentences of your own
 	$(BIN)/vln_ros live
 
-test: $(READY)
+test: $(READY)  ## every test
 	$(PYTEST)
 
-test-fast: $(READY)
+test-fast: $(READY)  ## the tests that are not marked slow
 	$(PYTEST) -m "not slow"
 
-# Lines and branches that the tests run, in the processes that they start too. Which tests: make coverage TESTS=test/test_config.py
-coverage: $(READY)
+coverage: $(READY)  ## lines and branches that the tests run; TESTS=test/test_config.py: that these run
 	$(PYTEST) --cov --cov-report=term:skip-covered $(TESTS)
 
-check: $(READY)
+check: $(READY)  ## ruff, ruff format, mypy --strict, the English of the pages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/style.py --quiet
 
-# The pages that are made from the code; tests hold them equal.
-docs: $(READY)
+docs: $(READY)  ## the pages that are made from the code; tests hold them equal
 	$(BIN)/vln_ros params --markdown > docs/reference/parameters.md
 	$(BIN)/vln_ros bench page
 	$(BIN)/python docs/list_modules.py
 	$(BIN)/python docs/list_commands.py
 
-# The pages as a site in build/site; a link, an anchor or a page that is missing ends it
-site: $(READY)
+site: $(READY)  ## the pages as a site in build/site; a broken link ends it
 	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# The pictures of the README, from the shipped policy
-pictures: $(READY)
+pictures: $(READY)  ## the pictures of the README, from the shipped policy
 	$(BIN)/python docs/make_pictures.py
 
-clean:
+clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build install log *.egg-info .coverage*

@@ -31,6 +31,7 @@ RANKS = {
     "engine": 6,
     "capacity": 7,
     "engines": 8,
+    "api": 9,
     "evaluation": 9,
     **dict.fromkeys(("training", "nodes"), 10),
     "cli": 11,

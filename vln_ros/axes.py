@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from vln_ros.config import ExtrinsicsConfig
 from vln_ros.datatypes import Float64Array, Pose
 
 ROS_FROM_HABITAT: Float64Array = np.array([[0.0, 0.0, -1.0], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -63,6 +64,18 @@ def base_from_optical(
     for i in (2, 1, 0):
         turned = turned @ Pose(np.zeros(3), np.append(axes[i] * math.sin(half[i]), math.cos(half[i])))
     return turned @ BODY_FROM_OPTICAL
+
+
+def extrinsics_of(config: ExtrinsicsConfig) -> Pose:
+    """``base_from_optical`` of the six parameters."""
+    return base_from_optical(
+        config.camera_x_m,
+        config.camera_y_m,
+        config.camera_z_m,
+        math.radians(config.camera_roll_deg),
+        math.radians(config.camera_pitch_down_deg),
+        math.radians(config.camera_yaw_deg),
+    )
 
 
 def extrinsics_from_optical(pose: Pose) -> tuple[float, float, float, float, float, float]:

@@ -167,6 +167,7 @@ def _episode_file(config: NavigatorConfig) -> Path:
 
 
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    from vln_ros.engine.checkpoint.lookup import check_checkpoint
     from vln_ros.engine.checkpoint.profile import load_profile
 
     qwen = config.qwen
@@ -176,6 +177,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint; profile "
             f"{profile.name} was made for {profile.checkpoint}"
         )
+    check_checkpoint(qwen.checkpoint)
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
     from vln_ros.engine.qwen import QwenEngine
     from vln_ros.engine.stream.accelerate import Accelerator

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,6 +81,13 @@ def walk_options(cls: type, prefix: str = "") -> Iterator[OptionEntry]:
             yield from walk_options(f.default_factory, f"{name}.")
 
 
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """What was probably meant, whether typed in capitals or not; None where nothing is like it."""
+    by_small_letters = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.lower(), by_small_letters, n=1)
+    return by_small_letters[near[0]] if near else None
+
+
 def check_value(entry: OptionEntry, value: object) -> Scalar:
     """``value`` converted to the option's type, or ConfigError. An int serves where a float is asked."""
     name, expected, spec = entry.name, entry.type, entry.option
@@ -107,7 +114,8 @@ def check_value(entry: OptionEntry, value: object) -> Scalar:
         for gone, instead in spec.retired:
             if value == gone:
                 choose = f"there is no {gone!r} any more, {instead}; {choose}"
-        raise ConfigError(f"{name} = {value!r}: {choose}")
+        near = nearest(str(value), spec.choices)
+        raise ConfigError(f"{name} = {value!r}: {choose}" + (f"; did you mean {near!r}?" if near else ""))
     return value
 
 
@@ -120,10 +128,10 @@ def from_flat(cls: type[T], values: Mapping[str, object]) -> T:
     entries = {e.name: e for e in walk_options(cls)}
     for name in values:
         if name not in entries:
-            near = difflib.get_close_matches(name, entries, n=1)
+            near = nearest(name, entries)
             raise ConfigError(
                 f"unknown option {name!r} of {cls.__name__}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(entries)}")
+                + (f"; did you mean {near!r}?" if near else f"; known: {', '.join(entries)}")
             )
     checked = {name: check_value(entries[name], value) for name, value in values.items()}
     return _build(cls, checked, "")

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from vln_ros.axes import BODY_FROM_OPTICAL, base_from_optical
+from vln_ros.axes import extrinsics_of as extrinsics_of
 from vln_ros.config import CameraExtrinsics, ConfigError, Extrinsics, ExtrinsicsConfig, SafetyConfig
 from vln_ros.datatypes import Pose
 from vln_ros.ros.convert import MessageError, pose_from_transform
@@ -36,18 +37,6 @@ def turned(position_m: tuple[float, float, float], angles_deg: tuple[float, floa
     """``base_from_body`` of a body frame: its position, and roll, downward pitch and yaw in degrees."""
     roll_rad, pitch_rad, yaw_rad = (math.radians(angle) for angle in angles_deg)
     return base_from_optical(*position_m, roll_rad, pitch_rad, yaw_rad) @ BODY_FROM_OPTICAL.inverse()
-
-
-def extrinsics_of(config: ExtrinsicsConfig) -> Pose:
-    """``base_from_optical`` of the six parameters."""
-    return base_from_optical(
-        config.camera_x_m,
-        config.camera_y_m,
-        config.camera_z_m,
-        math.radians(config.camera_roll_deg),
-        math.radians(config.camera_pitch_down_deg),
-        math.radians(config.camera_yaw_deg),
-    )
 
 
 def depth_extrinsics_of(config: ExtrinsicsConfig) -> Pose:

@@ -154,7 +154,7 @@ def test_models_that_may_be(tmp_path: Path) -> None:
     check_model("shipped:tiny", "tiny")
     check_model("Qwen/Qwen2.5-VL-3B-Instruct", "tiny")  # whether the hub has it, the download says
     (tmp_path / "file").touch()
-    wrong = {"": "missing", str(tmp_path): "no config.json", "../x/y": "no folder"}
+    wrong = {"": "missing", str(tmp_path): "no config.json", "../x/y": "no such directory"}
     wrong[str(tmp_path / "file")] = "is a file"
     for checkpoint, why in wrong.items():
         with pytest.raises(ConfigError, match=why):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import shutil
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from vln_ros.config import ConfigError
 
 _LEAST_BYTES = 1 << 20
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def output_folder(text: str) -> Path:
@@ -49,21 +47,13 @@ def check_model(checkpoint: str, profile: str) -> None:
     Raises:
         ConfigError: the message names what is wrong.
     """
+    from vln_ros.engine.checkpoint.lookup import check_checkpoint
     from vln_ros.engine.checkpoint.profile import load_profile
 
     load_profile(profile)
     if not checkpoint:
         raise ConfigError("--checkpoint is missing: a folder, a hub name (owner/name), or shipped:tiny")
-    if checkpoint.startswith("shipped:") or _HUB_NAME.fullmatch(checkpoint):
-        return
-    folder = Path(checkpoint).expanduser()
-    if not folder.is_dir():
-        what = "is a file; give the folder that holds config.json" if folder.exists() else (
-            "is no folder here, and no hub name (owner/name); `vln_ros tiny OUT` makes a small one"
-        )  # fmt: skip
-        raise ConfigError(f"checkpoint {checkpoint!r} {what}")
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ConfigError(f"checkpoint {checkpoint!r}: the folder holds no config.json")
+    check_checkpoint(checkpoint)
 
 
 def holds_a_run(folder: Path) -> bool:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers import Qwen2_5_VLConfig
 
-from vln_ros.config import ConfigError
+from vln_ros.engine.checkpoint.lookup import CheckpointError as CheckpointError
+from vln_ros.engine.checkpoint.lookup import find_local, published_like
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 
 _BITSANDBYTES = "bitsandbytes"
 _CONFIG = "config.json"
-_SHIPPED = "shipped:"
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OTHER_WEIGHTS = ("adapter_*.safetensors", "adapter_*.bin", "non_lora_trainables.*", "value_head.*")
@@ -27,31 +23,15 @@ _OTHER_WEIGHTS = ("adapter_*.safetensors", "adapter_*.bin", "non_lora_trainables
 "head."""
 
 
-class CheckpointError(ConfigError):
-    """The checkpoint cannot be loaded as asked; the message says why and what would help."""
-
-
 def find_folder(checkpoint: str) -> Path:
-    if checkpoint.startswith(_SHIPPED):
-        path = Path(str(resources.files("vln_ros"))) / "checkpoints" / checkpoint.removeprefix(_SHIPPED)
-        if not path.is_dir():
-            raise CheckpointError(
-                f"checkpoint {checkpoint!r}: the package ships {_SHIPPED}tiny only; "
-                "`vln_ros train FOLDER --config NAME` makes others, to be named as FOLDER/best"
-            )
-        return path
-    path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(
-            f"checkpoint {checkpoint!r} is a file; give the directory that holds config.json"
-        )
-    if not _HUB_NAME.fullmatch(checkpoint):
-        raise CheckpointError(
-            f"checkpoint {checkpoint!r}: no such directory; give an existing directory or a hub name "
-            "(owner/name). `vln_ros tiny OUT` makes a small one"
-        )
+    """The folder of a checkpoint; one of the hub is downloaded, or taken from the hub's cache.
+
+    Raises:
+        CheckpointError: there is none; the message names the nearest one.
+    """
+    folder = find_local(checkpoint)
+    if folder is not None:
+        return folder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -62,7 +42,8 @@ def find_folder(checkpoint: str) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as e:  # not found or gated; no network; bad name
         raise CheckpointError(
             f"checkpoint {checkpoint!r}: no such directory here, and the hub did not deliver it "
-            f"({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, or copy it here"
+            f"({type(e).__name__}: {str(e).splitlines()[0]}){published_like(checkpoint)}; check the name and "
+            "the network, or copy it here"
         ) from e
 
 

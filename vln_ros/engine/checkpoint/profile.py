@@ -6,7 +6,6 @@ says where from. Shipped profiles are YAML files in ``vln_ros/profiles``; a path
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import KW_ONLY, dataclass
@@ -17,7 +16,7 @@ from typing import Literal
 
 import yaml
 
-from vln_ros.config import ConfigError
+from vln_ros.config import ConfigError, nearest
 from vln_ros.datatypes import STOP, Action
 from vln_ros.engine.checkpoint.keys import Keys
 from vln_ros.engine.checkpoint.pixel_goal import PixelGoalSpec as PixelGoalSpec
@@ -238,10 +237,10 @@ def load_profile(name_or_path: str) -> Profile:
     else:
         source = Path(name_or_path).expanduser()
         if not source.is_file():
-            near = difflib.get_close_matches(name_or_path, shipped, n=1)
+            near = nearest(name_or_path, shipped)
             raise ConfigError(
                 f"profile {name_or_path!r}: neither a file nor a shipped profile"
-                + (f"; did you mean {near[0]!r}?" if near else f"; shipped: {', '.join(shipped)}")
+                + (f"; did you mean {near!r}?" if near else f"; shipped: {', '.join(shipped)}")
             )
     try:
         tree = yaml.safe_load(source.read_text("utf-8"))
@@ -323,10 +322,10 @@ def _template(top: Keys, key: str, context: ContextSpec) -> str:
     known = (*IMAGE_MARKS, "instruction")
     for mark in marks:
         if mark not in known:
-            near = difflib.get_close_matches(mark, known, n=1)
+            near = nearest(mark, known)
             raise ConfigError(
                 f"{top.where}: {key} has an unknown mark {{{mark}}}"
-                + (f"; did you mean {{{near[0]}}}?" if near else f"; known: {', '.join(known)}")
+                + (f"; did you mean {{{near}}}?" if near else f"; known: {', '.join(known)}")
             )
     if marks.count("image") != 1:
         raise ConfigError(f"{top.where}: {key} must have exactly one {{image}}")
