@@ -59,7 +59,6 @@ check: $(READY)  ## ruff, ruff format, mypy --strict, the English of the pages
 docs: $(READY)  ## the pages that are made from the code; tests hold them equal
 	$(BIN)/vln_ros params --markdown > docs/reference/parameters.md
 	$(BIN)/vln_ros bench page
-	$(BIN)/python docs/list_modules.py
 	$(BIN)/python docs/list_commands.py
 
 site: $(READY)  ## the pages as a site in build/site; a broken link ends it

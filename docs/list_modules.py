@@ -1,7 +1,4 @@
-"""Writes the list of modules into docs/reference/modules.md, from the first sentences of their docstrings.
-
-Run by `make docs`.
-"""
+"""Prints every module with its purpose, from the first sentences of docstrings; the site has it as a page."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs/reference/modules.md"
-BEGIN, END = "<!-- modules: made by docs/list_modules.py -->\n", "<!-- end of modules -->\n"
 
 
 def purpose(path: Path) -> str:
@@ -39,11 +34,9 @@ def listing() -> str:
 
 
 def page() -> str:
-    """docs/reference/modules.md with the list as it should be."""
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{listing()}\n{END}{after}"
+    """The site's page reference/modules.md, which is no file: it would change with every module."""
+    return f"# Every module\n\nFrom the first sentence of each docstring.\n\n{listing()}"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), "utf-8")
+    print(page(), end="")

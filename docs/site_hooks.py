@@ -1,4 +1,4 @@
-"""A hook of MkDocs: links that lead out of docs/ into the repository.
+"""Hooks of MkDocs: the list of modules as a page, and links that lead out of docs/ into the repository.
 
 On GitHub they are relative paths. The site has no such files. So they lead to the repository where
 ``repo_url`` is set in mkdocs.yml, and are plain text where it is not. One that leads nowhere is a warning,
@@ -7,6 +7,7 @@ and ends a strict build.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import posixpath
 import re
@@ -15,7 +16,22 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<!!)\[(?P<text>[^]]+)\]\((?P<path>(?:\.\./)+[^)\s#]*)(?P<anchor>#[^)\s]*)?\)")
-_LOG = logging.getLogger("mkdocs.hooks.site_links")
+MODULES = "reference/modules.md"
+"""A page that is made when the site is built."""
+_LOG = logging.getLogger("mkdocs.hooks.site_hooks")
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """MkDocs calls it with the files of docs/; the list of modules joins them."""
+    from mkdocs.structure.files import File
+
+    spec = importlib.util.spec_from_file_location("list_modules", ROOT / "docs/list_modules.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError("docs/list_modules.py")
+    list_modules = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(list_modules)
+    files.append(File.generated(config, MODULES, content=list_modules.page()))
+    return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
