@@ -49,9 +49,9 @@ docs: $(READY)
 	$(BIN)/vln_ros bench page
 	$(BIN)/python docs/list_modules.py
 
-# The pictures of the README, from the shipped policy
+# The pictures of the README and the docs, from the shipped policy and a headless Chromium
 pictures: $(READY)
-	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python -m docs.make_pictures
 
 clean:
 	rm -rf $(VENV) build install log *.egg-info .coverage*
