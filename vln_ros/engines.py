@@ -180,7 +180,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     check_checkpoint(qwen.checkpoint)
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
     from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.stream.accelerate import Accelerator
+    from vln_ros.engine.stream.layers.accelerate import Accelerator
     from vln_ros.engine.warm_up import rehearse, warm_up
 
     with span("model load"):

@@ -268,12 +268,11 @@ def test_a_frame_and_its_decision_are_few_kernels_and_three_copies(model: Loaded
 
 
 def test_a_history_with_a_penalty_is_few_kernels_too(model: LoadedModel) -> None:
-    """Two copies more: its past pictures are kept in main memory, and the penalty needs the tokens said."""
+    """Its past pictures are kept in main memory, and copied each time that one is shown anew."""
     found = measure_counts(
         shape_without_numbers(model, published_config("3B")), load_profile("navida"), (308, 252), "tree"
     )
-    assert found.kernels <= 2000
-    assert found.copies <= 6
+    assert 1000 < found.kernels <= 2000
 
 
 @pytest.mark.slow

@@ -30,8 +30,8 @@ from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.questions.beside import BesideTheRun
-from vln_ros.engine.stream.accelerate import Accelerator
 from vln_ros.engine.stream.forward import Work, takes_mask
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session

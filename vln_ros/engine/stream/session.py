@@ -19,11 +19,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.stream.accelerate import Accelerator, RecordedDecoder
-from vln_ros.engine.stream.decoder import run_chunk
 from vln_ros.engine.stream.forward import Prefill, pack_numbers
 from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
+from vln_ros.engine.stream.layers.decoder import run_chunk
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
 from vln_ros.engine.stream.sparse import Sources, compute_sparse
