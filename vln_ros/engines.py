@@ -177,7 +177,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             f"{profile.name} was made for {profile.checkpoint}"
         )
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
-    from vln_ros.engine.qwen import QwenEngine
+    from vln_ros.engine.qwen import QwenEngine, build_pool
     from vln_ros.engine.warm_up import warm_up
 
     with span("model load"):
@@ -190,6 +190,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     with span("warm-up"):
         warm_up(model)
+    pool = build_pool(model, qwen.stream, qwen.reuse)
     return [
         QwenEngine(
             model,
@@ -201,6 +202,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             reuse=qwen.reuse,
             look_down=qwen.look_down,
             place=config.place,
+            pool=pool,
         )
         for _ in range(count)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,28 +29,40 @@ class Work:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Prefill:
     """Tokens that have a place in the timeline and are about to be computed.
 
     Attributes:
         before: the timeline without them.
         segments: what they became in it; behind their tokens may stand those of a tree.
+        tree: its tokens come last.
         embeddings: ``[n, hidden]``.
         positions: ``[3, n]``.
-        visible: ``[n, slots]`` bool, which slots each token sees; None: all before it and itself.
     """
 
     before: Snapshot
     segments: tuple[Segment, ...]
+    tree: TokenTree
     embeddings: Tensor
     positions: Tensor
-    visible: Tensor | None
+
+    @property
+    def prompt(self) -> int:
+        """How many of its tokens are in the timeline."""
+        return len(self.embeddings) - len(self.tree)
 
     @property
     def last(self) -> int:
         """Index of the token behind which an answer would begin."""
-        return sum(segment.count for segment in self.segments) - 1
+        return self.prompt - 1
+
+    @cached_property
+    def visible(self) -> Tensor | None:
+        """``[n, slots]`` bool on the device, which slots each token sees; None: all before it and itself."""
+        if not len(self.tree):
+            return None
+        return tree_visibility(self.tree, self.before.tokens, self.prompt, self.embeddings.device)
 
 
 def run_decoder(
