@@ -224,10 +224,17 @@ class QwenConfig:
     )
     quantisation: str = option(
         "none",
-        "How the weights are quantised when they are loaded, which saves memory and may change decisions. "
-        "none: not at all, or a folder whose weights are quantised already; bitsandbytes-8bit, "
-        "bitsandbytes-4bit, torchao-int8: by that library, which must be installed.",
-        choices=("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"),
+        "How the decoder's weights are quantised when they are loaded, which saves memory and may change "
+        "decisions; the vision tower stays as it is. none: not at all, or a folder whose weights are "
+        "quantised already; the others: by the library that they name, which must be installed.",
+        choices=(
+            "none",
+            "bitsandbytes-8bit",
+            "bitsandbytes-4bit",
+            "torchao-int8",
+            "torchao-fp8",
+            "torchao-int4",
+        ),
     )
     temperature: float = option(
         -1.0,
