@@ -28,6 +28,7 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
 from vln_ros.engine.context.delayed_batch import DelayedBatchContext
 from vln_ros.engine.decode.decode import DecodeMode
+from vln_ros.engine.inputs.tower import tower_of
 from vln_ros.engine.qwen import QwenEngine
 
 INSTRUCTION = "Walk past the red sofa and stop next to the lamp."
@@ -313,18 +314,25 @@ def measure_context(
 
 @contextmanager
 def _counted_patches(model: LoadedModel) -> Iterator[list[int]]:
-    """Patches of each call of the vision tower."""
+    """Patches of each call of the vision tower; videos go through the released forward."""
     counts: list[int] = []
-    tower: Any = model.network.model.visual
+    released: Any = model.network.model.visual
 
-    def count(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def count_patches(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         counts.append((args[0] if args else kwargs["hidden_states"]).shape[0])
 
-    handle = tower.register_forward_pre_hook(count, with_kwargs=True)
+    def count_pixels(_module: Any, args: tuple[Any, ...]) -> None:
+        counts.append(args[0].shape[:3].numel() // model.pixels.patch_size**2)
+
+    handles = [
+        released.register_forward_pre_hook(count_patches, with_kwargs=True),
+        tower_of(model.network, model.pixels).register_forward_pre_hook(count_pixels),
+    ]
     try:
         yield counts
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _robot(model: LoadedModel, profile: Profile, number: int) -> QwenEngine:

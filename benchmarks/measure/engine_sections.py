@@ -14,6 +14,9 @@ import numpy as np
 from vln_ros.config import TinyConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.measure.unsynchronised import Variant
     from vln_ros.capacity.stages import StagedDecision
     from vln_ros.engine.checkpoint.model import LoadedModel
 
@@ -36,6 +39,7 @@ class Sizes:
     stage_context: int
     stage_decisions: int
     stage_size: tuple[int, int]
+    way_decisions: int
     wide_layers: int
     """Of the decoder for many robots; 0: as loaded."""
     crowd_rounds: int
@@ -44,8 +48,8 @@ class Sizes:
     """The released shapes are narrowed, so that any device tries every path of the stages."""
 
 
-FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480), 2, 2, 16, False)
-QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56), 0, 2, 4, True)
+FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480), 40, 2, 2, 16, False)
+QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56), 4, 0, 2, 4, True)
 
 
 @dataclass(frozen=True)
@@ -264,38 +268,87 @@ def contexts(setup: Setup) -> dict[str, Any]:
     return {"frames": len(frames), "rows": rows}
 
 
+COUNTED = ("tiny", "navida")
+"""Profiles of which a decision is counted: a growing chat, and a history with a repetition penalty."""
+
+
+def counts(setup: Setup) -> dict[str, Any]:
+    from benchmarks.measure.counts import measure_counts, measure_shapes, shape_without_numbers
+    from benchmarks.measure.released import measure_ways
+    from vln_ros.capacity.stages import published_config
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    rows = []
+    for shape in setup.options.shapes:
+        model = shape_without_numbers(setup.model, published_config(shape))
+        for name in COUNTED:
+            found = measure_counts(model, load_profile(name), setup.sizes.stage_size, "tree")
+            rows.append(
+                {
+                    "shape": shape,
+                    "profile": name,
+                    "frame": dict(found.frame.kernels),
+                    "decision": dict(found.decision.kernels),
+                    "copies": dict(found.frame.copies + found.decision.copies),
+                }
+            )
+    shipped = load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    quick = setup.sizes is QUICK
+    sizes = [(112, 112)] if quick else [(112, 112), (640, 480)]
+    profile, ways = load_profile("tiny"), []
+    for size in sizes:
+        # Compiling takes minutes for each size: once shows what it brings.
+        compiled = not quick and size == sizes[0]
+        decisions = setup.sizes.way_decisions // len(sizes)
+        ways += [asdict(w) for w in measure_ways(shipped, profile, size, decisions, compiled=compiled)]
+    return {
+        "size": list(setup.sizes.stage_size),
+        "rows": rows,
+        "recorded": [] if quick else measure_shapes(setup.model, load_profile("tiny")),
+        "ways": ways,
+    }
+
+
 def stages(setup: Setup) -> dict[str, Any]:
+    import torch
+
+    deadline = Deadline(setup.options.time_limit_s)
+    shapes = [_measure_shape(setup, "as loaded", setup.model, deadline)]
+    skipped: list[str] = []
+    if not (torch.cuda.is_available() or setup.sizes.narrow):
+        skipped = list(setup.options.shapes)
+    else:
+        for name, model in _released_shapes(setup):
+            shapes.append(_measure_shape(setup, name, model, deadline))
+        # Compilers take minutes: after everything else.
+        for found, (name, model) in zip(shapes[1:], _released_shapes(setup), strict=True):
+            late = len(deadline.skipped)
+            found["undisturbed"] += _measure_compiled(setup, name, model, deadline)
+            found["too_late"] += deadline.skipped[late:]
+    return {"size": list(setup.sizes.stage_size), "shapes": shapes, "skipped": skipped}
+
+
+def _released_shapes(setup: Setup) -> Iterator[tuple[str, LoadedModel]]:
+    """The shapes asked for, with weights made on the device, one at a time; narrowed where they are."""
     import torch
 
     from vln_ros.capacity.stages import narrowed, published_config, random_model
     from vln_ros.engine.checkpoint.model import load_model
     from vln_ros.engine.tiny import build_tiny
 
-    deadline = Deadline(setup.options.time_limit_s)
-    shapes = [_measure_shape(setup, "as loaded", setup.model, deadline)]
-    skipped: list[str] = []
+    folder = setup.folder / "true-ids"
+    if not folder.exists():
+        build_tiny(folder, TinyConfig(true_ids=True))
+    base = load_model(str(folder), device="cpu", dtype="bfloat16", attention="sdpa", quantisation="none")
     on_gpu = torch.cuda.is_available()
-    if not (on_gpu or setup.sizes.narrow):
-        skipped = list(setup.options.shapes)
-    else:
-        build_tiny(setup.folder / "true-ids", TinyConfig(true_ids=True))
-        base = load_model(
-            str(setup.folder / "true-ids"),
-            device="cpu",
-            dtype="bfloat16",
-            attention="sdpa",
-            quantisation="none",
-        )
-        for shape in setup.options.shapes:
-            config = published_config(shape)
-            if setup.sizes.narrow:
-                config, shape = narrowed(config), f"{shape} narrowed"
-            model = random_model(base, config, "cuda" if on_gpu else "cpu", torch.bfloat16)
-            shapes.append(_measure_shape(setup, shape, model, deadline))
-            del model
-            if on_gpu:
-                torch.cuda.empty_cache()
-    return {"size": list(setup.sizes.stage_size), "shapes": shapes, "skipped": skipped}
+    for shape in setup.options.shapes:
+        config, name = published_config(shape), shape
+        if setup.sizes.narrow:
+            config, name = narrowed(config), f"{shape} narrowed"
+        yield name, random_model(base, config, "cuda" if on_gpu else "cpu", torch.bfloat16)
+        if on_gpu:
+            torch.cuda.empty_cache()
 
 
 class Deadline:
@@ -305,9 +358,9 @@ class Deadline:
         self._end_s = time.monotonic() + limit_s
         self.skipped: list[str] = []
 
-    def allows(self, name: str) -> bool:
-        """Whether it is to be measured; if not, it is noted."""
-        if time.monotonic() < self._end_s:
+    def allows(self, name: str, takes_s: float = 0.0) -> bool:
+        """Whether what ``takes_s`` so long is to be measured; if not, it is noted."""
+        if time.monotonic() + takes_s < self._end_s:
             return True
         self.skipped.append(name)
         return False
@@ -315,7 +368,7 @@ class Deadline:
 
 def _measure_shape(setup: Setup, name: str, model: LoadedModel, deadline: Deadline) -> dict[str, Any]:
     from benchmarks.measure.engine import measure_generate
-    from benchmarks.measure.unsynchronised import VARIANTS, measure_undisturbed
+    from benchmarks.measure.unsynchronised import VARIANTS
     from vln_ros.capacity.stages import measure_peak, measure_stages
     from vln_ros.capacity.walk import walk
     from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
@@ -326,13 +379,7 @@ def _measure_shape(setup: Setup, name: str, model: LoadedModel, deadline: Deadli
     # The context grows by a frame per decision: half of them come before it has its size.
     context = sizes.stage_context - sizes.stage_decisions // 2
     undisturbed = [
-        measure_undisturbed(
-            model,
-            variant,
-            size=sizes.stage_size,
-            context_frames=context,
-            decisions=sizes.stage_decisions,
-        )
+        _undisturbed(setup, model, variant)
         for variant in VARIANTS
         if deadline.allows(f"{name}: {variant.name}")
     ]
@@ -359,11 +406,43 @@ def _measure_shape(setup: Setup, name: str, model: LoadedModel, deadline: Deadli
     return {
         "name": name,
         "peak": asdict(peak),
-        "undisturbed": [{**asdict(u), "total_s": spread(u.total_s)} for u in undisturbed],
+        "undisturbed": undisturbed,
         "ways": ways,
         "generate": generate,
         "too_late": deadline.skipped[skipped:],
     }
+
+
+COMPILE_S = 150.0
+"""What the compiler takes at most, for the shapes of one variant with 36 layers."""
+
+
+def _measure_compiled(
+    setup: Setup, name: str, model: LoadedModel, deadline: Deadline
+) -> list[dict[str, Any]]:
+    from benchmarks.measure.unsynchronised import COMPILED
+
+    takes_s = 0.0 if setup.sizes.narrow else COMPILE_S
+    return [
+        _undisturbed(setup, model, variant)
+        for variant in COMPILED
+        if deadline.allows(f"{name}: {variant.name}", takes_s)
+    ]
+
+
+def _undisturbed(setup: Setup, model: LoadedModel, variant: Variant) -> dict[str, Any]:
+    from benchmarks.measure.unsynchronised import measure_undisturbed
+
+    sizes = setup.sizes
+    found = measure_undisturbed(
+        model,
+        variant,
+        size=sizes.stage_size,
+        context_frames=sizes.stage_context - sizes.stage_decisions // 2,
+        decisions=sizes.stage_decisions,
+        compiler="aot_eager" if sizes.narrow else "inductor",  # to try: it makes no code
+    )
+    return {**asdict(found), "total_s": spread(found.total_s)}
 
 
 def _staged(decisions: Sequence[StagedDecision]) -> dict[str, Any]:

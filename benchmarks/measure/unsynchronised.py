@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,17 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec, Profile, load_profile
 from vln_ros.engine.layer_spans import CudaClock
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.layers.accelerate import Accelerator, record_compiled
 from vln_ros.profiling import spans
 
 _ROOM_M = np.array([6.0, 4.0, 1.5])
 """Half of the room's length, width and height; its middle is the origin."""
 _FORWARD_M = 0.05
 _PROFILED = 2
+_WARM_UP = 4
+"""Decisions before the ones that are measured: a shape is recorded when it comes the second time."""
+_TOKEN_BUDGET = 32768
+"""More than is shown; what is recorded holds memory for all of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,7 @@ class Variant:
 
     Attributes:
         profile: its name; its picture size is used with ``own_size``.
+        accelerate: as ``qwen.accelerate``.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Variant:
     decode: str = "tree"
     reuse: bool = False
     own_size: bool = False
+    accelerate: str = "none"
 
 
 VARIANTS = (
@@ -55,7 +63,15 @@ VARIANTS = (
     Variant(name="tree, reuse", reuse=True),
     Variant(name="nine pictures", profile="navida"),
     Variant(name="nine pictures of its size", profile="navida", own_size=True),
+    Variant(name="tree, graphs", accelerate="graphs"),
+    Variant(name="tokens, graphs", decode="tokens", accelerate="graphs"),
+    Variant(name="nine pictures, graphs", profile="navida", accelerate="graphs"),
 )
+COMPILED = (
+    Variant(name="tree, compiled", accelerate="compile"),
+    Variant(name="tokens, compiled", decode="tokens", accelerate="compile"),
+)
+"""They take minutes to begin with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +98,7 @@ class Undisturbed:
         kernels: of a decision, likewise.
         peak_bytes: most device memory in use, weights included; None on a processor.
         reused: share of the newest pictures' tokens that was taken over; None without reuse.
+        recorded: what became of recording; None without.
     """
 
     variant: str
@@ -93,19 +110,34 @@ class Undisturbed:
     context_tokens: int
     actions: float
     reused: float | None
+    recorded: str | None
 
 
 @torch.no_grad()
 def measure_undisturbed(
-    model: LoadedModel, variant: Variant, *, size: tuple[int, int], context_frames: int, decisions: int
+    model: LoadedModel,
+    variant: Variant,
+    *,
+    size: tuple[int, int],
+    context_frames: int,
+    decisions: int,
+    compiler: str = "inductor",
 ) -> Undisturbed:
-    """``decisions`` of them behind a context of ``context_frames``, each with a new frame."""
-    engine = _engine(model, variant)
-    frames = drive(context_frames + 1 + decisions + _PROFILED, size)
+    """``decisions`` of them behind a context of ``context_frames``, each with a new frame.
+
+    Args:
+        compiler: backend of ``torch.compile``.
+    """
+    accelerator = Accelerator.of(variant.accelerate, model.device)
+    if variant.accelerate == "compile":
+        accelerator = Accelerator("compile", partial(record_compiled, backend=compiler))
+    engine = _engine(model, variant, accelerator)
+    frames = drive(context_frames + _WARM_UP + decisions + _PROFILED, size)
     for _ in range(context_frames):
         engine.observe(next(frames))
         engine.prefill()
-    _decide(engine, next(frames))  # warms up, and closes the turn of the context
+    for _ in range(_WARM_UP):  # which closes the turn of the context, too
+        _decide(engine, next(frames))
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
     found: list[tuple[float, int]] = []
@@ -144,17 +176,20 @@ def measure_undisturbed(
         context_tokens=context_tokens,
         actions=float(np.mean([actions for _, actions in found])),
         reused=None if stats is None else stats.reuse,
+        recorded=None if accelerator is None else str(accelerator),
     )
 
 
-def _engine(model: LoadedModel, variant: Variant) -> QwenEngine:
+def _engine(model: LoadedModel, variant: Variant, accelerator: Accelerator | None) -> QwenEngine:
     profile_ = _profile(variant)
     # Random weights take all features for alike or for different; here a given share of them is taken over.
     reuse = ReuseConfig(
         enabled=variant.reuse, min_similarity=-1.0, max_drift=3.0, max_share=0.5, window=0, refresh_every=0
     )
-    stream = StreamConfig(decode=variant.decode, min_allowed=0.0, token_budget=1_000_000)
-    engine = QwenEngine(model, profile_, temperature=0.0, seed=0, stream=stream, reuse=reuse)
+    stream = StreamConfig(decode=variant.decode, min_allowed=0.0, token_budget=_TOKEN_BUDGET)
+    engine = QwenEngine(
+        model, profile_, temperature=0.0, seed=0, stream=stream, reuse=reuse, accelerator=accelerator
+    )
     engine.start(Instruction(1, INSTRUCTION))
     return engine
 

@@ -18,6 +18,7 @@ from benchmarks.measure.engine_sections import (
     Setup,
     batch,
     contexts,
+    counts,
     describe_network,
     flat,
     forwards,
@@ -27,10 +28,12 @@ from benchmarks.measure.engine_sections import (
 from benchmarks.tables.engine import (
     batch_text,
     contexts_text,
+    counts_text,
     flat_text,
     forwards_text,
     plot_batch,
     plot_contexts,
+    plot_counts,
     plot_flat,
     plot_forwards,
 )
@@ -41,7 +44,7 @@ from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
 TITLE = "The engine"
-HELP = "Measure the engine: cost per frame, batches, decode modes, context strategies, stages and roofline"
+HELP = "Measure the engine: cost per frame, batches, decode modes, context strategies, counts, stages"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         choices=("3B", "7B"),
         default=["3B", "7B"],
-        help="stages: released shapes with random weights, where there is a CUDA device (default: 3B 7B)",
+        help="stages: released shapes with random weights, where there is a CUDA device; counts: released "
+        "shapes without weights (default: 3B 7B)",
     )
     parser.add_argument(
         "--time-limit-s",
@@ -157,5 +161,6 @@ SECTIONS: dict[str, Section] = {
     "robots": Section("Many robots", robots, robots_text, plot_robots),
     "forwards": Section("Ways to decode", forwards, forwards_text, plot_forwards),
     "contexts": Section("Context strategies", contexts, contexts_text, plot_contexts),
+    "counts": Section("Kernels and waits", counts, counts_text, plot_counts),
     "stages": Section("Stages and roofline", stages, stages_text, plot_stages),
 }

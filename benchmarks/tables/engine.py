@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,68 @@ def plot_forwards(figures: Any, path: Path) -> None:
     axes[2].boxplot([[1e3 * s for s in r["seconds"]] for r in rows.values()], tick_labels=ways)
     for ax, label in zip(axes, ("forwards", "decoder MFLOP", "ms"), strict=True):
         ax.set(ylabel=f"{label} per decision", ylim=(0, None))
+    save(fig, path)
+
+
+def counts_text(figures: Any) -> str:
+    from vln_ros.cli.bench.page import table
+
+    width, height = figures["size"]
+    rows = [
+        (f"{r['shape']}, `{r['profile']}`", f"{sum(_kernels(r).values()):,}",
+         ", ".join(f"{name} {n}" for name, n in _kernels(r).most_common(5)),
+         ", ".join(f"{n} {way}" for way, n in r["copies"].items()))
+        for r in figures["rows"]
+    ]  # fmt: skip
+    return (
+        f"One {width}x{height} frame and its decision in a stream that has begun, all queues in one forward, "
+        "as a GPU is asked in bfloat16; counted on shapes without numbers. RMS norm and attention are one "
+        "kernel each.\n\n"
+        + table(("network, profile", "kernels", "most of them", "copies that are waited for"), rows)
+        + _recorded_text(figures["recorded"])
+        + _ways_text(figures["ways"])
+    )
+
+
+def _recorded_text(recorded: list[int]) -> str:
+    if not recorded:
+        return ""
+    counts = ", ".join(map(str, recorded))
+    return (
+        f"\nShapes recorded after each 100 of {100 * len(recorded)} frames, with evictions, questions, "
+        f"pictures of two sizes and other instructions: {counts}.\n"
+    )
+
+
+def _ways_text(ways: list[Any]) -> str:
+    from vln_ros.cli.bench.page import table
+
+    released = {tuple(w["size"]): float(np.median(w["seconds"])) for w in ways if w["way"] == "released"}
+    rows = [
+        (f"{w['size'][0]}x{w['size'][1]}", w["way"], cell(spread(w["seconds"])),
+         f"{released[tuple(w['size'])] / float(np.median(w['seconds'])):.2f}x",
+         f"{w['same']} of {len(w['seconds'])}", f"{w['difference']:.0e}", w["shapes"] or "")
+        for w in ways
+    ]  # fmt: skip
+    return (
+        "\nThe shipped policy on a processor in float32, by turns: processor time of frame and decision.\n\n"
+        + table(("frames", "way", "ms", "against released", "same actions", "largest difference of a "
+                 "probability", "shapes compiled"), rows)
+    )  # fmt: skip
+
+
+def _kernels(row: Any) -> Counter[str]:
+    return Counter(row["frame"]) + Counter(row["decision"])
+
+
+def plot_counts(figures: Any, path: Path) -> None:
+    names = [f"{r['shape']} {r['profile']}" for r in figures["rows"]]
+    fig, axes = figure(1, 2, (10, 4))
+    axes[0].bar(names, [sum(_kernels(r).values()) for r in figures["rows"]])
+    axes[1].bar(names, [sum(r["copies"].values()) for r in figures["rows"]])
+    for ax, label in zip(axes, ("kernels", "copies that are waited for"), strict=True):
+        ax.set(ylabel=label, ylim=(0, None))
+        ax.tick_params(axis="x", labelrotation=20)
     save(fig, path)
 
 

@@ -35,11 +35,12 @@ def _undisturbed_text(variants: Any) -> str:
         (u["variant"], f"{u['context_tokens']:,}", cell(u["total_s"]), f"{1e3 * u['busy_s']:.1f}",
          f"{u['busy_s'] / u['total_s']['median']:.2f}", f"{u['kernels']:,.0f}",
          "-" if u["peak_bytes"] is None else f"{u['peak_bytes'] / 2**30:.2f}",
-         f"{u['actions']:.1f}", "-" if u["reused"] is None else f"{u['reused']:.2f}")
+         f"{u['actions']:.1f}", "-" if u["reused"] is None else f"{u['reused']:.2f}",
+         u.get("recorded") or "-")
         for u in variants
     ]  # fmt: skip
     columns = ("no waits between the stages", "context", "total", "device busy", "busy / total", "kernels",
-               "peak [GiB]", "actions", "reused")  # fmt: skip
+               "peak [GiB]", "actions", "reused", "recorded")  # fmt: skip
     names = list(dict.fromkeys(name for u in variants for name in u["stages"]))
     stages = [(u["variant"], *(_stage(u["stages"].get(name)) for name in names)) for u in variants]
     return (

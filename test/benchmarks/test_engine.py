@@ -14,6 +14,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.measure.counts import (
+    counted,
+    counting,
+    measure_counts,
+    measure_shapes,
+    shape_without_numbers,
+)
 from benchmarks.measure.engine import (
     DECODE_MODES,
     STRATEGIES,
@@ -25,6 +32,7 @@ from benchmarks.measure.engine import (
     measure_flat,
 )
 from benchmarks.measure.engine_sections import Deadline
+from benchmarks.measure.released import measure_ways
 from benchmarks.measure.robots import (
     BY_TURNS,
     TOGETHER,
@@ -33,7 +41,7 @@ from benchmarks.measure.robots import (
     measure_crowd,
     measure_newcomer,
 )
-from benchmarks.measure.unsynchronised import VARIANTS, Variant, drive, measure_undisturbed
+from benchmarks.measure.unsynchronised import COMPILED, VARIANTS, Variant, drive, measure_undisturbed
 from benchmarks.suites import engine as bench_engine
 from benchmarks.tables.stages import plot_stages, stages_text
 from vln_ros.capacity.roofline import Cost, Peak, Roofline
@@ -255,11 +263,13 @@ def test_frames_of_a_drive_fit_together() -> None:
     assert np.median(difference) < 20
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+@pytest.mark.parametrize("variant", [*VARIANTS, *COMPILED], ids=lambda v: v.name)
 def test_decisions_are_measured_without_waits_between_their_stages(
     checkpoint: str, model: LoadedModel, variant: Variant
 ) -> None:
-    found = measure_undisturbed(model, variant, size=(84, 56), context_frames=9, decisions=3)
+    found = measure_undisturbed(
+        model, variant, size=(84, 56), context_frames=9, decisions=3, compiler="aot_eager"
+    )
     assert len(found.total_s) == 3 and min(found.total_s) > 0
     assert found.busy_s > 0 and found.kernels > 100 and found.context_tokens > 0
     assert found.peak_bytes is None  # a processor's memory is not the device's
@@ -268,6 +278,11 @@ def test_decisions_are_measured_without_waits_between_their_stages(
     assert all(stage.device_s is None for stage in stages.values())
     parts = sum(stage.host_s for name, stage in stages.items() if name != "work ahead")
     assert parts <= 1.05 * sum(found.total_s) / 3
+    assert (found.recorded is not None) == (variant.accelerate != "none")
+    if variant.accelerate == "graphs":  # not on this device, and it says so
+        assert "CUDA" in str(found.recorded)
+    if variant.accelerate == "compile":
+        assert "none any more" not in str(found.recorded) and "compile: 0 shapes" not in str(found.recorded)
     assert (found.reused is not None) == variant.reuse
     if variant.reuse:
         assert found.reused > 0.2  # type: ignore[operator]
@@ -278,7 +293,7 @@ def test_decisions_are_measured_without_waits_between_their_stages(
 def test_a_deadline_ends_nothing_and_begins_nothing() -> None:
     past, far = Deadline(0.0), Deadline(60.0)
     assert not past.allows("a") and not past.allows("b") and past.skipped == ["a", "b"]
-    assert far.allows("a") and far.skipped == []
+    assert far.allows("a") and not far.allows("b", takes_s=90.0) and far.skipped == ["b"]
 
 
 @pytest.mark.parametrize("shape", ["3B", "7B"])
@@ -308,7 +323,8 @@ def test_everything_that_a_gpu_is_to_measure_is_tried_on_a_processor(
     figures = json.loads((tmp_path / "s.json").read_text())["stages"]
     assert [s["name"] for s in figures["shapes"]] == ["as loaded", "3B narrowed", "7B narrowed"]
     for shape in figures["shapes"]:
-        assert [u["variant"] for u in shape["undisturbed"]] == [v.name for v in VARIANTS]
+        compiled = COMPILED if "narrowed" in shape["name"] else ()
+        assert [u["variant"] for u in shape["undisturbed"]] == [v.name for v in (*VARIANTS, *compiled)]
         assert set(shape["ways"]) == {"tree", "tokens"} and shape["generate"] and not shape["too_late"]
     text = capsys.readouterr().out
     assert "| nine pictures |" in text and "not measured" not in text.lower()
@@ -356,3 +372,61 @@ def test_one_section_can_be_chosen(checkpoint: str, capsys: pytest.CaptureFixtur
 def test_bad_arguments(flag: str, value: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         bench_engine.run(options(flag, value))
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def test_what_a_device_is_asked_is_counted_and_nothing_else() -> None:
+    x = torch.zeros(3, 4, device="meta")
+    weight = torch.ones(4, device="meta")
+    with counting() as device:
+        with counted(device) as tally:
+            torch.zeros(5).add(1.0)  # the host's own
+            x.view(12)[2:].unsqueeze(0)  # other views
+            torch.empty(7, device="meta")
+        assert not tally.kernels and not tally.copies
+        with counted(device) as tally:
+            (x + x) @ x.T
+            torch.nn.functional.rms_norm(x, (4,), weight, 1e-6)
+            torch.nn.functional.scaled_dot_product_attention(*[x.view(1, 1, 3, 4)] * 3)
+        assert tally.kernels == {"add": 1, "mm": 1, "rms_norm": 1, "attention": 1}
+        with counted(device) as tally:
+            torch.arange(3).to("meta")
+            assert x.sum().item() == 0.0
+            assert x.cpu().tolist() == [[0.0] * 4] * 3
+        assert tally.copies == {"to the device": 1, "to the host": 2}
+        assert tally.kernels == {"sum": 1}
+
+
+@pytest.mark.parametrize("shape", ["3B", "7B"])
+def test_a_frame_and_its_decision_are_few_kernels_and_three_copies(model: LoadedModel, shape: str) -> None:
+    """At the released depth: 5,005 kernels and some 125 waits or copies with the released forwards."""
+    found = measure_counts(
+        shape_without_numbers(model, published_config(shape)), load_profile("tiny"), (640, 480), "tree"
+    )
+    assert 1000 < found.kernels <= 2000
+    assert found.copies <= 3
+    assert found.decision.kernels["attention"] == 32, "one call for all windows of each block"
+
+
+def test_a_history_with_a_penalty_is_few_kernels_too(model: LoadedModel) -> None:
+    """Its past pictures are kept in main memory, and copied each time that one is shown anew."""
+    found = measure_counts(
+        shape_without_numbers(model, published_config("3B")), load_profile("navida"), (308, 252), "tree"
+    )
+    assert 1000 < found.kernels <= 2000
+
+
+@pytest.mark.slow
+def test_the_number_of_recorded_shapes_does_not_grow(model: LoadedModel, profile: Profile) -> None:
+    recorded = measure_shapes(model, profile)
+    assert len(recorded) == 5
+    assert 0 < recorded[1] == recorded[-1]
+
+
+def test_ways_are_compared_by_turns(model: LoadedModel, profile: Profile) -> None:
+    released, ours = measure_ways(model, profile, (56, 56), 3, compiled=False)
+    assert (released.way, ours.way) == ("released", "fixed shapes")
+    assert released.same == ours.same == len(ours.seconds) == 3
+    assert released.difference == 0.0 and ours.difference < 1e-4

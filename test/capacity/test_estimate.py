@@ -41,6 +41,7 @@ from vln_ros.engine.checkpoint.profile import ContextSpec, load_profile
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.decision import DecisionLoop, Progress
 from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.tower import tower_of
 from vln_ros.engine.qwen import QwenEngine
 
 EXACT = Calibration(dict.fromkeys(STAGES, StageFit(0.0, 1.0)), 0.0, "the roofline itself")
@@ -297,12 +298,19 @@ def test_what_is_planned_is_what_the_engine_runs(
     loop.start(Instruction(1, "go to the red chair"))
     pictures = 0
 
-    def looked(_tower: object, arguments: tuple[Any, ...], named: dict[str, Any], _output: object) -> None:
+    def watched(_tower: object, arguments: tuple[Any, ...], named: dict[str, Any], _output: object) -> None:
         nonlocal pictures
         grids = named["grid_thw"] if "grid_thw" in named else arguments[1]
         pictures += int(grids[:, 0].sum())
 
-    handle = model.network.model.visual.register_forward_hook(looked, with_kwargs=True)
+    def looked(_tower: object, arguments: tuple[Any, ...], _output: object) -> None:
+        nonlocal pictures
+        pictures += len(arguments[0])
+
+    handles = [  # videos go through the released forward
+        model.network.model.visual.register_forward_hook(watched, with_kwargs=True),
+        tower_of(model.network, model.pixels).register_forward_hook(looked),
+    ]
     counted: dict[bool, list[tuple[int, int]]] = {False: [], True: []}
     spoken: list[ActionChunk] = []
     for index, one in enumerate(walk(8 * (unasked + 1), (64, 64))):
@@ -316,7 +324,8 @@ def test_what_is_planned_is_what_the_engine_runs(
         else:
             loop.work_ahead()
         counted[asked].append((pictures - before[0], engine.forwards - before[1]))
-    handle.remove()
+    for handle in handles:
+        handle.remove()
     # Not the first ones: a run begins with a turn of its own, and a history and a video are still short.
     late = counted[False][4 * unasked :]
     for seen in late:

@@ -413,14 +413,14 @@ def test_a_robot_out_of_memory_gives_up_what_it_can_and_decides(model):
         robots[0].decide(index)
     robots[0].observe(frame(0, 10))
     robots[1].observe(frame(1, 0))
-    limit = robots[0].session.cache.length
-    layer = model.network.model.language_model.layers[-1]
+    limit = robots[0].session.timeline.tokens
+    last = model.network.model.language_model.layers[-1].mlp
 
-    def check(_module, _args, kwargs):
-        if kwargs["past_key_values"].get_seq_length() > limit:
+    def check(_module, _args):
+        if robots[0].session.timeline.tokens > limit:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
 
-    handle = layer.register_forward_pre_hook(check, with_kwargs=True)
+    handle = last.register_forward_pre_hook(check)
     try:
         chunks = decide_together(robots, [10, 0])
     finally:

@@ -21,7 +21,8 @@ from vln_ros.config import StreamConfig
 from vln_ros.datatypes import Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
-from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.preprocess import fit
+from vln_ros.engine.inputs.tower import tower_of
 from vln_ros.engine.qwen import QwenEngine
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -210,7 +211,7 @@ class _StopWatch(AbstractContextManager["_StopWatch"]):
     def __init__(self, model: LoadedModel, clock: Clock) -> None:
         self._clock = clock
         self._device = model.device
-        self._tower: Any = model.network.model.visual
+        self._tower = tower_of(model.network, model.pixels)
         self._handles: list[Any] = []
         self._begun = 0.0
         self.vision_s = 0.0
@@ -250,7 +251,7 @@ def _decide(
     session, image = engine.session, engine.profile.image
     roofline = Roofline(model.network.config, torch.finfo(model.dtype).bits // 8)
     start = watch.now()
-    picture = patchify(frame.rgb, model.pixels, image.max_pixels, image.resize)
+    picture = fit(frame.rgb, model.pixels, image.max_pixels, image.resize)
     preprocess_s = watch.now() - start
 
     watch.vision_s = 0.0
@@ -286,7 +287,8 @@ def _decide(
         return Part(seconds, forwards, cost, least_s, peak.bound(cost))
 
     nothing = Cost(0.0, 0.0)
-    vision = roofline.vision(picture.grid_h, picture.grid_w)
+    side = model.pixels.patch_size
+    vision = roofline.vision(picture.shape[0] // side, picture.shape[1] // side)
     stages = {
         "preprocess": Part(preprocess_s, 0, nothing, 0.0, "host"),
         "vision": part(vision_s, 1, vision, peak.least_s(vision)),

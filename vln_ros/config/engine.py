@@ -236,6 +236,14 @@ class QwenConfig:
             "torchao-int4",
         ),
     )
+    accelerate: str = option(
+        "none",
+        "How forwards of the same shape are run again. none: each is started kernel by kernel; graphs: they "
+        "are recorded as CUDA graphs and started at once, which needs a CUDA device; compile: torch.compile "
+        "makes other code of them, which takes minutes before the first run. Both hold the whole cache from "
+        "the beginning. What cannot be recorded runs as with none, and the log and /diagnostics say why.",
+        choices=("none", "graphs", "compile"),
+    )
     temperature: float = option(
         -1.0,
         "Temperature of sampling. 0 always takes the most probable token, -1 takes the profile's value; "

@@ -40,12 +40,14 @@ def watch_network(network: Qwen2_5_VLForConditionalGeneration) -> None:
         recorder.device_clock = CudaClock()
     if recorder.config.level == "layers":
         parts: Any = network.model
-        for name, layers in (("vision block", parts.visual.blocks), ("layer", parts.language_model.layers)):
-            for i, layer in enumerate(layers):
-                _watch_layer(layer, f"{name} {i:02d}")
+        for i, block in enumerate(parts.visual.blocks):
+            _watch_layer(block.attn.qkv, block.mlp, f"vision block {i:02d}")
+        for i, layer in enumerate(parts.language_model.layers):
+            _watch_layer(layer.self_attn.q_proj, layer.mlp, f"layer {i:02d}")
 
 
-def _watch_layer(layer: torch.nn.Module, name: str) -> None:
+def _watch_layer(first: torch.nn.Module, last: torch.nn.Module, name: str) -> None:
+    """From where ``first`` begins to where ``last`` ends: a layer's modules are called, not the layer."""
     opened: list[Any] = []
 
     def before(_module: Any, _args: Any) -> None:
@@ -55,8 +57,8 @@ def _watch_layer(layer: torch.nn.Module, name: str) -> None:
     def after(_module: Any, _args: Any, _output: Any) -> None:
         opened.pop().__exit__(None, None, None)
 
-    layer.register_forward_pre_hook(before)
-    layer.register_forward_hook(after)
+    first.register_forward_pre_hook(before)
+    last.register_forward_hook(after)
 
 
 def note_memory(cache: SlotCache, tokens: int, budget: int) -> None:

@@ -32,6 +32,7 @@ from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.questions.beside import BesideTheRun
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.kv_pool import KVPool
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
@@ -79,6 +80,7 @@ class QwenEngine:
         seed: the same seed, instructions and frames give the same queues.
         sampling, stream, reuse, look_down, place: options; None for the defaults.
         pool: for keys and values, shared with other engines of the model; None: memory of its own.
+        accelerator: how forwards are recorded; None: each is run anew.
     """
 
     _executed: tuple[Executed, ...] | None
@@ -98,7 +100,9 @@ class QwenEngine:
         look_down: LookDownConfig | None = None,
         place: PlaceConfig | None = None,
         pool: KVPool | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
+        self._accelerator = accelerator
         self._config = config = stream or StreamConfig()
         if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
@@ -118,41 +122,27 @@ class QwenEngine:
         self.pruning = build_pruning(config.prune)
         self.session = Session(
             model.network,
-            block_tokens=config.cache_block_tokens,
+            # What is recorded holds the cache as it is: all of it is there from the beginning.
+            block_tokens=config.cache_block_tokens if accelerator is None else _most_tokens(config),
             keep_original_keys=_keeps_original_keys(model, reuse),
             plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
             pool=pool,
             chunk_tokens=config.chunk_tokens,
+            accelerator=accelerator,
         )
         self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
-        self._look_down = (
-            None
-            if profile.pixel_goal is None
-            else LookDown(
-                model,
-                profile,
-                self.session,
-                self._template,
-                self._answers,
-                look_down or LookDownConfig(),
-                PixelGoalRules.of(place or PlaceConfig()),
-            )
-        )
-        self._encoder = VisionEncoder(model, profile.image)
+        self._look_down = None if profile.pixel_goal is None else LookDown(
+            model, profile, self.session, self._template, self._answers, look_down or LookDownConfig(),
+            PixelGoalRules.of(place or PlaceConfig()),
+        )  # fmt: skip
+        self._encoder = VisionEncoder(model, profile.image, accelerator)
         self._token_area = model.pixels.token_side**2
         self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
-            profile,
-            self.session,
-            self._template,
-            self._encoder,
-            self._budget,
-            KeepAll() if self.pruning is None else self.pruning,
-            config,
-            self._way,
-            scores,
-        )
+            profile, self.session, self._template, self._encoder, self._budget,
+            KeepAll() if self.pruning is None else self.pruning, config, self._way, scores,
+        )  # fmt: skip
         self.landmarks = LandmarkMemory(
             config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
@@ -163,7 +153,7 @@ class QwenEngine:
         self._fallback = OomFallback(
             [*less, lambda: self._stride(2), lambda: self._stride(4), *less, *less],
             self._begin_anew,
-            spare=self.beside.drop,
+            spare=lambda: self.beside.drop() or self.session.stop_recording(config.cache_block_tokens),
         )
         spec = profile.context
         self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
@@ -368,6 +358,8 @@ class QwenEngine:
             values += stats.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
+        if self._accelerator is not None:
+            values.append(("accelerate", str(self._accelerator)))
         if self._fallback.steps:
             values.append(("given up for lack of memory", "; ".join(self._fallback.steps)))
         return (*values, *self._answers.figures().items(), *self.figures().items())
@@ -500,6 +492,11 @@ def build_pool(model: LoadedModel, stream: StreamConfig, reuse: ReuseConfig) -> 
 def _keeps_original_keys(model: LoadedModel, reuse: ReuseConfig | None) -> bool:
     """Keys that are handed on are turned again and again, which drifts in half precision."""
     return reuse is not None and reuse.enabled and model.dtype is not torch.float32
+
+
+def _most_tokens(config: StreamConfig) -> int:
+    """The budget, frames that nobody asks about for half as long again, and what one forward adds."""
+    return config.token_budget * 3 // 2 + 2048
 
 
 def _own(frame: Frame) -> Frame:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import numpy as np
 import torch
 
+from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.engine.inputs.vision import encode_images
-from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.inputs.tower import encode_pictures, tower_of
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
 
+logger = logging.getLogger(__name__)
+
 _SIDE_TOKENS = 2
+_REHEARSED = 4
+"""Frames with their decisions: what comes again is recorded when it comes the second time."""
+_USUAL_SIZE = 640, 480
+
+
+def rehearse(engine: QwenEngine) -> None:
+    """A run of black frames, of which nothing stays but what an accelerator has recorded.
+
+    Frames have the size that the profile gives them; a camera of another size is recorded when it is seen.
+    """
+    width, height = engine.profile.image.resize or _USUAL_SIZE
+    camera = CameraModel.from_hfov(width, height, math.radians(79.0))
+    engine.start(Instruction(0, "Walk past the red sofa and stop next to the lamp."))
+    for index in range(_REHEARSED):
+        pose = Pose.planar(0.25 * index, 0.0, 0.0)
+        black = np.zeros((height, width, 3), np.uint8)
+        engine.observe(Frame(index, (index + 1) * 10**8, black, None, camera, pose, pose))
+        engine.work_ahead()
+        engine.decide(index)
+    engine.report()
+    if torch.cuda.is_available():
+        logger.info("%.0f MB of the GPU are taken after that", torch.cuda.memory_allocated() / 2**20)
 
 
 def warm_up(model: LoadedModel) -> None:
@@ -23,8 +51,10 @@ def warm_up(model: LoadedModel) -> None:
     side = _SIDE_TOKENS * model.pixels.token_side
     session = Session(model.network)
     try:
-        patches = patchify(np.zeros((side, side, 3), np.uint8), model.pixels, None, None)
-        (image,) = encode_images(model.network, [patches])
+        (features,) = encode_pictures(
+            tower_of(model.network, model.pixels), [np.zeros((side, side, 3), np.uint8)]
+        )
+        image = Image(features, _SIDE_TOKENS, _SIDE_TOKENS)
         hidden = session.push([Text((model.tokens.vision_start,)), image, Text((model.tokens.vision_end,))])
         session.logits(hidden[-1])
         if model.device.type == "cuda":

@@ -216,22 +216,22 @@ def test_frames_that_nobody_asks_about_do_not_fill_the_stream(model):
     assert robot.decide(0).frame_stamp_ns == frame(59).stamp_ns
 
 
-def out_of_memory_above(model, limit):
+def out_of_memory_above(robot, limit):
     """The decoder fails on more than ``limit`` tokens of context, as a small device would."""
-    layer = model.network.model.language_model.layers[-1]
+    session = robot.session
 
-    def check(_module, _args, kwargs):
-        if kwargs["past_key_values"].get_seq_length() > limit:
+    def check(_module, _args):
+        if session.timeline.tokens > limit:
             raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
 
-    return layer.register_forward_pre_hook(check, with_kwargs=True)
+    return session.network.model.language_model.layers[-1].mlp.register_forward_pre_hook(check)
 
 
 @pytest.mark.parametrize("name", ["tiny", "navida"])
 @pytest.mark.parametrize("arrival", [True, False])
 def test_out_of_memory_is_met_step_by_step_and_recorded(model, name, arrival, caplog):
     robot = engine(model, name, recent_turns=100, prefill=arrival, decode="tokens")
-    handle = out_of_memory_above(model, 250)
+    handle = out_of_memory_above(robot, 250)
     try:
         for index in range(30):
             robot.observe(frame(index))

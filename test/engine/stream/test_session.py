@@ -243,7 +243,7 @@ def test_a_forward_that_fails_midway_changes_nothing() -> None:
     twin = Twin()
     twin.push_text(words(5, 0))
     before = state(twin.session)
-    last = twin.session.network.model.language_model.layers[-1]
+    last = twin.session.network.model.language_model.layers[-1].mlp  # behind its keys and values
 
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("no memory")

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from vln_ros.datatypes import Frame, Pose
@@ -50,7 +48,8 @@ class BudgetOptions:
 @dataclass(frozen=True)
 class _View:
     pose: Pose
-    feature: npt.NDArray[np.float32]
+    feature: torch.Tensor | None
+    """Of the whole picture, on the device: reading it there would wait for the vision tower."""
     image: int | None
 
 
@@ -73,7 +72,7 @@ class TokenBudget:
 
     def note(self, block: int, frame: Frame, image: Image) -> None:
         """The newest frame of a turn stands for it."""
-        feature = image.features.float().mean(0).cpu().numpy()
+        feature = image.features.float().mean(0) if self.options.novelty == "appearance" else None
         self._views[block] = _View(frame.odom_from_base, feature, image.image_id)
 
     def enforce(self, session: Session) -> None:
@@ -120,8 +119,8 @@ class TokenBudget:
                 [v.pose for v in views], distance_m=options.distance_m, angle_rad=options.angle_rad
             )
         else:
-            features = np.stack([v.feature for v in views])
-            distances = appearance_distances(features, scale=options.appearance)
+            features = torch.stack([v.feature for v in views if v.feature is not None])
+            distances = appearance_distances(features.cpu().numpy(), scale=options.appearance)
         return choose_evictions(tokens, distances, recent=options.recent, budget=budget)
 
 

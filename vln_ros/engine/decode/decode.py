@@ -166,19 +166,15 @@ def decode_queue(
     pieces = prompt
     asked: Snapshot | None = None
     while True:
-        tree, nodes = _ahead(grammar, node, options)
+        ahead = grammar.ahead(node, options.tree_nodes if options.mode is DecodeMode.TREE else 0)
+        tree, follow = ahead.tree, ahead.options.rows
         rows = yield Push(pieces, tree)
         if asked is None:
             asked = session.snapshot()
-        follow = [grammar.options(n) for n in (node, *nodes)]
         scores = Scores(
-            session,
-            rows,
-            [list(following) for following in follow],
-            tree=tree,
-            repetition_penalty=options.sampling.repetition_penalty,
+            session, rows, ahead.options, tree=tree, repetition_penalty=options.sampling.repetition_penalty
         )
-        row_of = {node: 0, **{n: i + 1 for i, n in enumerate(nodes)}}
+        row_of = ahead.row_of
         walked: list[int] = []
         done = False
         while node in row_of and not done:
@@ -252,13 +248,6 @@ def decode_free(
         rows = yield Push([Text((token,))], NO_TREE)
     session.rollback(asked)
     return tuple(said)
-
-
-def _ahead(grammar: Grammar, node: int, options: DecodeOptions) -> tuple[TokenTree, tuple[int, ...]]:
-    """What to compute together with the token of ``node``."""
-    if options.mode is DecodeMode.TREE:
-        return grammar.below(node, options.tree_nodes)
-    return NO_TREE, ()
 
 
 def _follow(

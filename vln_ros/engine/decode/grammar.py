@@ -6,9 +6,12 @@ of single phrases would differ wherever the tokenizer merges across a separator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import Action, ActionKind
@@ -90,6 +93,45 @@ class Node:
     settled: int = 0
 
 
+class Options:
+    """What may be said behind a forward: for each of its rows the tokens, and which node each leads to.
+
+    Args:
+        rows: for each row token -> node; None where it ends the answer.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[int, int | None]]) -> None:
+        self.rows = tuple(rows)
+        self.tokens = tuple(tuple(row) for row in rows)
+        self.width = max(map(len, rows))
+        there = torch.tensor([[i < len(row) for i in range(self.width)] for row in rows])
+        self.padding = torch.zeros(there.shape).masked_fill_(~there, -torch.inf)
+        """``[rows, width]`` on the CPU: 0, and minus infinity where :meth:`table` is filled up."""
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def table(self, device: torch.device) -> Tensor:
+        """``[rows, width]`` tokens, each row filled up with its first; copied to a device once."""
+        if device not in self._copies:
+            filled = [[*tokens, *[tokens[0]] * (self.width - len(tokens))] for tokens in self.tokens]
+            self._copies[device] = torch.tensor(filled, dtype=torch.long).to(device)
+        return self._copies[device]
+
+
+@dataclass(frozen=True, eq=False)
+class Ahead:
+    """What is computed together with the token of a node.
+
+    Attributes:
+        tree: the nearest nodes below it at which something is still open; may be empty.
+        options: what may be said behind the node and behind each of these.
+        row_of: which row of the scores is behind which node.
+    """
+
+    tree: TokenTree
+    options: Options
+    row_of: Mapping[int, int]
+
+
 class Grammar:
     """All queues of ``phrases`` under ``rules``.
 
@@ -124,7 +166,7 @@ class Grammar:
                 )
             self._insert(tokenize(self.text(queue)), queue)
         self._settle(ROOT)
-        self._trees: dict[tuple[int, int], tuple[TokenTree, tuple[int, ...]]] = {}
+        self._ahead: dict[tuple[int, int], Ahead] = {}
 
     def text(self, queue: Sequence[int]) -> str:
         return self.rules.separator.join(self.phrases[i].text for i in queue)
@@ -144,21 +186,27 @@ class Grammar:
         """Nothing is left to say but the end."""
         return not self.nodes[node].children
 
+    def ahead(self, node: int, max_nodes: int) -> Ahead:
+        """What may follow ``node``, with at most ``max_nodes`` computed ahead; made once for each node."""
+        if (node, max_nodes) not in self._ahead:
+            tree, nodes = self.below(node, max_nodes)
+            known = (node, *nodes)
+            options = Options([self.options(n) for n in known])
+            self._ahead[node, max_nodes] = Ahead(tree, options, {n: row for row, n in enumerate(known)})
+        return self._ahead[node, max_nodes]
+
     def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
         """The nearest nodes below ``node`` at which something is still open; and which they are."""
-        if (node, max_nodes) not in self._trees:
-            found: list[int] = []
-            parents: list[int] = []
-            frontier = [(node, -1)]
-            for origin, position in frontier:  # grows while it is walked: breadth first
-                for child in self.nodes[origin].children.values():
-                    if len(found) < max_nodes and not self.finished(child):
-                        frontier.append((child, len(found)))
-                        found.append(child)
-                        parents.append(position)
-            tree = TokenTree.build([self.nodes[n].token for n in found], parents)
-            self._trees[node, max_nodes] = tree, tuple(found)
-        return self._trees[node, max_nodes]
+        found: list[int] = []
+        parents: list[int] = []
+        frontier = [(node, -1)]
+        for origin, position in frontier:  # grows while it is walked: breadth first
+            for child in self.nodes[origin].children.values():
+                if len(found) < max_nodes and not self.finished(child):
+                    frontier.append((child, len(found)))
+                    found.append(child)
+                    parents.append(position)
+        return TokenTree.build([self.nodes[n].token for n in found], parents), tuple(found)
 
     def _all_queues(self) -> Iterator[tuple[int, ...]]:
         level: list[tuple[int, ...]] = [()]

@@ -7,13 +7,13 @@ In this order, like there: repetition penalty over every token of the context, t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
+from vln_ros.engine.decode.grammar import Options
 from vln_ros.engine.finite import check_scores, extremes
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.tree import NO_TREE, TokenTree
@@ -84,14 +84,15 @@ def penalise(session: Session, rows: Tensor, tree: TokenTree, penalty: float) ->
     def less(scores: Tensor) -> Tensor:
         return torch.where(scores < 0, scores * penalty, scores / penalty)
 
-    common = torch.tensor(sorted(seen), dtype=torch.long, device=rows.device)
-    rows[:, common] = less(rows[:, common])
     said: list[frozenset[int]] = []
     for token, parent in zip(tree.tokens, tree.parents, strict=True):
         said.append((said[parent] if parent >= 0 else frozenset()) | {token})
     places = [(i + 1, token) for i, tokens in enumerate(said) for token in sorted(tokens - seen)]
+    told = [*sorted(seen), *(row for row, _ in places), *(token for _, token in places)]
+    numbers = torch.tensor(told, dtype=torch.long).to(rows.device)  # one copy for all of it
+    common, row, token = numbers.split([len(seen), len(places), len(places)])
+    rows[:, common] = less(rows[:, common])
     if places:
-        row, token = torch.tensor(places, dtype=torch.long, device=rows.device).T
         rows[row, token] = less(rows[row, token])
 
 
@@ -101,7 +102,7 @@ class Scores:
     Args:
         session: whose forward it was; its stream ends with what was pushed.
         rows: are written to.
-        options: per row, the tokens that may be said.
+        options: what may be said behind each row.
 
     Raises:
         NotFiniteError: one of the scores is NaN or infinite.
@@ -111,25 +112,29 @@ class Scores:
         self,
         session: Session,
         rows: Tensor,
-        options: Sequence[Sequence[int]],
+        options: Options,
         *,
         tree: TokenTree = NO_TREE,
         repetition_penalty: float = 1.0,
     ) -> None:
-        width = max(map(len, options))
-        table = [[*tokens, *[tokens[0]] * (width - len(tokens))] for tokens in options]
+        width = options.width
         spread = extremes(rows)
         penalise(session, rows, tree, repetition_penalty)
-        chosen = rows.gather(1, torch.tensor(table, dtype=torch.long, device=rows.device))
+        chosen = rows.gather(1, options.table(rows.device))
         top, best = rows.max(-1)
         total = torch.logsumexp(rows, -1)
         # One copy, which is what the device is waited for. A token's number is exact in float32.
         columns = [chosen, total[:, None], top[:, None], best[:, None].float()]
         packed = torch.cat([torch.cat(columns, 1).flatten(), spread]).cpu()
         check_scores(session, float(packed[-2]), float(packed[-1]))
-        numbers = packed[:-2].view(len(options), width + 3)
-        self._rows, self._options = rows, options
-        self._allowed = numbers[:, :width]
+        numbers = packed[:-2].view(len(rows), width + 3)
+        self._rows, self._options = rows, options.tokens
+        # All rows at once: the walk through the tree then only looks things up.
+        self._allowed = numbers[:, :width] + options.padding
+        weights = self._allowed.double().logsumexp(-1)
+        self._shares: list[float] = (weights - numbers[:, width].double()).exp().clamp(max=1.0).tolist()
+        self._chances: list[list[float]] = self._allowed.softmax(-1).tolist()
+        self._greedy: list[int] = self._allowed.argmax(-1).tolist()
         self._total, self._top = numbers[:, width].tolist(), numbers[:, width + 1].tolist()
         self._best = numbers[:, width + 2].long().tolist()
 
@@ -139,8 +144,7 @@ class Scores:
 
     def allowed(self, row: int) -> float:
         """Share of the probability that the allowed tokens have."""
-        scores = self._allowed[row, : len(self._options[row])].double()
-        return min(1.0, math.exp(float(scores.logsumexp(-1)) - self._total[row]))
+        return self._shares[row]
 
     def outweighed(self, row: int) -> float:
         """Probability of the most probable token, if it is not allowed; else 0."""
@@ -153,9 +157,9 @@ class Scores:
         tokens = self._options[row]
         if len(tokens) == 1:
             return tokens[0], 1.0
-        scores = self._allowed[row, : len(tokens)]
-        pick = sampling.pick(scores, generator)
-        return tokens[pick], float(scores.softmax(-1)[pick])
+        greedy = sampling.temperature == 0.0
+        pick = self._greedy[row] if greedy else sampling.pick(self._allowed[row, : len(tokens)], generator)
+        return tokens[pick], self._chances[row][pick]
 
     def best_outside(self, row: int) -> int:
         """The most probable token that is not allowed. Waits for the device."""

@@ -1,4 +1,4 @@
-"""Turns pictures into the patches that the vision tower takes, equal to the released processor's."""
+"""Turns pictures into pixels or patches for the vision tower, equal to the released processor's."""
 
 from __future__ import annotations
 
@@ -64,6 +64,28 @@ def smart_resize(
     return h, w
 
 
+def fit(
+    rgb: npt.NDArray[np.uint8], spec: PixelSpec, max_pixels: int | None, size: tuple[int, int] | None
+) -> npt.NDArray[np.uint8]:
+    """One image resampled to sides that are multiples of a token's, ``[height, width, 3]``.
+
+    Arguments and errors as in :func:`patchify`.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
+    image = rgb
+    if size is not None:
+        image = _bicubic(image, *size)
+    height, width = smart_resize(
+        image.shape[0],
+        image.shape[1],
+        factor=spec.token_side,
+        min_pixels=spec.min_pixels,
+        max_pixels=spec.max_pixels if max_pixels is None else max_pixels,
+    )
+    return _bicubic(image, width, height)
+
+
 def patchify(
     rgb: npt.NDArray[np.uint8], spec: PixelSpec, max_pixels: int | None, size: tuple[int, int] | None
 ) -> ImagePatches:
@@ -79,7 +101,7 @@ def patchify(
     Raises:
         ValueError: not such an image.
     """
-    pixels = _resample(rgb, spec, max_pixels, size)
+    pixels = fit(rgb, spec, max_pixels, size)
     return _to_patches(pixels[None].repeat(spec.temporal_patch_size, axis=0), spec)
 
 
@@ -97,29 +119,11 @@ def stack_video(
         raise ValueError("a video needs at least one frame")
     if len({f.shape for f in frames}) != 1:
         raise ValueError(f"the frames of a video differ in shape: {sorted({f.shape for f in frames})}")
-    pixels = np.stack([_resample(f, spec, max_pixels, size) for f in frames])
+    pixels = np.stack([fit(f, spec, max_pixels, size) for f in frames])
     missing = -len(frames) % spec.temporal_patch_size
     if missing:
         pixels = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
     return _to_patches(pixels, spec)
-
-
-def _resample(
-    rgb: npt.NDArray[np.uint8], spec: PixelSpec, max_pixels: int | None, size: tuple[int, int] | None
-) -> npt.NDArray[np.uint8]:
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
-    image = rgb
-    if size is not None:
-        image = _bicubic(image, *size)
-    height, width = smart_resize(
-        image.shape[0],
-        image.shape[1],
-        factor=spec.token_side,
-        min_pixels=spec.min_pixels,
-        max_pixels=spec.max_pixels if max_pixels is None else max_pixels,
-    )
-    return _bicubic(image, width, height)
 
 
 def _bicubic(rgb: npt.NDArray[np.uint8], width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import patchify, stack_video
+from vln_ros.engine.inputs.preprocess import fit, stack_video
+from vln_ros.engine.inputs.tower import RecordedTower, encode_pictures, tower_of
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.segments import Image, Video
 from vln_ros.profiling.spans import span
 
@@ -32,7 +34,7 @@ class Patches(Protocol):
 
 @torch.no_grad()
 def encode_images(network: Qwen2_5_VLForConditionalGeneration, images: Sequence[Patches]) -> list[Image]:
-    """Features of several pictures, of any mix of sizes, in one pass of the vision tower."""
+    """Features of several pictures, of any mix of sizes, by the released forward: what others must equal."""
     if not images:
         return []
     config: Any = network.config
@@ -76,10 +78,15 @@ class VisionEncoder:
     """Frames to vision features, at the size that a profile asks for.
 
     A frame equal to the one before, pixel by pixel, gets the same features, the very tensor.
+
+    Args:
+        accelerator: how the tower's forward is recorded; None: it is run anew each time.
     """
 
-    def __init__(self, model: LoadedModel, size: ImageSpec) -> None:
+    def __init__(self, model: LoadedModel, size: ImageSpec, accelerator: Accelerator | None = None) -> None:
         self._model = model
+        tower = tower_of(model.network, model.pixels)
+        self._tower = tower if accelerator is None else RecordedTower(tower, accelerator)
         self._size = size
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
@@ -93,9 +100,11 @@ class VisionEncoder:
             image = last.image
         else:
             with span("preprocess"):
-                patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+                picture = fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
             with span("vision encode", device=True):
-                image = encode_images(self._model.network, [patches])[0]
+                (features,) = encode_pictures(self._tower, [picture])
+            side = self._model.pixels.token_side
+            image = Image(features, picture.shape[0] // side, picture.shape[1] // side)
         self._looks += 1
         image = replace(image, image_id=self._looks)
         # A copy: what is compared with the next picture must not become it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +40,8 @@ class Prefill:
         tree: its tokens come last.
         embeddings: ``[n, hidden]``.
         positions: ``[3, n]``.
+        capacity: slots that there are.
+        numbers: what the device needs to know, in one copy: positions, slots, lengths, ids of text.
     """
 
     before: Snapshot
@@ -46,6 +49,8 @@ class Prefill:
     tree: TokenTree
     embeddings: Tensor
     positions: Tensor
+    capacity: int
+    numbers: Tensor
 
     @property
     def prompt(self) -> int:
@@ -63,6 +68,56 @@ class Prefill:
         if not len(self.tree):
             return None
         return tree_visibility(self.tree, self.before.tokens, self.prompt, self.embeddings.device)
+
+    @property
+    def device_positions(self) -> Tensor:
+        """:attr:`positions`, on the device."""
+        n = len(self.embeddings)
+        return self.numbers[: 3 * n].view(3, n)
+
+    @property
+    def slots(self) -> Tensor:
+        """``[n]`` where keys and values go, on the device."""
+        n = len(self.embeddings)
+        return self.numbers[3 * n : 4 * n]
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[2, 5]`` of the prompt and of the tree, on the device: 0 and its tokens; 0 and all slots that are
+        there; how many slots come before the tree.
+        """
+        n = len(self.embeddings)
+        return self.numbers[4 * n : 4 * n + 10].view(2, 5)
+
+
+def pack_numbers(
+    positions: Tensor, base: int, tree: int, capacity: int, ids: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """:attr:`Prefill.numbers` of a chunk behind ``base`` slots, and the ids ``[text]`` in it, on the device.
+
+    Args:
+        positions: ``[3, n]`` of all tokens, those of the tree last.
+        tree: how many these are.
+        capacity: slots that there are.
+        ids: of its text, in order.
+    """
+    n = positions.shape[1]
+    prompt = n - tree
+    told = [
+        *range(base, base + n),
+        0,
+        prompt,
+        0,
+        capacity,
+        base + prompt,
+        0,
+        tree,
+        0,
+        capacity,
+        base + prompt,
+    ]
+    numbers = torch.cat([positions.flatten(), torch.tensor([*told, *ids], dtype=torch.long)]).to(device)
+    return numbers, numbers[4 * n + 10 :]
 
 
 def run_decoder(
@@ -100,7 +155,7 @@ def tree_visibility(tree: TokenTree, base: int, prompt: int, device: torch.devic
     """``[prompt + nodes, base + prompt + nodes]``: a prompt behind ``base`` slots, and a tree behind it."""
     start, n = base + prompt, len(tree)
     visible = torch.ones(prompt + n, start + n, dtype=torch.bool, device=device).tril(base)
-    visible[prompt:, start:] = tree.ancestors.to(device)
+    visible[prompt:, start:] = tree.ancestors_on(device)
     return visible
 
 

@@ -214,6 +214,34 @@ class SlotCache(Cache):
     def _slot_bytes(self, layer: SlotLayer) -> int:
         return sum(t.nbytes // max(t.shape[2], 1) for t in self._tensors(layer))
 
+    def buffers(self) -> list[list[Tensor]]:
+        """Of each layer keys, values and, if they are kept, original keys, with room for :attr:`capacity`."""
+        return [layer.buffers() for layer in self.layers]
+
+    def spare_slot(self, end: int, like: Tensor) -> int:
+        """The last slot, far enough behind ``end``: it may be written to, and holds no token."""
+        self.reserve(end + 1, like)
+        spare = self.capacity - 1
+        self._serials[spare:] = 0
+        return spare
+
+    def blank(self) -> None:
+        """Nothing is left of what was ever written."""
+        for layer in self.layers:
+            for buffer in self._tensors(layer):
+                buffer.zero_()
+        self._serials.zero_()
+
+    def extend(self, end: int) -> None:
+        """All slots before ``end`` have been written, right in the :meth:`buffers`."""
+        for layer in self.layers:
+            layer.length = end
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there is room for."""
+        return self.layers[0].capacity
+
     @staticmethod
     def _tensors(layer: SlotLayer) -> list[Tensor]:
         return layer.storage() if layer.is_initialized else []
@@ -353,6 +381,12 @@ class SlotCache(Cache):
         self._torn = False
         self._positions, self._original_positions, self._serials = moved, origin, serials
         self._written += n
+
+    def set_block(self, tokens: int) -> None:
+        """From now on slots are allocated, and given back, in multiples of ``tokens``."""
+        self.block_tokens = tokens
+        for layer in self.layers:
+            layer.block_tokens = tokens
 
     def trim(self) -> None:
         """Give back blocks that hold nothing."""

@@ -261,6 +261,14 @@ class PagedCache(SlotCache):
         self._copy_records(other)
         return other
 
+    def blank(self) -> None:
+        """Nothing is left of what was ever written to its own pages."""
+        rows = self._table.span(0, self._table.capacity)
+        for layer in self.layers:
+            for buffer in layer.storage():
+                buffer.index_fill_(2, rows, 0.0)
+        self._serials.zero_()
+
     def discard(self) -> None:
         """Give every page back."""
         self._table.resize(0)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,15 +19,17 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.stream.forward import Prefill, run_decoder
+from vln_ros.engine.stream.forward import Prefill, pack_numbers
 from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.kv_pool import KVPool
+from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
+from vln_ros.engine.stream.layers.decoder import run_chunk
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
 from vln_ros.engine.stream.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
 from vln_ros.engine.stream.sparse import Sources, compute_sparse
-from vln_ros.engine.stream.timeline import Snapshot, Timeline
+from vln_ros.engine.stream.timeline import Segment, Snapshot, Timeline
 from vln_ros.engine.stream.tree import NO_TREE, TokenTree
 
 
@@ -42,6 +45,7 @@ class Session:
             memory of the session's own.
         chunk_tokens: at most this many of its tokens go into a forward that it shares with others; None: all
             that are pushed together.
+        accelerator: forwards on memory of its own are recorded and run again; None: each is run anew.
 
     Raises:
         ValueError: the pool is another network's.
@@ -56,6 +60,7 @@ class Session:
         plugs: Sequence[Plug] = (),
         pool: KVPool | None = None,
         chunk_tokens: int | None = None,
+        accelerator: Accelerator | None = None,
     ) -> None:
         if pool is not None and pool.network is not network:
             raise ValueError("the pool holds keys and values of another network than the session's")
@@ -69,6 +74,7 @@ class Session:
             if pool is None
             else pool.new_cache()
         )
+        self._recorded = None if accelerator is None else RecordedDecoder(network, accelerator)
         self.timeline = Timeline()
         self.work = Work()
         layers = self._decoder.layers
@@ -167,11 +173,31 @@ class Session:
         """Back to an empty stream; allocated slots are kept for the next one."""
         self.timeline = Timeline()
         self.cache.truncate(0)
+        if self._recorded is not None:  # what a recorded forward masks must be numbers all the same
+            self.cache.blank()
 
     def close(self) -> None:
         """Free the cache. The session is empty afterwards."""
         self.timeline = Timeline()
+        if self._recorded is not None:
+            self._recorded.forget()
         self.cache.discard()
+
+    def stop_recording(self, block_tokens: int) -> str | None:
+        """Give up recorded forwards and, at the next :meth:`SlotCache.trim`, the room that they needed.
+
+        Args:
+            block_tokens: the cache grows by this many tokens from then on.
+
+        Returns:
+            what was given up; None if there is nothing.
+        """
+        recorded, self._recorded = self._recorded, None
+        if recorded is None:
+            return None
+        recorded.forget()
+        self.cache.set_block(block_tokens)
+        return "no recorded forwards"
 
     # -- forgetting ----------------------------------------------------------------------------
 
@@ -297,22 +323,15 @@ class Session:
         before = self.snapshot()
         self.cache.truncate(before.tokens)
         try:
-            embeddings = [self._place(piece) for piece in join_text(pieces)]
-            segments = tuple(self.timeline.segments[len(before.segments) :])
+            joined = join_text(pieces)
+            segments = tuple(append_piece(self.timeline, piece, self._config) for piece in joined)
             positions = [s.positions for s in segments]
             if len(tree):
-                embeddings.append(self._embed(tree.tokens))
                 depths = torch.tensor(tree.depths, dtype=torch.long)
                 positions.append((depths + self.timeline.next_position).expand(3, -1))
-            if not embeddings:
+            if not positions:
                 raise ValueError("nothing to push")
-            return Prefill(
-                before=before,
-                segments=segments,
-                tree=tree,
-                embeddings=torch.cat(embeddings),
-                positions=torch.cat(positions, 1),
-            )
+            return self._prefill_of(before, segments, tree, joined, torch.cat(positions, 1))
         except BaseException:
             self.timeline.restore(before)
             raise
@@ -366,7 +385,7 @@ class Session:
             planned_s = self._now_s() if timed else 0.0
             # Counted from the end: of what is before, some may not be computed.
             with self._queries(prefill.last - len(prefill.embeddings), plan.attention) as queries:
-                states = self._compute(prefill, plan.sources)
+                states = self._compute(prefill, plan)
             done_s = self._now_s() if timed else 0.0
             self.complete(
                 prefill, plan.sources, Cost(done_s - planned_s, planned_s - begun_s) if timed else None
@@ -405,26 +424,44 @@ class Session:
             torch.cuda.synchronize(self.network.device)
         return time.perf_counter()
 
-    def _compute(self, prefill: Prefill, sources: Sources | None) -> Tensor:
-        if sources is not None:
-            return compute_sparse(self.network, self.cache, prefill, sources)
+    def _compute(self, prefill: Prefill, plan: Plan) -> Tensor:
+        if plan.sources is not None:
+            return compute_sparse(self.network, self.cache, prefill, plan.sources)
         if self.cache.paged:
             return run_ragged(self.network, [Chunk.of(self.cache, prefill)])[0]
-        visible = None if prefill.visible is None else prefill.visible[None]
-        positions = prefill.positions[:, None]
-        return run_decoder(self.network, self.cache, prefill.embeddings[None], positions, visible)[0]
+        if self._recorded is not None and not plan.attention:  # nothing can be noted in what was recorded
+            states = self._recorded.run(self.cache, prefill)
+            if states is not None:
+                return states
+        return run_chunk(self.network, self.cache, prefill)
 
-    def _embed(self, ids: Sequence[int]) -> Tensor:
+    def _prefill_of(
+        self,
+        before: Snapshot,
+        segments: tuple[Segment, ...],
+        tree: TokenTree,
+        pieces: Sequence[Piece],
+        positions: Tensor,
+    ) -> Prefill:
+        """The forward of ``pieces`` and ``tree``, which have their places, with room in the cache."""
         table = self._decoder.embed_tokens
-        embeddings: Tensor = table(torch.tensor(ids, dtype=torch.long, device=table.weight.device))
-        return embeddings
-
-    def _place(self, piece: Piece) -> Tensor:
-        """Append the piece to the timeline; its embeddings ``[n, hidden]``."""
-        append_piece(self.timeline, piece, self._config)
-        if isinstance(piece, Text):
-            return self._embed(piece.ids)
-        return piece.features.to(self._decoder.embed_tokens.weight)
+        self.cache.reserve(before.tokens + positions.shape[1], table.weight)
+        text = [piece.ids for piece in pieces if isinstance(piece, Text)] + [tree.tokens]
+        numbers, ids = pack_numbers(
+            positions, before.tokens, len(tree), self.cache.capacity, [*chain(*text)], table.weight.device
+        )
+        # All text by one look into the table, then picture and text in their order.
+        words = iter(table(ids).split([len(t) for t in text]))
+        embeddings = [next(words) if isinstance(p, Text) else p.features.to(table.weight) for p in pieces]
+        return Prefill(
+            before=before,
+            segments=segments,
+            tree=tree,
+            embeddings=torch.cat([*embeddings, next(words)]),
+            positions=positions,
+            capacity=self.cache.capacity,
+            numbers=numbers,
+        )
 
     def _prefill_flops(self, queries: float, visible: int) -> float:
         """Multiply-adds counted as two, of the decoder layers."""

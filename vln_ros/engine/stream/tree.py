@@ -10,6 +10,23 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """The nodes on the way to every node of a tree, itself included, one way behind the other.
+
+    Attributes:
+        nodes: ``[steps]``.
+        begins: ``[n + 1]`` int32 where each way begins, and the end of the last.
+        each: ``[n + 1]`` int32 0, 1, 2 ...: one node per way.
+        longest: way.
+    """
+
+    nodes: Tensor
+    begins: Tensor
+    each: Tensor
+    longest: int
+
+
 @dataclass(frozen=True)
 class TokenTree:
     """Nodes in an order in which parents come before their children.
@@ -64,6 +81,32 @@ class TokenTree:
             if parent >= 0:
                 rows[node] |= rows[parent]
         return rows
+
+    def ancestors_on(self, device: torch.device) -> Tensor:
+        """:attr:`ancestors` on a device; a tree that is used again is copied there once."""
+        if device not in self._copies:
+            self._copies[device] = self.ancestors.to(device)
+        return self._copies[device]
+
+    def paths_on(self, device: torch.device) -> Paths:
+        """The way to every node, on a device; copied there once."""
+        if device not in self._paths:
+            ways = [row.nonzero()[:, 0] for row in self.ancestors]
+            ends = torch.tensor([0, *map(len, ways)]).cumsum(0)
+            numbers = torch.cat([torch.cat(ways), ends, torch.arange(len(self) + 1)]).to(device)
+            nodes, begins, each = numbers.split([int(ends[-1]), len(ends), len(self) + 1])
+            self._paths[device] = Paths(
+                nodes, begins.to(torch.int32), each.to(torch.int32), max(map(len, ways))
+            )
+        return self._paths[device]
+
+    @cached_property
+    def _paths(self) -> dict[torch.device, Paths]:
+        return {}
+
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
 
 
 NO_TREE = TokenTree((), (), ())

@@ -1,0 +1,135 @@
+"""Times a frame and its decision by turns: the released forwards, and this package's on fixed shapes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from vln_ros.capacity.walk import walk
+from vln_ros.config import StreamConfig
+from vln_ros.datatypes import ActionChunk, Frame, Instruction
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.profile import ImageSpec, Profile
+from vln_ros.engine.inputs import vision
+from vln_ros.engine.inputs.preprocess import patchify
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.layers import decoder
+from vln_ros.engine.stream.layers.accelerate import Accelerator
+
+WAYS = ("released", "fixed shapes", "compiled")
+WARM_UP = 4
+"""Decisions before the ones that are timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayTimes:
+    """Of one way and one size of frames.
+
+    Attributes:
+        seconds: of processor time, of every frame with its decision.
+        same: decisions with the released forwards' actions.
+        difference: largest of any probability from theirs.
+        shapes: that were compiled.
+    """
+
+    way: str
+    size: tuple[int, int]
+    seconds: list[float]
+    same: int
+    difference: float
+    shapes: int
+
+
+@contextmanager
+def released_forwards(model: LoadedModel) -> Iterator[None]:
+    """Within, pictures and tokens go through the released processor's numbers and the released forwards."""
+
+    def encode(_tower: object, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
+        patches = [patchify(p, model.pixels, None, None) for p in pictures]
+        return [image.features for image in encode_images(model.network, patches)]
+
+    kept = vision.encode_pictures, decoder.runs_on_slots
+    vision.encode_pictures, decoder.runs_on_slots = encode, lambda _: False
+    try:
+        yield
+    finally:
+        vision.encode_pictures, decoder.runs_on_slots = kept
+
+
+@contextmanager
+def _as_it_is(_model: LoadedModel) -> Iterator[None]:
+    yield
+
+
+def measure_ways(
+    model: LoadedModel,
+    profile: Profile,
+    size: tuple[int, int],
+    decisions: int,
+    *,
+    compiled: bool,
+    clock: Callable[[], float] = time.process_time,
+) -> list[WayTimes]:
+    """Every frame with its decision in each way, one after the other.
+
+    Args:
+        size: width and height that frames of 640x480 are resampled to.
+        compiled: measure that, too; compiling takes minutes.
+    """
+    profile = replace(profile, image=ImageSpec(None if size == (640, 480) else size, None))
+    accelerators = {"compiled": Accelerator.of("compile", model.device)} if compiled else {}
+    engines: dict[str, QwenEngine] = {}
+    for way in WAYS[: 2 + compiled]:
+        engines[way] = QwenEngine(
+            model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0, token_budget=4096),
+            accelerator=accelerators.get(way),
+        )  # fmt: skip
+        engines[way].start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
+    seconds: dict[str, list[float]] = {way: [] for way in engines}
+    chunks: dict[str, list[ActionChunk]] = {way: [] for way in engines}
+    for index, frame in enumerate(walk(decisions + WARM_UP, (640, 480))):
+        for way, engine in engines.items():
+            with released_forwards(model) if way == "released" else _as_it_is(model):
+                took, chunk = _decide(engine, frame, model, clock)
+            if index >= WARM_UP:
+                seconds[way].append(took)
+                chunks[way].append(chunk)
+    found = []
+    for way, engine in engines.items():
+        pairs = list(zip(chunks[way], chunks["released"], strict=True))
+        accelerator = accelerators.get(way)
+        found.append(
+            WayTimes(
+                way=way,
+                size=size,
+                seconds=seconds[way],
+                same=sum(a.actions == b.actions for a, b in pairs),
+                difference=max(
+                    abs(p - q)
+                    for a, b in pairs
+                    for p, q in zip(a.probabilities, b.probabilities, strict=False)
+                ),
+                shapes=0 if accelerator is None else accelerator.recorded,
+            )
+        )
+        engine.close()
+    return found
+
+
+def _decide(
+    engine: QwenEngine, frame: Frame, model: LoadedModel, clock: Callable[[], float]
+) -> tuple[float, ActionChunk]:
+    begun_s = clock()
+    engine.observe(frame)
+    chunk = engine.decide(frame.index)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return clock() - begun_s, chunk

@@ -1,0 +1,209 @@
+"""The engine decides as it does with the released forwards, whatever its stream goes through."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from engine_models import build_small
+from torch import Tensor
+
+from vln_ros.config import StreamConfig
+from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Frame, Instruction, Pose
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import ContextSpec, ImageSpec, Profile, load_profile
+from vln_ros.engine.inputs import vision
+from vln_ros.engine.inputs.preprocess import ImagePatches, patchify
+from vln_ros.engine.inputs.tower import VisionTower
+from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.layers import decoder
+from vln_ros.engine.stream.layers.accelerate import Accelerator
+
+TOLERANCE = 1e-4
+SIZES = [(56, 56), (84, 112)]
+PROFILES = {
+    "append, frames dropped": ("tiny", None),
+    "append, frames kept": ("tiny", ContextSpec("append", unasked_frames="keep")),
+    "history with a penalty": ("navida", None),
+}
+
+
+def load(folder: str, dtype: str = "float32") -> LoadedModel:
+    torch.set_num_threads(1)
+    model = load_model(folder, device="cpu", dtype=dtype, attention="sdpa", quantisation="none")
+    assert decoder.runs_on_slots(model.network)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    return load(str(build_small(tmp_path_factory.mktemp("tiny") / "checkpoint")))
+
+
+@contextmanager
+def released_forwards(model: LoadedModel) -> Iterator[None]:
+    """Pictures go through the released processor's numbers and tower, tokens through the released decoder."""
+
+    def encode(_tower: VisionTower, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
+        patches: list[ImagePatches] = [patchify(p, model.pixels, None, None) for p in pictures]
+        return [image.features for image in encode_images(model.network, patches)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vision, "encode_pictures", encode)
+        patch.setattr(decoder, "runs_on_slots", lambda _: False)
+        yield
+
+
+def profile_of(name: str, spec: ContextSpec | None) -> Profile:
+    profile = replace(load_profile(name), image=ImageSpec(None, None))
+    return profile if spec is None else replace(profile, context=spec)
+
+
+def robot(
+    model: LoadedModel, profile: Profile, accelerator: Accelerator | None = None, **stream: Any
+) -> QwenEngine:
+    config = StreamConfig(min_allowed=0.0, **stream)
+    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config, accelerator=accelerator)
+    engine.start(Instruction(1, "go to the red chair"))
+    return engine
+
+
+def frame(index: int, size: tuple[int, int]) -> Frame:
+    height, width = size
+    rgb = np.random.default_rng(index).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    pose = Pose.planar(0.25 * index, 0.1 * (index % 5), 0.3 * (index % 7))
+    camera = CameraModel.from_hfov(width, height, 1.2)
+    return Frame(index, (index + 1) * 10**8, rgb, None, camera, pose, pose)
+
+
+def timeline(seed: int, length: int) -> list[tuple[str, int]]:
+    """Frames of two sizes, decisions, answers cut short, questions, other instructions."""
+    chance = random.Random(seed)
+    events = ["frame", "frame", "frame", "decide", "decide", "decide", "cut", "ask", "choice", "ahead"]
+    return [("frame", 0)] + [
+        ("instruction" if chance.random() < 0.05 else chance.choice(events), chance.randrange(100))
+        for _ in range(length)
+    ]
+
+
+@dataclass
+class Run:
+    """What one engine said, event by event."""
+
+    engine: QwenEngine
+    said: list[object]
+    numbers: list[float]
+
+    def play(self, events: Sequence[tuple[str, int]]) -> None:
+        newest, asked, number = -1, -1, 1
+        done: list[Executed] = []
+        chunk: ActionChunk | None = None
+        for index, (event, detail) in enumerate(events):
+            if event == "frame" or newest < 0 or (event == "decide" and asked == newest):
+                newest = index
+                self.engine.observe(frame(index, SIZES[detail % 2]))
+            elif event == "decide":
+                asked = newest
+                chunk = self.engine.decide(index)
+                self._note(chunk)
+            elif event == "cut" and chunk is not None:  # the robot did only the beginning of it
+                actions = chunk.actions[: detail % (len(chunk.actions) + 1)]
+                done += [Executed(stamp_ns=(newest + 1) * 10**8 + 1, action=a) for a in actions]
+                chunk = None
+                self.engine.executed(done)
+            elif event == "ask":
+                self.said.append(self.engine.ask("What do you see?", max_tokens=3))
+            elif event == "choice":
+                self.numbers += self.engine.ask_choice("Is the goal in view?", ["yes", "no", "left"])
+            elif event == "ahead":
+                self.engine.work_ahead()
+            elif event == "instruction":
+                number, newest, asked, chunk, done = number + 1, -1, -1, None, []
+                self.engine.start(Instruction(number, f"walk past the blue sofa, then {detail} steps"))
+
+    def _note(self, chunk: ActionChunk) -> None:
+        self.said += [chunk.actions, chunk.unconstrained, chunk.held]
+        self.numbers += [*chunk.probabilities, chunk.allowed or 0.0]
+
+
+def compare(model: LoadedModel, name: str, seed: int, length: int, **stream: Any) -> Run:
+    profile, events = profile_of(*PROFILES[name]), timeline(seed, length)
+    ours = Run(robot(model, profile, **stream), [], [])
+    ours.play(events)
+    with released_forwards(model):
+        released = Run(robot(model, profile, **stream), [], [])
+        released.play(events)
+    assert ours.said == released.said
+    assert ours.numbers == pytest.approx(released.numbers, abs=TOLERANCE)
+    assert ours.engine.forwards == released.engine.forwards
+    return ours
+
+
+@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("decode", ["tree", "tokens"])
+@pytest.mark.parametrize("seed", range(3))
+def test_queues_are_those_of_the_released_forwards(
+    model: LoadedModel, name: str, decode: str, seed: int
+) -> None:
+    """The budget is small, so that turns are evicted all the time."""
+    run = compare(model, name, seed, 40, decode=decode, token_budget=200, recent_turns=2, tree_nodes=24)
+    assert len(run.numbers) > 20
+
+
+def test_the_timelines_have_all_kinds_of_events_and_evict(model: LoadedModel) -> None:
+    events = {event for seed in range(3) for event, _ in timeline(seed, 40)}
+    assert events >= {"frame", "decide", "cut", "ask", "choice", "ahead", "instruction"}
+    run = compare(model, "append, frames kept", 1, 60, token_budget=200, recent_turns=2)
+    assert run.engine.report().evicted > 0
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_what_was_recorded_says_what_is_said_without(model: LoadedModel, name: str) -> None:
+    accelerator = Accelerator("again", lambda work: work)
+    profile, events = profile_of(*PROFILES[name]), timeline(5, 60)
+    budget: dict[str, Any] = {"token_budget": 200, "recent_turns": 2}
+    runs = [Run(robot(model, profile, accelerator=a, **budget), [], []) for a in (None, accelerator)]
+    for run in runs:
+        run.play(events)
+    plain, recorded = runs
+    assert recorded.said == plain.said
+    assert recorded.numbers == pytest.approx(plain.numbers, abs=TOLERANCE)
+    assert accelerator.recorded > 3 and accelerator.reason is None
+    assert "shapes" in str(dict(recorded.engine.vitals())["accelerate"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(250))
+def test_queues_over_many_timelines(model: LoadedModel, seed: int) -> None:
+    name = list(PROFILES)[seed % len(PROFILES)]
+    budget = (200, 400, 24576)[seed // len(PROFILES) % 3]
+    compare(model, name, 1000 + seed, 40, token_budget=budget, recent_turns=1 + seed % 4)
+
+
+def test_queues_of_the_shipped_policy_in_bfloat16() -> None:
+    """60 of 60, on frames of the simulator's kind: what it was trained for has clear answers."""
+    model = load("shipped:tiny", "bfloat16")
+    engines = [robot(model, load_profile("tiny")) for _ in range(2)]
+    colours = np.random.default_rng(3)
+    same = 0
+    for index in range(60):
+        blocks = colours.integers(0, 255, (6, 8, 3), dtype=np.uint8).repeat(40, 0).repeat(40, 1)
+        pose = Pose.planar(0.25 * index, 0.0, 0.0)
+        shown = Frame(
+            index, (index + 1) * 10**8, blocks, None, CameraModel.from_hfov(320, 240, 1.2), pose, pose
+        )
+        engines[0].observe(shown)
+        ours = engines[0].decide(index)
+        with released_forwards(model):
+            engines[1].observe(shown)
+            theirs = engines[1].decide(index)
+        same += ours.actions == theirs.actions
+    assert same == 60
