@@ -230,6 +230,49 @@ def test_a_robot_that_fails_in_the_middle_of_its_prefill_is_left_as_it_was():
     assert_same_decision(light, run(alone[1], decodings(alone, DecodeMode.TOKENS, [40, 3])[1]))
 
 
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_robot_may_leave_in_the_middle_of_its_prefill_and_come_back(steps):
+    robots, alone = [session(5, chunk_tokens=8), session(9)], [session(5), session(9)]
+    forwards = SharedForwards()
+    for robot, decoding in zip(robots, decodings(robots, DecodeMode.TOKENS, [40, 3]), strict=True):
+        forwards.add(robot, decoding)
+    results = {}
+    for _ in range(steps):
+        results |= dict(forwards.step())
+    forwards.remove(robots[0])
+    assert robots[0].timeline.tokens == robots[0].cache.length == 5
+    with pytest.raises(ValueError, match="takes no part"):
+        forwards.remove(robots[0])
+    forwards.add(robots[0], decodings(robots, DecodeMode.TOKENS, [40, 3])[0])
+    while len(forwards):
+        results |= dict(forwards.step())
+    for robot, other, decoding in zip(
+        robots, alone, decodings(alone, DecodeMode.TOKENS, [40, 3]), strict=True
+    ):
+        assert_same_decision(results[robot], run(other, decoding))
+
+
+def test_a_robot_whose_run_is_cancelled_is_asked_no_more(model):
+    robots = [engine(model, i, "tiny", decode="tokens") for i in range(2)]
+    decisions = SharedDecisions()
+    for i, robot in enumerate(robots):
+        robot.observe(frame(i, 0))
+        decisions.ask(robot, 1)
+    decisions.step()
+    decisions.withdraw(robots[0])
+    robots[0].start(Instruction(7, "go to chair 7"))
+    robots[0].observe(frame(0, 0))
+    decisions.ask(robots[0], 2)
+    found = {}
+    while len(decisions):
+        found |= {id(robot): chunk for robot, chunk in decisions.step()}
+    assert found[id(robots[0])].queue == 2 and found[id(robots[0])].instruction == 7
+    assert found[id(robots[1])].queue == 1
+    alone = engine(model, 7, "tiny", decode="tokens")
+    alone.observe(frame(0, 0))
+    assert found[id(robots[0])].actions == alone.decide(2).actions
+
+
 def test_of_a_pool_that_is_full_only_the_one_that_asks_for_more_notices():
     pool = KVPool(tiny_network(), tokens=80, page_tokens=10)
     robots = [session(n, pool=pool) for n in (15, 38, 15)]

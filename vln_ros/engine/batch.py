@@ -76,6 +76,18 @@ class SharedForwards(Generic[T]):
         _check([*(member.session for member in self._members), session])
         self._members.append(_Member(session, decoding))
 
+    def remove(self, session: Session) -> None:
+        """Give its decoding up, between two steps; what it has pushed so far stays, as when it fails.
+
+        Raises:
+            ValueError: it takes no part.
+        """
+        found = [member for member in self._members if member.session is session]
+        if not found:
+            raise ValueError("the session takes no part in these forwards")
+        found[0].give_up()
+        self._members.remove(found[0])
+
     @torch.no_grad()
     def step(self) -> list[tuple[Session, T | Exception]]:
         """One forward for all. The results of the decodings that end by it, or each one's own error."""
@@ -109,6 +121,15 @@ class SharedDecisions:
         engine.ready()
         self._forwards.add(engine.session, engine.deciding(queue))
         self._asked[engine.session] = engine, queue
+
+    def withdraw(self, engine: QwenEngine) -> None:
+        """Its answer is wanted no more: the run was cancelled, or another instruction came.
+
+        Raises:
+            ValueError: it is not asked.
+        """
+        self._forwards.remove(engine.session)
+        del self._asked[engine.session]
 
     def step(self) -> list[tuple[QwenEngine, ActionChunk | Exception]]:
         """One forward for all. The decisions that are taken by it, or each one's own error.
@@ -320,6 +341,12 @@ class _Member(Generic[T]):
             self._end(self.job.result)
         else:
             self.advance(self.job.result)
+
+    def give_up(self) -> None:
+        """Close the decoding; of what is on its way nothing stays."""
+        if self.job is not None:
+            self.session.abandon(self.job.prefill)
+        self.decoding.close()
 
     def _end(self, error: Exception) -> None:
         self.decoding.close()
