@@ -65,8 +65,8 @@ site: $(READY)  ## the pages as a site in build/site; a broken link ends it
 	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-pictures: $(READY)  ## the pictures of the README, from the shipped policy
-	$(BIN)/python docs/make_pictures.py
+pictures: $(READY)  ## the pictures of README and docs, from the shipped policy and a headless Chromium
+	$(BIN)/python -m docs.make_pictures
 
 clean:  ## remove .venv and what was built
 	rm -rf $(VENV) build install log *.egg-info .coverage*

@@ -1,20 +1,31 @@
 """Draws the pictures of the README and the docs, so that they do not rot.
 
-Run by `make pictures`. The animation is one episode that the shipped policy drives: what its camera sees,
-what it has decided, and where it is on the plan of the flat.
+Run by `make pictures`; `python -m docs.make_pictures NAME` draws some of them: drive, web, run.
+
+drive: an animation of one episode that the shipped policy drives. web: the page of a robot in a simulated
+flat. run: the pages of an evaluation and of a comparison. The pages are those of a headless Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from vln_ros.config import NavigatorConfig, from_flat
-from vln_ros.datatypes import Float64Array
+from benchmarks.measure.chromium import chromium
+from vln_ros.cli.demo import EXPERT_CLEARANCE_M, SIMULATED_ROBOT, write_split
+from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
+from vln_ros.cli.talk.page import graph_page
+from vln_ros.config import NavigatorConfig, Scalar, from_flat
 from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
@@ -22,7 +33,6 @@ from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_in
 from vln_ros.evaluation.episode.video import VideoWriter
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
-from vln_ros.sim.worlds import plan_of
 from vln_ros.training.demonstrations import robot_camera
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -32,32 +42,32 @@ CAMERA = (320, 240)
 WIDTH_PX = 960
 FRAME_MS, LAST_MS = 200, 2500
 COLOURS = 128
-TRAIL, HERE, GOAL = (214, 37, 140), (20, 24, 32), (26, 143, 75)
+DESKTOP, PHONE = {"width": 1360, "height": 1000}, {"width": 390, "height": 844}
+QUALITY = 85
+DRIVES_S = 9.0
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": DESKTOP, "color_scheme": "light"},
+    "dark": {"viewport": DESKTOP, "color_scheme": "dark"},
+    "phone": {"viewport": PHONE, "color_scheme": "dark", "is_mobile": True, "device_scale_factor": 2},
+}
+EVALUATED = ("--kind", "room", "--episodes", "8", "--videos", "1", "--workers", "1")
+IN_MIDST = """() => {
+  const bar = document.querySelector(".player[data-way] .scrubber input");
+  bar.value = Math.floor(bar.max / 2);
+  bar.dispatchEvent(new Event("input"));
+}"""
 
 
 class Animation(VideoWriter):
-    """Takes the frames of a video, puts the plan of the flat beside each, and keeps them."""
+    """Takes the frames of a video and keeps them."""
 
-    def __init__(self, world: EmbeddedWorld, goal: Float64Array, radius_m: float) -> None:
-        plan = plan_of(world)
-        assert plan is not None, "embedded flats have plans"
-        self._world, self._plan, self._goal, self._radius_m = world, plan, goal, radius_m
-        self._trail: list[Float64Array] = []
+    def __init__(self) -> None:
         self.pictures: list[Image.Image] = []
 
-    @property
-    def frames(self) -> int:
-        return len(self.pictures)
-
     def add(self, frame: npt.NDArray[np.uint8]) -> None:
-        self._trail.append(self._world.pose.position[:2].copy())
         view = Image.fromarray(frame)
-        map_ = self._map(view.height)
-        whole = Image.new("RGB", (view.width + 4 + map_.width, view.height), (17, 20, 26))
-        whole.paste(view, (0, 0))
-        whole.paste(map_, (view.width + 4, 0))
-        height = round(whole.height * WIDTH_PX / whole.width)
-        self.pictures.append(whole.resize((WIDTH_PX, height), Image.Resampling.LANCZOS))
+        height = round(view.height * WIDTH_PX / view.width)
+        self.pictures.append(view.resize((WIDTH_PX, height), Image.Resampling.LANCZOS))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -65,37 +75,13 @@ class Animation(VideoWriter):
     def discard(self) -> None:
         self.pictures.clear()
 
-    def _map(self, height_px: int) -> Image.Image:
-        plan = self._plan
-        image = Image.fromarray(plan.image).convert("RGB")
-        draw = ImageDraw.Draw(image)
-        px_per_m = float(np.linalg.norm(plan.to_pixel(np.array([1.0, 0.0])) - plan.to_pixel(np.zeros(2))))
-        x, y = plan.to_pixel(self._goal)
-        r = self._radius_m * px_per_m
-        draw.ellipse((x - r, y - r, x + r, y + r), outline=GOAL, width=8)
-        trail = [tuple(float(v) for v in plan.to_pixel(p)) for p in self._trail]
-        if len(trail) > 1:
-            draw.line(trail, fill=TRAIL, width=10, joint="curve")
-        pose = self._world.pose
-        ahead = pose.matrix[:2, 0]
-        left = np.array([-ahead[1], ahead[0]])
-        at = pose.position[:2]
-        corners = [at + 0.35 * ahead, at - 0.2 * ahead + 0.2 * left, at - 0.2 * ahead - 0.2 * left]
-        draw.polygon([tuple(float(v) for v in plan.to_pixel(c)) for c in corners], fill=HERE)
-        return image.resize(
-            (round(image.width * height_px / image.height), height_px), Image.Resampling.LANCZOS
-        )
-
 
 def animate(split: str, number: int, kind: str) -> list[Image.Image]:
     """The frames of an episode that the shipped policy drives without ROS, as it would with it."""
     episode = make_episodes(split, number + 1, kind)[number]
     world = EmbeddedWorld(*robot_camera(*CAMERA))
     config = from_flat(NavigatorConfig, {"qwen.checkpoint": "shipped:tiny", "qwen.profile": "tiny"})
-    world.load(episode.scene_id)
-    goal, radius_m = np.asarray(episode.goal, np.float64)[:2], episode.goal_radius_m
-    assert radius_m is not None, "embedded episodes have goals"
-    animation = Animation(world, goal, radius_m)
+    animation = Animation()
     run = EpisodeRun(
         world,
         episode,
@@ -120,16 +106,105 @@ def write_gif(pictures: list[Image.Image], path: Path) -> None:
     few[0].save(path, save_all=True, append_images=few[1:], duration=times, loop=0, optimize=True)
 
 
+def draw_drive() -> None:
+    """The animation of the README."""
+    write_gif(animate(*EPISODE), FOLDER / "drive.gif")
+
+
+def shoot(page: Any, name: str) -> None:
+    """What is in sight of a page."""
+    page.screenshot(path=str(FOLDER / f"{name}.jpg"), quality=QUALITY)
+
+
+def draw_web() -> None:
+    """The page of a robot that drives by the oracle policy, light, dark and on a phone; and stopped."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        episodes = write_split(folder / "dataset", "val_unseen", 1, "flat")
+        environment = enter_graph(folder / "ros")
+        bridge: dict[str, Scalar] = {"episodes": str(episodes), "mode": "realtime", "max_episode_s": 3000.0}
+        navigator: dict[str, Scalar] = {
+            "engine": "expert",
+            "expert.episodes": str(episodes),
+            "expert.clearance_m": EXPERT_CLEARANCE_M,
+            "extrinsics": "parameters",
+            "reliability": "reliable",
+            "use_sim_time": True,
+        }
+        served = graph_page({"use_sim_time": True})
+        assert served is not None, "requirements.txt has aiohttp"
+        with Graph(folder / "logs", environment) as graph, chromium() as browser:
+            graph.start(served.node)
+            while not served.is_served:
+                graph.check()
+                time.sleep(0.05)
+            pages = {look: browser.new_context(**options).new_page() for look, options in LOOKS.items()}
+            for page in pages.values():
+                page.goto(served.address)
+                page.wait_for_function(
+                    "() => document.getElementById('connection').textContent === 'connected'"
+                )
+            graph.start(NodeSpec("sim_bridge", bridge))
+            graph.start(NodeSpec("navigator", navigator))
+            graph.start(NodeSpec("executor", {"use_sim_time": True, **SIMULATED_ROBOT}))
+            first = pages["light"]
+            first.wait_for_selector("#state[data-level=moving]", timeout=120_000)
+            first.wait_for_timeout(DRIVES_S * 1e3)
+            for look, page in pages.items():
+                shoot(page, f"web-{look}")
+            first.keyboard.press("Escape")
+            first.wait_for_selector("#release", state="visible")
+            first.wait_for_timeout(500)
+            shoot(first, "web-stopped")
+            graph.check()
+
+
+def draw_run() -> None:
+    """The pages of an evaluation of the shipped policy, and of its comparison with the oracle policy."""
+    with tempfile.TemporaryDirectory() as name:
+
+        def command(*arguments: str) -> None:
+            subprocess.run([sys.executable, "-m", "vln_ros", *arguments], cwd=name, check=True)
+
+        command(
+            "eval", "--checkpoint", "shipped:tiny", "--profile", "tiny", *EVALUATED, "--out", "runs/policy"
+        )
+        command("eval", "--engine", "expert", *EVALUATED, "--out", "runs/oracle")
+        command("compare", "runs/policy", "runs/oracle", "--out", "runs/compared")
+        report, comparison = (
+            (Path(name) / f"runs/{page}").as_uri() for page in ("policy/report.html", "compared/compare.html")
+        )
+        with chromium() as browser:
+            for look, options in LOOKS.items():
+                page = browser.new_context(**options).new_page()
+                page.goto(report)
+                page.wait_for_selector(".player[data-way] .scrubber", state="visible")
+                page.evaluate(IN_MIDST)
+                if look == "phone":
+                    page.locator(".player[data-way]").first.scroll_into_view_if_needed()
+                page.wait_for_timeout(500)
+                shoot(page, f"run-{look}")
+            page = browser.new_context(**LOOKS["light"]).new_page()
+            page.goto(comparison)
+            shoot(page, "compare")
+
+
+GROUPS: dict[str, Callable[[], None]] = {"drive": draw_drive, "web": draw_web, "run": draw_run}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--episode", type=int, default=EPISODE[1], help="number of the episode in its split")
-    parser.add_argument("--kind", default=EPISODE[2], help="size of the flat (default: %(default)s)")
-    options = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(GROUPS)} (default: all)")
+    names = parser.parse_args().names or list(GROUPS)
+    if unknown := set(names) - set(GROUPS):
+        parser.error(f"{', '.join(sorted(unknown))}: choose of {', '.join(GROUPS)}")
     FOLDER.mkdir(exist_ok=True)
-    pictures = animate(EPISODE[0], options.episode, options.kind)
-    path = FOLDER / "drive.gif"
-    write_gif(pictures, path)
-    print(f"{path}: {len(pictures)} frames, {path.stat().st_size / 1e6:.2f} MB")
+    for name in names:
+        GROUPS[name]()
+    for path in sorted(FOLDER.iterdir()):
+        print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

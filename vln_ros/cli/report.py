@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from vln_ros.evaluation.runs.rerun_export import export_rerun
     from vln_ros.evaluation.runs.results import skips_line
 
-    formats = ["html", "rerun", *FORMATS]
+    formats = [*FORMATS, "html", "rerun"]
     if args.export is not None and args.export not in formats:
         near = nearest(args.export, formats)
         raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(formats)}{near}")

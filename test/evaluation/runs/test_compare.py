@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from array import array
@@ -401,6 +402,8 @@ def test_what_cannot_be_compared() -> None:
         max_steps=500,
     )
     assert compare(a, loaded("b", list(a.episodes), protocol)).notes == ("another turn_deg: 15.0 and 30.0",)
+    greedy = dataclasses.replace(PROTOCOL, generation="greedy")
+    assert compare(loaded("a", list(a.episodes), greedy), a).notes == ("another generation: greedy and none",)
     assert "note:" not in comparison_table(compare(a, a))
 
 

@@ -193,7 +193,11 @@ def _notes(a: LoadedRun, b: LoadedRun) -> tuple[str, ...]:
         notes += [f"{r.name}: its files do not state the protocol" for r in (a, b) if r.protocol is None]
     elif a.protocol != b.protocol:
         ours, theirs = vars(a.protocol), vars(b.protocol)
-        notes += [f"another {n}: {ours[n]} and {theirs[n]}" for n in ours if ours[n] != theirs[n]]
+        notes += [
+            f"another {n}: {' and '.join('none' if v == '' else str(v) for v in (ours[n], theirs[n]))}"
+            for n in ours
+            if ours[n] != theirs[n]
+        ]
     return tuple(notes)
 
 

@@ -27,7 +27,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,6 +75,7 @@ class LoadedRun:
     episodes: tuple[EpisodeResult, ...]
     protocol: Protocol | None
     notes: tuple[str, ...]
+    _: KW_ONLY
     own: OwnRun | None = None
 
     @property
@@ -109,7 +110,7 @@ def load_run(path: Path) -> LoadedRun:
             notes.append(f"{len(result.skipped)} episodes could not be run")
         notes += summary_remarks(result.summary)
         own = OwnRun(path, result.info, result.versions)
-        return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes), own)
+        return LoadedRun(path.name, "vln_ros", result.episodes, result.info.protocol, tuple(notes), own=own)
     candidates: tuple[tuple[str, Path, Callable[[Path], Iterator[_Line]]], ...] = (
         ("internnav", path / "progress.json", _json_lines),
         ("navida", path / "log", _stats_files),

@@ -36,7 +36,7 @@ class PictureStream:
         feed: gets the pictures.
         view: their name there.
         topic: where they come from, and whether ``compressed``.
-        refuse: gets what cannot be used, in the stream's thread.
+        refuse: gets what cannot be used, in the node's thread or the stream's.
 
     Attributes:
         encoded: how many pictures were brought to the feed.
@@ -49,9 +49,9 @@ class PictureStream:
     ) -> None:  # fmt: skip
         self._node, self._config, self._feed, self.view = node, config, feed, view
         self._topic, self._compressed, self._refuse = topic, compressed, refuse
-        self._mailbox: LatestMailbox[Picture] = LatestMailbox()
+        self._mailbox: LatestMailbox[tuple[int, Picture]] = LatestMailbox()
         self._subscription: Subscription | None = None
-        self._recent: deque[Picture] = deque(maxlen=KEPT)
+        self._recent: deque[tuple[int, Picture]] = deque(maxlen=KEPT)
         self._due_s = 0.0
         self._looks = self.keeps = False
         self.encoded = 0
@@ -83,12 +83,12 @@ class PictureStream:
         if not self.keeps:
             self.keeps = True
             self.watch(self._looks)
-        near = [(abs(_stamp_ns(msg) - stamp_ns), msg) for msg in self._recent]
-        off_ns, msg = min(near, key=lambda n: n[0], default=(NEAR_NS + 1, None))
-        if msg is None or off_ns > NEAR_NS:
+        near = [picture for picture in self._recent if abs(picture[0] - stamp_ns) <= NEAR_NS]
+        if not near:
             return
+        taken_ns, msg = min(near, key=lambda picture: abs(picture[0] - stamp_ns))
         try:
-            self._feed.put_picture(GOAL_PICTURE, _stamp_ns(msg), *self._jpeg(msg))
+            self._feed.put_picture(GOAL_PICTURE, taken_ns, *self._jpeg(msg))
         except convert.MessageError as error:
             self._refuse(error)
 
@@ -103,14 +103,19 @@ class PictureStream:
         if now_s < self._due_s - period_s / 4:
             return
         self._due_s = max(self._due_s + period_s, now_s)
-        self._recent.append(msg)
+        try:
+            picture = convert.stamp_ns_from_time(msg.header.stamp), msg
+        except convert.MessageError as error:
+            self._refuse(error)
+            return
+        self._recent.append(picture)
         if self._looks:
-            self._mailbox.put(msg)
+            self._mailbox.put(picture)
 
     def _run(self) -> None:
-        while (msg := self._mailbox.take()) is not None:
+        while (picture := self._mailbox.take()) is not None:
+            stamp_ns, msg = picture
             try:
-                stamp_ns = convert.stamp_ns_from_time(msg.header.stamp)
                 jpeg, scale = self._jpeg(msg)
             except convert.MessageError as error:
                 self._refuse(error)
@@ -133,7 +138,3 @@ class PictureStream:
         if not done:
             raise convert.MessageError("not_encodable", f"a picture of {width} x {height} cannot be encoded")
         return jpeg.tobytes(), rgb.shape[1] / width
-
-
-def _stamp_ns(msg: Picture) -> int:
-    return int(msg.header.stamp.sec) * 1_000_000_000 + int(msg.header.stamp.nanosec)
