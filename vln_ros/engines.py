@@ -179,8 +179,8 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     check_checkpoint(qwen.checkpoint)
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
-    from vln_ros.engine.qwen import QwenEngine
-    from vln_ros.engine.stream.accelerate import Accelerator
+    from vln_ros.engine.qwen import QwenEngine, build_pool
+    from vln_ros.engine.stream.layers.accelerate import Accelerator
     from vln_ros.engine.warm_up import rehearse, warm_up
 
     with span("model load"):
@@ -193,7 +193,13 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
         )
     with span("warm-up"):
         warm_up(model)
+    pool = build_pool(model, qwen.stream, qwen.reuse)
     accelerator = Accelerator.of(qwen.accelerate, model.device)
+    if pool is not None and accelerator is not None:
+        raise ConfigError(
+            f"qwen.accelerate = {qwen.accelerate!r} with pool_tokens = {qwen.stream.pool_tokens}: what is "
+            "recorded holds memory of its own; set qwen.accelerate to none or qwen.stream.pool_tokens to 0"
+        )
     engines = [
         QwenEngine(
             model,
@@ -205,6 +211,7 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             reuse=qwen.reuse,
             look_down=qwen.look_down,
             place=config.place,
+            pool=pool,
             accelerator=accelerator,
         )
         for _ in range(count)

@@ -27,7 +27,7 @@ from vln_ros.datatypes import Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec, Profile
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream.accelerate import Accelerator
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 
 SETTLED = 3
 """Decisions before the one that is counted: tables are made, the stream has turns."""

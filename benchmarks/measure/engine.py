@@ -170,10 +170,10 @@ def measure_flat(model: LoadedModel, profile: Profile, frames: int, token_budget
         return engine
 
     def timed(engine: QwenEngine, frame: Frame) -> tuple[float, float]:
-        cpu, start = time.process_time(), _now(model)
+        cpu, start = time.process_time(), now_s(model)
         engine.observe(frame)
         engine.decide(frame.index)
-        return _now(model) - start, time.process_time() - cpu
+        return now_s(model) - start, time.process_time() - cpu
 
     rows: list[tuple[float, float, int, int, int]] = []
     stream = walk(frames + part, (112, 112))
@@ -210,16 +210,16 @@ def measure_batch(model: LoadedModel, profile: Profile, robots: int, rounds: int
         shared = [_robot(model, profile, r) for r in range(robots)]
         alone = [_robot(model, profile, r) for r in range(robots)]
         for i in range(rounds):
-            start = _now(model)
+            start = now_s(model)
             errors = observe_together(shared, [f[i] for f in frames])
             chunks = decide_together(shared, [i] * robots)
-            together_s.append(_now(model) - start)
-            start = _now(model)
+            together_s.append(now_s(model) - start)
+            start = now_s(model)
             expected = []
             for engine, seen in zip(alone, frames, strict=True):
                 engine.observe(seen[i])
                 expected.append(engine.decide(i))
-            separate_s.append(_now(model) - start)
+            separate_s.append(now_s(model) - start)
             for error, chunk, other in zip(errors, chunks, expected, strict=True):
                 if error is not None:
                     raise error
@@ -252,9 +252,9 @@ def measure_decoding(
     chunks: list[ActionChunk] = []
     for frame in tqdm(walk(decisions, (112, 112)), desc=way, total=decisions, disable=None):
         engine.observe(frame)  # vision only, the same for all
-        start = _now(model)
+        start = now_s(model)
         chunks.append(engine.decide(frame.index))
-        seconds.append(_now(model) - start)
+        seconds.append(now_s(model) - start)
         works.append(engine.report().decision)
     engine.close()
     return DecodingCost(
@@ -287,13 +287,13 @@ def measure_context(
     with _counted_patches(model) as patches:
         engine.start(Instruction(1, INSTRUCTION))
         for frame in tqdm(frames, desc=f"{strategy}, every {every}", unit="frame", disable=None):
-            start = _now(model)
+            start = now_s(model)
             engine.observe(frame)
-            observe_s.append(_now(model) - start)
+            observe_s.append(now_s(model) - start)
             if (frame.index + 1) % every == 0:
-                start = _now(model)
+                start = now_s(model)
                 engine.decide(frame.index)
-                decide_s.append(_now(model) - start)
+                decide_s.append(now_s(model) - start)
                 cached = max(cached, engine.session.timeline.tokens)
     context = engine.context
     ratio = context.selection.compression_ratio if isinstance(context, DelayedBatchContext) else None
@@ -345,7 +345,8 @@ def _said(chunk: ActionChunk) -> tuple[object, ...]:
     return chunk.actions, chunk.unconstrained, chunk.instruction, chunk.frame_stamp_ns
 
 
-def _now(model: LoadedModel) -> float:
+def now_s(model: LoadedModel) -> float:
+    """When the device has done what it was given."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,9 @@ import numpy as np
 from vln_ros.config import TinyConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.measure.unsynchronised import Variant
     from vln_ros.capacity.stages import StagedDecision
     from vln_ros.engine.checkpoint.model import LoadedModel
 
@@ -36,10 +40,16 @@ class Sizes:
     stage_decisions: int
     stage_size: tuple[int, int]
     way_decisions: int
+    wide_layers: int
+    """Of the decoder for many robots; 0: as loaded."""
+    crowd_rounds: int
+    newcomer_frames: int
+    narrow: bool
+    """The released shapes are narrowed, so that any device tries every path of the stages."""
 
 
-FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480), 60)
-QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56), 4)
+FULL = Sizes(8, 12, 3, 60, 0.3, 96, 32, 12, (640, 480), 40, 2, 2, 16, False)
+QUICK = Sizes(2, 2, 1, 6, 0.3, 8, 2, 3, (84, 56), 4, 0, 2, 4, True)
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,81 @@ def forwards(setup: Setup) -> dict[str, Any]:
     }
 
 
+ROBOTS = (1, 2, 4, 8, 16)
+
+
+def robots(setup: Setup) -> dict[str, Any]:
+    import torch
+
+    from benchmarks.measure.robots import (
+        BY_TURNS,
+        TOGETHER,
+        few_layers,
+        measure_crowd,
+        measure_newcomer,
+    )
+    from vln_ros.capacity.stages import random_model
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    sizes, profile, model = setup.sizes, load_profile("tiny"), setup.model
+    shape = "as loaded"
+    if sizes.wide_layers:
+        shape = f"3B-shaped decoder, {sizes.wide_layers} layers"
+        config = few_layers("3B", sizes.wide_layers, model.network.config)
+        model = random_model(model, config, str(model.device), model.dtype)
+    rows, same = [], True
+    for decode in ("tokens", "tree"):
+        for count in ROBOTS if sizes.wide_layers else ROBOTS[:2]:
+            ways = [
+                measure_crowd(model, profile, robots=count, rounds=sizes.crowd_rounds, decode=decode, way=way)
+                for way in (TOGETHER, BY_TURNS)
+            ]
+            same = same and ways[0].queues == ways[1].queues
+            rows += [
+                {
+                    "decode": decode,
+                    "robots": c.robots,
+                    "way": c.way,
+                    "per_s": c.per_s,
+                    "latency_s": spread(c.latency_s),
+                    "fairness": c.fairness,
+                    "cache_bytes": c.cache_bytes,
+                }
+                for c in ways
+            ]
+    newcomers = [
+        measure_newcomer(
+            model, profile, robots=sizes.robots, frames=sizes.newcomer_frames, chunk_tokens=tokens
+        )
+        for tokens in (NEWCOMER_CHUNK, 65536)
+    ]
+    if model is not setup.model:
+        del model
+        torch.cuda.empty_cache()
+    return {
+        "shape": shape,
+        "rounds": sizes.crowd_rounds,
+        "rows": rows,
+        "same_queues": same,
+        "newcomer": {
+            "robots": sizes.robots,
+            "frames": sizes.newcomer_frames,
+            "rows": [
+                {
+                    "chunk_tokens": n.chunk_tokens,
+                    "gap_s": spread(n.gap_s),
+                    "longest_gap_s": max(n.gap_s),
+                    "alone_gap_s": spread(n.alone_gap_s),
+                    "took_s": n.took_s,
+                }
+                for n in newcomers
+            ],
+        },
+    }
+
+
+NEWCOMER_CHUNK = 32
+"""Tokens of the newcomer's chat in each shared forward: on a processor a forward's time grows with them."""
 ASKED = (4, 1)
 """Frames per decision."""
 
@@ -211,13 +296,12 @@ def counts(setup: Setup) -> dict[str, Any]:
     shipped = load_model("shipped:tiny", device="cpu", dtype="float32", attention="sdpa", quantisation="none")
     quick = setup.sizes is QUICK
     sizes = [(112, 112)] if quick else [(112, 112), (640, 480)]
-    ways = [
-        asdict(way)
-        for size in sizes
-        for way in measure_ways(
-            shipped, load_profile("tiny"), size, setup.sizes.way_decisions // len(sizes), compiled=not quick
-        )
-    ]
+    profile, ways = load_profile("tiny"), []
+    for size in sizes:
+        # Compiling takes minutes for each size: once shows what it brings.
+        compiled = not quick and size == sizes[0]
+        decisions = setup.sizes.way_decisions // len(sizes)
+        ways += [asdict(w) for w in measure_ways(shipped, profile, size, decisions, compiled=compiled)]
     return {
         "size": list(setup.sizes.stage_size),
         "rows": rows,
@@ -229,64 +313,136 @@ def counts(setup: Setup) -> dict[str, Any]:
 def stages(setup: Setup) -> dict[str, Any]:
     import torch
 
-    from vln_ros.capacity.stages import published_config, random_model
-    from vln_ros.engine.checkpoint.model import load_model
-    from vln_ros.engine.tiny import build_tiny
-
-    shapes = [_measure_shape(setup, "as loaded", setup.model)]
+    deadline = Deadline(setup.options.time_limit_s)
+    shapes = [_measure_shape(setup, "as loaded", setup.model, deadline)]
     skipped: list[str] = []
-    if not torch.cuda.is_available():
+    if not (torch.cuda.is_available() or setup.sizes.narrow):
         skipped = list(setup.options.shapes)
     else:
-        build_tiny(setup.folder / "true-ids", TinyConfig(true_ids=True))
-        base = load_model(
-            str(setup.folder / "true-ids"),
-            device="cpu",
-            dtype="bfloat16",
-            attention="sdpa",
-            quantisation="none",
-        )
-        for shape in setup.options.shapes:
-            model = random_model(base, published_config(shape), "cuda", torch.bfloat16)
-            shapes.append(_measure_shape(setup, shape, model))
-            del model
-            torch.cuda.empty_cache()
+        for name, model in _released_shapes(setup):
+            shapes.append(_measure_shape(setup, name, model, deadline))
+        # Compilers take minutes: after everything else.
+        for found, (name, model) in zip(shapes[1:], _released_shapes(setup), strict=True):
+            late = len(deadline.skipped)
+            found["undisturbed"] += _measure_compiled(setup, name, model, deadline)
+            found["too_late"] += deadline.skipped[late:]
     return {"size": list(setup.sizes.stage_size), "shapes": shapes, "skipped": skipped}
 
 
-def _measure_shape(setup: Setup, name: str, model: LoadedModel) -> dict[str, Any]:
+def _released_shapes(setup: Setup) -> Iterator[tuple[str, LoadedModel]]:
+    """The shapes asked for, with weights made on the device, one at a time; narrowed where they are."""
+    import torch
+
+    from vln_ros.capacity.stages import narrowed, published_config, random_model
+    from vln_ros.engine.checkpoint.model import load_model
+    from vln_ros.engine.tiny import build_tiny
+
+    folder = setup.folder / "true-ids"
+    if not folder.exists():
+        build_tiny(folder, TinyConfig(true_ids=True))
+    base = load_model(str(folder), device="cpu", dtype="bfloat16", attention="sdpa", quantisation="none")
+    on_gpu = torch.cuda.is_available()
+    for shape in setup.options.shapes:
+        config, name = published_config(shape), shape
+        if setup.sizes.narrow:
+            config, name = narrowed(config), f"{shape} narrowed"
+        yield name, random_model(base, config, "cuda" if on_gpu else "cpu", torch.bfloat16)
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+
+class Deadline:
+    """So long measurements are begun; what is under way ends."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._end_s = time.monotonic() + limit_s
+        self.skipped: list[str] = []
+
+    def allows(self, name: str, takes_s: float = 0.0) -> bool:
+        """Whether what ``takes_s`` so long is to be measured; if not, it is noted."""
+        if time.monotonic() + takes_s < self._end_s:
+            return True
+        self.skipped.append(name)
+        return False
+
+
+def _measure_shape(setup: Setup, name: str, model: LoadedModel, deadline: Deadline) -> dict[str, Any]:
     from benchmarks.measure.engine import measure_generate
+    from benchmarks.measure.unsynchronised import VARIANTS
     from vln_ros.capacity.stages import measure_peak, measure_stages
     from vln_ros.capacity.walk import walk
     from vln_ros.engine.checkpoint.profile import ImageSpec, load_profile
 
-    sizes = setup.sizes
+    sizes, skipped = setup.sizes, len(deadline.skipped)
     profile = replace(load_profile("tiny"), image=ImageSpec(None, None))
     peak = measure_peak(model.device, model.dtype)
     # The context grows by a frame per decision: half of them come before it has its size.
     context = sizes.stage_context - sizes.stage_decisions // 2
+    undisturbed = [
+        _undisturbed(setup, model, variant)
+        for variant in VARIANTS
+        if deadline.allows(f"{name}: {variant.name}")
+    ]
     frames = list(walk(context + 1 + sizes.stage_decisions, sizes.stage_size))
     ways = {
         way: _staged(measure_stages(model, profile, frames, context_frames=context, decode=way, peak=peak))
         for way in ("tree", "tokens")
+        if deadline.allows(f"{name}: stages of {way}")
     }
-    native = measure_generate(
-        model,
-        frames=sizes.stage_context + 1,
-        size=sizes.stage_size,
-        new_tokens=QUEUE_TOKENS,
-        repeats=sizes.repeats,
-    )
-    return {
-        "name": name,
-        "peak": asdict(peak),
-        "ways": ways,
-        "generate": {
+    generate = None
+    if deadline.allows(f"{name}: generate"):
+        native = measure_generate(
+            model,
+            frames=sizes.stage_context + 1,
+            size=sizes.stage_size,
+            new_tokens=QUEUE_TOKENS,
+            repeats=sizes.repeats,
+        )
+        generate = {
             "total": spread([n.total_s for n in native]),
             "context_tokens": native[0].context_tokens,
             "new_tokens": native[0].new_tokens,
-        },
+        }
+    return {
+        "name": name,
+        "peak": asdict(peak),
+        "undisturbed": undisturbed,
+        "ways": ways,
+        "generate": generate,
+        "too_late": deadline.skipped[skipped:],
     }
+
+
+COMPILE_S = 150.0
+"""What the compiler takes at most, for the shapes of one variant with 36 layers."""
+
+
+def _measure_compiled(
+    setup: Setup, name: str, model: LoadedModel, deadline: Deadline
+) -> list[dict[str, Any]]:
+    from benchmarks.measure.unsynchronised import COMPILED
+
+    takes_s = 0.0 if setup.sizes.narrow else COMPILE_S
+    return [
+        _undisturbed(setup, model, variant)
+        for variant in COMPILED
+        if deadline.allows(f"{name}: {variant.name}", takes_s)
+    ]
+
+
+def _undisturbed(setup: Setup, model: LoadedModel, variant: Variant) -> dict[str, Any]:
+    from benchmarks.measure.unsynchronised import measure_undisturbed
+
+    sizes = setup.sizes
+    found = measure_undisturbed(
+        model,
+        variant,
+        size=sizes.stage_size,
+        context_frames=sizes.stage_context - sizes.stage_decisions // 2,
+        decisions=sizes.stage_decisions,
+        compiler="aot_eager" if sizes.narrow else "inductor",  # to try: it makes no code
+    )
+    return {**asdict(found), "total_s": spread(found.total_s)}
 
 
 def _staged(decisions: Sequence[StagedDecision]) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from vln_ros.engine.inputs import vision
 from vln_ros.engine.inputs.preprocess import patchify
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream import decoder
-from vln_ros.engine.stream.accelerate import Accelerator
+from vln_ros.engine.stream.layers import decoder
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 
 WAYS = ("released", "fixed shapes", "compiled")
 WARM_UP = 4

@@ -6,15 +6,16 @@ anew. What the engine does instead is held against it, episode by episode.
 
 from __future__ import annotations
 
+import importlib.util
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, ReuseConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
-from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.model import QUANTISATIONS, LoadedModel
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
 from vln_ros.engine.inputs.chat_template import ChatTemplate
 from vln_ros.engine.qwen import QwenEngine
@@ -34,6 +35,7 @@ class Ablation:
 
     Attributes:
         recompute: forget the cache and the pictures' features before every decision.
+        quantisation: of the decoder's weights.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Ablation:
     stream: StreamConfig
     recompute: bool = False
     reuse: ReuseConfig = ReuseConfig()
+    quantisation: str = "none"
 
 
 def ablations(profile: Profile) -> list[Ablation]:
@@ -112,6 +115,11 @@ def ablations(profile: Profile) -> list[Ablation]:
         Ablation("landmark memory", profile, replace(stream, landmarks=LandmarkConfig("rules", memory=True))),
         Ablation("collected frames as a video", replace(profile, context=video), stream),
         *reusing_ways(profile, stream),
+        *(
+            Ablation(f"weights: {name}", profile, stream, quantisation=name)
+            for name in QUANTISATIONS
+            if name != "none" and importlib.util.find_spec(name.split("-")[0]) is not None
+        ),
     ]
 
 
@@ -252,7 +260,7 @@ class WayFigures:
 
 
 def compare(
-    model: LoadedModel,
+    load: Callable[[str], LoadedModel],
     profile: Profile,
     kind: str,
     count: int,
@@ -266,6 +274,7 @@ def compare(
     The reference always runs, and comes first.
 
     Args:
+        load: the policy with its weights quantised so.
         size: of the camera's images, pixels.
         against: name of the reference. The naive one grows with the square of an episode's length.
 
@@ -277,7 +286,9 @@ def compare(
         raise ConfigError(f"unknown ways {unknown}; there are {sorted(named)}")
     episodes = make_episodes("val_unseen", count, kind)
     reference: list[EpisodeRecord] | None = None
+    plain = load("none")
     for ablation in [named.pop(against), *(w for n, w in named.items() if not chosen or n in chosen)]:
+        model = plain if ablation.quantisation == "none" else load(ablation.quantisation)
         inner = QwenEngine(
             model, ablation.profile, temperature=0.0, seed=seed, stream=ablation.stream, reuse=ablation.reuse
         )

@@ -22,6 +22,7 @@ from benchmarks.measure.engine_sections import (
     describe_network,
     flat,
     forwards,
+    robots,
     stages,
 )
 from benchmarks.tables.engine import (
@@ -35,9 +36,9 @@ from benchmarks.tables.engine import (
     plot_counts,
     plot_flat,
     plot_forwards,
-    plot_stages,
-    stages_text,
 )
+from benchmarks.tables.robots import plot_robots, robots_text
+from benchmarks.tables.stages import plot_stages, stages_text
 from vln_ros.cli.arguments.places import output_file
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
@@ -94,7 +95,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "shapes without weights (default: 3B 7B)",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="only try the command: figures are too small to mean anything"
+        "--time-limit-s",
+        type=float,
+        default=420.0,
+        help="stages: begin no further measurement after so many seconds, and say what is missing "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="only try the command: figures are too small to mean anything; stages: the released shapes "
+        "narrowed, on any device",
     )
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
@@ -124,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
             start = time.perf_counter()
             figures[name] = SECTIONS[name].measure(setup)
             print(f"\n== {name} ({time.perf_counter() - start:.0f} s)\n{SECTIONS[name].text(figures[name])}")
-    if args.json:
-        write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
+            if args.json:  # what has been measured is not lost with what comes after it
+                write_atomically(args.json, json.dumps(figures, indent=1) + "\n")
     return 0
 
 
@@ -147,6 +158,7 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
 SECTIONS: dict[str, Section] = {
     "flat": Section("Flat cost", flat, flat_text, plot_flat),
     "batch": Section("Robots together", batch, batch_text, plot_batch),
+    "robots": Section("Many robots", robots, robots_text, plot_robots),
     "forwards": Section("Ways to decode", forwards, forwards_text, plot_forwards),
     "contexts": Section("Context strategies", contexts, contexts_text, plot_contexts),
     "counts": Section("Kernels and waits", counts, counts_text, plot_counts),

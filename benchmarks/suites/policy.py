@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench.plot import plot_bars
@@ -20,6 +20,9 @@ from vln_ros.evaluation.episode.metrics import SHARES
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import METHOD, Estimate, share
 from vln_ros.sim.embedded.flat import KINDS
+
+if TYPE_CHECKING:
+    from vln_ros.engine.checkpoint.model import LoadedModel
 
 TITLE = "The small policy"
 HELP = "Compare a policy with baselines and with ablations: success, calls, tokens, time"
@@ -79,9 +82,13 @@ def run(options: argparse.Namespace) -> int:
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
     size, against = parse_size(options.size), options.against or REFERENCE
-    model = load_model(
-        checkpoint, device=options.device, dtype="float32", attention="sdpa", quantisation="none"
-    )
+
+    def load(quantisation: str) -> LoadedModel:
+        return load_model(
+            checkpoint, device=options.device, dtype="float32", attention="sdpa", quantisation=quantisation
+        )
+
+    model = load("none")
     figures: dict[str, Any] = {
         "checkpoint": checkpoint,
         "fingerprint": model.fingerprint,
@@ -104,7 +111,7 @@ def run(options: argparse.Namespace) -> int:
             for verdict in evaluate_policies(model, profile, [kind], options.episodes, 0, size):
                 note("baselines", verdict)
         if "ways" in options.only:
-            for way in compare(model, profile, kind, options.episodes, 0, options.ways, size, against):
+            for way in compare(load, profile, kind, options.episodes, 0, options.ways, size, against):
                 note("ways", way)
     print(section(figures), end="")
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.measure.engine_sections import ASKED, FLAT_LISTS, spread
 
 
-def _cell(spread: dict[str, float], scale: float = 1e3) -> str:
+def cell(spread: dict[str, float], scale: float = 1e3) -> str:
     """``median (p5 – p95)``, in milliseconds if not said otherwise."""
     p5, median, p95 = (scale * spread[k] for k in ("p5", "median", "p95"))
     return f"{median:.1f} ({p5:.1f} – {p95:.1f})"
@@ -28,7 +28,7 @@ def flat_text(figures: Any) -> str:
     named = {FLAT_LISTS[name]: row for name, row in figures["rows"].items()}
     named[BY_TURNS, 1e3] = figures["by_turns"]
     rows = [
-        (label, _cell(row["early"], scale), _cell(row["late"], scale), f"{row['ratio']:.2f}")
+        (label, cell(row["early"], scale), cell(row["late"], scale), f"{row['ratio']:.2f}")
         for (label, scale), row in named.items()
     ]
     off = [label for (label, _), row in named.items() if abs(row["ratio"] - 1.0) > FLAT_WITHIN]
@@ -43,7 +43,7 @@ def flat_text(figures: Any) -> str:
 
 
 def plot_flat(figures: Any, path: Path) -> None:
-    fig, axes = _figure(1, 2, (12, 4))
+    fig, axes = figure(1, 2, (12, 4))
     drawn = figures["drawn"]
     x = figures["every"] * np.arange(len(drawn["frame_s"]))
     for ax, names in zip(axes, (("frame_s", "cpu_s"), ("resident_bytes", "cache_bytes")), strict=True):
@@ -52,7 +52,7 @@ def plot_flat(figures: Any, path: Path) -> None:
             ax.plot(x, np.array(drawn[name]) * scale, ".", markersize=3, label=label)
         ax.set(xlabel="frame", ylim=(0, None))
         ax.legend(loc="center right")
-    _save(fig, path)
+    save(fig, path)
 
 
 def _rates(figures: Any) -> dict[str, list[float]]:
@@ -63,12 +63,12 @@ def _rates(figures: Any) -> dict[str, list[float]]:
 def batch_text(figures: Any) -> str:
     from vln_ros.cli.bench.page import table
 
-    rows = [(way, _cell(spread(rates), 1.0)) for way, rates in _rates(figures).items()]
+    rows = [(way, cell(spread(rates), 1.0)) for way, rates in _rates(figures).items()]
     return (
         f"{figures['robots']} robots on one model, {figures['rounds']} frames each, {figures['repeats']} "
         "repeats.\n\n"
         + table(("", "decisions per second"), rows)
-        + f"\nTogether is {_cell(figures['gain'], 1.0)} times as fast. Queues "
+        + f"\nTogether is {cell(figures['gain'], 1.0)} times as fast. Queues "
         f"{'identical' if figures['same_queues'] else 'NOT IDENTICAL'}, probabilities differ by at most "
         f"{figures['probability_difference']:.1e}. Expect more where reading the weights is what takes the "
         "time (a GPU).\n"
@@ -76,11 +76,11 @@ def batch_text(figures: Any) -> str:
 
 
 def plot_batch(figures: Any, path: Path) -> None:
-    fig, (ax,) = _figure(1, 1, (5, 4))
+    fig, (ax,) = figure(1, 1, (5, 4))
     rates = _rates(figures)
     ax.boxplot(list(rates.values()), tick_labels=[f"{figures['robots']} robots, {way}" for way in rates])
     ax.set(ylabel="decisions per second", ylim=(0, None))
-    _save(fig, path)
+    save(fig, path)
 
 
 def forwards_text(figures: Any) -> str:
@@ -88,7 +88,7 @@ def forwards_text(figures: Any) -> str:
 
     rows = [
         (f"`{r['way']}`", r["decisions"], f"{r['forwards']:.1f}", f"{r['tokens']:.0f}",
-         f"{r['flops'] / 1e6:.0f}", _cell(spread(r["seconds"])))
+         f"{r['flops'] / 1e6:.0f}", cell(spread(r["seconds"])))
         for r in figures["rows"]
     ]  # fmt: skip
     ways = list(dict.fromkeys(r["way"] for r in figures["rows"] if r["way"] != "free"))
@@ -109,13 +109,13 @@ def plot_forwards(figures: Any, path: Path) -> None:
     for r in figures["rows"]:
         rows.setdefault(r["way"], r)  # four actions, if there are any
     ways = list(rows)
-    fig, axes = _figure(1, 3, (13, 4))
+    fig, axes = figure(1, 3, (13, 4))
     axes[0].bar(ways, [r["forwards"] for r in rows.values()])
     axes[1].bar(ways, [r["flops"] / 1e6 for r in rows.values()])
     axes[2].boxplot([[1e3 * s for s in r["seconds"]] for r in rows.values()], tick_labels=ways)
     for ax, label in zip(axes, ("forwards", "decoder MFLOP", "ms"), strict=True):
         ax.set(ylabel=f"{label} per decision", ylim=(0, None))
-    _save(fig, path)
+    save(fig, path)
 
 
 def counts_text(figures: Any) -> str:
@@ -153,7 +153,7 @@ def _ways_text(ways: list[Any]) -> str:
 
     released = {tuple(w["size"]): float(np.median(w["seconds"])) for w in ways if w["way"] == "released"}
     rows = [
-        (f"{w['size'][0]}x{w['size'][1]}", w["way"], _cell(spread(w["seconds"])),
+        (f"{w['size'][0]}x{w['size'][1]}", w["way"], cell(spread(w["seconds"])),
          f"{released[tuple(w['size'])] / float(np.median(w['seconds'])):.2f}x",
          f"{w['same']} of {len(w['seconds'])}", f"{w['difference']:.0e}", w["shapes"] or "")
         for w in ways
@@ -171,13 +171,13 @@ def _kernels(row: Any) -> Counter[str]:
 
 def plot_counts(figures: Any, path: Path) -> None:
     names = [f"{r['shape']} {r['profile']}" for r in figures["rows"]]
-    fig, axes = _figure(1, 2, (10, 4))
+    fig, axes = figure(1, 2, (10, 4))
     axes[0].bar(names, [sum(_kernels(r).values()) for r in figures["rows"]])
     axes[1].bar(names, [sum(r["copies"].values()) for r in figures["rows"]])
     for ax, label in zip(axes, ("kernels", "copies that are waited for"), strict=True):
         ax.set(ylabel=label, ylim=(0, None))
         ax.tick_params(axis="x", labelrotation=20)
-    _save(fig, path)
+    save(fig, path)
 
 
 def contexts_text(figures: Any) -> str:
@@ -190,7 +190,7 @@ def contexts_text(figures: Any) -> str:
         return float(np.median(r["decide_s"]))
 
     rows = [
-        (r["every"], f"`{r['strategy']}`", _cell(r["observe_s"]), _cell(spread(r["decide_s"])),
+        (r["every"], f"`{r['strategy']}`", cell(r["observe_s"]), cell(spread(r["decide_s"])),
          f"{r['total_s']:.1f}", f"{r['tokens']:,}", f"{flops(r) / 1e9:.2f}", f"{r['patches']:,}",
          f"{r['cached_tokens']:,}", "-" if r["compression"] is None else f"{r['compression']:.2f}")
         for r in figures["rows"]
@@ -217,7 +217,7 @@ def contexts_text(figures: Any) -> str:
 
 
 def plot_contexts(figures: Any, path: Path) -> None:
-    fig, axes = _figure(1, 2, (13, 4))
+    fig, axes = figure(1, 2, (13, 4))
     for ax, every in zip(axes, ASKED, strict=True):
         for r in (r for r in figures["rows"] if r["every"] == every):
             ax.plot(np.array(r["decide_s"]) * 1e3, ".-", label=r["strategy"])
@@ -225,64 +225,10 @@ def plot_contexts(figures: Any, path: Path) -> None:
             xlabel="decision", ylabel="question to queue [ms]", ylim=(0, None), title=f"asked every {every}"
         )
         ax.legend()
-    _save(fig, path)
+    save(fig, path)
 
 
-def stages_text(figures: Any) -> str:
-    from vln_ros.cli.bench.page import table
-
-    width, height = figures["size"]
-    text = (
-        f"A new frame of {width}x{height} behind others, and its queue; milliseconds, measured / roofline.\n"
-    )
-    for shape in figures["shapes"]:
-        peak, ways, native = shape["peak"], shape["ways"], shape["generate"]
-        names = list(ways["tree"]["stages"])
-        rows = []
-        for way, w in ways.items():
-            cells = []
-            for name in names:
-                stage = w["stages"][name]
-                least = f" / {1e3 * stage['least_s']:.1f}" if stage["least_s"] else ""
-                cells.append(f"{1e3 * stage['seconds']['median']:.1f}{least}")
-            rows.append((f"`{way}`", *cells, _cell(w["total"]), f"{1e3 * w['least_s']:.0f}"))
-        empty = [""] * len(names)
-        rows.append(("`generate`, all frames at once", *empty, _cell(native["total"]), ""))
-        tree = ways["tree"]
-        times = [native["total"]["median"] / w["total"]["median"] for w in ways.values()]
-        flops = [sum(s["flops"] for s in w["stages"].values()) / 1e9 for w in ways.values()]
-        text += (
-            f"\n{shape['name']}, {tree['context_tokens']:.0f} tokens of context, {tree['actions']:.1f} "
-            f"actions; {peak['flops_per_s'] / 1e12:.2f} TFLOP/s, {peak['bytes_per_s'] / 1e9:.0f} GB/s "
-            f"({peak['source']}).\n\n"
-            + table(("", *names, "total", "roofline"), rows)
-            + f"\n`generate` takes {times[0]:.1f} times as long as `tree` and {times[1]:.1f} times as long "
-            f"as `tokens`; `tree` spends {flops[0]:.1f} GFLOP, `tokens` {flops[1]:.1f}.\n"
-        )
-    if figures["skipped"]:
-        text += f"\nShapes {', '.join(figures['skipped'])} are not measured: torch saw no CUDA device.\n"
-    return text
-
-
-def plot_stages(figures: Any, path: Path) -> None:
-    shapes = figures["shapes"]
-    fig, axes = _figure(1, len(shapes), (5 * len(shapes) + 1, 4))
-    for ax, shape in zip(axes, shapes, strict=True):
-        for x, w in enumerate(shape["ways"].values()):
-            bottom = 0.0
-            for i, (name, stage) in enumerate(w["stages"].items()):
-                height = max(1e3 * stage["seconds"]["median"], 0.0)
-                ax.bar(x, height, bottom=bottom, color=f"C{i}", label=name if x == 0 else None)
-                bottom += height
-            label = "roofline" if x == 0 else None
-            ax.hlines(1e3 * w["least_s"], x - 0.4, x + 0.4, color="black", label=label)
-        ax.set(ylabel="ms per decision", title=shape["name"])
-        ax.set_xticks(range(len(shape["ways"])), list(shape["ways"]))
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _save(fig, path)
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
+def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, list[Any]]:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -292,7 +238,7 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, li
     return fig, list(axes.flat)
 
 
-def _save(fig: Any, path: Path) -> None:
+def save(fig: Any, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     fig.tight_layout()

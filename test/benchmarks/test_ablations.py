@@ -1,5 +1,6 @@
 """The ways to run one policy: the stream does what full recompute does, and the figures are theirs."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -26,11 +27,24 @@ NAMES = [w.name for w in ablations(load_profile("tiny"))]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedModel]:
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    build_tiny(folder, from_flat(TrainConfig, MODEL).model)
-    return load_model(str(folder), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
+    folder = tmp_path_factory.mktemp("tiny")
+    build_tiny(folder / "none", from_flat(TrainConfig, MODEL).model)
+    build_tiny(folder / "wide", from_flat(TrainConfig, {**MODEL, "model.hidden": 96}).model)
+
+    def load(quantisation: str) -> LoadedModel:
+        name = "none" if quantisation == "none" else "wide"  # four bits want a multiple of 32
+        return load_model(
+            str(folder / name), device="cpu", dtype="float32", attention="sdpa", quantisation=quantisation
+        )
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def model(load: Callable[[str], LoadedModel]) -> LoadedModel:
+    return load("none")
 
 
 class Listener:
@@ -67,8 +81,10 @@ def test_computing_everything_anew_changes_nothing_but_the_cost(model: LoadedMod
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_way_decides(model: LoadedModel, name: str) -> None:
+def test_every_way_decides(load: Callable[[str], LoadedModel], model: LoadedModel, name: str) -> None:
     ablation: Ablation = next(w for w in ablations(load_profile("tiny")) if w.name == name)
+    if ablation.quantisation != "none":
+        model = load(ablation.quantisation)
     engine = QwenEngine(model, ablation.profile, temperature=0.0, seed=0, stream=ablation.stream)
     world = EmbeddedWorld(*robot_camera(64, 48))
     episode = make_episodes("val_seen", 1, "room")[0]
@@ -79,8 +95,8 @@ def test_every_way_decides(model: LoadedModel, name: str) -> None:
         assert max(len(q) for q in run.executed) <= int(name[0] if name[0].isdigit() else 4)
 
 
-def test_the_table_holds_every_way_against_the_first(model: LoadedModel) -> None:
-    rows = list(compare(model, load_profile("tiny"), "room", 2, 0, ["stream"]))
+def test_the_table_holds_every_way_against_the_first(load: Callable[[str], LoadedModel]) -> None:
+    rows = list(compare(load, load_profile("tiny"), "room", 2, 0, ["stream"]))
     assert [r.name for r in rows] == ["full recompute", "stream"]
     assert rows[1].same == 1.0 and rows[1].gain.mean == 0.0
     assert rows[0].decisions == rows[1].decisions
@@ -88,12 +104,12 @@ def test_the_table_holds_every_way_against_the_first(model: LoadedModel) -> None
     assert table(rows).count("| room |") == 2
 
 
-def test_another_reference_can_be_named_and_unknown_ways_are(model: LoadedModel) -> None:
+def test_another_reference_can_be_named_and_unknown_ways_are(load: Callable[[str], LoadedModel]) -> None:
     profile = load_profile("tiny")
-    rows = list(compare(model, profile, "room", 1, 0, ["1 action per decision"], against="stream"))
+    rows = list(compare(load, profile, "room", 1, 0, ["1 action per decision"], against="stream"))
     assert [r.name for r in rows] == ["stream", "1 action per decision"]
     with pytest.raises(ConfigError, match=r"unknown ways \['swim'\]; there are .*'stream'"):
-        next(compare(model, profile, "room", 1, 0, ["swim"]))
+        next(compare(load, profile, "room", 1, 0, ["swim"]))
 
 
 def test_another_context_has_no_reference() -> None:

@@ -31,10 +31,21 @@ from benchmarks.measure.engine import (
     measure_decoding,
     measure_flat,
 )
+from benchmarks.measure.engine_sections import Deadline
 from benchmarks.measure.released import measure_ways
+from benchmarks.measure.robots import (
+    BY_TURNS,
+    TOGETHER,
+    few_layers,
+    jain,
+    measure_crowd,
+    measure_newcomer,
+)
+from benchmarks.measure.unsynchronised import COMPILED, VARIANTS, Variant, drive, measure_undisturbed
 from benchmarks.suites import engine as bench_engine
+from benchmarks.tables.stages import plot_stages, stages_text
 from vln_ros.capacity.roofline import Cost, Peak, Roofline
-from vln_ros.capacity.stages import measure_stages, published_config, random_model
+from vln_ros.capacity.stages import measure_stages, narrowed, published_config, random_model
 from vln_ros.capacity.walk import walk
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
@@ -91,6 +102,44 @@ def test_robots_together_are_held_to_robots_alone(model: LoadedModel, profile: P
     batch = measure_batch(model, profile, robots=3, rounds=2, repeats=2)
     assert batch.same_queues and batch.probability_difference <= 1e-4
     assert len(batch.together_s) == len(batch.separate_s) == 4
+
+
+@pytest.mark.parametrize("decode", ["tree", "tokens"])
+def test_many_robots_say_the_same_together_and_by_turns(
+    model: LoadedModel, profile: Profile, decode: str
+) -> None:
+    together, by_turns = (
+        measure_crowd(model, profile, robots=3, rounds=2, decode=decode, way=way)
+        for way in (TOGETHER, BY_TURNS)
+    )
+    assert together.queues == by_turns.queues and [len(q) for q in together.queues] == [2, 2, 2]
+    for crowd in (together, by_turns):
+        assert len(crowd.latency_s) == 6 and min(crowd.latency_s) > 0 and crowd.per_s > 0
+        assert crowd.cache_bytes > 0 and 1 / 3 <= crowd.fairness <= 1.0
+
+
+def test_fairness_is_jain_s_index() -> None:
+    assert jain([3, 3, 3, 3]) == 1.0
+    assert jain([5, 0, 0, 0]) == 0.25
+    assert jain([1, 2]) == pytest.approx(0.9)
+
+
+def test_a_newcomer_s_prefill_is_parted(model: LoadedModel, profile: Profile) -> None:
+    small, whole = (measure_newcomer(model, profile, robots=3, frames=6, chunk_tokens=n) for n in (16, 4096))
+    # Its frames are prefilled in parts: more forwards until it has decided.
+    assert len(small.gap_s) > len(whole.gap_s) >= 1
+    assert len(small.alone_gap_s) == len(whole.alone_gap_s) == 12 and small.took_s > 0
+
+
+def test_a_released_decoder_with_few_layers(model: LoadedModel) -> None:
+    made = random_model(model, few_layers("3B", 2, model.network.config), "meta", torch.float32)
+    layer: Any = made.network.model.language_model.layers[1]
+    assert len(made.network.model.language_model.layers) == 2
+    assert layer.self_attn.q_proj.weight.shape == (2048, 2048)
+    assert layer.self_attn.k_proj.weight.shape == (256, 2048)
+    assert layer.mlp.gate_proj.weight.shape == (11008, 2048)
+    assert made.network.lm_head.weight.shape == (model.network.config.text_config.vocab_size, 2048)
+    assert made.network.config.image_token_id == model.network.config.image_token_id
 
 
 def test_ways_to_decode_are_counted(model: LoadedModel, profile: Profile) -> None:
@@ -192,6 +241,100 @@ def test_random_weights_are_made_on_the_device_and_decide(
     assert found[1].context_tokens > found[0].context_tokens
 
 
+def test_frames_of_a_drive_fit_together() -> None:
+    """Depth and pose of one say where its places are in the next, and those have the same colour there."""
+    first, second = drive(2, (64, 48))
+    v, u = np.mgrid[0:48, 0:64]
+    depth = first.depth_m.astype(np.float64)  # type: ignore[union-attr]
+    camera = first.camera
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], -1)
+    optical = first.odom_from_optical
+    places = (rays * depth[..., None]) @ optical.rotation.T + optical.position
+    seen = second.odom_from_optical.inverse()
+    x, y, z = np.moveaxis(places @ seen.rotation.T + seen.position, -1, 0)
+    column, row = (
+        np.rint(f * a / z + c) for f, a, c in ((camera.fx, x, camera.cx), (camera.fy, y, camera.cy))
+    )
+    inside = (z > 0) & (column >= 0) & (column < 64) & (row >= 0) & (row < 48)
+    assert inside.mean() > 0.9
+    column, row = (a[inside].astype(int) for a in (column, row))
+    assert np.median(np.abs(second.depth_m[row, column] - z[inside])) < 0.02  # type: ignore[index]
+    difference = np.abs(second.rgb[row, column].astype(int) - first.rgb[inside].astype(int))
+    assert np.median(difference) < 20
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, *COMPILED], ids=lambda v: v.name)
+def test_decisions_are_measured_without_waits_between_their_stages(
+    checkpoint: str, model: LoadedModel, variant: Variant
+) -> None:
+    found = measure_undisturbed(
+        model, variant, size=(84, 56), context_frames=9, decisions=3, compiler="aot_eager"
+    )
+    assert len(found.total_s) == 3 and min(found.total_s) > 0
+    assert found.busy_s > 0 and found.kernels > 100 and found.context_tokens > 0
+    assert found.peak_bytes is None  # a processor's memory is not the device's
+    stages = found.stages
+    assert {"preprocess", "vision encode", "prefill", "head", "decision"} <= set(stages)
+    assert all(stage.device_s is None for stage in stages.values())
+    parts = sum(stage.host_s for name, stage in stages.items() if name != "work ahead")
+    assert parts <= 1.05 * sum(found.total_s) / 3
+    assert (found.recorded is not None) == (variant.accelerate != "none")
+    if variant.accelerate == "graphs":  # not on this device, and it says so
+        assert "CUDA" in str(found.recorded)
+    if variant.accelerate == "compile":
+        assert "none any more" not in str(found.recorded) and "compile: 0 shapes" not in str(found.recorded)
+    assert (found.reused is not None) == variant.reuse
+    if variant.reuse:
+        assert found.reused > 0.2  # type: ignore[operator]
+    if variant.decode == "tokens":
+        assert stages["decode"].count > 1
+
+
+def test_a_deadline_ends_nothing_and_begins_nothing() -> None:
+    past, far = Deadline(0.0), Deadline(60.0)
+    assert not past.allows("a") and not past.allows("b") and past.skipped == ["a", "b"]
+    assert far.allows("a") and not far.allows("b", takes_s=90.0) and far.skipped == ["b"]
+
+
+@pytest.mark.parametrize("shape", ["3B", "7B"])
+def test_narrowed_shapes_keep_heads_and_vocabulary(shape: str) -> None:
+    full: Any = published_config(shape)
+    small: Any = narrowed(full)
+    for name in ("num_attention_heads", "num_key_value_heads", "vocab_size", "tie_word_embeddings"):
+        assert getattr(small.text_config, name, None) == getattr(full.text_config, name, None)
+    assert small.image_token_id == full.image_token_id
+    assert small.vision_config.patch_size == full.vision_config.patch_size
+
+
+@pytest.mark.slow
+def test_everything_that_a_gpu_is_to_measure_is_tried_on_a_processor(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--checkpoint",
+        checkpoint,
+        "--quick",
+        "--only",
+        "stages",
+        "--json",
+        str(tmp_path / "s.json"),
+    ]
+    assert bench_engine.run(options(*arguments)) == 0
+    figures = json.loads((tmp_path / "s.json").read_text())["stages"]
+    assert [s["name"] for s in figures["shapes"]] == ["as loaded", "3B narrowed", "7B narrowed"]
+    for shape in figures["shapes"]:
+        compiled = COMPILED if "narrowed" in shape["name"] else ()
+        assert [u["variant"] for u in shape["undisturbed"]] == [v.name for v in (*VARIANTS, *compiled)]
+        assert set(shape["ways"]) == {"tree", "tokens"} and shape["generate"] and not shape["too_late"]
+    text = capsys.readouterr().out
+    assert "| nine pictures |" in text and "not measured" not in text.lower()
+    figures["shapes"][1]["too_late"] = ["3B: generate"]
+    figures["shapes"][1]["generate"] = None
+    figures["shapes"][2]["ways"] = {}
+    assert "Not measured for lack of time: 3B: generate." in stages_text(figures)
+    plot_stages(figures, tmp_path / "stages.png")
+
+
 def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     bench_engine.add_arguments(parser)
@@ -268,12 +411,11 @@ def test_a_frame_and_its_decision_are_few_kernels_and_three_copies(model: Loaded
 
 
 def test_a_history_with_a_penalty_is_few_kernels_too(model: LoadedModel) -> None:
-    """Two copies more: its past pictures are kept in main memory, and the penalty needs the tokens said."""
+    """Its past pictures are kept in main memory, and copied each time that one is shown anew."""
     found = measure_counts(
         shape_without_numbers(model, published_config("3B")), load_profile("navida"), (308, 252), "tree"
     )
-    assert found.kernels <= 2000
-    assert found.copies <= 6
+    assert 1000 < found.kernels <= 2000
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ from vln_ros.engine.inputs.preprocess import ImagePatches, patchify
 from vln_ros.engine.inputs.tower import VisionTower
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream import decoder
-from vln_ros.engine.stream.accelerate import Accelerator
+from vln_ros.engine.stream.layers import decoder
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 
 TOLERANCE = 1e-4
 SIZES = [(56, 56), (84, 112)]
@@ -85,12 +85,11 @@ def frame(index: int, size: tuple[int, int]) -> Frame:
 
 
 def timeline(seed: int, length: int) -> list[tuple[str, int]]:
-    """Frames of two sizes, decisions, answers cut short, questions, other instructions, lack of memory."""
+    """Frames of two sizes, decisions, answers cut short, questions, other instructions."""
     chance = random.Random(seed)
     events = ["frame", "frame", "frame", "decide", "decide", "decide", "cut", "ask", "choice", "ahead"]
-    rare = ["instruction", "shrink"]
     return [("frame", 0)] + [
-        (chance.choice(rare if chance.random() < 0.06 else events), chance.randrange(100))
+        ("instruction" if chance.random() < 0.05 else chance.choice(events), chance.randrange(100))
         for _ in range(length)
     ]
 
@@ -104,17 +103,22 @@ class Run:
     numbers: list[float]
 
     def play(self, events: Sequence[tuple[str, int]]) -> None:
-        newest, number, chunk = -1, 1, None
+        newest, asked, number = -1, -1, 1
+        done: list[Executed] = []
+        chunk: ActionChunk | None = None
         for index, (event, detail) in enumerate(events):
-            if event == "frame" or newest < 0:
+            if event == "frame" or newest < 0 or (event == "decide" and asked == newest):
                 newest = index
                 self.engine.observe(frame(index, SIZES[detail % 2]))
             elif event == "decide":
+                asked = newest
                 chunk = self.engine.decide(index)
                 self._note(chunk)
             elif event == "cut" and chunk is not None:  # the robot did only the beginning of it
-                done = chunk.actions[: detail % (len(chunk.actions) + 1)]
-                self.engine.executed([Executed(a, (newest + 1) * 10**8 + 1) for a in done])
+                actions = chunk.actions[: detail % (len(chunk.actions) + 1)]
+                done += [Executed(stamp_ns=(newest + 1) * 10**8 + 1, action=a) for a in actions]
+                chunk = None
+                self.engine.executed(done)
             elif event == "ask":
                 self.said.append(self.engine.ask("What do you see?", max_tokens=3))
             elif event == "choice":
@@ -122,10 +126,8 @@ class Run:
             elif event == "ahead":
                 self.engine.work_ahead()
             elif event == "instruction":
-                number, newest, chunk = number + 1, -1, None
+                number, newest, asked, chunk, done = number + 1, -1, -1, None, []
                 self.engine.start(Instruction(number, f"walk past the blue sofa, then {detail} steps"))
-            elif event == "shrink":
-                self.said.append(self.engine.context.shrink())
 
     def _note(self, chunk: ActionChunk) -> None:
         self.said += [chunk.actions, chunk.unconstrained, chunk.held]

@@ -109,6 +109,30 @@ def published_config(shape: str) -> Qwen2_5_VLConfig:
     )
 
 
+def narrowed(config: Qwen2_5_VLConfig) -> Qwen2_5_VLConfig:
+    """As many heads and words, but heads of eight dimensions and two layers: to try what is meant for it."""
+    text: Any = config.text_config
+    small = {
+        "hidden_size": 8 * text.num_attention_heads,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "layer_types": None,
+        "rope_parameters": {**text.rope_parameters, "mrope_section": [2, 1, 1]},
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_heads": 2,
+        "fullatt_block_indexes": [1],
+    }
+    return Qwen2_5_VLConfig(
+        text_config={**text.to_dict(), **small},
+        vision_config={**_VISION, **vision, "out_hidden_size": small["hidden_size"]},
+        tie_word_embeddings=config.tie_word_embeddings,
+    )
+
+
 def random_model(base: LoadedModel, config: Qwen2_5_VLConfig, device: str, dtype: torch.dtype) -> LoadedModel:
     """A network of random weights made on ``device``, with the tokenizer and image settings of ``base``."""
     target = torch.device(device)

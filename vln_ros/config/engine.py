@@ -76,6 +76,20 @@ class StreamConfig:
         "large ones hold memory that may never be used.",
         minimum=1, maximum=65536,
     )  # fmt: skip
+    pool_tokens: int = option(
+        0,
+        "Tokens of keys and values that all robots on one model share, in pages of cache_block_tokens. 0 "
+        "gives each robot memory of its own. A pool is taken once when the model is loaded, and growing "
+        "copies nothing; one that is smaller than all token_budgets together makes a robot forget when the "
+        "others hold the rest.",
+        minimum=0, maximum=100000000,
+    )  # fmt: skip
+    chunk_tokens: int = option(
+        1024,
+        "Most tokens of one robot in a forward that robots on one model share; a longer prefill takes "
+        "several. Few read the weights more often, many let the other robots wait for their next token.",
+        minimum=16, maximum=65536,
+    )  # fmt: skip
     bank_frames: int = option(
         512,
         "Most past frames whose vision features are kept, for strategies that show past frames again. Few "
@@ -210,10 +224,17 @@ class QwenConfig:
     )
     quantisation: str = option(
         "none",
-        "How the weights are quantised when they are loaded, which saves memory and may change decisions. "
-        "none: not at all, or a folder whose weights are quantised already; bitsandbytes-8bit, "
-        "bitsandbytes-4bit, torchao-int8: by that library, which must be installed.",
-        choices=("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"),
+        "How the decoder's weights are quantised when they are loaded, which saves memory and may change "
+        "decisions; the vision tower stays as it is. none: not at all, or a folder whose weights are "
+        "quantised already; the others: by the library that they name, which must be installed.",
+        choices=(
+            "none",
+            "bitsandbytes-8bit",
+            "bitsandbytes-4bit",
+            "torchao-int8",
+            "torchao-fp8",
+            "torchao-int4",
+        ),
     )
     accelerate: str = option(
         "none",

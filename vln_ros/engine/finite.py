@@ -7,11 +7,13 @@ was found, so that the search may take its time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PreTrainedModel
 
 from vln_ros.engine.stream.kv_cache import SlotCache
@@ -53,7 +55,7 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Names of the floating-point tensors that hold something that is not finite; one wait per device."""
     names: list[str] = []
     found: list[Tensor] = []
-    for name, tensor in named:
+    for name, tensor in chain.from_iterable(stored_parts(*one) for one in named):
         if tensor.numel() and tensor.is_floating_point() and tensor.element_size() > 1:
             names.append(name)
             low, high = tensor.detach().aminmax()
@@ -63,6 +65,15 @@ def not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
         return []
     flags = torch.stack([flag.to(found[0].device) for flag in found]).tolist()
     return [name for name, bad in zip(names, flags, strict=True) if bad]
+
+
+def stored_parts(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """A tensor with its name; of a quantised one what it is made of: numbers and scales."""
+    if not is_traceable_wrapper_subclass(tensor):
+        yield name, tensor
+        return
+    for part in tensor.__tensor_flatten__()[0]:
+        yield from stored_parts(f"{name}.{part}", getattr(tensor, part))
 
 
 def weights_not_finite(network: nn.Module) -> list[str]:

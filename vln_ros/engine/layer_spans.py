@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.engine.finite import stored_parts
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.profiling import spans
 from vln_ros.profiling.report import CACHE_ALLOCATED, CACHE_USED, DEVICE_MEMORY, STREAM_FILL, WEIGHTS
@@ -31,7 +32,8 @@ def watch_network(network: Qwen2_5_VLForConditionalGeneration) -> None:
     recorder = spans.active()
     if recorder is None:
         return
-    tensors = [*network.parameters(), *network.buffers()]
+    named = [*network.named_parameters(), *network.named_buffers()]
+    tensors = [part for one in named for _, part in stored_parts(*one)]
     # Tied weights are one tensor under two names.
     spans.gauge(WEIGHTS, sum({t.data_ptr(): t.nbytes for t in tensors}.values()))
     if network.device.type == "cuda":

@@ -30,8 +30,9 @@ from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.questions.beside import BesideTheRun
-from vln_ros.engine.stream.accelerate import Accelerator
 from vln_ros.engine.stream.forward import Work, takes_mask
+from vln_ros.engine.stream.kv_pool import KVPool
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.reuse import Reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
@@ -78,6 +79,7 @@ class QwenEngine:
         temperature: 0 decodes greedily; negative: as the profile says.
         seed: the same seed, instructions and frames give the same queues.
         sampling, stream, reuse, look_down, place: options; None for the defaults.
+        pool: for keys and values, shared with other engines of the model; None: memory of its own.
         accelerator: how forwards are recorded; None: each is run anew.
     """
 
@@ -97,6 +99,7 @@ class QwenEngine:
         reuse: ReuseConfig | None = None,
         look_down: LookDownConfig | None = None,
         place: PlaceConfig | None = None,
+        pool: KVPool | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self._accelerator = accelerator
@@ -121,9 +124,10 @@ class QwenEngine:
             model.network,
             # What is recorded holds the cache as it is: all of it is there from the beginning.
             block_tokens=config.cache_block_tokens if accelerator is None else _most_tokens(config),
-            # Keys that are handed on are turned again and again, which drifts in half precision.
-            keep_original_keys=self.reuse is not None and model.dtype is not torch.float32,
+            keep_original_keys=_keeps_original_keys(model, reuse),
             plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
+            pool=pool,
+            chunk_tokens=config.chunk_tokens,
             accelerator=accelerator,
         )
         self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
@@ -471,6 +475,23 @@ class QwenEngine:
         if self._frame is not None:
             self._show(self._frame)
         return "a new stream"
+
+
+def build_pool(model: LoadedModel, stream: StreamConfig, reuse: ReuseConfig) -> KVPool | None:
+    """The pool that engines with these options share; None where each is to have memory of its own."""
+    if not stream.pool_tokens:
+        return None
+    return KVPool(
+        model.network,
+        tokens=stream.pool_tokens,
+        page_tokens=stream.cache_block_tokens,
+        keep_original_keys=_keeps_original_keys(model, reuse),
+    )
+
+
+def _keeps_original_keys(model: LoadedModel, reuse: ReuseConfig | None) -> bool:
+    """Keys that are handed on are turned again and again, which drifts in half precision."""
+    return reuse is not None and reuse.enabled and model.dtype is not torch.float32
 
 
 def _most_tokens(config: StreamConfig) -> int:

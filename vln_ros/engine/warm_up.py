@@ -10,17 +10,14 @@ import torch
 
 from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.vision import VisionEncoder
+from vln_ros.engine.inputs.tower import encode_pictures, tower_of
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream.segments import Text
+from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
 
 logger = logging.getLogger(__name__)
 
 _SIDE_TOKENS = 2
-
-
 _REHEARSED = 4
 """Frames with their decisions: what comes again is recorded when it comes the second time."""
 _USUAL_SIZE = 640, 480
@@ -54,7 +51,10 @@ def warm_up(model: LoadedModel) -> None:
     side = _SIDE_TOKENS * model.pixels.token_side
     session = Session(model.network)
     try:
-        image = VisionEncoder(model, ImageSpec(None, None)).encode(np.zeros((side, side, 3), np.uint8))
+        (features,) = encode_pictures(
+            tower_of(model.network, model.pixels), [np.zeros((side, side, 3), np.uint8)]
+        )
+        image = Image(features, _SIDE_TOKENS, _SIDE_TOKENS)
         hidden = session.push([Text((model.tokens.vision_start,)), image, Text((model.tokens.vision_end,))])
         session.logits(hidden[-1])
         if model.device.type == "cuda":

@@ -160,8 +160,8 @@ def test_history_encodes_each_frame_once(model, monkeypatch):
     from vln_ros.engine.inputs import vision
 
     calls = []
-    encode = vision.encode_images
-    monkeypatch.setattr(vision, "encode_images", lambda n, i: calls.append(len(i)) or encode(n, i))
+    encode = vision.encode_pictures
+    monkeypatch.setattr(vision, "encode_pictures", lambda t, p: calls.append(len(p)) or encode(t, p))
     robot = engine(model, profile("navida"))
     robot.start(Instruction(1, "go"))
     for index in range(5):

@@ -26,6 +26,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_
 
 from vln_ros.engine.inputs.vision import encode_images, encode_video
 from vln_ros.engine.reference import Item, Pixels, greedy, one_shot
+from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.segments import Image, Piece, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import Sources
@@ -114,8 +115,18 @@ OTHER = st.sampled_from([("snapshot",), ("rollback",), ("fork",), ("ask",), ("re
 TIMELINES = st.lists(TEXT | IMAGE | VIDEO | OTHER, min_size=2, max_size=9)
 
 
-def run_timeline(operations: list[Any]) -> None:
-    twin, snapshots = Twin(), []
+def session(paged: bool) -> Session:
+    """In memory of its own, or in a pool of small pages of which others hold every few."""
+    if not paged:
+        return Session(tiny_network(), block_tokens=16)
+    pool = KVPool(tiny_network(), tokens=3000, page_tokens=3)
+    for _ in range(400):
+        pool.take(None)
+    return Session(tiny_network(), pool=pool)
+
+
+def run_timeline(operations: list[Any], paged: bool) -> None:
+    twin, snapshots = Twin(session(paged)), []
     twin.push_text(words(3, 1))
     forks = []
     for name, *arguments in operations:
@@ -148,17 +159,19 @@ def run_timeline(operations: list[Any]) -> None:
         each.check()
 
 
+@pytest.mark.parametrize("paged", [False, True])
 @settings(max_examples=25, deadline=None)
 @given(TIMELINES)
-def test_streaming_equals_one_shot(operations: list[Any]) -> None:
-    run_timeline(operations)
+def test_streaming_equals_one_shot(paged: bool, operations: list[Any]) -> None:
+    run_timeline(operations, paged)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("paged", [False, True])
 @settings(max_examples=250, deadline=None)
 @given(TIMELINES)
-def test_streaming_equals_one_shot_over_many_timelines(operations: list[Any]) -> None:
-    run_timeline(operations)
+def test_streaming_equals_one_shot_over_many_timelines(paged: bool, operations: list[Any]) -> None:
+    run_timeline(operations, paged)
 
 
 def state(session: Session) -> tuple[list[Tensor], Tensor, list[Segment]]:

@@ -46,7 +46,18 @@ from vln_ros.engine.layer_spans import watch_network
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTION_IMPLEMENTATIONS = ("sdpa", "eager", "flash_attention_2")
-QUANTISATIONS = ("none", "bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
+QUANTISATIONS = (
+    "none",
+    "bitsandbytes-8bit",
+    "bitsandbytes-4bit",
+    "torchao-int8",
+    "torchao-fp8",
+    "torchao-int4",
+)
+_AS_THEY_ARE = ["model.visual", "lm_head"]
+"""Never quantised: the vision tower, which is arithmetic and not reading of weights, and the scores."""
+_GROUP = 32
+"""Weights that share a scale in four bits."""
 
 RANDOM_WEIGHTS = {"vln_ros.weights": "random"}
 """In the header of a weight file that nobody has trained; who trains it writes another."""
@@ -93,7 +104,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype = {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
     _check_attention(attention, torch_device)
-    quantisation_config = _quantisation_config(quantisation, DTYPES[dtype])
+    quantisation_config = _quantisation_config(quantisation, DTYPES[dtype], torch_device)
 
     folder, adapter = find_base(find_folder(checkpoint))
     config = read_config(folder)
@@ -119,7 +130,9 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         arguments = {"device_map": {"": torch_device}}
     if quantisation_config:
         arguments["quantization_config"] = quantisation_config
-    network = _read_network(folder, method, dtype=DTYPES[dtype], attn_implementation=attention, **arguments)
+    network = _read_network(
+        folder, method, quantisation, dtype=DTYPES[dtype], attn_implementation=attention, **arguments
+    )
     if adapter is not None:
         network = merge_adapter(network, adapter)
     if not arguments:
@@ -140,11 +153,14 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
     )
 
 
-def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5_VLForConditionalGeneration:
+def _read_network(
+    folder: Path, method: str | None, quantisation: str, **arguments: Any
+) -> Qwen2_5_VLForConditionalGeneration:
     """The released network with the folder's weights, all of them and nothing else.
 
     Args:
         method: by which the folder says its weights are quantised.
+        quantisation: by which they are quantised now.
     """
     try:
         # Annotated: with output_loading_info it returns a pair, which its signature does not say.
@@ -165,6 +181,11 @@ def _read_network(folder: Path, method: str | None, **arguments: Any) -> Qwen2_5
         if isinstance(e, RuntimeError) and ("size mismatch" in str(e) or "mismatched" in str(e)):
             raise CheckpointError(
                 f"{folder}: the weights do not fit config.json; do both come from the same checkpoint? ({e})"
+            ) from e
+        if quantisation != "none":
+            raise CheckpointError(
+                f"quantisation = {quantisation!r} does not work for {folder} on this device: {reason}; "
+                "choose another one, or none"
             ) from e
         raise
     network: Qwen2_5_VLForConditionalGeneration = pair[0]
@@ -260,8 +281,8 @@ def _check_attention(name: str, device: torch.device) -> None:
             raise CheckpointError("attention = 'flash_attention_2' needs a CUDA device; use sdpa")
 
 
-def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
-    """transformers' quantisation config, or None for ``none``."""
+def _quantisation_config(name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """transformers' quantisation config, or None for ``none``. Of the decoder's layers; the rest stays."""
     if name not in QUANTISATIONS:
         raise CheckpointError(f"quantisation = {name!r}: choose one of {', '.join(QUANTISATIONS)}")
     if name == "none":
@@ -271,16 +292,41 @@ def _quantisation_config(name: str, dtype: torch.dtype) -> Any:
             raise CheckpointError(
                 f"quantisation = {name!r}: {package} is not installed; pip install {package}, or use none"
             )
-    if name == "torchao-int8":
-        from torchao.quantization import Int8WeightOnlyConfig
+    if name.startswith("torchao"):
         from transformers import TorchAoConfig
 
-        return TorchAoConfig(Int8WeightOnlyConfig())
+        return TorchAoConfig(_torchao_weights(name, dtype, device), modules_to_not_convert=_AS_THEY_ARE)
     from transformers import BitsAndBytesConfig
 
     if name == "bitsandbytes-8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_AS_THEY_ARE)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_AS_THEY_ARE,
+    )
+
+
+def _torchao_weights(name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """torchao's config of weights that are computed with in ``dtype``."""
+    from torchao.quantization import (
+        Float8WeightOnlyConfig,
+        Int4WeightOnlyConfig,
+        Int8WeightOnlyConfig,
+        IntxWeightOnlyConfig,
+        PerGroup,
+    )
+
+    if name == "torchao-int8":
+        return Int8WeightOnlyConfig()
+    if name == "torchao-fp8":
+        return Float8WeightOnlyConfig()
+    if device.type != "cuda":  # no kernel packs two weights into a byte there: the same numbers, a byte each
+        return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))
+    if dtype is not torch.bfloat16:
+        raise CheckpointError("quantisation = 'torchao-int4' on a GPU computes in bfloat16: set dtype to it")
+    return Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")
 
 
 def _is_random(path: Path) -> bool:

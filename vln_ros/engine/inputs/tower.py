@@ -21,8 +21,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.engine.checkpoint.settings import PixelSpec
-from vln_ros.engine.stream.accelerate import Accelerator
-from vln_ros.engine.stream.layer_math import normalise, rotate
+from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.layers.arithmetic import normalise, rotate
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,7 +43,7 @@ class WindowTables:
             first patch of its window. None where all windows are equally long.
         kept: ``[n]`` places of the patches in the padded batch.
         bias: ``[W, 1, 1, longest]`` 0, and minus infinity where there is no patch; None where all are there.
-        cos, sin: ``[n, 1, head width]`` float32; the sine signed for :func:`.layer_math.rotate`.
+        cos, sin: ``[n, 1, head width]`` float32; the sine signed as :func:`rotate` takes it.
     """
 
     rows: Tensor

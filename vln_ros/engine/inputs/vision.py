@@ -16,7 +16,7 @@ from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
 from vln_ros.engine.inputs.preprocess import fit, stack_video
 from vln_ros.engine.inputs.tower import RecordedTower, encode_pictures, tower_of
-from vln_ros.engine.stream.accelerate import Accelerator
+from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.segments import Image, Video
 from vln_ros.profiling.spans import span
 

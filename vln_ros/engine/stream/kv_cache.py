@@ -51,8 +51,41 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def buffers(self) -> list[Tensor]:
+        """Keys, values and originals ``[batch, kv_heads, capacity, head_dim]``, slot by slot."""
         kept = [self.keys, self.values]
         return kept if self.original_keys is None else [*kept, self.original_keys]
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there is memory for."""
+        return self.keys.shape[2] if self.is_initialized else 0
+
+    def storage(self) -> list[Tensor]:
+        """:meth:`buffers` as they lie in memory: a slot is at its :meth:`rows` in dimension 2."""
+        return self.buffers()
+
+    def rows(self, slots: Tensor) -> Tensor:
+        """``[n]`` where the slots ``[n]`` lie in :meth:`storage`, on its device."""
+        return slots.to(self.device)
+
+    def runs(self, length: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values ``[batch, kv_heads, n, head_dim]`` of the first slots, piece by piece, uncopied."""
+        return [(self.keys[:, :, :length], self.values[:, :, :length])] if length else []
+
+    def append(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Write the next tokens behind the last slot."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self.length, self.length + key_states.shape[2]
+        if end > self.capacity:
+            self.resize(end)
+        self.write(start, [key_states, value_states, key_states])
+        self.length = end
+
+    def write(self, start: int, states: list[Tensor]) -> None:
+        """Put ``states`` ``[batch, kv_heads, n, head_dim]`` into slots of the first so many buffers."""
+        for buffer, new in zip(self.buffers(), states, strict=False):
+            buffer[:, :, start : start + new.shape[2]] = new
 
     def resize(self, tokens: int) -> None:
         """Reallocate to the smallest number of whole blocks that holds ``tokens``."""
@@ -73,22 +106,19 @@ class SlotLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        new = [key_states, value_states, key_states]
         if self.target is None:
-            start, end = self.length, self.length + key_states.shape[2]
-            if end > self.keys.shape[2]:
-                self.resize(end)
-            for buffer, states in zip(self.buffers(), new, strict=False):
-                buffer[:, :, start:end] = states
+            self.append(key_states, value_states)
+            end = self.length
         else:
+            if not self.is_initialized:
+                self.lazy_initialization(key_states, value_states)
             slots, end = self.target
-            if end > self.keys.shape[2]:
+            if end > self.capacity:
                 self.resize(end)
-            for buffer, states in zip(self.buffers(), new, strict=False):
-                buffer.index_copy_(2, slots.to(buffer.device), states)
-        self.length = max(self.length, end)
+            rows = self.rows(slots)
+            for buffer, states in zip(self.storage(), [key_states, value_states, key_states], strict=False):
+                buffer.index_copy_(2, rows, states)
+            self.length = max(self.length, end)
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def get_seq_length(self) -> int:
@@ -118,6 +148,8 @@ class SlotCache(Cache):
     """
 
     layers: list[SlotLayer]  # type: ignore[assignment]
+    paged = False
+    """Slots may lie in several pieces: read where they are, by ``run_ragged``, nothing is copied."""
 
     def __init__(
         self, config: Qwen2_5_VLConfig, inv_freq: Tensor, block_tokens: int, keep_original_keys: bool = False
@@ -162,15 +194,11 @@ class SlotCache(Cache):
     @property
     def used_bytes(self) -> int:
         """Bytes of the slots that hold tokens."""
-        return sum(
-            t.nbytes // max(t.shape[2], 1) * layer.length
-            for layer in self.layers
-            for t in self._tensors(layer)
-        )
+        return sum(layer.length * self._slot_bytes(layer) for layer in self.layers)
 
     @property
     def allocated_bytes(self) -> int:
-        return sum(t.nbytes for layer in self.layers for t in self._tensors(layer))
+        return sum(layer.capacity * self._slot_bytes(layer) for layer in self.layers)
 
     def reserve(self, tokens: int, like: Tensor) -> None:
         """Make room for ``tokens`` in every layer, of the device and type of ``like``."""
@@ -180,8 +208,11 @@ class SlotCache(Cache):
             if not layer.is_initialized:
                 nothing = like.new_empty(1, heads, 0, width)
                 layer.lazy_initialization(nothing, nothing)
-            if tokens > layer.keys.shape[2]:
+            if tokens > layer.capacity:
                 layer.resize(tokens)
+
+    def _slot_bytes(self, layer: SlotLayer) -> int:
+        return sum(t.nbytes // max(t.shape[2], 1) for t in self._tensors(layer))
 
     def buffers(self) -> list[list[Tensor]]:
         """Of each layer keys, values and, if they are kept, original keys, with room for :attr:`capacity`."""
@@ -209,11 +240,11 @@ class SlotCache(Cache):
     @property
     def capacity(self) -> int:
         """Slots that there is room for."""
-        return self.layers[0].keys.shape[2] if self.layers[0].is_initialized else 0
+        return self.layers[0].capacity
 
     @staticmethod
     def _tensors(layer: SlotLayer) -> list[Tensor]:
-        return layer.buffers() if layer.is_initialized else []
+        return layer.storage() if layer.is_initialized else []
 
     def record(self, positions: Tensor, slots: Tensor | None = None) -> None:
         """Note where the tokens that a forward has just written were rotated to, ``[3, n]``.
@@ -256,9 +287,10 @@ class SlotCache(Cache):
         A slot has one original position for all layers: from here on it is the present one.
         """
         for index, layer in enumerate(self.layers):
-            if layer.original_keys is not None:
-                where = slots[layers <= index].to(layer.device)
-                layer.original_keys[:, :, where] = layer.keys[:, :, where]
+            if self.keep_original_keys:
+                keys, _, originals = layer.storage()
+                where = layer.rows(slots[layers <= index])
+                originals[:, :, where] = keys[:, :, where]
 
     def forget_loose(self) -> None:
         """What is behind the last slot is no token any more."""
@@ -305,11 +337,12 @@ class SlotCache(Cache):
         n = slots.numel()
         end = start + n
         records = [t[..., slots] for t in (self._positions, self._original_positions, self._serials)]
-        wheres: dict[torch.device, Tensor] = {}
+        wheres: dict[torch.device, tuple[Tensor, Tensor]] = {}
         scratch: dict[tuple[torch.device, torch.dtype, torch.Size], Tensor] = {}
         for layer in self.layers:
             for buffer in self._tensors(layer):
-                wheres.setdefault(buffer.device, slots.to(buffer.device))
+                if buffer.device not in wheres:
+                    wheres[buffer.device] = layer.rows(slots), layer.rows(torch.arange(start, end))
                 shape = torch.Size((*buffer.shape[:2], n, buffer.shape[3]))
                 key = buffer.device, buffer.dtype, shape
                 if key not in scratch:
@@ -319,8 +352,9 @@ class SlotCache(Cache):
             for buffer in self._tensors(layer):
                 shape = torch.Size((*buffer.shape[:2], n, buffer.shape[3]))
                 gathered = scratch[buffer.device, buffer.dtype, shape]
-                torch.index_select(buffer, 2, wheres[buffer.device], out=gathered)
-                buffer[:, :, start:end].copy_(gathered)
+                source, target = wheres[buffer.device]
+                torch.index_select(buffer, 2, source, out=gathered)
+                buffer.index_copy_(2, target, gathered)
             layer.length = end
         for old, new in zip((self._positions, self._original_positions, self._serials), records, strict=True):
             old[..., start:end].copy_(new)
@@ -333,23 +367,18 @@ class SlotCache(Cache):
         delta = positions - self.original_positions
         turned: list[Tensor] = []
         for layer in self.layers:
-            if not layer.is_initialized:
-                continue
-            keys = layer.keys.clone()
-            source = layer.keys if layer.original_keys is None else layer.original_keys
-            keys[:, :, :n] = self.rotated(source[:, :, :n], delta)
-            turned.append(keys)
+            if layer.is_initialized:
+                source = layer.storage()[2 if self.keep_original_keys else 0]
+                turned.append(self.rotated(source[:, :, layer.rows(torch.arange(n))], delta))
         moved = self._positions.clone()
         moved[:, :n] = positions
         origin = self._original_positions if self.keep_original_keys else moved.clone()
         serials = self._serials.clone()
         serials[:n] = torch.arange(self._written + 1, self._written + 1 + n)
-        # From here on nothing can fail.
+        self._torn = True  # from here on nothing takes memory
         for layer, keys in zip((la for la in self.layers if la.is_initialized), turned, strict=True):
-            shared = layer.original_keys is layer.keys
-            layer.keys = keys
-            if shared:
-                layer.original_keys = keys
+            layer.write(0, [keys])
+        self._torn = False
         self._positions, self._original_positions, self._serials = moved, origin, serials
         self._written += n
 
@@ -362,7 +391,7 @@ class SlotCache(Cache):
     def trim(self) -> None:
         """Give back blocks that hold nothing."""
         for layer in self.layers:
-            if layer.is_initialized and layer.keys.shape[2] - layer.length >= layer.block_tokens:
+            if layer.is_initialized and layer.capacity - layer.length >= layer.block_tokens:
                 self.forget_loose()  # first: a layer may lose what is behind before memory runs out
                 layer.resize(layer.length)
 
@@ -391,15 +420,16 @@ class SlotCache(Cache):
         origin = self._original_positions[:, source]
         delta = positions - origin
         for layer in self.layers:
-            if end > layer.keys.shape[2]:
+            if end > layer.capacity:
                 layer.resize(end)
             layer.length = end
-            src, dst = source.to(layer.device), target.to(layer.device)
-            originals = (layer.keys if layer.original_keys is None else layer.original_keys)[:, :, src]
-            layer.values[:, :, dst] = layer.values[:, :, src]
-            layer.keys[:, :, dst] = self.rotated(originals, delta) if bool(delta.any()) else originals
-            if layer.original_keys is not None:
-                layer.original_keys[:, :, dst] = originals
+            src, dst = layer.rows(source), layer.rows(target)
+            keys, values, *kept = layer.storage()
+            originals = (kept[0] if kept else keys)[:, :, src]
+            values[:, :, dst] = values[:, :, src]
+            keys[:, :, dst] = self.rotated(originals, delta) if bool(delta.any()) else originals
+            if kept:
+                kept[0][:, :, dst] = originals
         self.record(positions, target)
         if self.keep_original_keys:
             self._original_positions[:, target] = origin
@@ -414,13 +444,17 @@ class SlotCache(Cache):
                 copy.keys, copy.values = mine.keys, mine.values
                 copy.original_keys = mine.original_keys
                 copy.resize(mine.length)
+        self._copy_records(other)
+        return other
+
+    def _copy_records(self, other: SlotCache) -> None:
+        """Of the tokens, but none of what lies behind the last slot."""
         other._positions, other._original_positions = (
             self._positions.clone(),
             self._original_positions.clone(),
         )
         other._serials, other._written = self._serials.clone(), self._written
         other.forget_loose()
-        return other
 
     def discard(self) -> None:
         """Free everything."""

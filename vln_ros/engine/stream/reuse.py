@@ -126,7 +126,7 @@ class Reuse(Plug):
             self._plans = {p.image_id: self._plan_picture(p, cache) for p in shown}
             self._sources = self._take_over(prefill, shown)
         target = _newest(prefill)
-        asked = prefill.visible is not None or not shown
+        asked = len(prefill.tree) > 0 or not shown
         known = (
             target is not None
             and target.is_whole
@@ -152,9 +152,10 @@ class Reuse(Plug):
             return
         with span("reuse relevance"):
             position = prefill.positions[:, prefill.last][:, None]
+            slots = torch.arange(target.slots.start, target.slots.stop)
             rows = []
             for query, layer in zip(queries, cache.layers, strict=True):
-                keys = layer.keys[0, :, target.slots].float()
+                keys = layer.storage()[0][0, :, layer.rows(slots)].float()
                 turned = cache.rotated(query.view(-1, 1, keys.shape[-1]), position)[:, 0].float()
                 heads = turned.view(keys.shape[0], -1, keys.shape[-1])
                 scores = heads @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5

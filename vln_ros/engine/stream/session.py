@@ -19,12 +19,14 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.datatypes import Frame
 from vln_ros.engine.finite import check_scores, extremes
-from vln_ros.engine.stream.accelerate import Accelerator, RecordedDecoder
-from vln_ros.engine.stream.decoder import run_chunk
 from vln_ros.engine.stream.forward import Prefill, pack_numbers
 from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.kv_pool import KVPool
+from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
+from vln_ros.engine.stream.layers.decoder import run_chunk
 from vln_ros.engine.stream.plug import Cost, Plan, Plug
+from vln_ros.engine.stream.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
 from vln_ros.engine.stream.sparse import Sources, compute_sparse
 from vln_ros.engine.stream.timeline import Segment, Snapshot, Timeline
@@ -39,7 +41,14 @@ class Session:
         block_tokens: the cache grows by this many tokens at a time.
         keep_original_keys: see :class:`SlotCache`; needed by :meth:`reindex` in half precision.
         plugs: optional features; of their plans for a forward the first one holds.
-        accelerator: forwards are recorded and run again; None: each is run anew.
+        pool: where keys and values go, with block size and original keys as the pool has them; None: into
+            memory of the session's own.
+        chunk_tokens: at most this many of its tokens go into a forward that it shares with others; None: all
+            that are pushed together.
+        accelerator: forwards on memory of its own are recorded and run again; None: each is run anew.
+
+    Raises:
+        ValueError: the pool is another network's.
     """
 
     def __init__(
@@ -49,14 +58,21 @@ class Session:
         block_tokens: int = 1024,
         keep_original_keys: bool = False,
         plugs: Sequence[Plug] = (),
+        pool: KVPool | None = None,
+        chunk_tokens: int | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
+        if pool is not None and pool.network is not network:
+            raise ValueError("the pool holds keys and values of another network than the session's")
         self.network = network
         self.plugs = tuple(plugs)
+        self.chunk_tokens = chunk_tokens
         self._decoder: Any = network.model.language_model
         self._config: Any = network.config
-        self.cache = SlotCache(
-            network.config, self._decoder.rotary_emb.inv_freq, block_tokens, keep_original_keys
+        self.cache: SlotCache = (
+            SlotCache(network.config, self._decoder.rotary_emb.inv_freq, block_tokens, keep_original_keys)
+            if pool is None
+            else pool.new_cache()
         )
         self._recorded = None if accelerator is None else RecordedDecoder(network, accelerator)
         self.timeline = Timeline()
@@ -320,12 +336,19 @@ class Session:
             self.timeline.restore(before)
             raise
 
-    def complete(self, prefill: Prefill, sources: Sources | None = None, cost: Cost | None = None) -> None:
+    def complete(
+        self,
+        prefill: Prefill,
+        sources: Sources | None = None,
+        cost: Cost | None = None,
+        forwards: int = 1,
+    ) -> None:
         """The forward of ``prefill`` has been run: its keys and values are in the cache.
 
         Args:
             sources: what was taken over, if not all was computed.
             cost: of the forward, where it was this session's alone and a plug wants to know.
+            forwards: in how many parts it was run.
         """
         tokens = len(prefill.embeddings)
         queries = float(tokens)  # a token in half of the layers is half
@@ -337,7 +360,7 @@ class Session:
             computed = (depth > 0).nonzero()[:, 0]
             self.cache.record(prefill.positions[:, computed], prefill.before.tokens + computed)
             tokens, queries = len(computed), float(depth.sum()) / layers
-        self._count(1, tokens, self._prefill_flops(queries, self.cache.length))
+        self._count(forwards, tokens, self._prefill_flops(queries, self.cache.length))
         for plug in self.plugs:
             plug.on_cached(prefill, self.cache, cost)
 
@@ -404,6 +427,8 @@ class Session:
     def _compute(self, prefill: Prefill, plan: Plan) -> Tensor:
         if plan.sources is not None:
             return compute_sparse(self.network, self.cache, prefill, plan.sources)
+        if self.cache.paged:
+            return run_ragged(self.network, [Chunk.of(self.cache, prefill)])[0]
         if self._recorded is not None and not plan.attention:  # nothing can be noted in what was recorded
             states = self._recorded.run(self.cache, prefill)
             if states is not None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.reference import Pixels
-from vln_ros.engine.stream.accelerate import CHUNKS, Accelerator, Record, Work, record_compiled
+from vln_ros.engine.stream.layers.accelerate import CHUNKS, Accelerator, Record, Work, record_compiled
 from vln_ros.engine.stream.segments import Piece, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.tree import NO_TREE, TokenTree

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.stream.attention import FusedAttention, MaskedAttention
-from vln_ros.engine.stream.decoder import reads_by_flash, run_layers, runs_on_slots
 from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.layers.attention import FusedAttention, MaskedAttention
+from vln_ros.engine.stream.layers.decoder import reads_by_flash, run_layers, runs_on_slots
 from vln_ros.engine.stream.tree import TokenTree
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class RecordedDecoder:
         self._places: tuple[int, ...] = ()
 
     def run(self, cache: SlotCache, prefill: Prefill) -> Tensor | None:
-        """As :func:`vln_ros.engine.stream.decoder.run_chunk`; None: this chunk is not one for recording."""
+        """As :func:`.decoder.run_chunk`; None: this chunk is not one for recording."""
         length = next((n for n in CHUNKS if n >= prefill.prompt), None)
         if length is None or self._accelerator.reason is not None or not runs_on_slots(self._network):
             return None

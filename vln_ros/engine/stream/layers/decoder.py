@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.engine.stream.attention import (
+from vln_ros.engine.stream.forward import Prefill, run_decoder
+from vln_ros.engine.stream.kv_cache import SlotCache
+from vln_ros.engine.stream.layers.arithmetic import normalise, rotate
+from vln_ros.engine.stream.layers.attention import (
     Attention,
     FusedAttention,
     MaskedAttention,
     ProcessorAttention,
     flash_fault,
 )
-from vln_ros.engine.stream.forward import Prefill, run_decoder
-from vln_ros.engine.stream.kv_cache import SlotCache
-from vln_ros.engine.stream.layer_math import normalise, rotate
 
 
 def run_chunk(network: Qwen2_5_VLForConditionalGeneration, cache: SlotCache, prefill: Prefill) -> Tensor:

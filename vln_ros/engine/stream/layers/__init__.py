@@ -1,0 +1,1 @@
+"""Runs the released decoder layers right on a stream's slots."""
