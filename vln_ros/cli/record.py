@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
+
+import yaml
 
 from vln_ros.cli.arguments.places import output_folder
 from vln_ros.config import (
@@ -23,6 +26,11 @@ _OF_THE_BAG = (
     "min_free_mb", "duration_s", "color_transport", "depth_transport", "stamped_cmd_vel",
 )  # fmt: skip
 """Parameters of the recorder that are arguments here, under the same names."""
+_SENSORS = {
+    "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/CameraInfo",
+    "nav_msgs/msg/Odometry",
+}  # fmt: skip
+"""Types of messages without which nobody can play a recording."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +77,35 @@ def run(options: argparse.Namespace) -> int:
         namespace=options.namespace and f"/{options.namespace.strip('/')}",
         remaps={"/tf": "tf", "/tf_static": "tf_static", **dict(name_remappings(given))},
     )
+    status, before = 0, set(options.out.glob("*/metadata.yaml"))
     with tempfile.TemporaryDirectory(prefix="vln_ros-record-") as logs:
         try:
             with Graph(Path(logs), graph_environment(join=True)) as graph:
                 graph.start(spec)
-                return graph.wait("recorder")
+                status = graph.wait(spec.key)
         except KeyboardInterrupt:  # the way to end it
-            return 0
+            pass
+    for metadata in sorted(set(options.out.glob("*/metadata.yaml")) - before):
+        status = status or _say_what_came(metadata)
+    return status
+
+
+def _say_what_came(metadata: Path) -> int:
+    """Of the sensors, above all; returns the status: 1 if nothing came of any."""
+    bag, sensors, messages = metadata.parent, {}, 0
+    information = yaml.safe_load(metadata.read_text("utf-8"))["rosbag2_bagfile_information"]
+    for topic in information["topics_with_message_count"]:
+        messages += topic["message_count"]
+        if topic["topic_metadata"]["type"] in _SENSORS:
+            sensors[topic["topic_metadata"]["name"]] = topic["message_count"]
+    if silent := [name for name, count in sensors.items() if not count]:
+        print(
+            f"{bag}: nothing came on {', '.join(silent)}: is the robot in this ROS domain (ROS_DOMAIN_ID), "
+            "and are namespace and names those of `ros2 topic list`?",
+            file=sys.stderr,
+        )
+    if len(silent) == len(sensors):
+        return 1
+    size_mb = sum(p.stat().st_size for p in bag.iterdir()) / 2**20
+    print(f"{bag}: {messages} messages, {size_mb:.1f} MB; to play it: vln_ros replay {bag}")
+    return 0
