@@ -65,10 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python",
         default="",
-        help="with --world habitat: interpreter that has habitat_sim (docs/evaluate/habitat.md)",
+        help="interpreter that has habitat_sim, for --world habitat (docs/evaluate/habitat.md)",
     )
     parser.add_argument(
-        "--scenes", default=HabitatConfig().scenes, help="with --world habitat: folder of its scenes"
+        "--scenes", default=HabitatConfig().scenes, help="folder of Habitat's scenes, for --world habitat"
     )
     parser.add_argument(
         "--profile", default=QwenConfig().profile, help="profile of the model (default: %(default)s)"
