@@ -116,7 +116,7 @@ def test_a_page_that_is_named_anywhere_is_there(place: str) -> None:
 
 def shown_by(entries: list[object]) -> list[str]:
     """The pages that a part of the site's navigation lists."""
-    found = []
+    found: list[str] = []
     for entry in entries:
         if isinstance(entry, str):
             found.append(entry)

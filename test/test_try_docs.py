@@ -136,7 +136,7 @@ def test_what_needs_nothing_has_no_holes(block: Any) -> None:
 
 def commands() -> list[tuple[str, str]]:
     """Every line of a block that begins with vln_ros, and its block."""
-    found = []
+    found: list[tuple[str, str]] = []
     for block in BLOCKS:
         text = re.sub(r"\\\n\s*", " ", block.text)
         found += [(line, block.title) for line in re.findall(r"^vln_ros [^#&|>\n]*", text, re.M)]

@@ -223,7 +223,7 @@ def _soak(figures: dict[str, Any]) -> str:
 
 def _startup(figures: dict[str, Any]) -> str:
     def active_s(node: str) -> float:
-        return median(start["active_s"] for start in figures[node]["this checkout"])
+        return float(median(start["active_s"] for start in figures[node]["this checkout"]))
 
     return (
         f"The executor after {active_s('executor'):.2f} s, the navigator with the shipped policy after "

@@ -65,12 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--python",
         default="",
-        help="with --world habitat: interpreter that has habitat_sim (docs/evaluate/habitat.md)",
+        help="interpreter that has habitat_sim, for --world habitat (docs/evaluate/habitat.md)",
     )
     parser.add_argument(
         "--scenes",
         default="",
-        help=f"with --world habitat: folder of its scenes (default: {HabitatConfig().scenes})",
+        help=f"folder of Habitat's scenes, for --world habitat (default: {HabitatConfig().scenes})",
     )
     parser.add_argument(
         "--profile", default=QwenConfig().profile, help="profile of the model (default: %(default)s)"
