@@ -146,7 +146,8 @@ def test_without_a_terminal_and_without_a_word_it_stays() -> None:
         (["--episodes", "FILE", "--start", "2"], "--start: with --episodes the file says"),
         (["--episodes", "FILE", "--episode", "77"], "'77': none of the 2 episodes"),
         (["--episode", "7"], "--episode = '7': of which file"),
-        (["--python", "/usr/bin/python3"], "only --world habitat"),
+        (["--python", "/usr/bin/python3"], "--python: only --world habitat"),
+        (["--scenes", "scenes"], "--scenes: only --world habitat"),
         (["--world", "mars"], "invalid choice"),
     ],
 )

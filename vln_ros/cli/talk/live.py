@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="interpreter that has habitat_sim, for --world habitat (docs/evaluate/habitat.md)",
     )
     parser.add_argument(
-        "--scenes", default=HabitatConfig().scenes, help="folder of Habitat's scenes, for --world habitat"
+        "--scenes",
+        default="",
+        help=f"folder of Habitat's scenes, for --world habitat (default: {HabitatConfig().scenes})",
     )
     parser.add_argument(
         "--profile", default=QwenConfig().profile, help="profile of the model (default: %(default)s)"
@@ -157,13 +159,12 @@ def _world(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
         raise ConfigError(f"{', '.join(chosen)}: with --episodes the file says where the robot stands")
     if options.episodes is None and options.episode:
         raise ConfigError(f"--episode = {options.episode!r}: of which file (--episodes)?")
-    if options.world != "habitat" and options.python:
-        raise ConfigError(
-            f"--python = {options.python!r}: only --world habitat needs an interpreter of its own"
-        )
-    parameters: dict[str, Scalar] = {"world": options.world}
-    if options.world == "habitat":
-        parameters |= {"habitat.python": options.python, "habitat.scenes": options.scenes}
+    of_habitat = {"habitat.python": options.python, "habitat.scenes": options.scenes}
+    given: dict[str, Scalar] = {name: value for name, value in of_habitat.items() if value}
+    if options.world != "habitat" and given:
+        names = ", ".join(f"--{name.removeprefix('habitat.')}" for name in given)
+        raise ConfigError(f"{names}: only --world habitat has an interpreter and scenes of its own")
+    parameters: dict[str, Scalar] = {"world": options.world, **given}
     if options.episodes is None:
         return {**parameters, **_flat(place, options)}
     return {**parameters, "episodes": str(options.episodes), "episode": _episode_id(options)}
