@@ -140,7 +140,7 @@ LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
 
 
 def test_the_launch_files_are_there() -> None:
-    assert set(LAUNCH) == {"robot", "sim", "habitat", "replay", "nav2"}
+    assert set(LAUNCH) == {"robot", "sim", "habitat", "replay", "nav2", "fleet"}
 
 
 def within(name: str) -> list[str]:
@@ -156,6 +156,7 @@ def test_what_includes_what_is_seen() -> None:
     assert within("sim") == ["sim", "robot"]
     assert within("replay") == ["replay", "robot"]
     assert within("nav2") == ["nav2", "robot"]
+    assert within("fleet") == ["fleet", "robot"]
     assert LAUNCH["habitat"].required == {"episodes", "habitat_python"}
     assert {"camera", "use_sim_time"} <= LAUNCH["sim"].includes["robot"]
 

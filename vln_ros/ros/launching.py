@@ -42,12 +42,20 @@ _OF_LAUNCH = {"sigterm_timeout", "sigkill_timeout", "emulate_tty", "launch-prefi
 """Arguments that launch itself takes."""
 
 
-def package_node(name: str, *, respawn: bool = False, finished: str = "", **arguments: Any) -> Node:
+def package_node(
+    name: str,
+    *,
+    respawn: bool = False,
+    finished: str = "",
+    last: Callable[[], bool] = lambda: True,
+    **arguments: Any,
+) -> Node:
     """A node of this package. It ends when launch ends, however that ends, and a failure of it ends launch.
 
     Args:
         respawn: start it again when it has died; not if it refuses its parameters.
         finished: why launch shuts down when the node is done; empty for a node that never is.
+        last: asked when it is done: whether no other one is waited for.
         arguments: of launch_ros's Node.
     """
     return Node(
@@ -58,13 +66,13 @@ def package_node(name: str, *, respawn: bool = False, finished: str = "", **argu
         additional_env={PARENT: str(os.getpid())},
         respawn=respawn,
         respawn_delay=2.0,
-        on_exit=_on_exit(name, respawn, finished),
+        on_exit=_on_exit(name, respawn, finished, last),
         **arguments,
     )
 
 
 def _on_exit(
-    name: str, respawn: bool, finished: str
+    name: str, respawn: bool, finished: str, last: Callable[[], bool]
 ) -> Callable[[ProcessExited, LaunchContext], LaunchDescriptionEntity | None]:
     """Raising is the one way to a status of `ros2 launch` other than 0; all else is shut down in order."""
 
@@ -75,7 +83,7 @@ def _on_exit(
                 raise RuntimeError(f"{name} was told to end and ended with status {status}")
             return None
         if status == 0 and finished:
-            return Shutdown(reason=finished)
+            return Shutdown(reason=finished) if last() else None
         if respawn and status != CANNOT_BE_CONFIGURED:
             return None
         raise RuntimeError(f"{name} has ended with status {status}: everything ends, the robot stands")
@@ -94,6 +102,14 @@ def name_arguments() -> list[DeclareLaunchArgument]:
 def presets(folder: Path, kind: str) -> list[str]:
     """The names of the presets of a kind: whatever lies there as ``KIND_NAME.yaml``."""
     return sorted(p.stem.removeprefix(f"{kind}_") for p in folder.glob(f"{kind}_*.yaml"))
+
+
+def parameter_file(name: str, values: Mapping[str, Mapping[str, object]]) -> Path:
+    """A parameter file for several nodes in one process, by node; written to the launch's log folder."""
+    path = Path(launch_config.get_log_file_path(name))
+    sections = {f"/**/{node}": {"ros__parameters": dict(own)} for node, own in values.items()}
+    path.write_text(yaml.safe_dump(sections), "utf-8")
+    return path
 
 
 def view_file(folder: Path, name: str, given: Mapping[str, str]) -> Path:
@@ -208,14 +224,16 @@ def check_robot(
 
 
 def check_before_start(
-    nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
-    engine: str = "", files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
+    nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", others: Collection[str] = (),
+    record_folder: str = "", engine: str = "", files: Mapping[str, str] | None = None,
+    tools: Mapping[str, str] | None = None,
 ) -> list[LogInfo]:  # fmt: skip
     """Look for everything that may be missing, before anything starts.
 
     Args:
         nodes: of this package that will be started.
         parameter_file: of the user; empty for none.
+        others: further namespaces that these nodes are in.
         record_folder: where the recorder would write; empty when it is not started.
         engine: of the navigator.
         files: by argument, what must be there; empty for none.
@@ -229,7 +247,7 @@ def check_before_start(
     """
     said = []
     if parameter_file:
-        taken = check_parameter_file(Path(parameter_file), namespace, nodes)
+        taken = check_parameter_file(Path(parameter_file), namespace, nodes, others)
         texts = [f"{node}: {', '.join(names)}" for node, names in taken.items() if names]
         said.append(
             LogInfo(msg=f"{parameter_file} sets {'; '.join(texts) or 'nothing of the nodes started here'}")
