@@ -61,8 +61,8 @@ class SharedEngines:
     """Builds engines one by one, for robots that share a model. Implements
     :class:`vln_ros.protocols.SharedModel` for them.
 
-    The first one loads the weights, the last one that is released frees them. From any thread, but for what
-    the protocol says.
+    The first one loads the weights, and the last one that is released lets go of them. From any thread; what
+    the protocol asks for from that of the engines.
     """
 
     def __init__(self) -> None:
@@ -88,12 +88,17 @@ class SharedEngines:
             return engine
 
     def release(self, engine: Engine) -> None:
-        """Close one that was built here."""
+        """Close one that was built here. Forget it, then call :meth:`free_memory`."""
         engine.close()
         with self._lock:
             self._engines = [other for other in self._engines if other is not engine]
             if not self._engines:
                 self._loaded = None
+
+    def free_memory(self) -> None:
+        """Give back what engines held that were released and forgotten, unless others still hold it."""
+        with self._lock:
+            if not self._engines:
                 free_memory(self._first)
 
     @property

@@ -172,12 +172,15 @@ class Robot:
     def see(self, index: int) -> None:
         self.worker.put_frame(frame(self.number, index))
 
+    def answered(self, index: int) -> ActionChunk:
+        stamp_ns = frame(self.number, index).stamp_ns
+        self.told.wait(lambda t: any(c.frame_stamp_ns == stamp_ns for c in t.answers))
+        return self.told.answers[-1]
+
     def step(self, index: int) -> ActionChunk:
         """One frame, and its queue."""
-        known = len(self.told.answers)
         self.see(index)
-        self.told.wait(lambda t: len(t.answers) > known)
-        return self.told.answers[-1]
+        return self.answered(index)
 
 
 @contextmanager
@@ -390,11 +393,10 @@ def test_queues_are_those_of_a_navigator_of_its_own() -> None:
     try:
         for index in range(6):
             taking_part = [r for r in fleet if (r.number + index) % 3]
-            known = {r.number: len(r.told.answers) for r in taking_part}
             for robot in taking_part:
                 robot.see(index)
             for robot in taking_part:
-                robot.told.wait(lambda t, k=known[robot.number]: len(t.answers) > k)
+                robot.answered(index)
         assert thread.answers > thread.asked, "none decided together"
     finally:
         for robot in fleet:

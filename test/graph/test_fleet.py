@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def bridge(folder: Path, episodes: list[Episode], **more: Scalar) -> dict[str, Scalar]:
-    path = write_episodes(folder, "val_unseen", episodes)
+def bridge(folder: Path, episodes: Sequence[Episode], **more: Scalar) -> dict[str, Scalar]:
+    path = write_episodes(folder, "val_unseen", list(episodes))
     return {
         "episodes": str(path), "run_folder": str(folder / "run"), "video": False, **CAMERA, **more,
     }  # fmt: skip

@@ -11,8 +11,8 @@ from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, 
 
 NODES: Mapping[str, type] = {
     "navigator": NavigatorConfig,
-    "fleet": FleetConfig,
     "executor": ExecutorConfig,
+    "fleet": FleetConfig,
     "sim_bridge": BridgeConfig,
     "bag_player": PlayerConfig,
     "inspector": InspectorConfig,

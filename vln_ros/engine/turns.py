@@ -59,7 +59,7 @@ class Turns(Generic[K]):
         return self._served.get(robot, 0)
 
 
-class TakesTurns(Protocol):
+class TakesTurns(Hashable, Protocol):
     """One robot's share of the thread. What it is called for here happens in the thread."""
 
     @property
@@ -238,10 +238,10 @@ class EngineThread:
             errors = self._model.work_ahead([m.engine for m in members])
         except Exception as error:  # of none of them alone
             errors = [error] * len(members)
-        for member, error in zip(members, errors, strict=True):
+        for member, failure in zip(members, errors, strict=True):
             with self._of(member):
-                if error is not None:
-                    raise error
+                if failure is not None:
+                    raise failure
 
     @contextmanager
     def _of(self, member: TakesTurns) -> Iterator[None]:

@@ -62,7 +62,7 @@ class Fleet(ProcessNode):
         """In the robot's thread."""
         if self._ending:
             return
-        if isinstance(robot.failure, ConfigError):  # nobody waits for a robot that cannot begin
+        if not robot.has_begun:  # said at once, for it is whoever starts the fleet who can mend it
             print(robot.failure, file=sys.stderr)
             self._end(2)
             return

@@ -22,11 +22,13 @@ class RobotThread:
         ended: called in this thread when the navigator is gone.
 
     Attributes:
+        has_begun: it could start.
         failure: why it ended though nobody wanted that.
     """
 
     def __init__(self, navigator: Navigator, ended: Callable[[RobotThread], None]) -> None:
         self.name = navigator.get_namespace()
+        self.has_begun = False
         self.failure: Exception | None = None
         self._navigator, self._ended = navigator, ended
         self._executor = SingleThreadedExecutor(context=navigator.context)
@@ -51,13 +53,16 @@ class RobotThread:
         try:
             if navigator.get_parameter("autostart").value and not navigator.start():
                 raise ConfigError(f"{navigator.get_fully_qualified_name()} cannot start: {navigator.failure}")
+            self.has_begun = True
             spin(navigator, self._executor)
         except Exception as error:  # whatever it is, it is this robot's
             self.failure = error
-            if not isinstance(error, ConfigError):
+            if self.has_begun:
                 navigator.get_logger().error(traceback.format_exc())
-        finally:
+        self.end()  # as long as there is a node that hears of it
+        try:
             navigator.close()
+        finally:
             self._executor.shutdown()
             navigator.destroy_node()
             self._ended(self)

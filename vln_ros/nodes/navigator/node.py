@@ -133,8 +133,9 @@ class Navigator(ManagedNode):
             self._instructions.destroy(spinning=not self._ending)
             self._instructions = None
         if self._engine is not None:
-            engine, self._engine = self._engine, None
-            self._engines.release(engine)
+            self._engines.release(self._engine)
+            self._engine = None
+            self._engines.free_memory()
 
     def close(self) -> None:
         self._ending = True

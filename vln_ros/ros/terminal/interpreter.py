@@ -23,8 +23,8 @@ _OF_ROS = re.compile(r"rclpy$|tf2_ros$|\w+_msgs$|\w+_interfaces$|std_srvs$")
 _ALL = ("rclpy", "numpy", "yaml", "cv2")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "navigator": _ALL,
-    "fleet": _ALL,
     "executor": _ALL,
+    "fleet": _ALL,
     "sim_bridge": (*_ALL, "scipy", "matplotlib", "PIL", "jinja2", "tqdm", "av", "shapely", "trimesh"),
     "bag_player": (*_ALL, "scipy", "matplotlib", "PIL", "tqdm", "rosbags"),
     "inspector": (*_ALL, "matplotlib", "PIL"),
