@@ -134,12 +134,13 @@ def test_a_newcomer_s_prefill_is_parted(model: LoadedModel, profile: Profile) ->
 def test_a_released_decoder_with_few_layers(model: LoadedModel) -> None:
     made = random_model(model, few_layers("3B", 2, model.network.config), "meta", torch.float32)
     layer: Any = made.network.model.language_model.layers[1]
+    config: Any = model.network.config
     assert len(made.network.model.language_model.layers) == 2
     assert layer.self_attn.q_proj.weight.shape == (2048, 2048)
     assert layer.self_attn.k_proj.weight.shape == (256, 2048)
     assert layer.mlp.gate_proj.weight.shape == (11008, 2048)
-    assert made.network.lm_head.weight.shape == (model.network.config.text_config.vocab_size, 2048)
-    assert made.network.config.image_token_id == model.network.config.image_token_id
+    assert made.network.lm_head.weight.shape == (config.text_config.vocab_size, 2048)
+    assert made.network.config.image_token_id == config.image_token_id
 
 
 def test_ways_to_decode_are_counted(model: LoadedModel, profile: Profile) -> None:

@@ -26,8 +26,9 @@ ENDING_WAIT_S = 0.6
 
 
 class Fleet(ProcessNode):
-    """See docs/robot/fleet.md. Each robot has a whole navigator, in its namespace and with its own parameters; they
-    share the weights and the thread that runs the engines.
+    """See docs/robot/fleet.md. Each robot has a whole navigator, in its namespace, with its own parameters.
+
+    They share the weights and the thread that runs the engines.
 
     Raises:
         ConfigError: no robots, or parameters of one of them that its navigator refuses.
