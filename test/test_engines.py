@@ -11,7 +11,7 @@ import pytest
 from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop
-from vln_ros.engines import build_drive, build_engine, build_engines, build_loop, free_memory
+from vln_ros.engines import SharedEngines, build_drive, build_engine, build_engines, build_loop, free_memory
 
 
 def test_so_many_engines_as_asked_for() -> None:
@@ -66,6 +66,45 @@ def test_what_options_lack_is_said_before_anything_heavy_is_loaded(
     found, modules = json.loads(done.stdout)
     assert (said in found) and bool(found) is bool(said)
     assert not {"torch", "transformers", "scipy", "vln_ros.sim", "vln_ros.evaluation"} & set(modules)
+
+
+POLICY: dict[str, Scalar] = {"engine": "qwen", "qwen.checkpoint": "shipped:tiny", "qwen.device": "cpu"}
+
+
+@pytest.mark.slow
+def test_robots_share_the_weights_until_the_last_one_goes() -> None:
+    pytest.importorskip("torch")
+    from vln_ros.engine.qwen import QwenEngine
+
+    shared = SharedEngines()
+    own: list[dict[str, Scalar]] = [{}, {"qwen.profile": "navida", "qwen.seed": 3, "decide_ahead": 2}]
+    first, second = (shared.build(from_flat(NavigatorConfig, {**POLICY, **more})) for more in own)
+    assert isinstance(first, QwenEngine) and isinstance(second, QwenEngine)
+    assert first.session.network is second.session.network
+    assert first.session is not second.session and second.profile.name == "navida"
+    for name, value in (
+        ("qwen.dtype", "bfloat16"), ("qwen.attention", "eager"), ("qwen.checkpoint", "elsewhere"),
+        ("qwen.device", "cuda"), ("qwen.quantisation", "torchao-int8"), ("engine", "paced"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"^{name} = '{value}': another robot of this process has"):
+            shared.build(from_flat(NavigatorConfig, {**POLICY, name: value}))
+    shared.release(first)
+    assert shared.is_loaded, "the other one still needs them"
+    shared.release(second)
+    assert not shared.is_loaded
+    third = shared.build(from_flat(NavigatorConfig, {**POLICY, "qwen.attention": "eager"}))
+    shared.release(third)
+
+
+def test_a_robot_that_cannot_begin_leaves_nothing_behind() -> None:
+    shared = SharedEngines()
+    with pytest.raises(ConfigError, match=r"qwen.checkpoint is empty"):
+        shared.build(NavigatorConfig())
+    engine = shared.build(from_flat(NavigatorConfig, {"engine": "paced"}))
+    assert not shared.is_loaded
+    with pytest.raises(ConfigError, match=r"^engine = 'expert': another robot of this process has 'paced'"):
+        shared.build(from_flat(NavigatorConfig, {"engine": "expert"}))
+    shared.release(engine)
 
 
 class Silent:

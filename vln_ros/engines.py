@@ -1,4 +1,4 @@
-"""Builds engines and decision loops from options: the composition root.
+"""Builds engines and decision loops from options, one by one or several on one model: the composition root.
 
 What an engine needs is imported where it is built, for the options decide it: a navigator without a model
 loads no torch, and none but the expert's, which knows the simulated flats, loads the simulator.
@@ -7,18 +7,25 @@ loads no torch, and none but the expert's, which knows the simulated flats, load
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vln_ros.config import ConfigError, NavigatorConfig
-from vln_ros.datatypes import Action, StepSize
+from vln_ros.config import ConfigError, NavigatorConfig, to_flat
+from vln_ros.datatypes import Action, ActionChunk, StepSize
 from vln_ros.engine.decision import DecisionLoop
 from vln_ros.geometry.pixel_goal import PixelGoalRules
 from vln_ros.motion.guards import GuardLimits, ProgressGuards
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.profiling.spans import span
 from vln_ros.protocols import Engine
+
+if TYPE_CHECKING:
+    from vln_ros.engine.checkpoint.model import LoadedModel
+    from vln_ros.engine.stream.kv_pool import KVPool
+    from vln_ros.engine.stream.layers.accelerate import Accelerator
 
 
 def build_engine(config: NavigatorConfig) -> Engine:
@@ -50,6 +57,78 @@ def free_memory(config: NavigatorConfig) -> None:
         from vln_ros.engine.checkpoint.model import free_memory as free
 
         free()
+
+
+class SharedEngines:
+    """Builds engines one by one, for robots that share a model. Implements
+    :class:`vln_ros.protocols.SharedModel` for them.
+
+    The first one loads the weights, and the last one that is released lets go of them. From any thread; what
+    the protocol asks for from that of the engines.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: _Shared | None = None
+        self._first = NavigatorConfig()
+        self._engines: list[Engine] = []
+
+    def build(self, config: NavigatorConfig) -> Engine:
+        """An engine as the options say. Only the first one takes time, or who comes while it loads.
+
+        Raises:
+            ConfigError: as of :func:`build_engines`; or its model would be another one than that of the
+                engines that are there.
+        """
+        with self._lock:
+            if not self._engines:
+                self._first, self._loaded = config, _load(config) if config.engine == "qwen" else None
+            else:
+                _check_same_model(self._first, config)
+            (engine,) = [_qwen_on(self._loaded, config)] if self._loaded else build_engines(config, 1)
+            self._engines.append(engine)
+            return engine
+
+    def release(self, engine: Engine) -> None:
+        """Close one that was built here. Forget it, then call :meth:`free_memory`."""
+        engine.close()
+        with self._lock:
+            self._engines = [other for other in self._engines if other is not engine]
+            if not self._engines:
+                self._loaded = None
+
+    def free_memory(self) -> None:
+        """Give back what engines held that were released and forgotten, unless others still hold it."""
+        with self._lock:
+            if not self._engines:
+                free_memory(self._first)
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._loaded is not None
+
+    def decide(self, engines: Sequence[Engine], queues: Sequence[int]) -> Sequence[ActionChunk | Exception]:
+        from vln_ros.engine.batch import decide_together
+
+        with span("decisions of all robots"):
+            return decide_together(engines, queues)  # type: ignore[arg-type]
+
+    def work_ahead(self, engines: Sequence[Engine]) -> Sequence[Exception | None]:
+        from vln_ros.engine.batch import work_ahead_together
+
+        with span("frames of all robots"):
+            return work_ahead_together(engines)  # type: ignore[arg-type]
+
+
+def _check_same_model(there: NavigatorConfig, config: NavigatorConfig) -> None:
+    before, wanted = to_flat(there), to_flat(config)
+    names = ("engine", *(f"qwen.{name}" for name in SHARED_OPTIONS if config.engine == "qwen"))
+    for name in names:
+        if before[name] != wanted[name]:
+            raise ConfigError(
+                f"{name} = {wanted[name]!r}: another robot of this process has {before[name]!r}, and they "
+                "share one model; give them the same, or this one a navigator of its own"
+            )
 
 
 def build_loop(engine: Engine, config: NavigatorConfig) -> DecisionLoop:
@@ -166,7 +245,33 @@ def _episode_file(config: NavigatorConfig) -> Path:
     return Path(config.expert.episodes)
 
 
+MODEL_OPTIONS = ("checkpoint", "device", "dtype", "attention", "quantisation")
+"""Of the group qwen: what the weights in memory depend on."""
+SHARED_OPTIONS = (
+    *MODEL_OPTIONS,
+    "accelerate",
+    "reuse.enabled",
+    "stream.pool_tokens",
+    "stream.cache_block_tokens",
+)
+"""Of the group qwen: what has to be the same for all engines on one model."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the engines on one model have in common."""
+
+    model: LoadedModel
+    pool: KVPool | None
+    accelerator: Accelerator | None
+
+
 def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
+    shared = _load(config)
+    return [_qwen_on(shared, config) for _ in range(count)]
+
+
+def _load(config: NavigatorConfig) -> _Shared:
     from vln_ros.engine.checkpoint.lookup import check_checkpoint
     from vln_ros.engine.checkpoint.profile import load_profile
 
@@ -177,47 +282,45 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
             "qwen.checkpoint is empty: name a folder or hub name of a Qwen2.5-VL checkpoint; profile "
             f"{profile.name} was made for {profile.checkpoint}"
         )
-    check_checkpoint(qwen.checkpoint)
-    from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
-    from vln_ros.engine.qwen import QwenEngine, build_pool
-    from vln_ros.engine.stream.layers.accelerate import Accelerator
-    from vln_ros.engine.warm_up import rehearse, warm_up
-
-    with span("model load"):
-        model = load_model(
-            qwen.checkpoint,
-            device=qwen.device,
-            dtype=qwen.dtype,
-            attention=qwen.attention,
-            quantisation=qwen.quantisation,
-        )
-    with span("warm-up"):
-        warm_up(model)
-    pool = build_pool(model, qwen.stream, qwen.reuse)
-    accelerator = Accelerator.of(qwen.accelerate, model.device)
-    if pool is not None and accelerator is not None:
+    if qwen.stream.pool_tokens and qwen.accelerate != "none":
         raise ConfigError(
             f"qwen.accelerate = {qwen.accelerate!r} with pool_tokens = {qwen.stream.pool_tokens}: what is "
             "recorded holds memory of its own; set qwen.accelerate to none or qwen.stream.pool_tokens to 0"
         )
-    engines = [
-        QwenEngine(
-            model,
-            profile,
-            temperature=qwen.temperature,
-            seed=qwen.seed,
-            sampling=qwen.sampling,
-            stream=qwen.stream,
-            reuse=qwen.reuse,
-            look_down=qwen.look_down,
-            place=config.place,
-            pool=pool,
-            accelerator=accelerator,
-        )
-        for _ in range(count)
-    ]
-    if accelerator is not None:
+    check_checkpoint(qwen.checkpoint)
+    from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
+    from vln_ros.engine.qwen import build_pool
+    from vln_ros.engine.stream.layers.accelerate import Accelerator
+    from vln_ros.engine.warm_up import warm_up
+
+    with span("model load"):
+        model = load_model(qwen.checkpoint, **{name: getattr(qwen, name) for name in MODEL_OPTIONS[1:]})
+    with span("warm-up"):
+        warm_up(model)
+    pool = build_pool(model, qwen.stream, qwen.reuse)
+    return _Shared(model, pool, Accelerator.of(qwen.accelerate, model.device))
+
+
+def _qwen_on(shared: _Shared, config: NavigatorConfig) -> Engine:
+    from vln_ros.engine.checkpoint.profile import load_profile
+    from vln_ros.engine.qwen import QwenEngine
+    from vln_ros.engine.warm_up import rehearse
+
+    qwen = config.qwen
+    engine = QwenEngine(
+        shared.model,
+        load_profile(qwen.profile),
+        temperature=qwen.temperature,
+        seed=qwen.seed,
+        sampling=qwen.sampling,
+        stream=qwen.stream,
+        reuse=qwen.reuse,
+        look_down=qwen.look_down,
+        place=config.place,
+        pool=shared.pool,
+        accelerator=shared.accelerator,
+    )
+    if shared.accelerator is not None:
         with span("warm-up"):
-            for engine in engines:
-                rehearse(engine)
-    return engines
+            rehearse(engine)
+    return engine

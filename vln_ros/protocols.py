@@ -51,6 +51,20 @@ class Engine(Protocol):
         """Free what the engine holds (device memory). It is not used afterwards."""
 
 
+class SharedModel(Protocol):
+    """Asks several engines at once that run on one model. Each gets what it would alone, or its own error."""
+
+    @property
+    def is_loaded(self) -> bool:
+        """There is one: engines without a model are asked one by one."""
+
+    def decide(self, engines: Sequence[Engine], queues: Sequence[int]) -> Sequence[ActionChunk | Exception]:
+        """As :meth:`Engine.decide` of each."""
+
+    def work_ahead(self, engines: Sequence[Engine]) -> Sequence[Exception | None]:
+        """As :meth:`WorksAhead.work_ahead` of each, all of which are such."""
+
+
 class Speaker(Protocol):
     """Answers pictures in the words of a profile, as a model does; a test or an oracle in a model's place."""
 

@@ -50,7 +50,7 @@ class Crowd:
     queues: tuple[tuple[tuple[str, ...], ...], ...]
 
 
-def few_layers(shape: str, layers: int, like: Qwen2_5_VLConfig) -> Qwen2_5_VLConfig:
+def few_layers(shape: str, layers: int, like: Any) -> Qwen2_5_VLConfig:
     """A released decoder's width with fewer layers; vocabulary and vision tower are those of ``like``."""
     released: Any = published_config(shape)
     text = {**released.text_config.to_dict(), "vocab_size": like.text_config.vocab_size}

@@ -233,7 +233,7 @@ def _busy(engine: QwenEngine, frames: Iterator[Frame], model: LoadedModel) -> tu
             now_s(model)
     rows: Sequence[Any] = profiler.key_averages()
     if on_device:
-        rows = [r for r in rows if r.device_type == torch.autograd.DeviceType.CUDA]
+        rows = [r for r in rows if r.device_type.name == "CUDA"]
     took_us = sum(r.self_device_time_total if on_device else r.self_cpu_time_total for r in rows)
     return took_us / 1e6 / _PROFILED, sum(r.count for r in rows) / _PROFILED
 

@@ -134,12 +134,13 @@ def test_a_newcomer_s_prefill_is_parted(model: LoadedModel, profile: Profile) ->
 def test_a_released_decoder_with_few_layers(model: LoadedModel) -> None:
     made = random_model(model, few_layers("3B", 2, model.network.config), "meta", torch.float32)
     layer: Any = made.network.model.language_model.layers[1]
+    config: Any = model.network.config
     assert len(made.network.model.language_model.layers) == 2
     assert layer.self_attn.q_proj.weight.shape == (2048, 2048)
     assert layer.self_attn.k_proj.weight.shape == (256, 2048)
     assert layer.mlp.gate_proj.weight.shape == (11008, 2048)
-    assert made.network.lm_head.weight.shape == (model.network.config.text_config.vocab_size, 2048)
-    assert made.network.config.image_token_id == model.network.config.image_token_id
+    assert made.network.lm_head.weight.shape == (config.text_config.vocab_size, 2048)
+    assert made.network.config.image_token_id == config.image_token_id
 
 
 def test_ways_to_decode_are_counted(model: LoadedModel, profile: Profile) -> None:
@@ -389,7 +390,8 @@ def test_what_a_device_is_asked_is_counted_and_nothing_else() -> None:
         with counted(device) as tally:
             (x + x) @ x.T
             torch.nn.functional.rms_norm(x, (4,), weight, 1e-6)
-            torch.nn.functional.scaled_dot_product_attention(*[x.view(1, 1, 3, 4)] * 3)
+            heads = x.view(1, 1, 3, 4)
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
         assert tally.kernels == {"add": 1, "mm": 1, "rms_norm": 1, "attention": 1}
         with counted(device) as tally:
             torch.arange(3).to("meta")

@@ -243,6 +243,7 @@ def started(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> object:
 
 SIM = ("episodes:=EPISODES", "engine:=expert")
 HABITAT = ("habitat_python:=/usr/bin/env", "episodes:=EPISODES", "engine:=expert")
+FLEET = ("robots:=left,right", "engine:=paced")
 REPLAY = ("bag:=EPISODES", "instruction:=go on", "engine:=paced")
 EXPANDED = [
     ("robot", (), "navigator executor inspector"),
@@ -284,6 +285,60 @@ def test_every_file_expands_to_its_nodes(
     found = started(f"{name}.launch.py", *(a.replace("EPISODES", str(episodes)) for a in arguments))
     namespace = next((a.split(":=")[1] for a in arguments if a.startswith("namespace:=")), "")
     assert found == [f"/{namespace.strip('/')}/{n}".replace("//", "/") for n in nodes.split()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own"),
+    [
+        ((), []),
+        (("autostart:=false", "transport:=compressed", "respawn:=true", "odom_frame:=map"), []),
+        (("episodes:=EPISODES",), ["sim_bridge", "executor"]),
+        (("episodes:=EPISODES", "mode:=lockstep"), ["sim_bridge"]),
+    ],
+    ids=" ".join,
+)
+def test_a_fleet_is_one_process_and_what_each_simulated_robot_has(
+    arguments: tuple[str, ...], own: list[str], started: object, tmp_path: Path
+) -> None:
+    assert callable(started)
+    episodes = tmp_path / "episodes.json.gz"
+    episodes.touch()
+    given = [a.replace("EPISODES", str(episodes)) for a in (*FLEET, *arguments)]
+    found = started("fleet.launch.py", *given)
+    assert found == ["/fleet", *(f"/{robot}/{node}" for robot in ("left", "right") for node in own)]
+
+
+def test_a_simulated_fleet_ends_when_every_robot_is_done(prefix: Path, tmp_path: Path) -> None:
+    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])
+    shortest = min(every, key=lambda e: e.geodesic_distance_m)
+    episodes = write_episodes(tmp_path, "val_unseen", [shortest])
+    status, text = launched(
+        prefix, "fleet.launch.py", "robots:=left,right", "engine:=expert", "mode:=lockstep",
+        f"episodes:={episodes}",
+    )  # fmt: skip
+    assert status == 0, text
+    assert len(re.findall(r"\[sim_bridge-\d\]: process has finished cleanly", text)) == 2, text
+    assert "episodes of every robot are done" in text
+
+
+@pytest.mark.parametrize(
+    ("robots", "sections", "said"),
+    [
+        ("", "", "robots is empty"),
+        ("left,left", "", "/left stands twice"),
+        ("left,right", "/middle/navigator:\n  ros__parameters:\n    decide_ahead: 1\n", "fits no node"),
+    ],
+)
+def test_a_fleet_without_robots_does_not_start(
+    robots: str, sections: str, said: str, prefix: Path, tmp_path: Path
+) -> None:
+    given = [f"robots:={robots}", "engine:=paced"]
+    if sections:
+        (tmp_path / "own.yaml").write_text(sections)
+        given.append(f"params_file:={tmp_path / 'own.yaml'}")
+    status, text = launched(prefix, "fleet.launch.py", *given)
+    assert status == 1
+    assert said in text
 
 
 @pytest.fixture

@@ -71,14 +71,14 @@ class LaunchFile:
         for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
             named = isinstance(call.func, ast.Name) and call.func.id == function
             if named and isinstance(call.args[0], ast.Constant):
-                yield call.args[0].value
+                yield str(call.args[0].value)
 
     @property
     def says_which_it_is(self) -> set[str]:
         """The launch file whose arguments its text asks for."""
         calls = ("declare", "given_arguments", "check_arguments", "node_parameters")
         return {
-            a.value
+            str(a.value)
             for call in ast.walk(self.tree)
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in calls
             for a in call.args[:2]
@@ -139,7 +139,7 @@ LAUNCH = {p.name.removesuffix(".launch.py"): LaunchFile(p) for p in FILES}
 
 
 def test_the_launch_files_are_there() -> None:
-    assert set(LAUNCH) == set(LAUNCH_FILES) == {"robot", "sim", "habitat", "replay", "nav2"}
+    assert set(LAUNCH) == set(LAUNCH_FILES) == {"robot", "sim", "habitat", "replay", "nav2", "fleet"}
     for name, launch in LAUNCH.items():
         assert launch.says_which_it_is == {name}
 
@@ -157,6 +157,7 @@ def test_what_includes_what_is_seen() -> None:
     assert within("sim") == ["sim", "robot"]
     assert within("replay") == ["replay", "robot"]
     assert within("nav2") == ["nav2", "robot"]
+    assert within("fleet") == ["fleet", "robot"]
     assert LAUNCH["habitat"].required == {"episodes", "habitat_python"}
     assert {"camera", "use_sim_time"} <= LAUNCH["sim"].includes["robot"]
     for name in LAUNCH:

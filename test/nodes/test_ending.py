@@ -60,7 +60,7 @@ MANAGED: dict[str, dict[str, Scalar]] = {
     "navigator": {"autostart": False, "engine": "paced", "extrinsics": "parameters"},
     "executor": {"autostart": False, "extrinsics": "parameters"},
 }
-PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player", "web")
+PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player", "web", "fleet")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -158,9 +158,14 @@ def test_a_plain_node(
         "recorder": {"folder": str(tmp_path / "bags")},
         "sim_bridge": {"episodes": str(episodes), "camera.width": 64, "camera.height": 48},
         "bag_player": {"bag": str(short_bag(tmp_path)), "instruction": "go"},
+        "fleet": {"robots": "left,right"},
     }
+    beside: dict[str, dict[str, Scalar]] = {
+        "navigator": {"engine": "paced", "extrinsics": "parameters", "use_sim_time": simulated},
+    }  # fmt: skip
     with observed(tmp_path) as observer:
-        observer.graph.start(NodeSpec(name, {**parameters[name], "use_sim_time": simulated}))
+        spec = NodeSpec(name, {**parameters[name], "use_sim_time": simulated}, beside=beside)
+        observer.graph.start(spec)
         observer.present(name)
         ends(observer, name, number)
 
@@ -226,6 +231,26 @@ def test_a_navigator_that_loads_weights(
         log = observer.graph.log_path("navigator")
         observer.wait(lambda: "s so far" in log.read_text("utf-8"), "it does not say that it loads")
         ends(observer, "navigator", number)
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
+def test_a_fleet_that_loads_weights(tmp_path: Path, number: signal.Signals) -> None:
+    """One robot's navigator waits for the disk, the other one's for the first."""
+    build_tiny(tmp_path / "tiny", TinyConfig(layers=2))
+    (tmp_path / "tiny/model.safetensors").unlink()
+    os.mkfifo(tmp_path / "tiny/model.safetensors")
+    with observed(tmp_path) as observer:
+        navigator: dict[str, Scalar] = {
+            "engine": "qwen", "qwen.checkpoint": str(tmp_path / "tiny"), "extrinsics": "parameters",
+        }  # fmt: skip
+        observer.graph.start(NodeSpec("fleet", {"robots": "left,right"}, beside={"navigator": navigator}))
+        log = observer.graph.log_path("fleet")
+        for robot in ("left", "right"):
+            observer.wait(
+                lambda r=robot: f"[{r}.navigator]: configuring" in log.read_text("utf-8"),  # type: ignore[misc]
+                f"{robot} does not say that it loads",
+            )
+        ends(observer, "fleet", number)
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)

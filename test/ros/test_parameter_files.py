@@ -93,6 +93,18 @@ def test_presets_pass_in_every_namespace(path: Path) -> None:
             assert taken[key.rsplit("/", 1)[1]] == list(section["ros__parameters"])
 
 
+def test_of_a_fleet_every_robot_has_its_section(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "/**/navigator: {ros__parameters: {decide_ahead: 1}}\n"
+        "/right/navigator: {ros__parameters: {lost_after_s: 3.0}}\n"
+    )
+    taken = check_parameter_file(path, "left", ["fleet", "navigator"], ["right"])
+    assert taken == {"fleet": [], "navigator": ["decide_ahead", "lost_after_s"]}
+    with pytest.raises(ConfigError, match="the node here is /left/navigator or /middle/navigator"):
+        check_parameter_file(path, "left", ["fleet", "navigator"], ["middle"])
+
+
 KEYS = """
 /**/executor /** /*/executor executor /executor left/executor /left/executor /left/** /left/* /* * **
 /**/left/executor **/executor /left/**/executor /**/* /*/*/executor

@@ -50,6 +50,7 @@ BENCHES = (
     "engine",
     "eval",
     "faults",
+    "fleet",
     "graph",
     "history",
     "kill",

@@ -61,6 +61,7 @@ class NodeSpec:
         namespace: of the node and its topics.
         remaps: from the names of topics and services that the node knows to others.
         key_suffix: tells a second node of this name from the first.
+        beside: parameters of other nodes in its process, by name or by name with namespace.
     """
 
     name: str
@@ -71,6 +72,7 @@ class NodeSpec:
     namespace: str = ""
     remaps: Mapping[str, str] = field(default_factory=dict)
     key_suffix: str = ""
+    beside: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -265,7 +267,12 @@ class Graph:
             self._begun = True
         parameters = self._folder / f"{spec.key}.yaml"
         parameters.write_text(
-            yaml.safe_dump({f"/**/{spec.name}": {"ros__parameters": dict(spec.parameters)}})
+            yaml.safe_dump(
+                {
+                    name if name.startswith("/") else f"/**/{name}": {"ros__parameters": dict(values)}
+                    for name, values in {spec.name: spec.parameters, **spec.beside}.items()
+                }
+            )
         )
         command = [*self._prefix, sys.executable, "-m", MODULES[spec.name]]
         command += ["--ros-args", "--params-file", str(parameters)]

@@ -454,3 +454,20 @@ class NavigatorConfig(ExtrinsicsConfig, ImageInputConfig):
     guards: GuardsConfig = group(GuardsConfig)
     questions: QuestionConfig = group(QuestionConfig)
     profiling: ProfilingConfig = group(ProfilingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetConfig:
+    """The fleet: navigators of several robots in one process, which share a model."""
+
+    robots: str = option(
+        "",
+        "Namespaces of the robots that are served, separated by commas, as in left,right. In each of them "
+        "there is a navigator with its topics, services and parameters; a robot that is not named has none.",
+    )
+    diagnostics_hz: float = option(
+        1.0,
+        "Rate at which the fleet publishes on /diagnostics what its robots share. Lower rates show a lost "
+        "robot later, higher ones fill the network.",
+        unit="Hz", minimum=0.1, maximum=10.0,
+    )  # fmt: skip

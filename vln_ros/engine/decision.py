@@ -72,6 +72,11 @@ class DecisionLoop:
         return self._instruction
 
     @property
+    def queue(self) -> int:
+        """Number of the newest queue, also while it is being decided."""
+        return self._queue
+
+    @property
     def running(self) -> bool:
         """An instruction is being followed: not cancelled, and no stop decided."""
         return self._instruction is not None and not self._stop_decided and self.ended_by is None
@@ -168,11 +173,16 @@ class DecisionLoop:
         if self.running and isinstance(self.engine, LooksDown):
             self.engine.look_down(frame)
 
+    @property
+    def can_work_ahead(self) -> bool:
+        """There is a frame, and no pause or end, and the engine can use the time."""
+        if not self.running or self._frame is None or self._paused or self._stop_decided:
+            return False
+        return isinstance(self.engine, WorksAhead)
+
     def work_ahead(self) -> None:
         """After a decision, and after a frame that makes none due: time to shorten the next one."""
-        if not self.running or self._frame is None or self._paused or self._stop_decided:
-            return
-        if isinstance(self.engine, WorksAhead):
+        if self.can_work_ahead and self._frame is not None and isinstance(self.engine, WorksAhead):
             with span(FRAME, self._frame.index):
                 self.engine.work_ahead()
 
@@ -209,19 +219,46 @@ class DecisionLoop:
             return True
         return False
 
+    @property
+    def awaits_frame(self) -> bool:
+        """The robot has nothing to do, or nearly: the next frame is likely to make a decision due."""
+        last, progress = self._last, self._progress
+        if self._instruction is None or self._paused or self.ended_by is not None:
+            return False
+        if last is None or self._every_frame:
+            return True
+        if progress is None or self._stop_decided:
+            return False
+        if (progress.instruction, progress.queue) == (last.instruction, 0):
+            return True
+        return self._reported and progress.remaining <= self.decide_ahead
+
     def decide(self) -> ActionChunk:
         """Ask the engine, after :meth:`due` said so."""
+        return self.begin_decision() or self.ask_engine()
+
+    def begin_decision(self) -> ActionChunk | None:
+        """All of a decision but the engine's part, as queue :attr:`queue`; None: the engine is to be asked,
+        by :meth:`ask_engine` or by others who then call :meth:`answered`."""
         if self._unseen is not None:
             unseen, self._unseen = self._unseen, None
             self._show(unseen)
         self._queue += 1
         self._tell()
         chunk = self._toward_place() or self._give_up()
-        if chunk is None:
-            with span(DECISION, self._queue):
-                chunk = self.engine.decide(self._queue)
-            if self.drive is not None:
-                chunk = self.drive.take(chunk)
+        return None if chunk is None else self._conclude(chunk)
+
+    def ask_engine(self) -> ActionChunk:
+        """The engine's part of a decision that has begun, and its end."""
+        with span(DECISION, self._queue):
+            answer = self.engine.decide(self._queue)
+        return self.answered(answer)
+
+    def answered(self, answer: ActionChunk) -> ActionChunk:
+        """What the engine says to the decision that has begun; the queue that it leads to."""
+        return self._conclude(answer if self.drive is None else self.drive.take(answer))
+
+    def _conclude(self, chunk: ActionChunk) -> ActionChunk:
         self._last = chunk
         self._log.sent(self._last)
         # Reports until now are of the queues before.

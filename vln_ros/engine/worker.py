@@ -1,4 +1,4 @@
-"""The one thread that owns an engine: newest frame in, commands in order, action chunks out."""
+"""What one robot's engine is given to do: newest frame in, commands in order, action chunks out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Generic, Protocol, TypeVar
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import DecisionLoop, Progress
 from vln_ros.engine.questions.desk import QuestionDesk
+from vln_ros.engine.turns import EngineThread, Need
 from vln_ros.profiling.spans import PUBLICATION, span
+from vln_ros.protocols import Engine
 from vln_ros.questions import Question
 from vln_ros.sync.mailbox import LatestMailbox
 
@@ -65,14 +67,16 @@ Command = Start | Cancel | Pause | Tune
 class EngineWorker(Generic[Raw]):
     """Runs a :class:`DecisionLoop` in a thread. Frames are latest-wins; commands are never lost.
 
-    The public methods may be called from any thread and return at once.
+    The public methods may be called from any thread and return at once, but for those of
+    :class:`vln_ros.engine.turns.TakesTurns`.
 
     Args:
-        loop: owned by the worker's thread from :meth:`start` on.
+        loop: owned by the engine's thread from :meth:`start` on.
         decode: turns what the mailbox carries into a frame with the given index. Decoding an image
             takes milliseconds, so it is done here and not in the callback that received it.
         events: told what happens.
         desk: answers questions where no decision is due; None: nobody asks.
+        thread: that other robots' workers share; None: one of its own.
     """
 
     def __init__(
@@ -81,13 +85,14 @@ class EngineWorker(Generic[Raw]):
         decode: Callable[[Raw, int], Frame],
         events: WorkerEvents,
         desk: QuestionDesk | None = None,
+        thread: EngineThread | None = None,
     ) -> None:
         self._loop = loop
+        self._thread = thread or EngineThread()
         self._desk = desk
         self._decode = decode
         self._events = events
         self.mailbox: LatestMailbox[Raw] = LatestMailbox()
-        self._wake = threading.Event()
         self._lock = threading.Lock()
         self._commands: deque[Command] = deque()
         self._reports: deque[Progress] = deque(maxlen=_REPORTS_KEPT)
@@ -98,7 +103,8 @@ class EngineWorker(Generic[Raw]):
         self._last: ActionChunk | None = None
         self.frames_processed = 0
         """Since the start of the worker. Written by its thread only."""
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._begun_s = 0.0
+        self._is_news = False
 
     @property
     def running(self) -> bool:
@@ -120,20 +126,18 @@ class EngineWorker(Generic[Raw]):
         return self._loop.lost
 
     def start(self) -> None:
-        self._thread.start()
+        self._thread.join(self)
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """End the thread after the call in progress. The engine is left to whoever made it.
+        """End after the call in progress, if one is; also the thread, if nobody else shares it. The engine is
+        left to whoever made it.
 
         Returns:
             Whether it has ended, in ``timeout_s`` if that is given. If not, nothing is told any more, but the
             engine is still in use.
         """
         self.closing = True
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        ended = not self._thread.is_alive()
+        ended = self._thread.leave(self, timeout_s)
         if ended and self._desk is not None:
             self._desk.close()
         return ended
@@ -141,7 +145,7 @@ class EngineWorker(Generic[Raw]):
     def put_frame(self, raw: Raw) -> None:
         with self._lock:
             self.mailbox.put(raw)
-        self._wake.set()
+        self._thread.wake()
 
     def put_look_down(self, raw: Raw) -> None:
         """What a second camera sees that looks down. The newest is decoded when a decision is due."""
@@ -153,12 +157,12 @@ class EngineWorker(Generic[Raw]):
         if self._desk is None:
             raise ValueError("this worker has no desk for questions")
         self._desk.put(question)
-        self._wake.set()
+        self._thread.wake()
 
     def put_progress(self, progress: Progress) -> None:
         with self._lock:
             self._reports.append(progress)
-        self._wake.set()
+        self._thread.wake()
 
     def command(self, command: Command) -> None:
         """What ends the queue in execution is said at once, however long the engine still computes."""
@@ -173,7 +177,7 @@ class EngineWorker(Generic[Raw]):
                 # Under the number of the queue that it ends: the count is the worker's.
                 hold = ActionChunk(last.queue, last.instruction, last.frame_stamp_ns, ())
                 self._say(hold, None, 0.0)
-        self._wake.set()
+        self._thread.wake()
 
     @property
     def _overtaking(self) -> bool:
@@ -185,66 +189,94 @@ class EngineWorker(Generic[Raw]):
         self._last = chunk
         self._events.on_chunk(chunk, frame, decide_ms)
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(self._patience_s())
-            self._wake.clear()
-            if self.closing:
-                return
-            try:
-                self._turn()
-            except Exception as error:
-                if self.closing:
-                    return
-                hold = self._loop.cancel()
-                if hold is not None:
-                    with self._lock:
-                        self._say(hold, None, 0.0)
-                if self._desk is not None:
-                    self._desk.failed(f"{type(error).__name__}: {error}")
-                self._events.on_failure(error)
-                self._wake.set()  # what came after the one that failed is still waiting
+    # ------------------------------------------------------------------ turns, in the engine's thread
 
-    def _patience_s(self) -> float | None:
-        """How long to wait for something to happen: questions are due without it. None: for ever."""
-        return None if self._desk is None else self._desk.expire()
+    @property
+    def engine(self) -> Engine:
+        return self._loop.engine
 
-    def _turn(self) -> None:
-        """The oldest command, if any; otherwise the reports and the newest frame, then the decision.
+    @property
+    def can_work_ahead(self) -> bool:
+        with self._lock:
+            return self._is_news and not (self._overtaking or self.closing) and self._loop.can_work_ahead
 
-        Where none is due, the next forward of an answer.
-        """
+    def need(self) -> tuple[Need, float | None]:
+        if self.closing:
+            return Need.NOTHING, None
+        again_s = None if self._desk is None else self._desk.expire()
+        with self._lock:
+            commands, frames = bool(self._commands), self.mailbox.waiting
+        if commands:
+            return Need.ANSWER, None
+        self._hear()
+        if self._loop.due() or (frames and self._loop.awaits_frame):
+            return Need.ANSWER, None
+        if frames or again_s == 0.0:
+            return Need.WORK, None
+        return Need.NOTHING, again_s
+
+    def take_in(self) -> bool:
+        if self.closing:
+            return False
         with self._lock:
             # Under one lock with put_frame: what a Start finds in the mailbox is of the run before, and
             # what comes after it must not be taken before it.
             command = self._commands.popleft() if self._commands else None
-            if command is None:
-                raw = self.mailbox.take(0.0)
+            raw = self.mailbox.take(0.0) if command is None else None
+        self._is_news = raw is not None
         if command is not None:
-            self._wake.set()
             self._apply(command)
-            return
+            return False
         self._hear()
         if raw is not None:
             self._observe(raw)
             self._hear()  # what was completed meanwhile belongs to the chat that is asked about
-        if self._loop.due():
-            begun = time.monotonic()
-            self._look_down()
-            chunk = self._loop.decide()
-            decide_ms = (time.monotonic() - begun) * 1e3
-            self._wake.set()  # a frame or a report may be waiting since before the decision
-            with self._lock:
-                if self._overtaking or self.closing:
-                    return
-                with span(PUBLICATION, chunk.queue):
-                    self._say(chunk, self._frame, decide_ms)
-            self._loop.work_ahead()
-            return
-        if raw is not None:
-            self._loop.work_ahead()
+        return not self.closing
+
+    def begin_decision(self) -> int | None:
+        if not self._loop.due():
+            return None
+        self._begun_s = time.monotonic()
+        self._look_down()
+        chunk = self._loop.begin_decision()
+        if chunk is not None:
+            self._decided(chunk)
+        return None if chunk is not None else self._loop.queue
+
+    def decide(self) -> None:
+        self._decided(self._loop.ask_engine())
+
+    def answer(self, chunk: ActionChunk) -> None:
+        self._decided(self._loop.answered(chunk))
+
+    def work_ahead(self) -> None:
+        self._loop.work_ahead()
+
+    def use_spare_time(self) -> None:
+        """The next forward of an answer."""
         if self._desk is not None:
             self._desk.step()
+
+    def fail(self, error: Exception) -> None:
+        """The run is over; the next instruction begins anew."""
+        if self.closing:
+            return
+        hold = self._loop.cancel()
+        if hold is not None:
+            with self._lock:
+                self._say(hold, None, 0.0)
+        if self._desk is not None:
+            self._desk.failed(f"{type(error).__name__}: {error}")
+        self._events.on_failure(error)
+
+    def _decided(self, chunk: ActionChunk) -> None:
+        decide_ms = (time.monotonic() - self._begun_s) * 1e3
+        self._is_news = True
+        with self._lock:
+            if self._overtaking or self.closing:
+                return
+            with span(PUBLICATION, chunk.queue):
+                self._say(chunk, self._frame, decide_ms)
 
     def _look_down(self) -> None:
         with self._lock:

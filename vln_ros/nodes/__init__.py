@@ -3,6 +3,7 @@
 MODULES = {
     "navigator": "vln_ros.nodes.navigator.node",
     "executor": "vln_ros.nodes.executor.node",
+    "fleet": "vln_ros.nodes.fleet.node",
     "sim_bridge": "vln_ros.nodes.sim_bridge.node",
     "bag_player": "vln_ros.nodes.tools.bag_player",
     "inspector": "vln_ros.nodes.tools.inspector",

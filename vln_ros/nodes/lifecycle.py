@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -22,12 +23,23 @@ LOADING_PERIOD_S = 2.0
 """How often a configuration that takes long says that it is still at it."""
 
 
+def _placed(name: str, namespace: str) -> dict[str, Any]:
+    """What makes a node the one that it is among several, whatever the process is told of *its* node."""
+    if not namespace:
+        return {}
+    return {"cli_args": ["--ros-args", "-r", f"__node:={name}", "-r", f"__ns:={namespace}"]}
+
+
 class ManagedNode(LifecycleNode):
-    """The one node of a process, with ROS's lifecycle around four steps.
+    """A node with ROS's lifecycle around four steps.
 
     What a step makes in the way of publishers, subscriptions, timers and services, its opposite destroys: a
     node that is not active has no timer and hears nothing. A step that raises leaves no half of itself
     behind, and the transition fails.
+
+    Args:
+        name: of the node.
+        namespace: of one of several nodes in a process; empty: as the process is told.
 
     Attributes:
         done, computing: as of :class:`vln_ros.nodes.process.ProcessNode`.
@@ -35,8 +47,8 @@ class ManagedNode(LifecycleNode):
         failure: why the last transition failed.
     """
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, namespace: str = "") -> None:
+        super().__init__(name, **_placed(name, namespace))
         self.done = Future()
         self.computing = self.configuring = False
         self.failure: Exception | None = None

@@ -106,7 +106,7 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
             raise ConfigError(f"{node.get_name()} cannot start: {node.failure}")
         ending.complete(node.done, lambda: isinstance(node, ManagedNode) and node.configuring)
         executor = SingleThreadedExecutor()
-        _spin(node, executor)
+        spin(node, executor)
         status = node.done.result() or 0
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -134,7 +134,7 @@ def run_node(make: Callable[[], ProcessNode | ManagedNode]) -> None:
     sys.exit(status)
 
 
-def _spin(node: ProcessNode | ManagedNode, executor: SingleThreadedExecutor) -> None:
+def spin(node: ProcessNode | ManagedNode, executor: SingleThreadedExecutor) -> None:
     """Until the node is done."""
     executor.add_node(node)
     # Executor.wake() does not make spin_once() return: a node without a timer or a message would never see

@@ -109,6 +109,55 @@ PROTOCOL = LaunchArgument(
     description="Named rules of the evaluation (docs/evaluate/habitat.md)",
     parameters={"sim_bridge": "protocol"},
 )
+CAMERA = LaunchArgument(
+    name="camera",
+    default="generic",
+    preset="camera",
+    description="Preset of the camera's topics and extrinsics (config/camera_*.yaml)",
+)
+BASE = LaunchArgument(
+    name="base",
+    default="generic",
+    preset="base",
+    description="Preset of the base's speeds and accelerations (config/base_*.yaml)",
+)
+PARAMS_FILE = LaunchArgument(
+    name="params_file", description="Parameter file of your own; it wins over the presets"
+)
+AUTOSTART = LaunchArgument(
+    name="autostart",
+    default="true",
+    description="Configure and activate the nodes; false: a lifecycle manager does",
+    parameters={"navigator": "autostart", "executor": "autostart"},
+)
+RESPAWN = LaunchArgument(
+    name="respawn",
+    default="false",
+    choices=BOOL,
+    description="Start a node that has died again, unless it refuses its parameters; "
+    "false: end everything, the robot stands",
+)
+ENGINE = LaunchArgument(
+    name="engine",
+    default="qwen",
+    description="What decides",
+    parameters={"navigator": "engine"},
+)
+CHECKPOINT = LaunchArgument(
+    name="checkpoint",
+    description="Folder or hub name of a Qwen2.5-VL checkpoint",
+    parameters={"navigator": "qwen.checkpoint"},
+)
+PROFILE = LaunchArgument(
+    name="profile",
+    description="Profile of the checkpoint: a shipped name or a YAML file",
+    parameters={"navigator": "qwen.profile"},
+)
+DEVICE = LaunchArgument(
+    name="device",
+    description="Torch device: auto, cpu, cuda, cuda:1 ...",
+    parameters={"navigator": "qwen.device"},
+)
 NAMES = tuple(
     LaunchArgument(name=a.name, default=a.default, description=a.description, parameters=a.parameters)
     for a in NAME_ARGUMENTS
@@ -119,60 +168,20 @@ LAUNCH_FILES: Mapping[str, LaunchFile] = {
     "robot": LaunchFile(
         nodes=("navigator", "executor", "inspector", "recorder", "web"),
         arguments=(
-            LaunchArgument(
-                name="camera",
-                default="generic",
-                preset="camera",
-                description="Preset of the camera's topics and extrinsics (config/camera_*.yaml)",
-            ),
-            LaunchArgument(
-                name="base",
-                default="generic",
-                preset="base",
-                description="Preset of the base's speeds and accelerations (config/base_*.yaml)",
-            ),
-            LaunchArgument(
-                name="params_file", description="Parameter file of your own; it wins over the presets"
-            ),
+            CAMERA,
+            BASE,
+            PARAMS_FILE,
             NAMESPACE,
             MACHINE,
             TRANSPORT,
             USE_SIM_TIME,
-            LaunchArgument(
-                name="autostart",
-                default="true",
-                description="Configure and activate the nodes; false: a lifecycle manager does",
-                parameters={"navigator": "autostart", "executor": "autostart"},
-            ),
-            LaunchArgument(
-                name="respawn",
-                default="false",
-                choices=BOOL,
-                description="Start a node that has died again, unless it refuses its parameters; "
-                "false: end everything, the robot stands",
-            ),
+            AUTOSTART,
+            RESPAWN,
             LOG_LEVEL,
-            LaunchArgument(
-                name="engine",
-                default="qwen",
-                description="What decides",
-                parameters={"navigator": "engine"},
-            ),
-            LaunchArgument(
-                name="checkpoint",
-                description="Folder or hub name of a Qwen2.5-VL checkpoint",
-                parameters={"navigator": "qwen.checkpoint"},
-            ),
-            LaunchArgument(
-                name="profile",
-                description="Profile of the checkpoint: a shipped name or a YAML file",
-                parameters={"navigator": "qwen.profile"},
-            ),
-            LaunchArgument(
-                name="device",
-                description="Torch device: auto, cpu, cuda, cuda:1 ...",
-                parameters={"navigator": "qwen.device"},
-            ),
+            ENGINE,
+            CHECKPOINT,
+            PROFILE,
+            DEVICE,
             LaunchArgument(
                 name="decide_on",
                 description="When the engine is asked: progress, as the queue runs out, or frame, for "
@@ -332,6 +341,53 @@ LAUNCH_FILES: Mapping[str, LaunchFile] = {
             ),
             NAMESPACE,
             LOG_LEVEL,
+            *NAMES,
+        ),
+    ),
+    "fleet": LaunchFile(
+        nodes=("fleet", "navigator", "sim_bridge"),
+        includes=("robot",),
+        arguments=(
+            LaunchArgument(
+                name="robots",
+                default=None,
+                description="Namespaces of the robots, separated by commas",
+                parameters={"fleet": "robots"},
+            ),
+            LaunchArgument(
+                name="episodes",
+                description="Episode file: start a simulated robot in each namespace, which runs all of "
+                "them; empty: the robots are real, and elsewhere",
+                parameters={"sim_bridge": "episodes", "navigator": "expert.episodes"},
+            ),
+            replace(
+                MODE,
+                choices=("realtime", "lockstep", "live"),
+                description="Of simulated robots: realtime, cmd_vel moves them; lockstep, the queues do; "
+                "live: as realtime, for sentences of your own",
+            ),
+            replace(
+                CAMERA,
+                description="Preset of the cameras' topics and extrinsics; of simulated robots always sim",
+            ),
+            replace(BASE, description="Preset of the bases; of simulated robots always sim"),
+            replace(
+                PARAMS_FILE,
+                description="Parameter file of your own; it wins over the presets. /**/navigator is for all "
+                "robots, /left/navigator for one",
+            ),
+            replace(TRANSPORT, parameters={"sim_bridge": "transport"}),
+            USE_SIM_TIME,
+            replace(AUTOSTART, parameters={"navigator": "autostart"}),
+            replace(
+                RESPAWN,
+                description="Start the fleet again when it has died, unless it refuses its parameters",
+            ),
+            LOG_LEVEL,
+            ENGINE,
+            CHECKPOINT,
+            PROFILE,
+            DEVICE,
             *NAMES,
         ),
     ),

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,15 +60,23 @@ class PackageNode(Node):
         name: of the node.
         respawn: start it again when it has died; not if it refuses its parameters.
         finished: why launch shuts down when the node is done; empty for a node that never is.
+        last: asked when it is done: whether no other one is waited for.
         additional_env: of its process.
         arguments: of launch_ros's Node.
     """
 
     def __init__(
-        self, name: str, *, respawn: bool, finished: str, additional_env: dict[str, str], **arguments: Any
+        self,
+        name: str,
+        *,
+        respawn: bool,
+        finished: str,
+        last: Callable[[], bool],
+        additional_env: dict[str, str],
+        **arguments: Any,
     ) -> None:
         self._address = f"vln_ros/{uuid.uuid4().hex}"
-        self._respawns, self._finished = respawn, finished
+        self._respawns, self._finished, self._is_last = respawn, finished, last
         self._said = ""
         self._begun_s: float | None = None  # until it is ready
         super().__init__(
@@ -134,7 +143,7 @@ class PackageNode(Node):
             raise RuntimeError(f"{self._label} was told to end and ended with status {status}")
         if status == 0 and self._finished:
             self._end(context, f"done, {self._finished}")
-            return Shutdown(reason=self._finished)
+            return Shutdown(reason=self._finished) if self._is_last() else None
         if self._respawns and status != CANNOT_BE_CONFIGURED:
             self._say(context, f"failed: {why}; it is started again", failed=True)
             self._begin(context)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -43,18 +43,27 @@ _OF_LAUNCH = {
 """Arguments that launch itself takes, and what actions of launch_ros keep in their place."""
 
 
-def package_node(name: str, *, respawn: bool = False, finished: str = "", **arguments: Any) -> PackageNode:
+def package_node(
+    name: str,
+    *,
+    respawn: bool = False,
+    finished: str = "",
+    last: Callable[[], bool] = lambda: True,
+    **arguments: Any,
+) -> PackageNode:
     """A node of this package. It ends when launch ends, however that ends, and a failure of it ends launch.
 
     Args:
         respawn: start it again when it has died; not if it refuses its parameters.
         finished: why launch shuts down when the node is done; empty for a node that never is.
+        last: asked when it is done: whether no other one is waited for.
         arguments: of launch_ros's Node.
     """
     return PackageNode(
         name,
         respawn=respawn,
         finished=finished,
+        last=last,
         package=vln_ros.__name__,
         executable=name,
         output="screen",
@@ -97,6 +106,14 @@ def node_parameters(file: str, node: str, given: Mapping[str, str]) -> dict[str,
 def presets(folder: Path, kind: str) -> list[str]:
     """The names of the presets of a kind: whatever lies there as ``KIND_NAME.yaml``."""
     return sorted(p.stem.removeprefix(f"{kind}_") for p in folder.glob(f"{kind}_*.yaml"))
+
+
+def parameter_file(name: str, values: Mapping[str, Mapping[str, object]]) -> Path:
+    """A parameter file for several nodes in one process, by node; written to the launch's log folder."""
+    path = Path(launch_config.get_log_file_path(name))
+    sections = {f"/**/{node}": {"ros__parameters": dict(own)} for node, own in values.items()}
+    path.write_text(yaml.safe_dump(sections), "utf-8")
+    return path
 
 
 def view_file(folder: Path, name: str, given: Mapping[str, str]) -> Path:
@@ -216,14 +233,16 @@ def check_robot(context: LaunchContext, handed_on: Mapping[str, str]) -> list[Lo
 
 
 def check_before_start(
-    nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", record_folder: str = "",
-    engine: str = "", files: Mapping[str, str] | None = None, tools: Mapping[str, str] | None = None,
+    nodes: Collection[str], *, parameter_file: str = "", namespace: str = "", others: Collection[str] = (),
+    record_folder: str = "", engine: str = "", files: Mapping[str, str] | None = None,
+    tools: Mapping[str, str] | None = None,
 ) -> list[LogInfo]:  # fmt: skip
     """Look for everything that may be missing, before anything starts.
 
     Args:
         nodes: of this package that will be started.
         parameter_file: of the user; empty for none.
+        others: further namespaces that these nodes are in.
         record_folder: where the recorder would write; empty when it is not started.
         engine: of the navigator.
         files: by argument, what must be there; empty for none.
@@ -237,7 +256,7 @@ def check_before_start(
     """
     said = []
     if parameter_file:
-        taken = check_parameter_file(Path(parameter_file), namespace, nodes)
+        taken = check_parameter_file(Path(parameter_file), namespace, nodes, others)
         texts = [f"{node}: {', '.join(names)}" for node, names in taken.items() if names]
         said.append(
             LogInfo(msg=f"{parameter_file} sets {'; '.join(texts) or 'nothing of the nodes started here'}")

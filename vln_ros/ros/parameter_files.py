@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,15 @@ _Loader.add_implicit_resolver(
 )
 
 
-def check_parameter_file(path: Path, namespace: str, started: Collection[str]) -> dict[str, list[str]]:
+def check_parameter_file(
+    path: Path, namespace: str, started: Collection[str], others: Collection[str] = ()
+) -> dict[str, list[str]]:
     """Raise what is wrong with a file for the nodes of this package.
 
     Args:
         namespace: of the nodes.
         started: names of those that will be started with it.
+        others: further namespaces that they are in, too: of a fleet.
 
     Returns:
         Per started node, the names of the parameters that it takes from the file.
@@ -55,7 +58,7 @@ def check_parameter_file(path: Path, namespace: str, started: Collection[str]) -
     """
     taken: dict[str, list[str]] = {node: [] for node in started}
     for key, values in _sections(path, _read(path)):
-        nodes = _nodes_of(path, key, namespace, started)
+        nodes = _nodes_of(path, key, (namespace, *others), started)
         for node in nodes:
             _check_values(path, key, node, values)
             if node in taken:
@@ -98,21 +101,20 @@ def _sections(
         yield key, flatten(parameters)
 
 
-def _nodes_of(path: Path, key: str, namespace: str, started: Collection[str]) -> list[str]:
+def _nodes_of(path: Path, key: str, namespaces: Sequence[str], started: Collection[str]) -> list[str]:
     """The nodes that a section is for: started ones, or one that is started elsewhere."""
     pattern = key if key.startswith("/") else f"/{key}"
     wildcards = re.escape(pattern).replace(r"/\*\*", r"(/\w+)*").replace(r"/\*", r"/\w+")
-    full = {node: f"/{namespace.strip('/')}/{node}".replace("//", "/") for node in NODES}
-    fitting = [node for node, name in full.items() if re.fullmatch(wildcards, name)]
+    full = {n: [f"/{ns.strip('/')}/{n}".replace("//", "/") for ns in namespaces] for n in NODES}
+    fitting = [node for node, names in full.items() if any(re.fullmatch(wildcards, n) for n in names)]
     last = pattern.rsplit("/", 1)[-1]
     if not fitting:
         if last in NODES:
-            wanted = f"the node here is {full[last]}: write /**/{last}, which fits any namespace"
+            wanted = f"the node here is {' or '.join(full[last])}: write /**/{last}, which fits any namespace"
         else:
             near = difflib.get_close_matches(last, NODES, n=1)
-            wanted = (
-                f"did you mean /**/{near[0]}?" if near else f"the nodes here are {', '.join(full.values())}"
-            )
+            every = ", ".join(name for names in full.values() for name in names)
+            wanted = f"did you mean /**/{near[0]}?" if near else f"the nodes here are {every}"
         raise ConfigError(f"{path}: {key} fits no node; {wanted}")
     return fitting if last in NODES else [node for node in fitting if node in started]
 

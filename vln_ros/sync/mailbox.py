@@ -42,6 +42,12 @@ class LatestMailbox(Generic[T]):
         with self._condition:
             return self._closed
 
+    @property
+    def waiting(self) -> bool:
+        """An item is there to be taken."""
+        with self._condition:
+            return self._slot is not None
+
     def put(self, item: T) -> bool:
         """Offer an item. Returns False, and forgets the item, once the mailbox is closed."""
         with self._condition:

@@ -77,8 +77,8 @@ class Twin:
                     cache.truncate(n)
                 case "keep":
                     start = length // 3
-                    slots = [i for i in range(start, length) if n >> (i % 16) & 1]
-                    cache.keep(torch.tensor(slots, dtype=torch.long), start)
+                    kept = [i for i in range(start, length) if n >> (i % 16) & 1]
+                    cache.keep(torch.tensor(kept, dtype=torch.long), start)
                 case "turn" if length:
                     cache.turn_to(text_positions(n, length).positions)
                 case "copy" if length > 2:

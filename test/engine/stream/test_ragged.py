@@ -53,7 +53,7 @@ def written(sessions: list[Session], pushes: list[Push]) -> int:
     with WrittenBytes() as counted:
         rows = push_batch(sessions, pushes)
     assert all(isinstance(row, torch.Tensor) for row in rows)
-    return counted.count
+    return int(counted.count)
 
 
 def own_memory(count: int) -> list[Session]:
@@ -145,6 +145,7 @@ def test_the_released_network_is_left_as_it_is(attention: str) -> None:
     session, alone = Session(network, block_tokens=16), Session(network, block_tokens=16)
     for n in (5, 1, 8):
         (row,) = push_batch([session], [Push([Text(words(n, n))], TREE)])
+        assert isinstance(row, torch.Tensor)
         states, nodes = alone.push_tree([Text(words(n, n))], TREE)
         assert (row - alone.logits(torch.cat([states[-1:], nodes]))).abs().max() <= 1e-4
     assert {name: id(module) for name, module in network.named_modules()} == before

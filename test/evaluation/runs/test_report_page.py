@@ -17,6 +17,7 @@ import pytest
 from browsers import Complaints, launched
 
 from vln_ros.cli import main
+from vln_ros.config import Scalar
 from vln_ros.datatypes import STOP, Action, ActionChunk, Float64Array, Pose
 from vln_ros.evaluation.episode.metrics import measure_episode
 from vln_ros.evaluation.episode.record import END_FRAMES, EpisodeInfo, Step
@@ -46,7 +47,7 @@ class Plan:
         return np.stack([600.0 + 100.0 * xy[..., 0], 400.0 - 100.0 * xy[..., 1]], axis=-1)
 
 
-def write_run(path: Path, errors_m: dict[str, float], command: str = "eval", **config: object) -> Path:
+def write_run(path: Path, errors_m: dict[str, float], command: str = "eval", **config: Scalar) -> Path:
     """A finished run; an episode succeeds whose error is below a metre. The last one has no video."""
     protocol = Protocol(
         name="custom", split="x", control="lockstep", goal_radius_m=1.0, forward_m=0.25, turn_deg=15.0,

@@ -197,8 +197,13 @@ def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: P
     assert "No navigator is running" in page.shown("navigator")["text"]
     other = rclpy.create_node("navigator", context=page.node.context)
     page.wait(lambda: ("navigator", "/") in page.node.get_node_names_and_namespaces())
-    page.wait(lambda: page.inputs.tick() or "loads its model, for 0 s" in page.shown("navigator")["text"])
-    page.wait(lambda: page.inputs.tick() or "for 1 s so far" in page.shown("navigator")["text"])
+
+    def says(text: str) -> bool:
+        page.inputs.tick()
+        return text in page.shown("navigator")["text"]
+
+    page.wait(lambda: says("loads its model, for 0 s"))
+    page.wait(lambda: says("for 1 s so far"))
     heartbeat = other.create_publisher(Header, "navigator_heartbeat", qos.sensor("reliable", 1))
     page.wait(lambda: heartbeat.get_subscription_count() > 0)
     heartbeat.publish(Header())

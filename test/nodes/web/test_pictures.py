@@ -61,6 +61,7 @@ class Camera:
             if entry.subject == GOAL_PICTURE:
                 assert isinstance(entry.payload, bytes)
                 picture = cv2.imdecode(np.frombuffer(entry.payload[17:], np.uint8), cv2.IMREAD_COLOR)
+                assert picture is not None
                 return round(float(picture.mean()))
         return None
 

@@ -323,7 +323,8 @@ def _torchao_weights(name: str, dtype: torch.dtype, device: torch.device) -> Any
     if name == "torchao-fp8":
         return Float8WeightOnlyConfig()
     if device.type != "cuda":  # no kernel packs two weights into a byte there: the same numbers, a byte each
-        return IntxWeightOnlyConfig(weight_dtype=torch.int4, granularity=PerGroup(_GROUP))
+        four_bits: Any = vars(torch)["int4"]  # not in torch's stubs
+        return IntxWeightOnlyConfig(weight_dtype=four_bits, granularity=PerGroup(_GROUP))
     if dtype is not torch.bfloat16:
         raise CheckpointError("quantisation = 'torchao-int4' on a GPU computes in bfloat16: set dtype to it")
     return Int4WeightOnlyConfig(group_size=_GROUP, int4_packing_format="tile_packed_to_4d")

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from vln_ros.config import ConfigError, EvalConfig, ExpertConfig
-from vln_ros.evaluation.episode.maps import Plan
+from vln_ros.evaluation.episode.top_view import Plan
 from vln_ros.protocols import World
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat
 from vln_ros.sim.embedded.plan import draw_plan

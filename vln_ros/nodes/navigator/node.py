@@ -16,8 +16,9 @@ from vln_ros.config import NavigatorConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.decision import Progress
 from vln_ros.engine.questions.desk import QuestionDesk
+from vln_ros.engine.turns import EngineThread
 from vln_ros.engine.worker import Cancel, EngineWorker, Pause, Tune
-from vln_ros.engines import build_engine, build_loop, free_memory
+from vln_ros.engines import SharedEngines, build_loop
 from vln_ros.motion.place_drive import PlaceDrive
 from vln_ros.nodes.heartbeat import Heartbeat
 from vln_ros.nodes.instruction_input import InstructionFilter
@@ -47,12 +48,19 @@ takes."""
 class Navigator(ManagedNode):
     """See docs/reference/nodes.md for topics, services and parameters.
 
-    Callbacks only store; images are decoded and the engine runs in the worker's thread, which
+    Callbacks only store; images are decoded and the engine runs in the engines' thread, which
     publishes what it decides.
+
+    Args:
+        engines, thread: those of a fleet, whose robots share them; None: its own.
+        namespace: of a fleet's robot; empty: as the process is told.
     """
 
-    def __init__(self) -> None:
-        super().__init__("navigator")
+    def __init__(
+        self, engines: SharedEngines | None = None, thread: EngineThread | None = None, namespace: str = ""
+    ) -> None:
+        super().__init__("navigator", namespace)
+        self._engines, self._thread = engines or SharedEngines(), thread
         self.config = declare_config(self, NavigatorConfig)
         self._profiling = NodeProfiling(self, self.config.profiling)
         self._epoch = time.time_ns() // 1_000_000
@@ -74,7 +82,7 @@ class Navigator(ManagedNode):
         self._instructions = Instructions(self, c, self._epoch, self._heard, self._numbers)
         self._questions = QuestionTopics(self)
         self.get_logger().info(f"loading engine '{c.engine}'")
-        self._engine = build_engine(c)
+        self._engine = self._engines.build(c)
 
     def activate(self) -> None:
         c = self.config
@@ -89,7 +97,7 @@ class Navigator(ManagedNode):
                 PointCloud2, "obstacles", self._on_obstacles, qos.sensor("best_effort", 1)
             )
         desk = QuestionDesk(self._engine, c.questions, self._on_answer)
-        self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk)
+        self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk, self._thread)
         self._below = look_down_input(self, c, self._engine, worker.put_look_down)
         self._nav2 = Nav2Drive(self, c, self._on_goal_report, time.monotonic) if c.drive == "nav2" else None
         worker.start()
@@ -125,9 +133,9 @@ class Navigator(ManagedNode):
             self._instructions.destroy(spinning=not self._ending)
             self._instructions = None
         if self._engine is not None:
-            self._engine.close()
+            self._engines.release(self._engine)
             self._engine = None
-            free_memory(self.config)
+            self._engines.free_memory()
 
     def close(self) -> None:
         self._ending = True

@@ -24,6 +24,7 @@ _ALL = ("rclpy", "numpy", "yaml", "cv2")
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "navigator": _ALL,
     "executor": _ALL,
+    "fleet": _ALL,
     "sim_bridge": (*_ALL, "scipy", "matplotlib", "PIL", "jinja2", "tqdm", "av", "shapely", "trimesh"),
     "bag_player": (*_ALL, "scipy", "matplotlib", "PIL", "tqdm", "rosbags"),
     "inspector": (*_ALL, "matplotlib", "PIL"),
@@ -37,12 +38,13 @@ ENGINE_NEEDS: Mapping[str, tuple[str, ...]] = {
     "pixel_oracle": ("torch", "transformers", "PIL", "scipy"),
     "paced": (),
 }
-"""The navigator's besides, by its engine. (scipy: of pruning, and of the simulated flats.)"""
+"""What a navigator needs besides, by its engine; so does a fleet. (scipy: of pruning, and of the simulated
+flats.)"""
 
 
 def missing_modules(node: str, engine: str = "qwen") -> list[str]:
     """What this interpreter lacks for a node; ``engine`` is the navigator's option."""
-    needed = NEEDS[node] + (ENGINE_NEEDS.get(engine, ()) if node == "navigator" else ())
+    needed = NEEDS[node] + (ENGINE_NEEDS.get(engine, ()) if node in ("navigator", "fleet") else ())
     return [name for name in needed if importlib.util.find_spec(name) is None]
 
 
