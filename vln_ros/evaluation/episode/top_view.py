@@ -166,9 +166,8 @@ class TopView:
         corners = plan.to_pixel(np.stack([self._middle - half, self._middle + half]))
         (left, top), (right, bottom) = corners.min(axis=0).round(), corners.max(axis=0).round()
         height, width = plan.image.shape[:2]
-        above, below, before, behind = (
-            round(max(0.0, v)) for v in (-top, bottom - height, -left, right - width)
-        )
+        outside = (-top, bottom - height, -left, right - width)
+        above, below, before, behind = (round(max(0.0, float(v))) for v in outside)
         seen = plan.image[
             max(0, round(top)) : max(0, round(bottom)), max(0, round(left)) : max(0, round(right))
         ]
