@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -56,12 +57,9 @@ def released_forwards(model: LoadedModel) -> Iterator[None]:
         patches = [patchify(p, model.pixels, None, None) for p in pictures]
         return [image.features for image in encode_images(model.network, patches)]
 
-    kept = vision.encode_pictures, decoder.runs_on_slots
-    vision.encode_pictures, decoder.runs_on_slots = encode, lambda _: False
-    try:
+    tower = mock.patch.object(vision, "encode_pictures", encode)
+    with tower, mock.patch.object(decoder, "runs_on_slots", lambda _: False):
         yield
-    finally:
-        vision.encode_pictures, decoder.runs_on_slots = kept
 
 
 @contextmanager

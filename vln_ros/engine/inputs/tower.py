@@ -247,26 +247,28 @@ class RecordedTower:
         self._tower, self._accelerator = tower, accelerator
         self._replays: dict[torch.Size, tuple[Callable[[], Tensor], Tensor]] = {}
 
+    @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
         """As :meth:`VisionTower.forward`."""
         known = self._replays.get(pictures.shape)
         if known is None:
-            if len(pictures) > 1 or len(self._replays) == _SIZES_KEPT:
-                return self._tower(pictures)
-            features = self._tower(pictures)  # tables and matrix are made
-            _, height, width, _ = pictures.shape
-            side = self._tower.patch_size
-            tables, embedding = self._tower.tables(height // side, width // side), self._tower.embedding()
-            shown = pictures.to(features.device, copy=True)
-            replay = self._accelerator.record(
-                lambda: self._tower.features(shown, tables, embedding), f"a picture of {width}x{height}"
-            )
-            if replay is not None:
-                self._replays[pictures.shape] = replay, shown
+            features: Tensor = self._tower(pictures)  # tables and matrix are made
+            if len(pictures) == 1 and len(self._replays) < _SIZES_KEPT:
+                self._record_size(pictures.to(features.device, copy=True))
             return features
         replay, shown = known
         shown.copy_(pictures)
         return replay().clone()  # the next one writes over them
+
+    def _record_size(self, shown: Tensor) -> None:
+        _, height, width, _ = shown.shape
+        side = self._tower.patch_size
+        tables, embedding = self._tower.tables(height // side, width // side), self._tower.embedding()
+        replay = self._accelerator.record(
+            lambda: self._tower.features(shown, tables, embedding), f"a picture of {width}x{height}"
+        )
+        if replay is not None:
+            self._replays[shown.shape] = replay, shown
 
 
 Encode = Callable[[Tensor], Tensor]

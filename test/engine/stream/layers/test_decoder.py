@@ -220,7 +220,7 @@ def test_flash_attention_that_says_something_else_is_not_used(monkeypatch: pytes
     def forgetful(queries: Tensor, keys: Tensor, values: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
         return read_plainly(queries, keys, values, replace(reading, seen=None))
 
-    def failing(*_: object) -> tuple[Tensor, Tensor]:
+    def failing(queries: Tensor, keys: Tensor, values: Tensor, reading: Reading) -> tuple[Tensor, Tensor]:
         raise RuntimeError("FlashAttention only supports Ampere GPUs or newer\nand more")
 
     cpu = torch.device("cpu")

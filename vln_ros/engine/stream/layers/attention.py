@@ -65,8 +65,13 @@ class ProcessorAttention:
         return near.transpose(1, 2)
 
 
-_read = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-"""What ``scaled_dot_product_attention`` calls on a processor; it alone says the weights, too."""
+def _read(
+    queries: Tensor, keys: Tensor, values: Tensor, *, is_causal: bool = False, attn_mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What ``scaled_dot_product_attention`` calls on a processor; it alone says the weights, too."""
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    out, weight = attend(queries, keys, values, is_causal=is_causal, attn_mask=attn_mask)
+    return out, weight
 
 
 class MaskedAttention:
