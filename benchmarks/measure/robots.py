@@ -55,6 +55,7 @@ def few_layers(shape: str, layers: int, like: Any) -> Qwen2_5_VLConfig:
     released: Any = published_config(shape)
     text = {**released.text_config.to_dict(), "vocab_size": like.text_config.vocab_size}
     text |= {"num_hidden_layers": layers, "layer_types": None}
+    text |= {key: getattr(like.text_config, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     vision = {**like.vision_config.to_dict(), "out_hidden_size": text["hidden_size"]}
     ids = {k: v for k, v in like.to_dict().items() if k.endswith("_token_id") and v is not None}
     return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)

