@@ -30,6 +30,18 @@ def test_the_loop_has_the_options() -> None:
     assert (loop.decide_ahead, loop.lost_after_ns) == (2, 1_500_000_000)
 
 
+def test_forwards_that_cannot_be_recorded_here_run_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("graphs can be recorded here")
+    options = {"engine": "qwen", "qwen.checkpoint": "shipped:tiny", "qwen.accelerate": "graphs"}
+    engine = build_engine(from_flat(NavigatorConfig, options))
+    assert "graphs are for a CUDA device" in dict(engine.vitals())["accelerate"]  # type: ignore[attr-defined]
+    assert any("going on without" in record.message for record in caplog.records)
+    engine.close()
+
+
 def test_an_engine_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match=r"engine = 'qwem': unknown"):
         build_engine(NavigatorConfig(engine="qwem"))  # type: ignore[arg-type]

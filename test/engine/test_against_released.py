@@ -26,6 +26,7 @@ from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.layers import decoder
 from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.warm_up import rehearse
 
 TOLERANCE = 1e-4
 SIZES = [(56, 56), (84, 112)]
@@ -178,6 +179,22 @@ def test_what_was_recorded_says_what_is_said_without(model: LoadedModel, name: s
     assert recorded.numbers == pytest.approx(plain.numbers, abs=TOLERANCE)
     assert accelerator.recorded > 3 and accelerator.reason is None
     assert "shapes" in str(dict(recorded.engine.vitals())["accelerate"])
+
+
+def test_a_rehearsal_records_and_leaves_no_trace(model: LoadedModel) -> None:
+    accelerator = Accelerator("again", lambda work: work)
+    profile = replace(load_profile("tiny"), image=ImageSpec(SIZES[0], None))
+    rehearsed, fresh = robot(model, profile, accelerator=accelerator), robot(model, profile)
+    rehearse(rehearsed)
+    known = accelerator.recorded
+    assert known > 1, "the picture and the decision"
+    runs = [Run(engine, [], []) for engine in (rehearsed, fresh)]
+    for run in runs:
+        run.engine.start(Instruction(1, "go to the red chair"))
+        run.play([("frame", 0), ("decide", 0)] * 6)
+    assert runs[0].said == runs[1].said
+    assert runs[0].numbers == pytest.approx(runs[1].numbers, abs=TOLERANCE)
+    assert accelerator.recorded == known, "nothing is recorded while somebody waits"
 
 
 @pytest.mark.slow

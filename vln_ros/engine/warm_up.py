@@ -18,25 +18,26 @@ from vln_ros.engine.stream.session import Session
 logger = logging.getLogger(__name__)
 
 _SIDE_TOKENS = 2
-_REHEARSED = 4
-"""Frames with their decisions: what comes again is recorded when it comes the second time."""
+_RUNS, _FRAMES = 2, 3
+"""What comes again is recorded when it comes the second time: a run's first turn, and the ones behind it."""
 _USUAL_SIZE = 640, 480
 
 
 def rehearse(engine: QwenEngine) -> None:
-    """A run of black frames, of which nothing stays but what an accelerator has recorded.
+    """Runs of black frames, of which nothing stays but what an accelerator has recorded.
 
     Frames have the size that the profile gives them; a camera of another size is recorded when it is seen.
     """
     width, height = engine.profile.image.resize or _USUAL_SIZE
     camera = CameraModel.from_hfov(width, height, math.radians(79.0))
-    engine.start(Instruction(0, "Walk past the red sofa and stop next to the lamp."))
-    for index in range(_REHEARSED):
-        pose = Pose.planar(0.25 * index, 0.0, 0.0)
-        black = np.zeros((height, width, 3), np.uint8)
-        engine.observe(Frame(index, (index + 1) * 10**8, black, None, camera, pose, pose))
-        engine.work_ahead()
-        engine.decide(index)
+    for _ in range(_RUNS):
+        engine.start(Instruction(0, "Walk past the red sofa and stop next to the lamp."))
+        for index in range(_FRAMES):
+            pose = Pose.planar(0.25 * index, 0.0, 0.0)
+            black = np.zeros((height, width, 3), np.uint8)
+            engine.observe(Frame(index, (index + 1) * 10**8, black, None, camera, pose, pose))
+            engine.work_ahead()
+            engine.decide(index)
     engine.report()
     if torch.cuda.is_available():
         logger.info("%.0f MB of the GPU are taken after that", torch.cuda.memory_allocated() / 2**20)
