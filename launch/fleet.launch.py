@@ -14,6 +14,7 @@ from launch.actions import DeclareLaunchArgument, GroupAction, IncludeLaunchDesc
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import SetRemap
+from launch_ros.parameter_descriptions import ParameterValue
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import name_parameters, name_remappings
@@ -183,6 +184,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         **{a.name: given[a.name] for a in name_arguments()},
     }
     bridge = {parameter: given[argument] for argument, parameter in PARAMETERS["sim_bridge"].items()}
+    bridge |= {"mode": given["mode"], **name_parameters("sim_bridge", given)}
+    as_text = {name: ParameterValue(value, value_type=str) for name, value in bridge.items()}
     source = PythonLaunchDescriptionSource(str(ROBOT))
     for robot in robots:
         started.append(
@@ -191,7 +194,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
                 finished="the episodes of every robot are done",
                 last=last,
                 namespace=robot,
-                parameters=[{**bridge, "mode": given["mode"], **name_parameters("sim_bridge", given)}],
+                parameters=[as_text],
                 remappings=[OWN_CLOCK, *name_remappings(given, publishes_camera=True)],
                 ros_arguments=["--log-level", given["log_level"]],
             )
