@@ -35,7 +35,7 @@ from benchmarks.tables.engine import (
     plot_stages,
     stages_text,
 )
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -73,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="number format of the weights: auto, float32, bfloat16, float16 (default: %(default)s)",
+        help="number format of the weights (default: %(default)s)",
     )
     parser.add_argument(
         "--frames", type=int, default=2000, help="flat: length of the stream (default: %(default)s)"
@@ -92,9 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="only try the command: figures are too small to mean anything"
     )
-    parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import (
     NAME_ARGUMENTS,
     RecorderConfig,
@@ -69,10 +70,18 @@ def run(options: argparse.Namespace) -> int:
         namespace=options.namespace and f"/{options.namespace.strip('/')}",
         remaps={"/tf": "tf", "/tf_static": "tf_static", **dict(name_remappings(given))},
     )
+    status, before = 0, set(_recordings(options.out))
     with tempfile.TemporaryDirectory(prefix="vln_ros-record-") as logs:
         try:
             with Graph(Path(logs), graph_environment(join=True)) as graph:
                 graph.start(spec)
-                return graph.wait("recorder")
+                status = graph.wait("recorder")
         except KeyboardInterrupt:  # the way to end it
-            return 0
+            status = 0
+    for new in sorted(set(_recordings(options.out)) - before):
+        print_next(f"vln_ros replay {new} plays it to the nodes, and reports")
+    return status
+
+
+def _recordings(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []

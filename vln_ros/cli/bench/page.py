@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.arguments.parsing import rename_options
 from vln_ros.cli.arguments.places import output_file
 from vln_ros.cli.bench import bench_module
 from vln_ros.cli.bench.all import ALL
 from vln_ros.cli.bench.record import Record, read_record
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -35,12 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, help="folder of records (default: %(default)s)"
     )
-    parser.add_argument("--out", type=output_file, default=PAGE, help="page to write (default: %(default)s)")
+    parser.add_argument("--page", type=output_file, default=PAGE, help="page to write (default: %(default)s)")
+    rename_options(parser, {"--out": "--page"})
 
 
 def run(options: argparse.Namespace) -> int:
-    write_atomically(options.out, make_page(options.folder))
-    print(f"wrote {options.out}")
+    write_atomically(options.page, make_page(options.folder))
+    print(f"wrote {options.page}")
+    print_next(f"open {options.page}")
     return 0
 
 

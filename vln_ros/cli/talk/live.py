@@ -17,9 +17,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.places import check_model, output_folder, run_folder
 from vln_ros.cli.demo import SIMULATED_ROBOT, named_model, parse_size
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, enter_graph
+from vln_ros.cli.output.next_steps import print_report
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.cli.talk.person import Person, seconds
 from vln_ros.config import ConfigError, QwenConfig, Scalar
 from vln_ros.nodes import MODULES
@@ -47,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="folder or hub name of a checkpoint (default: the one that the profile names)",
     )
-    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--size", metavar=SIZE, default="320x240", help="size of the camera's images (default: 320x240)"
+    )
     parser.add_argument(
         "--limit-s", type=seconds, default=240.0, help="seconds that a sentence may take (default: 240)"
     )
@@ -69,8 +74,10 @@ def run(options: argparse.Namespace) -> int:
     out = None if options.out is None else run_folder(options.out, "live")
     with tempfile.TemporaryDirectory(prefix="vln_ros_live_") as scratch:
         place = Path(scratch) if out is None else out
+        with waiting("making the flat"):
+            starts = _write_starts(place / "dataset", options)
         bridge: dict[str, Scalar] = {
-            "episodes": str(_write_starts(place / "dataset", options)),
+            "episodes": str(starts),
             "episode": str(_first_number(options) + options.start),
             "mode": "live",
             "camera.width": width,
@@ -175,7 +182,8 @@ class _Live:
 
     def talk(self, begun_s: float, page: str) -> None:
         """Until the last line, or for ever where there is no terminal and nothing was typed."""
-        ready = self._person.until(self._ready, READY_S)
+        with waiting("starting the nodes and the model"):
+            ready = self._person.until(self._ready, READY_S)
         if not ready:
             raise GraphError(
                 f"the nodes did not find each other within {READY_S:g} s; executor: {self._executor}"
