@@ -39,7 +39,7 @@ from benchmarks.tables.engine import (
 )
 from benchmarks.tables.robots import plot_robots, robots_text
 from benchmarks.tables.stages import plot_stages, stages_text
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -77,8 +77,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
-        help="number format of the weights: auto, float32, bfloat16, float16 (default: %(default)s)",
+        help="number format of the weights (default: %(default)s)",
     )
     parser.add_argument(
         "--frames", type=int, default=2000, help="flat: length of the stream (default: %(default)s)"
@@ -107,9 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only try the command: figures are too small to mean anything; stages: the released shapes "
         "narrowed, on any device",
     )
-    parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

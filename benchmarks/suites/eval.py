@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import EvalConfig, Scalar, from_flat, to_flat
 from vln_ros.evaluation.files import write_atomically
+from vln_ros.sim.embedded.flat import KINDS
 
 if TYPE_CHECKING:
     from vln_ros.evaluation.runs.results import RunResult
@@ -83,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scenes", type=int, default=8, help="flats, with 5 routes each, told 3 times (default: %(default)s)"
     )
-    parser.add_argument("--kind", default="small", help="size of the flats (default: %(default)s)")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="small", help="size of the flats (default: %(default)s)"
+    )
     parser.add_argument(
         "--decision-ms", type=float, default=40.0, help="time that a decision takes (default: %(default)s)"
     )
@@ -94,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lines", type=int, default=100_000, help="synthetic result lines to load, compare, report; 0: none"
     )
-    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from typing import Any
 
 from benchmarks.measure.fault_rig import LIMIT_MS, Fault, FaultFigures, Rig
 from benchmarks.measure.faults import make_faults
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.bench.record import read_record, write_unfinished
 from vln_ros.config import ConfigError
@@ -30,16 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", metavar="FAULT", default=None, help="measure only faults with these names"
     )
     parser.add_argument(
-        "--join",
+        "--merge",
         nargs="+",
         type=Path,
         metavar="RECORD",
         default=None,
         help="measure nothing: put the faults of these records together; of one that comes again, the first",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--join": "--merge"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -47,8 +47,8 @@ def run(options: argparse.Namespace) -> int:
     unknown = set(options.only or ()) - set(faults)
     if unknown:
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: choose from {', '.join(faults)}")
-    if options.join is not None:
-        figures = join(options.join)
+    if options.merge is not None:
+        figures = join(options.merge)
         print("\n".join([_header(), *(_line(name, f) for name, f in figures.items())]))
     else:
         figures = _measure(options, faults)

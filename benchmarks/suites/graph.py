@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, run_graph, write_split
 from vln_ros.config import ConfigError, Scalar
@@ -23,9 +23,7 @@ SPEED = 3.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=20, help="episodes per mode (default: %(default)s)")
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

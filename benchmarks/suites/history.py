@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -28,7 +28,12 @@ EVERY = (1, 4)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="folder or hub name (default: random weights, 8 layers of 512)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps (default: %(default)s)")
-    parser.add_argument("--dtype", default="float32", help="float32, bfloat16 (default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help="number format of the weights (default: %(default)s)",
+    )
     parser.add_argument(
         "--profiles",
         nargs="+",
@@ -44,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip", type=int, default=12, help="first frames that are not counted (default: %(default)s)"
     )
-    parser.add_argument("--json", type=output_file, metavar="FILE", help="write every figure")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

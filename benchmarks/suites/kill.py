@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.config import ConfigError, EvalConfig, FarmConfig, Scalar, from_flat
 from vln_ros.evaluation.files import write_atomically
 
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of victims and moments (default: %(default)s)"
     )
-    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

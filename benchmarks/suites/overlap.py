@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import ENGINES, EXPERT_CLEARANCE_M, named_model, run_graph, write_split
 from vln_ros.config import ConfigError, QwenConfig, Scalar
@@ -54,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ahead", type=int, nargs="+", default=[0, 1, 2], help="values of decide_ahead (default: 0 1 2)"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_lines
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.files import write_atomically
@@ -103,9 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     parser.add_argument(
-        "--only", nargs="+", default=None, metavar="NAME", help="settings to run (default: all)"
+        "--only", nargs="+", default=None, metavar="NAME", help="measure these settings only (default: all)"
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures here (JSON)")
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import SIZE, rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.bench.record import read_record
 from vln_ros.cli.demo import parse_size
@@ -49,26 +50,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ways", nargs="+", default=[], help="names of the ablations to run (default: all)")
     parser.add_argument(
-        "--against", default=None, help="ablation that the others are compared with (default: full recompute)"
+        "--reference",
+        default=None,
+        help="ablation that the others are compared with (default: full recompute)",
     )
-    parser.add_argument("--size", default="160x120", help="size of the camera's images (default: 160x120)")
+    parser.add_argument(
+        "--size", metavar=SIZE, default="160x120", help="size of the camera's images (default: 160x120)"
+    )
     parser.add_argument("--device", default="cpu", help="Torch device (default: cpu)")
     parser.add_argument(
-        "--join",
+        "--merge",
         nargs="+",
         type=Path,
         metavar="RECORD",
         default=None,
         help="measure nothing: put the rows of these records together; all of them take hours in one go",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--join": "--merge", "--against": "--reference"})
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.join is not None:
-        joined = join(options.join)
+    if options.merge is not None:
+        joined = join(options.merge)
         if options.json is not None:
             write_atomically(options.json, json.dumps(joined, indent=2) + "\n")
         print(section(joined), end="")
@@ -81,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
 
     profile = load_profile(options.profile)
     checkpoint = options.checkpoint or profile.checkpoint
-    size, against = parse_size(options.size), options.against or REFERENCE
+    size, against = parse_size(options.size), options.reference or REFERENCE
 
     def load(quantisation: str) -> LoadedModel:
         return load_model(

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError, ProfilingConfig, TinyConfig
 from vln_ros.evaluation.files import write_atomically
@@ -28,25 +29,24 @@ BURST = 20_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, default=100, help="frames per level (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=100, help="frames per level (default: %(default)s)")
     parser.add_argument(
-        "--size", type=int, default=224, help="side of the frames in pixels (default: %(default)s)"
+        "--side-px", type=int, default=224, help="side of the frames in pixels (default: %(default)s)"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--rounds": "--frames", "--size": "--side-px"})
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.rounds < 4 or options.size < 28:
+    if options.frames < 4 or options.side_px < 28:
         raise ConfigError(
-            f"--rounds = {options.rounds}, --size = {options.size}: at least 4 rounds of 28 pixels"
+            f"--frames = {options.frames}, --side-px = {options.side_px}: at least 4 frames of 28 pixels"
         )
     from vln_ros.engine.tiny import build_tiny
 
     with tempfile.TemporaryDirectory() as folder:
         build_tiny(Path(folder), TinyConfig())
-        figures = {**_measure(Path(folder), options.rounds, options.size), "span_us": _span_us()}
+        figures = {**_measure(Path(folder), options.frames, options.side_px), "span_us": _span_us()}
     print(section(figures))
     if options.json is not None:
         write_atomically(options.json, json.dumps(figures, indent=1) + "\n")

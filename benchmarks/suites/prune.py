@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import SIZE, rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError, LandmarkConfig, PruneConfig, StreamConfig, TinyConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import ratio_of_sums
+from vln_ros.sim.embedded.flat import KINDS
 
 if TYPE_CHECKING:
     from vln_ros.engine.qwen import QwenEngine
@@ -73,20 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, default=4, help="walks of the oracle policy (default: %(default)s)"
     )
     parser.add_argument(
-        "--flats",
+        "--kind",
         default="flat",
-        choices=("room", "small", "flat"),
-        help="sizes of the flats (default: flat)",
+        choices=KINDS,
+        help="size of the flats (default: flat)",
     )
     parser.add_argument(
         "--size",
+        metavar=SIZE,
         default="336x252",
-        metavar="WxH",
         help="size of the frames that the model sees (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--flats": "--kind"})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,11 +117,11 @@ def run(args: argparse.Namespace) -> int:
         for name, stream in VARIANTS.items()
     }
     tallies = {name: Tally() for name in engines}
-    for number, walk in enumerate(walks(args.flats, args.episodes)):
+    for number, walk in enumerate(walks(args.kind, args.episodes)):
         measure(walk, number, engines, tallies)
     figures = {
         "setting": f"{args.device}, {'random weights' if args.checkpoint is None else model.fingerprint}, "
-        f"frames of {width}x{height}, {args.episodes} walks of the expert ({args.flats})",
+        f"frames of {width}x{height}, {args.episodes} walks of the expert ({args.kind})",
         "variants": {name: asdict(tally) for name, tally in tallies.items()},
     }
     print(section(figures))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file, output_folder
+from vln_ros.cli.arguments.places import add_json, output_folder
 from vln_ros.config import ConfigError, ReuseConfig, StreamConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -63,9 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=ReuseConfig().min_similarity,
         help="least cosine of the vision features of tokens that are taken over (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
     parser.add_argument(
         "--plots",
         type=output_folder,

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
@@ -23,9 +23,7 @@ WARM = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ci", action="store_true", help="also time .ci/run from a bare clone (minutes)")
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

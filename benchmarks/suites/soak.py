@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
@@ -59,13 +60,13 @@ class SoakFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=30.0, help="minutes to run (default: 30)")
-    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--size", metavar=SIZE, default="320x240", help="size of the camera's images (default: 320x240)"
+    )
     parser.add_argument(
         "--checkpoint", default="", help="checkpoint that drives instead of the oracle policy"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.graph import graph_environment
 from vln_ros.config import ConfigError
@@ -54,22 +55,23 @@ class Start:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--runs", type=int, default=7, help="starts of each node (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="starts of each node (default: %(default)s)")
     parser.add_argument(
         "--against", type=Path, default=None, metavar="CHECKOUT", help="another checkout, started by turns"
     )
-    parser.add_argument("--json", type=output_file, default=None, help="also write the figures there")
+    add_json(parser)
+    rename_options(parser, {"--runs": "--repeats"})
 
 
 def run(options: argparse.Namespace) -> int:
-    if options.runs < 1:
-        raise ConfigError(f"--runs = {options.runs}: at least 1")
+    if options.repeats < 1:
+        raise ConfigError(f"--repeats = {options.repeats}: at least 1")
     trees = {THIS: ROOT}
     if options.against is not None:
         if not (options.against / "vln_ros" / "__main__.py").is_file():
             raise ConfigError(f"--against = {options.against}: no checkout of this repository")
         trees[_commit(options.against)] = options.against
-    figures = measure(trees, options.runs)
+    figures = measure(trees, options.repeats)
     print(section(figures))
     if options.json is not None:
         write_atomically(options.json, json.dumps(figures, indent=1) + "\n")

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from benchmarks.measure.stream_points import Point, StepDown, compare, measure, point_of, settings_of
 from benchmarks.tables.stream import explain, plot_points, points_table
 from benchmarks.tables.stream import section as section
-from vln_ros.cli.arguments.places import output_file, output_folder
+from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.places import add_json, output_folder
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -36,12 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
         default="float32",
-        help="number format of the weights: float32, bfloat16, float16 (default: %(default)s)",
+        help="number format of the weights (default: %(default)s)",
     )
     parser.add_argument("--frames", type=int, default=64, help="frames in the stream (default: %(default)s)")
     parser.add_argument(
-        "--size", default="476x364", help="pixels, WIDTHxHEIGHT (default: %(default)s: 221 tokens a frame)"
+        "--size",
+        metavar=SIZE,
+        default="476x364",
+        help="size of the frames (default: %(default)s: 221 tokens a frame)",
     )
     parser.add_argument("--chunk", type=int, default=1, help="frames taken in at once (default: %(default)s)")
     parser.add_argument(
@@ -73,9 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="most main memory per process, as if the machine had no more; 0: no limit (default)",
     )
-    parser.add_argument(
-        "--json", type=output_file, metavar="FILE", help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
     parser.add_argument(
         "--plots", type=output_folder, metavar="DIR", help="also draw plots (PNG) into this folder"
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure.noisy_base import Disturbance, DisturbedBase
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import ExecutorConfig, SafetyConfig
 from vln_ros.datatypes import Action, ActionChunk, Pose, apply_action, wrap_angle
@@ -79,9 +79,7 @@ class TrackingFigures:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--queues", type=int, default=100, help="random queues per setting (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of queues and disturbances (default: 0)")
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

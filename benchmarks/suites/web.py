@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import SIZE, rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.files import write_atomically
@@ -91,23 +92,25 @@ class Round:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds",
+        "--duration-s",
         type=float,
         default=20.0,
         help="how long each measurement takes, seconds (default: %(default)g)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=3, help="how often every setting is measured, by turns (default: 3)"
+        "--repeats", type=int, default=3, help="how often every setting is measured, by turns (default: 3)"
     )
     parser.add_argument(
         "--stops", type=int, default=20, help="how often STOP is clicked on a robot that drives (default: 20)"
     )
     parser.add_argument(
-        "--size", default="640x480", help="size of the camera's pictures, pixels (default: %(default)s)"
+        "--size",
+        metavar=SIZE,
+        default="640x480",
+        help="size of the camera's pictures, pixels (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="file that the figures are also written to"
-    )
+    add_json(parser)
+    rename_options(parser, {"--seconds": "--duration-s", "--rounds": "--repeats"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -116,24 +119,24 @@ def run(options: argparse.Namespace) -> int:
 
     if why := why_no_chromium():
         raise ConfigError(why)
-    if options.rounds < 1 or options.stops < 1 or options.seconds < 1.0:
-        raise ConfigError("--rounds, --stops and --seconds must be at least 1")
+    if options.repeats < 1 or options.stops < 1 or options.duration_s < 1.0:
+        raise ConfigError("--repeats, --stops and --duration-s must be at least 1")
     size = parse_size(options.size)
     rounds: dict[str, list[Round]] = {name: [] for name in SETTINGS}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = enter_graph(folder / "ros")
         with _base(*size) as base:
-            for i in range(options.rounds):
+            for i in range(options.repeats):
                 for setting in SETTINGS:
                     place = folder / f"{i}-{setting.replace(' ', '-')}"
-                    rounds[setting].append(_measure(place, environment, base, setting, options.seconds))
+                    rounds[setting].append(_measure(place, environment, base, setting, options.duration_s))
             stops_ms = _stop(folder / "stops", environment, base, options.stops)
-    figures = {setting: _figures(found, options.seconds) for setting, found in rounds.items()}
+    figures = {setting: _figures(found, options.duration_s) for setting, found in rounds.items()}
     content = {
         "size": options.size,
-        "seconds": options.seconds,
-        "rounds": options.rounds,
+        "seconds": options.duration_s,
+        "rounds": options.repeats,
         "settings": {setting: asdict(f) for setting, f in figures.items()},
         "stops": len(stops_ms),
         "stop_p50_ms": round(statistics.median(stops_ms), 1),

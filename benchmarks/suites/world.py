@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import CameraConfig, ConfigError
 from vln_ros.evaluation.files import write_atomically
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=int, default=100, help="frames per image size (default: %(default)s)"
     )
-    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

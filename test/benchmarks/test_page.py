@@ -260,7 +260,7 @@ def test_records_of_some_faults_are_put_together(tmp_path: Path, capsys: pytest.
 
     def status(*arguments: str) -> object:
         with pytest.raises(SystemExit) as ended:
-            main(["bench", "faults", "--join", *arguments])
+            main(["bench", "faults", "--merge", *arguments])
         return ended.value.code
 
     assert status(first, second, "--json", str(out)) == 0

@@ -75,7 +75,7 @@ def test_joined_rows_stand_by_kind_and_reference_and_once(tmp_path: Path) -> Non
         ],
     )  # fmt: skip
     out = tmp_path / "joined.json"
-    options = bench_policy_arguments(["--join", str(flats), str(rooms), "--json", str(out)])
+    options = bench_policy_arguments(["--merge", str(flats), str(rooms), "--json", str(out)])
     assert bench_policy.run(options) == 0
     joined = bench_policy.join([flats, rooms])
     assert [(b["kind"], b["name"]) for b in joined["baselines"]] == [

@@ -33,7 +33,7 @@ def test_a_node_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [(["--runs", "0"], "--runs = 0: at least 1"), (["--against", "/nowhere"], "no checkout of this")],
+    [(["--repeats", "0"], "--repeats = 0: at least 1"), (["--against", "/nowhere"], "no checkout of this")],
 )
 def test_what_cannot_be_measured_is_said(
     given: list[str], said: str, capsys: pytest.CaptureFixture[str]

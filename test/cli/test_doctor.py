@@ -22,7 +22,7 @@ from vln_ros.cli.doctor.probe import Heard, HeardTopic, heard_from_output
 from vln_ros.cli.graph import last_words, why_no_node
 
 ROOT = Path(__file__).parents[2]
-DOCTOR = [sys.executable, "-m", "vln_ros", "doctor", "--listen", "0.2"]
+DOCTOR = [sys.executable, "-m", "vln_ros", "doctor", "--listen-s", "0.2"]
 
 
 def run(
@@ -189,7 +189,7 @@ def test_findings_that_cannot_be_written_are_one_sentence(
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", "abc")  # no node is tried
     with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--listen", "0", "--json", path])
+        main(["doctor", "--listen-s", "0", "--json", path])
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("vln_ros: ")
 

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 
 import rclpy
+from command_lines import beside_waiting
 from geometry_msgs.msg import Twist
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -104,7 +105,7 @@ def test_a_demo_in_real_time_moves_a_robot_only_if_told_to_join(
 @pytest.mark.parametrize("join", [False, True], ids=["of its own", "joined"])
 def test_a_replay_moves_no_robot_even_if_told_to_join(base: Base, tmp_path: Path, join: bool) -> None:
     # Slowly: on a busy machine the base finds the executor late.
-    done = run(replay_of_a_drive(tmp_path, "--rate", "0.3", *["--join"][:join]))
+    done = run(replay_of_a_drive(tmp_path, "--speed", "0.3", *["--join"][:join]))
     assert done.returncode == 0, done.stdout + done.stderr
     assert not base.heard["cmd_vel"]
     if join:
@@ -247,7 +248,7 @@ def test_where_ros_does_not_start_a_demo_says_one_sentence(tmp_path: Path, case:
         [*DEMO, "--episodes", "1", "--out", str(tmp_path / "run"), *wrong.options], **wrong.environment
     )
     assert done.returncode == 2, done.stdout + done.stderr
-    (sentence,) = [line for line in done.stderr.splitlines() if line]
+    (sentence,) = [line for line in beside_waiting(done.stderr).splitlines() if line]
     assert sentence.startswith("vln_ros: ")
     assert wrong.words in sentence
     assert "Traceback" not in done.stdout
@@ -264,7 +265,7 @@ def test_where_ros_does_not_start_a_replay_says_one_sentence(tmp_path: Path, cas
     wrong = ONE_SENTENCE[case]
     done = run(replay_of_a_drive(tmp_path, *wrong.options), **wrong.environment)
     assert done.returncode == 2, done.stdout + done.stderr
-    (sentence,) = [line for line in done.stderr.splitlines() if line]
+    (sentence,) = [line for line in beside_waiting(done.stderr).splitlines() if line]
     assert sentence.startswith("vln_ros: ")
     assert wrong.words in sentence
 

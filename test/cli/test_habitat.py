@@ -102,7 +102,7 @@ def test_our_flats_are_the_same_in_both_worlds(tmp_path: Path, capsys: pytest.Ca
         "--engine",
         "expert",
     ]
-    options = build_parser().parse_args([*command, "--size", "32x24", "--keep", str(tmp_path / "kept")])
+    options = build_parser().parse_args([*command, "--size", "32x24", "--out", str(tmp_path / "kept")])
     assert options.run(options) == 0
     text = capsys.readouterr().out
     assert "100.0 % embedded, 100.0 % in Habitat, +0.0 points over 4 episodes" in text

@@ -39,7 +39,7 @@ def ended(*arguments: str) -> int:
 def replayed(bag: str, folder: Path, *options: str) -> dict[str, dict[str, int]]:
     figures = folder / "figures.json"
     status = ended(
-        "replay", bag, "--engine", "paced", "--rate", "0", "--no-video", "--decision-ms", "0",
+        "replay", bag, "--engine", "paced", "--speed", "0", "--no-video", "--decision-ms", "0",
         "--out", str(folder / "replay"), "--json", str(figures), *options,
     )  # fmt: skip
     assert status == 0

@@ -15,13 +15,17 @@ import threading
 from collections.abc import Sequence
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import vln_ros
+
+if TYPE_CHECKING:
+    from vln_ros.cli.arguments.parsing import Parser
 
 COMMANDS = (
     "ask",
     "compare",
+    "completion",
     "demo",
     "doctor",
     "eval",
@@ -112,12 +116,17 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 def _add(subparsers: argparse._SubParsersAction[Any], name: str, command: Any) -> Any:
     parser = subparsers.add_parser(name, help=command.HELP, description=command.HELP)
     command.add_arguments(parser)
-    parser.set_defaults(run=command.run, command_parser=parser)
+    parser.set_defaults(run=command.run)
     return command
 
 
-def build_parser(only: str = "") -> argparse.ArgumentParser:
-    """Every command with its options, or ``only`` one. Commands import what they need when they run."""
+def build_parser(only: str = "", bench_only: str = "") -> Parser:
+    """Every command with its options. Commands import what they need when they run.
+
+    Args:
+        only: this command alone, without benches.
+        bench_only: ``bench`` alone, with this bench alone.
+    """
     from vln_ros.cli.arguments.parsing import Parser
     from vln_ros.cli.arguments.places import output_folder
     from vln_ros.cli.bench import bench_module, is_here
@@ -126,14 +135,14 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
     parser = Parser("vln_ros", description=vln_ros.__doc__)
     parser.add_argument("--version", action="version", version=vln_ros.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in [only] if only else COMMANDS:
+    for name in [only] if only else () if bench_only else COMMANDS:
         place = f"talk.{name}" if name in _TALK else f"{name}.command" if name in _FOLDERS else name
         _add(commands, name, importlib.import_module(f"vln_ros.cli.{place}"))
     if only:
         return parser
     bench = commands.add_parser("bench", help="Measure this machine", description="Measure this machine")
     benches = bench.add_subparsers(required=True, metavar="BENCH")
-    for name in BENCHES:
+    for name in [bench_only] if bench_only else BENCHES:
         if not is_here(name):
             # Whatever follows the name is taken, so that it can be said what is missing.
             absent = benches.add_parser(
@@ -149,7 +158,7 @@ def build_parser(only: str = "") -> argparse.ArgumentParser:
                 "--plots", type=output_folder, metavar="DIR", help="also draw plots (PNG) into this folder"
             )
         benches.choices[name].set_defaults(run=partial(run_bench, name, module.run, plot=plot))
-    for name in ("all", "page"):
+    for name in () if bench_only else ("all", "page"):
         _add(benches, name, bench_module(name))
     return parser
 
@@ -182,7 +191,10 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         from vln_ros.config import ConfigError
 
-        parser = build_parser(only="node" if given[:1] == ["node"] else "")
+        # What is not asked for is not imported: the first line comes the sooner.
+        only = next((name for name in given[:1] if name in COMMANDS), "")
+        bench_only = next((name for name in given[1:2] if given[0] == "bench" and name in BENCHES), "")
+        parser = build_parser(only, bench_only)
     except ModuleNotFoundError as missing:  # an interpreter with nothing at all
         print(
             f"vln_ros: {missing.name} is not installed for {sys.executable}: install it there "

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.places import add_json, check_model, output_folder, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.arguments.sensors import add_sensors, sensor_parameters
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
+from vln_ros.cli.output.next_steps import print_next, print_report
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import (
     BridgeConfig,
     CameraConfig,
@@ -84,7 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="folder or hub name of a checkpoint (default: the one that the profile names)",
     )
-    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--size", metavar=SIZE, default="320x240", help="size of the camera's images (default: 320x240)"
+    )
     parser.add_argument(
         "--speed", type=float, default=1.0, help="simulated seconds per second, with --mode realtime"
     )
@@ -100,9 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/demo-DATE)"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the summary to this file (JSON)"
-    )
+    add_json(parser, "summary")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -110,7 +113,8 @@ def run(options: argparse.Namespace) -> int:
     out = run_folder(options.out, "demo")
     width, height = parse_size(options.size)
     environment = graph_environment(join=options.join)
-    check_split(options.split, options.episodes)
+    with waiting("loading the embedded simulator"):
+        check_split(options.split, options.episodes)
     episodes = split_path(out / "dataset", options.split)
     sensors = sensor_parameters(options.sensors)
     navigator: dict[str, Scalar] = {
@@ -167,6 +171,9 @@ def run(options: argparse.Namespace) -> int:
         print_recordings(options, out)
     print(f"{time.monotonic() - begun_s:.1f} s")
     print_report(out)
+    if options.record:
+        for bag in sorted((out / RECORDING).glob("*/")):
+            print_next(f"vln_ros replay {bag} --exact repeats its decisions")
     if options.json is not None and status == 0:
         write_atomically(options.json, (out / "result.json").read_text("utf-8"))
     return status
@@ -194,7 +201,9 @@ def run_graph(
     The environment is that of :func:`~vln_ros.cli.graph.graph_environment` where none is given.
     """
     try:
-        with Graph(logs, graph_environment() if environment is None else environment) as graph:
+        chosen = graph_environment() if environment is None else environment
+        loads = f"starting the nodes and {navigator.get('qwen.checkpoint') or navigator['engine']}"
+        with waiting(f"{loads} (logs: {logs})") as begun, Graph(logs, chosen, on_output=begun) as graph:
             if recorder is not None:
                 graph.start(NodeSpec("recorder", recorder))
             graph.start(NodeSpec("sim_bridge", bridge, quiet=False))

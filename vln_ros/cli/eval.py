@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.places import check_model, output_folder, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import add_join, graph_environment
+from vln_ros.cli.output.next_steps import print_next, print_report, resuming
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import (
     ConfigError,
     EvalConfig,
@@ -125,10 +127,6 @@ def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, obje
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.evaluation.driver import NoWorkersError, evaluate, run_folder_of
-    from vln_ros.evaluation.episode.metrics import summary_table
-    from vln_ros.evaluation.runs.results import cost_line, skips_line
-
     config, farm = configs(args)
     if args.resume and args.out is None:
         raise ConfigError("--resume needs --out: which run is to be gone on with?")
@@ -141,16 +139,26 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--join: only with --via graph does an evaluation talk over ROS")
     if config.navigator.engine == "qwen":
         check_model(config.navigator.qwen.checkpoint, config.navigator.qwen.profile)
+    with waiting("loading libraries"):
+        from vln_ros.evaluation.driver import NoWorkersError, evaluate, run_folder_of
+        from vln_ros.evaluation.episode.metrics import summary_table
+        from vln_ros.evaluation.runs.results import cost_line, skips_line
     command = ["vln_ros", *sys.argv[1:]]
     if config.via == "graph":
         return _via_graph(config, farm, out, resume=args.resume, command=command, join=args.join)
     folder = run_folder_of(out, farm)
     farm = from_flat(FarmConfig, to_flat(farm) | node_parameters(args, folder))
+    n = config.navigator
+    decides = n.qwen.checkpoint if n.engine == "qwen" else n.engine
     try:
-        result = evaluate(config, farm, out, resume=args.resume, command=command)
+        with waiting(f"starting {config.split} with {decides}, into {folder}") as started:
+            result = evaluate(config, farm, out, resume=args.resume, command=command, on_ready=started)
     except NoWorkersError as error:
         print(f"vln_ros: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print_next(f"{resuming(sys.argv[1:], out)} goes on where it was interrupted")
+        raise
     print(summary_table(result.summary))
     for line in filter(None, (cost_line(result), result.answers.line())):
         print(line)
@@ -160,6 +168,8 @@ def run(args: argparse.Namespace) -> int:
         _say_reproduction(args.reproduce, config, result.summary, folder, args.peer)
     print_recordings(args, folder)
     print_report(folder)
+    if result.skipped:
+        print_next(f"{resuming(sys.argv[1:], out)} tries the skipped episodes again")
     return 1 if result.skipped else 0
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -220,11 +220,16 @@ def _interrupted_afterwards() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _echo(output: IO[bytes]) -> None:
-    """Hand on what a node prints; when nobody reads it any more, the node must not notice."""
+def _echo(output: IO[bytes], heard: Callable[[], None]) -> None:
+    """Hand on what a node prints; when nobody reads it any more, the node must not notice.
+
+    Args:
+        heard: called before each line.
+    """
     encoding = sys.stdout.encoding if sys.stdout else "utf-8"  # the node's, too: it has its locale from us
     with output:
         for line in output:
+            heard()
             with contextlib.suppress(OSError):
                 print(line.decode(encoding, "replace"), end="", flush=True)
 
@@ -239,9 +244,17 @@ class Graph:
         folder: where parameter files and logs go.
         environment: see :func:`graph_environment`.
         prefix: put before each node's command, as ``ip netns exec NAME``.
+        on_output: called when a node prints a line to the terminal, from another thread.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        prefix: Sequence[str] = (),
+        on_output: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_output = on_output
         self._prefix = list(prefix)
         self._folder = folder
         self._environment = {**environment, PARENT: str(os.getpid())}
@@ -296,7 +309,9 @@ class Graph:
             )
             self._processes[spec.key] = process
         if process.stdout is not None:
-            echo = threading.Thread(target=_echo, args=(process.stdout,), name="echo", daemon=True)
+            echo = threading.Thread(
+                target=_echo, args=(process.stdout, self._on_output), name="echo", daemon=True
+            )
             echo.start()
             self._echoes.append(echo)
 

@@ -10,7 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
+from vln_ros.cli.output.next_steps import print_next
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -38,7 +41,7 @@ TABLE_CAMERA = "640x480@5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", choices=SHAPES, help="size of the released Qwen2.5-VL")
+    parser.add_argument("--shape", choices=SHAPES, help="size of the released Qwen2.5-VL")
     parser.add_argument(
         "--device",
         choices=DEVICES,
@@ -95,21 +98,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-gb", type=float, default=None, help="memory of the device, if it differs from the published"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--checkpoint": "--shape"})
 
 
 def run(options: argparse.Namespace) -> int:
-    from vln_ros.capacity.estimate import plan
-    from vln_ros.capacity.roofline import Roofline
-    from vln_ros.capacity.stages import published_config
+    with waiting("loading libraries"):
+        from vln_ros.capacity.estimate import plan
+        from vln_ros.capacity.roofline import Roofline
+        from vln_ros.capacity.stages import published_config
 
     if options.table:
         print(device_table())
         return 0
-    if options.checkpoint is None or options.device is None:
-        raise ConfigError("plan needs --checkpoint and --device, or --table")
+    if options.shape is None or options.device is None:
+        raise ConfigError("plan needs --shape and --device, or --table")
     width, height, rate = _camera(options.camera)
     if not options.decisions_per_s > 0 or options.token_budget < 64:
         raise ConfigError("--decisions-per-s must be positive and --token-budget at least 64")
@@ -124,12 +127,13 @@ def run(options: argparse.Namespace) -> int:
         tree=options.decode == "tree",
         history_choice=options.history_choice,
     )
-    roofline = Roofline(published_config(options.checkpoint), 2)
+    roofline = Roofline(published_config(options.shape), 2)
     found = plan(roofline, device, load, calibration, WEIGHTS[options.weights])
     print(_text(options, roofline, device, load, calibration, found, errors))
     if options.json is not None:
         content = {"workload": asdict(load), "calibration": calibration.source, "plan": asdict(found)}
         write_atomically(options.json, json.dumps(content, indent=1) + "\n")
+        print_next(f"{options.json} holds the figures; --table compares all devices")
     return 0
 
 
@@ -326,7 +330,7 @@ def _text(
 ) -> str:
     peak = device.peak
     lines = [
-        f"{options.checkpoint} ({options.weights}) on {options.device}, camera {options.camera}, profile "
+        f"{options.shape} ({options.weights}) on {options.device}, camera {options.camera}, profile "
         f"{options.profile}: {load.frame_tokens} tokens a frame"
         + (f", {load.asked_pictures} pictures shown at each question" if load.asked_pictures else "")
         + (

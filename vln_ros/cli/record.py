@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import (
     NAME_ARGUMENTS,
     RecorderConfig,
@@ -107,5 +108,6 @@ def _say_what_came(metadata: Path) -> int:
     if len(silent) == len(sensors):
         return 1
     size_mb = sum(p.stat().st_size for p in bag.iterdir()) / 2**20
-    print(f"{bag}: {messages} messages, {size_mb:.1f} MB; to play it: vln_ros replay {bag}")
+    print(f"{bag}: {messages} messages, {size_mb:.1f} MB")
+    print_next(f"vln_ros replay {bag} plays it to the nodes, and reports")
     return 0

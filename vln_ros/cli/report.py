@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vln_ros.cli.arguments.parsing import nearest
-from vln_ros.cli.arguments.places import output_folder, print_report
+from vln_ros.cli.arguments.parsing import did_you_mean
+from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.output.next_steps import print_next, print_report
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError
 
 HELP = "Write the report of a run folder anew, or one report of all its shards; export to other formats"
@@ -27,16 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.evaluation.episode.metrics import summary_table
-    from vln_ros.evaluation.files import write_atomically
-    from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
-    from vln_ros.evaluation.runs.report import export_report, write_report
-    from vln_ros.evaluation.runs.rerun_export import export_rerun
-    from vln_ros.evaluation.runs.results import skips_line
+    with waiting(f"reading {args.folder}"):
+        from vln_ros.evaluation.episode.metrics import summary_table
+        from vln_ros.evaluation.files import write_atomically
+        from vln_ros.evaluation.runs.loading import FORMATS, export_run, load_result
+        from vln_ros.evaluation.runs.report import export_report, write_report
+        from vln_ros.evaluation.runs.rerun_export import export_rerun
+        from vln_ros.evaluation.runs.results import skips_line
 
     formats = [*FORMATS, "html", "rerun"]
     if args.export is not None and args.export not in formats:
-        near = nearest(args.export, formats)
+        near = did_you_mean(args.export, formats)
         raise ConfigError(f"--export = {args.export!r}: choose one of {', '.join(formats)}{near}")
     result = load_result(args.folder)
     if args.export is not None:
@@ -50,6 +53,9 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"{len(files)} file{'s' if len(files) > 1 else ''}, the first: {files[0]}" if files else "nothing"
         )
+        if files:
+            viewer = f"rerun {files[0]}" if args.export == "rerun" else f"vln_ros compare {args.folder} {out}"
+            print_next(viewer)
         return 0
     print(summary_table(result.summary))
     if result.skipped:

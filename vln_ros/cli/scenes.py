@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.output.next_steps import print_next
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import CameraConfig, ConfigError
+from vln_ros.sim.embedded.flat import KINDS
 
 if TYPE_CHECKING:
     from vln_ros.sim.embedded.render import UInt8Array
@@ -23,7 +26,9 @@ _VIEWS = 4
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=output_folder, required=True, help="folder to write to")
     parser.add_argument("--split", default="val_unseen", help="train, val_seen or val_unseen (default)")
-    parser.add_argument("--kind", default="flat", help="size of the scenes: flat (default), small or room")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="flat", help="size of the flats (default: %(default)s)"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--count", type=int, default=1, help="number of scenes of the split (default: %(default)s)"
@@ -35,19 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from vln_ros.sim.embedded.export import write_scene
-    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
-    from vln_ros.sim.embedded.plan import draw_plan
-    from vln_ros.sim.embedded.world import SceneCache
-    from vln_ros.sim.episodes.episode import write_episodes
-    from vln_ros.sim.splits import first_seeds, make_scene_episodes
-
     if args.episodes is not None and args.episodes < 1:
         raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
     if args.count < 1:
         raise ConfigError(f"--count {args.count}: must be at least 1")
+    with waiting("loading the embedded simulator"):
+        from tqdm import tqdm
+
+        from vln_ros.sim.embedded.export import write_scene
+        from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
+        from vln_ros.sim.embedded.plan import draw_plan
+        from vln_ros.sim.embedded.world import SceneCache
+        from vln_ros.sim.episodes.episode import write_episodes
+        from vln_ros.sim.splits import first_seeds, make_scene_episodes
     seeds = list(dict.fromkeys(args.seeds)) if args.seeds else first_seeds(args.split, args.count)
     cache = SceneCache(AGENT_RADIUS_M, 1)
     episodes: list[Episode] = []
@@ -60,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     episodes = episodes[: args.episodes]
     path = write_episodes(args.out / "episodes", args.split, episodes)
     print(f"{len(seeds)} scenes below {args.out / 'embedded'}, {len(episodes)} episodes in {path}")
+    print_next(
+        f"look at the .plan.png and .views.png below {args.out / 'embedded'}",
+        f"vln_ros eval --engine expert --dataset {args.out / 'episodes'} --split {args.split} runs them",
+    )
     return 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 
 from vln_ros.cli.arguments.places import output_folder
+from vln_ros.cli.output.next_steps import print_next
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError, TinyConfig, from_flat, walk_options
 
 HELP = "Write a small random Qwen2.5-VL checkpoint (for tests and dry runs; it cannot navigate)"
@@ -24,10 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from vln_ros.engine.checkpoint.model import load_model  # torch: only when the command runs
-    from vln_ros.engine.tiny import build_tiny
-
     config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})
+    with waiting(f"loading torch to write {args.out}"):
+        from vln_ros.engine.checkpoint.model import load_model
+        from vln_ros.engine.tiny import build_tiny
+
     try:
         build_tiny(args.out, config)
     except OSError as e:
@@ -35,4 +38,5 @@ def run(args: argparse.Namespace) -> int:
     model = load_model(str(args.out), device="cpu", dtype="float32", attention="sdpa", quantisation="none")
     parameters = sum(p.numel() for p in model.network.parameters())
     print(f"{args.out}: {parameters / 1e6:.2f} M parameters, fingerprint {model.fingerprint}")
+    print_next(f"vln_ros doctor --checkpoint {args.out} loads it and takes a decision")
     return 0

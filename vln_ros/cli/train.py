@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib.resources import files
 from pathlib import Path
 
 from vln_ros.cli.arguments.places import check_model, output_folder
+from vln_ros.cli.output.next_steps import print_next, resuming
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError, TrainConfig, from_flat, load_yaml, to_flat, walk_options
 from vln_ros.sim.embedded.flat import KINDS
 
@@ -49,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kinds",
         nargs="+",
         default=["room", "small", "flat"],
-        choices=list(KINDS),
+        choices=KINDS,
         help="sizes of flats to judge on",
     )
     for entry in walk_options(TrainConfig):
@@ -71,22 +74,33 @@ def run(args: argparse.Namespace) -> int:
     if args.judge is not None:
         return _judge(args.folder, config, args.judge, args.kinds)
     check_model(config.start_from or "shipped:tiny", config.profile)  # without one it begins with its own
-    from vln_ros.training.trainer import Trainer  # torch: only when the command runs
+    with waiting(f"loading torch and the model to train in {args.folder}"):
+        from vln_ros.training.trainer import STATE, Trainer
 
+        try:
+            trainer = Trainer(args.folder, config, resume=args.resume)
+        except OSError as e:
+            raise ConfigError(f"cannot write {args.folder}: {e.strerror}") from e
     try:
-        trainer = Trainer(args.folder, config, resume=args.resume)
-    except OSError as e:
-        raise ConfigError(f"cannot write {args.folder}: {e.strerror}") from e
-    trainer.run()
+        trainer.run()
+    except KeyboardInterrupt:
+        if (args.folder / STATE).is_file():
+            print_next(f"{resuming(sys.argv[1:])} goes on from the last saved state")
+        raise
     kinds, success = trainer.progress.best
     print(f"{args.folder}/best: success {success:.2f} on val_seen, mean over {kinds} kinds of flats")
+    print_next(
+        f"vln_ros train {args.folder} --judge 100 compares it with baselines",
+        f"vln_ros demo --checkpoint {args.folder}/best --profile {config.profile} drives with it",
+    )
     return 0
 
 
 def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> int:
-    from vln_ros.engine.checkpoint.model import load_model
-    from vln_ros.engine.checkpoint.profile import load_profile
-    from vln_ros.training.baselines import evaluate_policies, table, write_table
+    with waiting(f"loading torch to judge {folder}"):
+        from vln_ros.engine.checkpoint.model import load_model
+        from vln_ros.engine.checkpoint.profile import load_profile
+        from vln_ros.training.baselines import evaluate_policies, table, write_table
 
     checkpoint = folder / "best" if (folder / "best").is_dir() else folder
     model = load_model(
@@ -97,4 +111,5 @@ def _judge(folder: Path, config: TrainConfig, count: int, kinds: list[str]) -> i
         verdicts.append(verdict)
         write_table(verdicts, folder / "table.md", model, count)
     print(table(verdicts), end="")
+    print_next(f"{folder / 'table.md'} holds the table")
     return 0

@@ -27,6 +27,7 @@ class EvalConfig(WorldConfig):
     kind: str = option(
         "flat",
         "Size of the flats in the embedded world's own episodes: room, small (two or three rooms) or flat.",
+        choices=("room", "small", "flat"),
     )
     first_episode: int = option(
         0,

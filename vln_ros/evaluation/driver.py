@@ -97,9 +97,18 @@ def build_pool(config: EvalConfig, farm: FarmConfig) -> WorkerPool:
 
 
 def evaluate(
-    config: EvalConfig, farm: FarmConfig, out: Path, *, resume: bool, command: Sequence[str]
+    config: EvalConfig,
+    farm: FarmConfig,
+    out: Path,
+    *,
+    resume: bool,
+    command: Sequence[str],
+    on_ready: Callable[[], None] | None = None,
 ) -> RunResult:
     """Run what the options say, and leave a run folder with its report.
+
+    Args:
+        on_ready: called when a worker has loaded its model; again for every one.
 
     Raises:
         ConfigError: something that the options name does not exist or does not go together.
@@ -123,7 +132,7 @@ def evaluate(
         complete = False
         try:
             with closing(
-                Driver(build_pool(worker_config, farm), folder, farm.workers, config.sessions)
+                Driver(build_pool(worker_config, farm), folder, farm.workers, config.sessions, on_ready)
             ) as driver:
                 driver.run(SceneSchedule(open_jobs, farm.attempts), done=len(jobs) - len(open_jobs))
                 if config.film_extremes:
@@ -153,13 +162,22 @@ class Driver:
         folder: where results go.
         workers: how many to have; 0 is one, in line.
         sessions: episodes that one works on at a time.
+        on_ready: called for every worker that has started.
     """
 
-    def __init__(self, pool: WorkerPool, folder: RunFolder, workers: int, sessions: int) -> None:
+    def __init__(
+        self,
+        pool: WorkerPool,
+        folder: RunFolder,
+        workers: int,
+        sessions: int,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
         self._pool = pool
         self._folder = folder
         self._sessions = sessions
         self._workers = max(1, workers)
+        self._on_ready = on_ready
         self._started = False
         self._under_way = [0] * self._workers
         self._resting: set[int] = set()
@@ -241,6 +259,8 @@ class Driver:
         match event:
             case Ready():
                 self._failed_starts[worker] = 0
+                if self._on_ready is not None:
+                    self._on_ready()
                 self._folder.identify(event.checkpoint, event.versions)
                 return 0
             case Unable():

@@ -76,6 +76,10 @@ def _side_by_side(threads: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
+STATE = "state.pt"
+"""What a training that is resumed goes on with."""
+
+
 class Trainer:
     """One training run in ``folder``.
 
@@ -93,7 +97,7 @@ class Trainer:
     def __init__(self, folder: Path, config: TrainConfig, *, resume: bool) -> None:
         self.folder, self.config = folder, config
         start = folder / "start"
-        state_path = folder / "state.pt"
+        state_path = folder / STATE
         if resume and not state_path.exists():
             raise ConfigError(f"{folder} holds no state.pt: there is nothing to resume; leave --resume out")
         if not resume and folder.exists() and any(folder.iterdir()):
@@ -405,7 +409,7 @@ class Trainer:
     def save(self) -> None:
         """Write ``state.pt``, and drop the weights of own runs that no task needs any more."""
         done = self.progress
-        path = self.folder / "state.pt"
+        path = self.folder / STATE
         written = io.BytesIO()
         torch.save(
             {

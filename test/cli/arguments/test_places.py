@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_lines import beside_waiting
 
 from vln_ros.cli import COMMANDS, interrupt, main
 from vln_ros.cli.arguments.places import (
@@ -18,9 +19,9 @@ from vln_ros.cli.arguments.places import (
     holds_a_run,
     output_file,
     output_folder,
-    print_report,
     run_folder,
 )
+from vln_ros.cli.output.next_steps import print_report
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -29,7 +30,7 @@ def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
     """Status of a command, and what it says to stderr: one line."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
-    said = capsys.readouterr().err
+    said = beside_waiting(capsys.readouterr().err)
     assert said.count("\n") == 1 and said.startswith("vln_ros"), said
     assert isinstance(ended.value.code, int)
     return ended.value.code, said
@@ -64,7 +65,7 @@ FOLDERS = {
     "scenes": ["--out"],
     "compare": ["a", "b", "--out"],
     "report": [".", "--out"],
-    "habitat": ["selftest", "--python", "python", "--keep"],
+    "habitat": ["selftest", "--python", "python", "--out"],
     "tiny": [],
     "train": [],
 }
@@ -145,7 +146,7 @@ def test_no_scene_is_made_for_a_habitat_that_is_not_there(
     (tmp_path / "not-executable").touch(0o644)
     monkeypatch.chdir(tmp_path)
     given = "./" + python if python == "not-executable" else python
-    status, said = ends(capsys, "habitat", action, "--python", given, "--keep", str(tmp_path / "kept"))
+    status, said = ends(capsys, "habitat", action, "--python", given, "--out", str(tmp_path / "kept"))
     assert status == 2 and f"--python {given}" in said and "no such program" in said
     assert not (tmp_path / "kept").exists()
 
@@ -174,7 +175,8 @@ def test_a_run_is_one_that_has_an_episode(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().out == ""
     (tmp_path / "report.html").touch()
     print_report(tmp_path)
-    assert capsys.readouterr().out == f"report: {tmp_path}/report.html\n"
+    page = f"{tmp_path}/report.html"
+    assert capsys.readouterr().out == f"report: {page}\nnext: open {page} in a browser\n"
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO])
@@ -191,7 +193,7 @@ def test_nothing_half_written_is_left(
     with pytest.raises(OSError, match=str(path)):
         write_atomically(path, "new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    status, said = ends(capsys, "plan", "--checkpoint", "7B", "--device", "orin", "--json", str(path))
+    status, said = ends(capsys, "plan", "--shape", "7B", "--device", "orin", "--json", str(path))
     assert status == 2 and os.strerror(error) in said and str(path) in said and path.read_text() == "old"
 
 
@@ -229,11 +231,11 @@ def interrupted_at(folder: Path, module: str, *command: str) -> subprocess.Compl
         ("vln_ros.cli.doctor", ["doctor"]),
         ("benchmarks.suites.faults", ["bench", "faults"]),
         ("vln_ros.cli.profile", ["profile", "show", "."]),
-        ("vln_ros.cli.train", ["report", "."]),
+        ("vln_ros.cli.report", ["report", "."]),
         ("vln_ros.cli.node", ["node", "executor"]),
-        ("torch", ["plan", "--checkpoint", "3B", "--device", "orin"]),
-        ("transformers", ["plan", "--checkpoint", "3B", "--device", "orin"]),
-        ("scipy.optimize", ["plan", "--checkpoint", "3B", "--device", "orin"]),
+        ("torch", ["plan", "--shape", "3B", "--device", "orin"]),
+        ("transformers", ["plan", "--shape", "3B", "--device", "orin"]),
+        ("scipy.optimize", ["plan", "--shape", "3B", "--device", "orin"]),
     ],
 )
 @pytest.mark.parametrize("start", [["-m", "vln_ros"], ["-c", HERE]], ids=["module", "command"])
@@ -241,14 +243,15 @@ def test_interrupted_while_python_imports(
     tmp_path: Path, start: list[str], module: str, arguments: list[str]
 ) -> None:
     done = interrupted_at(tmp_path, module, *start, *arguments)
-    assert (done.returncode, done.stderr, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
+    said = beside_waiting(done.stderr)
+    assert (done.returncode, said, done.stdout) == (130, "vln_ros: interrupted\n", ""), module
 
 
 @pytest.mark.parametrize("module", ["networkx", "rtree", "shapely", "lxml", "trimesh", "trimesh.visual"])
 def test_interrupted_where_a_library_swallows_it(tmp_path: Path, module: str) -> None:
     out = tmp_path / "out"
     done = interrupted_at(tmp_path, module, "-m", "vln_ros", "scenes", "--count", "1", "--out", str(out))
-    assert (done.returncode, done.stderr) == (130, "vln_ros: interrupted\n")
+    assert (done.returncode, beside_waiting(done.stderr)) == (130, "vln_ros: interrupted\n")
     assert not list(out.rglob("*.glb")) and not list(out.rglob("*.part"))
 
 

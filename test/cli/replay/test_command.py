@@ -49,7 +49,7 @@ def replay(bag: Path, folder: Path, *options: str) -> subprocess.CompletedProces
 )
 def test_every_frame_is_aligned_processed_and_decided(tmp_path: Path, compressed: bool, mcap: bool) -> None:
     bag = write_bag(tmp_path / "bag", compressed=compressed, mcap=mcap)
-    done = replay(bag, tmp_path, "--rate", "0", "--decision-ms", "1")
+    done = replay(bag, tmp_path, "--speed", "0", "--decision-ms", "1")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert figures["frames"] == {
@@ -70,7 +70,7 @@ def test_every_frame_is_aligned_processed_and_decided(tmp_path: Path, compressed
 @pytest.mark.slow
 def test_a_slow_engine_gets_the_newest_frame_and_the_rest_is_counted(tmp_path: Path) -> None:
     bag = write_bag(tmp_path / "bag", compressed=False, mcap=False)
-    done = replay(bag, tmp_path, "--rate", "1", "--decision-ms", "300")
+    done = replay(bag, tmp_path, "--speed", "1", "--decision-ms", "300")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     frames = figures["frames"]
@@ -209,7 +209,7 @@ def test_a_bag_that_is_damaged_in_the_middle_ends_the_replay(tmp_path: Path) -> 
     bag = write_bag(tmp_path / "bag", compressed=False, mcap=True)
     (storage,) = bag.glob("*.mcap")
     break_file(storage, "half")
-    done = replay(bag, tmp_path, "--rate", "0")
+    done = replay(bag, tmp_path, "--speed", "0")
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
     assert "bag" in done.stderr
@@ -237,7 +237,7 @@ def test_a_replay_in_which_nothing_reaches_the_model_fails_and_says_why(tmp_path
         message.header.stamp.sec += 3600
 
     bag = spoil_odometry(write_bag(tmp_path / "bag", compressed=False, mcap=False), late)
-    done = replay(bag, tmp_path, "--rate", "4")
+    done = replay(bag, tmp_path, "--speed", "4")
     assert done.returncode == 1
     assert f"no frame reached the model: {FRAMES} published" in done.stderr
     assert "Traceback" not in done.stderr
@@ -265,7 +265,7 @@ def test_bad_messages_are_counted_and_the_replay_goes_on(tmp_path: Path) -> None
         for (key, _), data in ((rows[3], b"\x00\x01\x00\x00junk"), (rows[7], serialize_message(image))):
             database.execute("UPDATE messages SET data = ? WHERE id = ?", (data, key))
     database.close()
-    done = replay(bag, tmp_path, "--rate", "4", "--decision-ms", "1")
+    done = replay(bag, tmp_path, "--speed", "4", "--decision-ms", "1")
     assert done.returncode == 0, done.stderr
     figures = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert figures["refused"]["unreadable"] == 1
@@ -283,12 +283,12 @@ def test_a_mounting_that_nobody_states_is_asked_for(tmp_path: Path) -> None:
             "DELETE FROM messages WHERE topic_id IN (SELECT id FROM topics WHERE name = '/tf_static')"
         )
     database.close()
-    done = replay(bag, tmp_path, "--rate", "0")
+    done = replay(bag, tmp_path, "--speed", "0")
     assert done.returncode == 2
     assert "does not say where the camera optical sits on base_link" in done.stderr
     assert "--extrinsics X Y Z ROLL PITCH_DOWN YAW" in done.stderr
     done = replay(
-        bag, tmp_path, "--rate", "0", "--decision-ms", "1", "--mount", "0.1", "0", "1.2", "0", "10", "0"
+        bag, tmp_path, "--speed", "0", "--decision-ms", "1", "--extrinsics", "0.1", "0", "1.2", "0", "10", "0"
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "figures.json").read_text("utf-8"))["frames"]["processed"] == FRAMES

@@ -54,10 +54,17 @@ def test_scenes_are_written_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--count", 0), ("--episodes", 0), ("--split", "nope"), ("--kind", "nope"), ("--seeds", 3)]
+    ("arguments", "error"),
+    [
+        (("--count", 0), ConfigError),
+        (("--episodes", 0), ConfigError),
+        (("--split", "nope"), ConfigError),
+        (("--kind", "nope"), SystemExit),  # a choice
+        (("--seeds", 3), ConfigError),
+    ],
 )
-def test_scenes_rejects(tmp_path: Path, arguments: tuple[object, ...]) -> None:
-    with pytest.raises(ConfigError):
+def test_scenes_rejects(tmp_path: Path, arguments: tuple[object, ...], error: type[BaseException]) -> None:
+    with pytest.raises(error):
         command(scenes, "--out", tmp_path, *arguments)
     assert not list(tmp_path.iterdir())
 

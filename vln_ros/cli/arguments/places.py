@@ -27,6 +27,13 @@ def output_file(text: str) -> Path:
     return _looked_at(text, folder=False)
 
 
+def add_json(parser: argparse._ActionsContainer, what: str = "figures") -> None:
+    """``--json``, the same at every command that has figures."""
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help=f"also write the {what} to this file (JSON)"
+    )
+
+
 def run_folder(out: Path | None, command: str, *, resume: bool = False) -> Path:
     """``out``, or else runs/COMMAND-DATE. Raises ConfigError: it cannot be written, or holds a run."""
     path = out or Path("runs") / time.strftime(f"{command}-%Y%m%d-%H%M%S")
@@ -60,13 +67,6 @@ def holds_a_run(folder: Path) -> bool:
     """At least one episode of it has been finished. What ended before that is in nobody's way."""
     log = folder / "episodes.jsonl"
     return log.is_file() and log.stat().st_size > 0
-
-
-def print_report(folder: Path) -> None:
-    """Where the page is, if it is."""
-    page = folder / "report.html"
-    if page.is_file():
-        print(f"report: {page}")
 
 
 def _looked_at(text: str, *, folder: bool) -> Path:

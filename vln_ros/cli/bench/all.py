@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from vln_ros.cli.arguments.places import output_folder, run_folder
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import ConfigError
 
 ALL = ("engine", "graph", "nodes", "overlap", "profiling", "prune", "reuse", "roofline", "setup", "stream",
@@ -47,7 +48,8 @@ def run(options: argparse.Namespace) -> int:
             arguments += ["--plots", str(options.plots / name)]
         if subprocess.run([sys.executable, "-m", "vln_ros", *arguments], check=False).returncode:
             failed.append(name)
-    print(f"\nrecords: {out}; pages: vln_ros bench page --folder {out}")
+    print(f"\nrecords: {out}")
+    print_next(f"vln_ros bench page --folder {out} writes the pages of them")
     if options.only is None:
         print(f"not among them, run one by one: {', '.join(n for n in BENCHES if n not in ALL)}")
     if failed:

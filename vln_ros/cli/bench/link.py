@@ -18,7 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.demo import write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
@@ -56,22 +57,21 @@ class CutFigures:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cuts",
+        "--cuts-s",
         type=float,
         nargs="+",
         default=[1.0, 5.0, 30.0],
         help="lengths of the cuts, seconds (default: 1 5 30)",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--cuts": "--cuts-s"})
 
 
 def run(options: argparse.Namespace) -> int:
     if reason := cannot():
         raise ConfigError(reason)
     with tempfile.TemporaryDirectory() as name:
-        figures = [measure(Path(name) / f"cut-{i}", cut_s) for i, cut_s in enumerate(options.cuts)]
+        figures = [measure(Path(name) / f"cut-{i}", cut_s) for i, cut_s in enumerate(options.cuts_s)]
     c = ExecutorConfig()
     print(f"\nheartbeat_timeout_s {c.safety.heartbeat_timeout_s:g}, control period {1e3 / c.rate_hz:.0f} ms")
     print(f"{'cut':>6}{'to zero':>10}{'moved while down':>18}{'going on after':>16}  said")

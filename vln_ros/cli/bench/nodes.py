@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
@@ -54,17 +55,21 @@ class StreamFigures:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each camera stream")
     parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
+        "--duration-s",
+        type=float,
+        default=10.0,
+        help="length of each camera stream, seconds (default: %(default)g)",
     )
+    add_json(parser)
+    rename_options(parser, {"--seconds": "--duration-s"})
 
 
 def run(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         streams = [
-            _stream(folder / f"stream-{number}-{reliability}", profile, reliability, options.seconds)
+            _stream(folder / f"stream-{number}-{reliability}", profile, reliability, options.duration_s)
             for number, profile in enumerate((SHIPPED, UNTUNED, NONE))
             for reliability in ("best_effort", "reliable")
         ]

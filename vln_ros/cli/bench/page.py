@@ -12,6 +12,7 @@ from vln_ros.cli.arguments.places import output_folder
 from vln_ros.cli.bench import bench_module, summary
 from vln_ros.cli.bench.all import ALL
 from vln_ros.cli.bench.record import Record, read_record
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     for name, text in ((SUMMARY, make_summary(options.folder)), (RECORDS, make_page(options.folder))):
         write_atomically(out / name, text)
         print(f"wrote {out / name}")
+    print_next(f"open {out / SUMMARY}")
     return 0
 
 

@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import ConfigError
 from vln_ros.evaluation.files import write_atomically
 
@@ -151,9 +152,10 @@ def run_bench(
     Figures of a bench whose goals were not met, or that was interrupted, are a record too: its note says it.
     """
     others, begun_s = _Others(), time.monotonic()
-    print(this_machine().describe())
+    print(this_machine().describe(), flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        path: Path = options.json or Path(scratch) / "figures.json"
+        kept: Path | None = options.json
+        path = kept or Path(scratch) / "figures.json"
         options.json = path
         path.parent.mkdir(parents=True, exist_ok=True)
         before_ns = _written_ns(path)
@@ -185,6 +187,9 @@ def run_bench(
             )
             if plot is not None and options.plots is not None:
                 plot(figures, options.plots)
+                print(f"plots: {options.plots}")
+            if kept is not None:
+                print_next(f"vln_ros bench page --folder {kept.parent} --page FILE writes their page")
         if interrupted:
             raise interrupted
     return status

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.config import ConfigError, TinyConfig
 from vln_ros.evaluation.files import write_atomically
 
@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=12,
         help="frames in the stream before them (default: %(default)s)",
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="write the figures; `plan --calibration` reads them"
-    )
+    add_json(parser, "figures, which `plan --calibration` reads,")
 
 
 def run(options: argparse.Namespace) -> int:

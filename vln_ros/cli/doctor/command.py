@@ -14,7 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.doctor.findings import Finding, Verdict
+from vln_ros.cli.output.next_steps import print_next
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import ActionChunk
@@ -36,12 +39,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--profile", default="", help="profile of the checkpoint (default: the one made for it, or else tiny)"
     )
     parser.add_argument(
-        "--habitat", default="", metavar="PYTHON", help="also check Habitat under this Python interpreter"
+        "--habitat-python",
+        default="",
+        metavar="PYTHON",
+        help="also check Habitat under this Python interpreter",
     )
     parser.add_argument(
-        "--listen", type=float, default=LISTEN_S, help=f"seconds to listen for topics (default: {LISTEN_S:g})"
+        "--listen-s",
+        type=float,
+        default=LISTEN_S,
+        help=f"seconds to listen for topics (default: {LISTEN_S:g})",
     )
-    parser.add_argument("--json", type=Path, default=None, help="also write the findings to this file (JSON)")
+    add_json(parser, "findings")
+    rename_options(parser, {"--habitat": "--habitat-python", "--listen": "--listen-s"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,23 +64,24 @@ def run(options: argparse.Namespace) -> int:
         "packages": look_at_packages,
         "torch": look_at_torch,
         "places": look_at_places,
-        "ROS": lambda: look_at_ros(options.listen),
+        "ROS": lambda: look_at_ros(options.listen_s),
     }
     if importlib.util.find_spec("ament_index_python") is not None:
         checks["nodes"] = look_at_nodes
     if options.checkpoint:
         checks["checkpoint"] = lambda: [look_at_checkpoint(options.checkpoint, options.profile)]
-    if options.habitat:
-        checks["habitat"] = lambda: [look_at_habitat(options.habitat)]
+    if options.habitat_python:
+        checks["habitat"] = lambda: [look_at_habitat(options.habitat_python)]
     findings = []
     for name, check in checks.items():
         for finding in findings_of(name, check):
             findings.append(finding)
-            print(f"{finding.verdict:>4}  {finding.name:<22} {finding.text}")
+            print(f"{finding.verdict:>4}  {finding.name:<22} {finding.text}", flush=True)
             if finding.remedy:
-                print(f"{'':>4}  {'':<22} -> {finding.remedy}")
+                print(f"{'':>4}  {'':<22} -> {finding.remedy}", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps([asdict(f) for f in findings], indent=2) + "\n", "utf-8")
+        print_next(f"{options.json} holds the findings: attach it to a report of a fault")
     failed = [f.name for f in findings if f.verdict == "fail"]
     print(f"cannot run: {', '.join(failed)}" if failed else "this machine can run vln_ros")
     return 1 if failed else 0

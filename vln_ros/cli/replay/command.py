@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import check_model, output_file, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.places import add_json, check_model, output_folder, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, add_join, graph_environment
+from vln_ros.cli.output.next_steps import print_report
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.cli.talk.page import MISSING, GraphPage, graph_page
 from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, QwenConfig, Scalar
 from vln_ros.evaluation.files import write_atomically
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: repeat the decisions of a recording of this package's recorder, and compare them",
     )
     parser.add_argument(
-        "--rate",
+        "--speed",
         type=float,
         default=1.0,
         help="speed of the playback (default: 1); 0: as fast as the engine takes frames",
@@ -100,7 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--extrinsics",
-        "--mount",  # as it was called before
         nargs=6,
         type=float,
         metavar=("X", "Y", "Z", "ROLL", "PITCH_DOWN", "YAW"),
@@ -118,9 +120,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=output_folder, default=None, help="run folder (default: runs/replay-DATE)"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
+    rename_options(parser, {"--rate": "--speed", "--mount": "--extrinsics"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -129,10 +130,12 @@ def run(options: argparse.Namespace) -> int:
             raise ConfigError("--join: with --exact nothing talks over ROS; leave one of them out")
         if options.web:
             raise ConfigError("--web: with --exact nothing is played; leave one of them out")
-        from vln_ros.cli.replay.reproduce import run_exact
+        with waiting(f"loading libraries and the checkpoint of {options.bag}"):
+            from vln_ros.cli.replay.reproduce import run_exact
 
         return run_exact(options)
-    from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
+    with waiting(f"reading {options.bag}"):
+        from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
 
     environment = graph_environment(join=options.join)
     out = run_folder(options.out, "replay")
@@ -164,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
             "bag": str(options.bag),
             "report": str(out / "played.json"),
             "instruction": options.instruction,
-            "rate": options.rate,
+            "rate": options.speed,
             "reliability": options.reliability,
             "color": bag.connections[Stream.COLOR].topic,
             "depth": bag.connections[Stream.DEPTH].topic,
@@ -436,7 +439,7 @@ def _write_run(
     protocol = Protocol(
         name="replay",
         split="",
-        control="real time" if options.rate else "lockstep",
+        control="real time" if options.speed else "lockstep",
         goal_radius_m=None,
         forward_m=None,
         turn_deg=None,

@@ -7,6 +7,7 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.arguments.parsing import rename_options
 from vln_ros.cli.talk.person import NobodyError, Person, add_place, seconds
 from vln_ros.config import ConfigError
 from vln_ros.questions import Question, QuestionError
@@ -26,11 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="one of the answers to choose among, with its probability; give the option once for each",
     )
-    parser.add_argument("--json", action="store_true", help="print the message on the topic as it came")
+    parser.add_argument("--raw", action="store_true", help="print the message on the topic as it came")
     parser.add_argument(
         "--answer-s", type=seconds, default=120.0, help="seconds to wait for the answer (120)"
     )
     add_place(parser)
+    rename_options(parser, {"--json": "--raw"})
 
 
 def run(options: argparse.Namespace) -> int:
@@ -80,7 +82,7 @@ def _ask(person: Person, question: Question, options: argparse.Namespace) -> int
         print(f"vln_ros: no answer within {options.answer_s:g} s (--answer-s)", file=sys.stderr)
         return 1
     answer, text = found[0]
-    if options.json:
+    if options.raw:
         print(text)
     elif answer.spoken is not None:
         print("\n".join(_lines(answer)))

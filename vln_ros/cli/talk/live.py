@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from vln_ros.cli.arguments.places import check_model, output_folder, print_report, run_folder
+from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.places import check_model, output_folder, run_folder
 from vln_ros.cli.demo import SIMULATED_ROBOT, named_model, parse_size
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, enter_graph
+from vln_ros.cli.output.next_steps import print_report
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.cli.talk.page import GraphPage, graph_page
 from vln_ros.cli.talk.person import Person, seconds
 from vln_ros.config import (
@@ -80,7 +83,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         help="folder or hub name of a checkpoint (default: the one that the profile names)",
     )
-    parser.add_argument("--size", default="320x240", help="size of the camera's images (default: 320x240)")
+    parser.add_argument(
+        "--size", metavar=SIZE, default="320x240", help="size of the camera's images (default: 320x240)"
+    )
     parser.add_argument(
         "--limit-s", type=seconds, default=240.0, help="seconds that a sentence may take (default: 240)"
     )
@@ -102,8 +107,10 @@ def run(options: argparse.Namespace) -> int:
     out = None if options.out is None else run_folder(options.out, "live")
     with tempfile.TemporaryDirectory(prefix="vln_ros_live_") as scratch:
         place = Path(scratch) if out is None else out
+        with waiting("making the flat"):
+            world = _world(place, options)
         bridge: dict[str, Scalar] = {
-            **_world(place, options),
+            **world,
             "mode": "live",
             "camera.width": width,
             "camera.height": height,

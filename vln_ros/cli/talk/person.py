@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError
 from vln_ros.ros.terminal.environment import DOMAIN, LARGEST_DOMAIN, domain_of, prepare_environment
 
@@ -106,7 +107,11 @@ class Person:
 
     def find(self, who: str, condition: Callable[[], bool], remedy: str) -> None:
         """Raises NobodyError if it does not come true while one may look."""
-        if not self.until(condition, self._wait_s):
+        found = self.until(condition, SPIN_S)
+        if not found:  # at once, mostly
+            with waiting(f"looking for {who} in {self.place}"):
+                found = self.until(condition, self._wait_s)
+        if not found:
             raise NobodyError(
                 f"no {who} within {self._wait_s:g} s in {self.place}: {remedy}, or name its ROS domain "
                 f"(--domain, {DOMAIN}) and namespace"

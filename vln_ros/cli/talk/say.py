@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.output.waiting import waiting
 from vln_ros.cli.talk.person import NobodyError, Person, add_place, seconds
 from vln_ros.config import ConfigError
 
@@ -30,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from std_msgs.msg import String
+    with waiting("loading the messages of ROS"):
+        from std_msgs.msg import String
 
-    from vln_ros.ros import convert
+        from vln_ros.ros import convert
 
     try:
         text = convert.instruction_from_string(String(data=options.instruction))

@@ -42,8 +42,8 @@ def find_folder(checkpoint: str) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as e:  # not found or gated; no network; bad name
         raise CheckpointError(
             f"checkpoint {checkpoint!r}: no such directory here, and the hub did not deliver it "
-            f"({type(e).__name__}: {str(e).splitlines()[0]}){published_like(checkpoint)}; check the name and "
-            "the network, or copy it here"
+            f"({type(e).__name__}: {str(e).splitlines()[0]}); check the name and the network, or copy it "
+            f"here{published_like(checkpoint)}"
         ) from e
 
 

@@ -32,9 +32,9 @@ def find_local(checkpoint: str) -> Path | None:
         path = _shipped_root() / checkpoint.removeprefix(_SHIPPED)
         if not path.is_dir():
             raise CheckpointError(
-                f"checkpoint {checkpoint!r}: the package ships {', '.join(_shipped())} only"
-                f"{_meant(checkpoint, _shipped())}; `vln_ros train FOLDER --config NAME` makes others, to be "
-                "named as FOLDER/best"
+                f"checkpoint {checkpoint!r}: the package ships {', '.join(_shipped())} only; `vln_ros train "
+                "FOLDER --config NAME` makes others, to be named as FOLDER/best"
+                f"{_meant(checkpoint, _shipped())}"
             )
         return path
     path = Path(checkpoint).expanduser()
@@ -47,8 +47,8 @@ def find_local(checkpoint: str) -> Path | None:
     if _HUB_NAME.fullmatch(checkpoint):
         return None
     raise CheckpointError(
-        f"checkpoint {checkpoint!r}: no such directory{_meant(checkpoint, _known_beside(path))}; give an "
-        "existing directory or a hub name (owner/name). `vln_ros tiny OUT` makes a small one"
+        f"checkpoint {checkpoint!r}: no such directory; give an existing directory or a hub name "
+        f"(owner/name). `vln_ros tiny OUT` makes a small one{_meant(checkpoint, _known_beside(path))}"
     )
 
 

@@ -1,0 +1,1 @@
+"""What the commands share in what they print: a line while one waits, and what comes next."""
