@@ -1,13 +1,14 @@
-"""Answers as goals for Nav2: by topic, and by the action where nav2_msgs is there; what cancels them."""
+"""Answers as goals for Nav2: by topic and by the action navigate_to_pose; what cancels them."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
 from std_msgs.msg import Header, String
+from vln_msgs_prefix import loaded_here
 
 from vln_ros.config import ConfigError, NavigatorConfig, from_flat
 from vln_ros.datatypes import (
@@ -45,7 +47,6 @@ DEADLINE_S = 20.0
 NUMBERS = itertools.count(1)
 CAMERA = CameraModel.from_hfov(8, 8, 1.0)
 TURN, FORWARD = Action(turn_rad=0.26), Action(forward_m=0.25)
-HAS_NAV2 = importlib.util.find_spec("nav2_msgs") is not None
 
 
 class Robot:
@@ -255,26 +256,41 @@ def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(conte
     robot.close()
 
 
-def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic() -> None:
+def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("nav2_msgs", "nav2_msgs.action"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert navigate_to_pose("topic") is None
-    if HAS_NAV2:
-        assert navigate_to_pose("action") is navigate_to_pose("auto")
-        return
     assert navigate_to_pose("auto") is None
     with pytest.raises(ConfigError, match="ros-jazzy-nav2-msgs"):
         navigate_to_pose("action")
 
 
+@pytest.fixture(scope="module")
+def nav2_msgs() -> Iterator[Path | None]:
+    with loaded_here("nav2_msgs") as found:
+        yield found
+
+
+@pytest.mark.usefixtures("nav2_msgs")
+def test_with_nav2_msgs_auto_takes_the_action() -> None:
+    assert navigate_to_pose("action") is navigate_to_pose("auto")
+    assert navigate_to_pose("action").__name__ == "NavigateToPose"
+    assert navigate_to_pose("topic") is None
+
+
 class Nav2Server:
     """The action server in Nav2's place: goals are taken or not, and end when the test says so."""
 
-    def __init__(self, robot: Robot, *, accepts: bool = True) -> None:
-        self.ended: dict[float, str] = {}
+    def __init__(self, node: Node, *, accepts: bool = True) -> None:
+        self.ending: dict[int, str] = {}
+        """How a goal ends that is being ended, by the identity of its handle."""
         self.handles: list[ServerGoalHandle] = []
         self.cancelled = 0
         self._action = navigate_to_pose("action")
         self.server = ActionServer(
-            robot.nav2,
+            node,
             self._action,
             "navigate_to_pose",
             execute_callback=self._execute,
@@ -288,23 +304,51 @@ class Nav2Server:
         return CancelResponse.ACCEPT
 
     def _execute(self, handle: ServerGoalHandle) -> Any:
-        getattr(handle, self.ended[handle.request.pose.pose.position.x])()
+        getattr(handle, self.ending[id(handle)])()
         return self._action.Result()
 
-    def end(self, how: str) -> None:
-        handle = self.handles[-1]
-        self.ended[handle.request.pose.pose.position.x] = how
+    def tell(self, distance_m: float, recoveries: int) -> None:
+        """Feedback of the newest goal."""
+        feedback = self._action.Feedback(distance_remaining=distance_m, number_of_recoveries=recoveries)
+        self.handles[-1].publish_feedback(feedback)
+
+    def end(self, how: str, number: int = -1) -> None:
+        handle = self.handles[number]
+        self.ending[id(handle)] = how
         handle.execute()
 
 
 @pytest.fixture
-def by_action(context: Context) -> Iterator[Robot]:
-    if not HAS_NAV2:
-        pytest.skip("needs nav2_msgs (ros-jazzy-nav2-msgs)")
+def by_action(context: Context, nav2_msgs: Path | None) -> Iterator[Robot]:
     robot = Robot(context, "action")
     yield robot
     robot.drive.destroy()
     robot.close()
+
+
+def test_what_nav2_says_of_its_goal_is_told_and_of_no_other(by_action: Robot) -> None:
+    robot = by_action
+    server = Nav2Server(robot.nav2)
+
+    def told() -> dict[str, object]:
+        return {k: v for k, v in robot.drive.health(Health(Level.OK, "")).values if k.startswith("Nav2")}
+
+    robot.answer(place=(3.0, 0.5))
+    robot.until(lambda: len(server.handles) == 1, "no goal came")
+    assert told() == {}
+    server.tell(2.345, 1)
+    robot.until(lambda: told() != {}, "feedback was not heard")
+    assert told() == {"Nav2: way to the goal [m]": 2.35, "Nav2: recoveries": 1} or told() == {
+        "Nav2: way to the goal [m]": 2.34,  # as a float32
+        "Nav2: recoveries": 1,
+    }
+    robot.hold()
+    assert told() == {}
+    robot.until(lambda: server.cancelled == 1, "it was not cancelled")
+    server.tell(1.0, 2)  # of the goal that is none any more
+    robot.answer(place=(2.0, 0.5))
+    robot.until(lambda: len(server.handles) == 2 and robot.drive.taken, "no second goal")
+    assert told() == {}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +356,7 @@ def by_action(context: Context) -> Iterator[Robot]:
 )
 def test_the_result_of_the_action_drives_the_next_question(by_action: Robot, how: str, name: str) -> None:
     robot = by_action
-    server = Nav2Server(robot)
+    server = Nav2Server(robot.nav2)
     chunk = robot.answer(place=(3.0, 0.5))
     robot.until(lambda: len(server.handles) == 1, "no goal came")
     robot.see(Pose.planar(1.0, 0.0, 0.0))
@@ -325,7 +369,7 @@ def test_the_result_of_the_action_drives_the_next_question(by_action: Robot, how
 
 def test_the_action_is_cancelled_also_when_the_goal_is_taken_late(by_action: Robot) -> None:
     robot = by_action
-    server = Nav2Server(robot)
+    server = Nav2Server(robot.nav2)
     robot.answer(place=(3.0, 0.5))
     robot.hold()  # before Nav2 has taken it
     robot.until(lambda: server.cancelled == 1, "a goal that was taken late goes on")
@@ -341,7 +385,7 @@ def test_a_goal_that_is_refused_or_not_taken_is_given_up(by_action: Robot) -> No
     for _ in range(60):
         robot.see(Pose.planar(0.0, 0.0, 0.01))
     robot.until(lambda: robot.drive.counts["goals that nobody took"] == 1, "it waits for ever")
-    Nav2Server(robot, accepts=False)
+    Nav2Server(robot.nav2, accepts=False)
     robot.answer(place=(3.0, 0.5))
     robot.until(lambda: robot.drive.counts["goals that nobody took"] == 2, "the refusal was not heard")
     assert robot.drive.problem is not None
