@@ -61,7 +61,13 @@ from vln_ros.config.simulation import (
     WorldConfig,
     with_protocol,
 )
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
+from vln_ros.config.tools import (
+    InspectorConfig,
+    PlayerConfig,
+    RecorderConfig,
+    TrailOdometryConfig,
+    WebConfig,
+)
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
@@ -116,6 +122,7 @@ __all__ = [
     "StreamConfig",
     "SyncConfig",
     "TinyConfig",
+    "TrailOdometryConfig",
     "TrainConfig",
     "WebConfig",
     "WorldConfig",
