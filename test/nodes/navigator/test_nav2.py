@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,20 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+from driven_robot import NAVIGATOR, DrivenRobot
 from geometry_msgs.msg import PoseStamped
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from std_msgs.msg import Header, String
-from vln_msgs_prefix import loaded_here
+from std_srvs.srv import Trigger
+from vln_msgs_prefix import loaded_here, sourced
 
-from vln_ros.config import ConfigError, NavigatorConfig, from_flat
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
 from vln_ros.datatypes import (
     STOP,
     Action,
@@ -39,7 +44,7 @@ from vln_ros.datatypes import (
 )
 from vln_ros.engine.decision import Progress
 from vln_ros.nodes.navigator.nav2 import Nav2Drive, navigate_to_pose
-from vln_ros.ros import qos
+from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level
 
 pytestmark = pytest.mark.ros
@@ -389,3 +394,75 @@ def test_a_goal_that_is_refused_or_not_taken_is_given_up(by_action: Robot) -> No
     robot.answer(place=(3.0, 0.5))
     robot.until(lambda: robot.drive.counts["goals that nobody took"] == 2, "the refusal was not heard")
     assert robot.drive.problem is not None
+
+
+class DrivenByNav2:
+    """A fake Nav2: it moves the base to its newest goal, tells how far it is, and drops the goals before.
+
+    Args:
+        robot: its base, and the node of its action server.
+    """
+
+    def __init__(self, robot: DrivenRobot) -> None:
+        self.robot, self.server = robot, Nav2Server(robot)
+        robot.create_timer(0.05, self._drive)
+
+    @property
+    def goals(self) -> list[Pose]:
+        return [convert.pose_from_stamped(handle.request.pose) for handle in self.server.handles]
+
+    def _drive(self) -> None:
+        for number, handle in enumerate(self.server.handles):
+            if not handle.is_active or id(handle) in self.server.ending:
+                continue
+            if handle.is_cancel_requested:
+                self.server.end("canceled", number)
+            elif handle is not self.server.handles[-1]:
+                self.server.end("abort", number)  # preempted
+            else:
+                self._step(self.goals[-1], number)
+
+    def _step(self, goal: Pose, number: int) -> None:
+        pose = self.robot.pose
+        left = goal.position[:2] - pose.position[:2]
+        left_m = float(np.linalg.norm(left))
+        if left_m < 0.02:
+            self.robot.pose = goal
+            self.server.end("succeed", number)
+            return
+        x_m, y_m = pose.position[:2] + left * min(1.0, 0.03 / left_m)
+        self.robot.pose = Pose.planar(float(x_m), float(y_m), goal.yaw_rad)
+        self.server.tell(left_m, 0)
+
+
+@pytest.mark.slow
+def test_a_navigator_drives_a_robot_by_nav2_and_cancel_ends_it(
+    tmp_path: Path, nav2_msgs: Path | None
+) -> None:
+    """The real navigator in its process, as drive:=nav2 starts it: no executor, and Nav2's action."""
+    paced: dict[str, Scalar] = {"engine": "paced", "paced.decision_ms": 0.0, "drive": "nav2"}
+    environment = sourced(nav2_msgs, graph_environment())
+    context = Context()
+    context.init()
+    robot = DrivenRobot(context, "/by_nav2", Pose.identity())
+    with gone_afterwards(context, robot), Graph(tmp_path, environment) as graph:
+        nav2 = DrivenByNav2(robot)
+        graph.start(NodeSpec("navigator", {**NAVIGATOR, **paced}, namespace="/by_nav2"))
+        robot.wait(robot.cancel.service_is_ready, "no navigator")
+        robot.wait(lambda: robot.instruction.get_subscription_count() > 0, "nobody hears instructions")
+        number = robot.tell("go")
+        robot.becomes(number, "driving")
+        robot.wait(lambda: len(nav2.goals) >= 3, "no goal follows the one that is reached")
+        xs_m = [goal.position[0] for goal in nav2.goals]
+        # A goal counts as reached a tenth of a metre before it.
+        assert all(after - before > 0.1 for before, after in pairwise([0.0, *xs_m])), "each leads forward"
+        robot.call(robot.cancel, Trigger.Request())
+        robot.becomes(number, "cancelled")
+        robot.wait(lambda: nav2.server.cancelled >= 1, "the goal was not cancelled")
+        stands_at, goals = robot.pose.position.copy(), len(nav2.server.handles)
+        until_s = time.monotonic() + 1.0
+        robot.wait(lambda: time.monotonic() > until_s, "")
+        assert len(nav2.server.handles) == goals, "it drives on"
+        assert np.linalg.norm(robot.pose.position - stands_at) < 0.1
+        assert robot.commands == [], "only Nav2 moves this base"
+        graph.check()
