@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PACKAGE = HERE / "vln_msgs"
 
 
 def main() -> int:
@@ -28,7 +27,11 @@ def main() -> int:
     parser.add_argument(
         "prefix", nargs="?", type=Path, default=Path(sys.prefix), help="where it is installed"
     )
-    prefix = parser.parse_args().prefix.absolute()
+    parser.add_argument(
+        "--package", type=Path, default=HERE / "vln_msgs", help="folder of another package of messages"
+    )
+    options = parser.parse_args()
+    prefix, package = options.prefix.absolute(), options.package.absolute()
     if importlib.util.find_spec("ament_package") is None:
         print(f"{sys.executable} has no generators: pip install -r requirements-msgs.txt", file=sys.stderr)
         return 2
@@ -39,11 +42,11 @@ def main() -> int:
         environment.pop(
             name, None
         )  # as rclpy's wheels leave them; compilers and CMake want their own libraries
-    with tempfile.TemporaryDirectory(prefix="vln_msgs") as folder:
+    with tempfile.TemporaryDirectory(prefix=package.name) as folder:
         configure = [
             "cmake",
             "-S",
-            str(PACKAGE),
+            str(package),
             "-B",
             folder,
             "-DCMAKE_BUILD_TYPE=Release",
@@ -51,7 +54,7 @@ def main() -> int:
         ]
         configure += [f"-DCMAKE_INSTALL_PREFIX={prefix}", f"-DCMAKE_PREFIX_PATH={sys.prefix}"]
         configure += [f"-DPython3_EXECUTABLE={sys.executable}"]
-        configure += [f"-DCMAKE_PROJECT_vln_msgs_INCLUDE={HERE / 'wheels.cmake'}"]
+        configure += [f"-DCMAKE_PROJECT_{package.name}_INCLUDE={HERE / 'wheels.cmake'}"]
         build = ["cmake", "--build", folder, "--target", "install", "--parallel", str(os.cpu_count() or 1)]
         for command in (configure, build):
             try:

@@ -1,6 +1,6 @@
 # For a build beside the wheels of ROS from PyPI: their CMake files name folders of the machine that made them, and CMake
 # refuses imported targets that name what is not there. What is needed of them (Python's and NumPy's headers) the build
-# finds itself. Given as CMAKE_PROJECT_vln_msgs_INCLUDE (interfaces/build.py).
+# finds itself. Given as CMAKE_PROJECT_<package>_INCLUDE (interfaces/build.py).
 function(drop_paths_that_are_not_here)
   get_property(imported DIRECTORY PROPERTY IMPORTED_TARGETS)
   foreach(target IN LISTS imported)

@@ -140,3 +140,21 @@ def test_the_mux_lets_nav2_drive_and_the_executor_stand() -> None:
     by_priority = sorted(topics, key=lambda name: -topics[name]["priority"])
     assert by_priority == ["teleop", "nav2", "vln_ros"]
     assert topics["vln_ros"]["topic"] == "cmd_vel_vln"
+
+
+def test_every_line_of_what_a_nav2_user_expects_names_what_holds_it() -> None:
+    (page,) = (ROOT / "docs").rglob("nav2.md")
+    table = page.read_text("utf-8").split("## What a Nav2 user expects")[1]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 8
+    tests = {p: p.read_text("utf-8") for p in (ROOT / "test").rglob("test_*.py")}
+    defined = {name for text in tests.values() for name in re.findall(r"^def (test_\w+)", text, re.M)}
+    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))["jobs"]
+    for expected, there, held_by in rows:
+        assert there.strip()
+        files = re.findall(r"test/[\w/]+\.py", held_by)
+        names = re.findall(r"\btest_\w+\b(?!\.py)", re.sub(r"test/[\w/]+\.py", "", held_by))
+        assert files or names, expected
+        assert {ROOT / f for f in files} <= set(tests), held_by
+        assert set(names) <= defined, held_by
+        assert set(re.findall(r"job `(\w+)`", held_by)) <= set(jobs), held_by

@@ -1,4 +1,4 @@
-"""vln_msgs for tests: the installed package, or one that is built once for all of them."""
+"""Messages for tests: vln_msgs, and those of test/interfaces; installed, or built once for all of them."""
 
 from __future__ import annotations
 
@@ -10,28 +10,37 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-_SOURCES = ROOT / "interfaces"
+_BUILD = ROOT / "interfaces/build.py"
+_SOURCES = {
+    "vln_msgs": ROOT / "interfaces/vln_msgs",
+    "tf2_msgs": ROOT / "test/interfaces/tf2_msgs",
+    "nav2_msgs": ROOT / "test/interfaces/nav2_msgs",
+}
 
 
-def prefix() -> Path | None:
+def prefix(package: str = "vln_msgs") -> Path | None:
     """Where it is; None where it is on the way of every process already."""
-    if importlib.util.find_spec("vln_msgs") is not None:
+    if importlib.util.find_spec(package) is not None:
         return None
     if importlib.util.find_spec("ament_package") is None or shutil.which("cmake") is None:
-        pytest.skip("needs vln_msgs, or what builds it (requirements-msgs.txt, cmake)")
+        pytest.skip(f"needs {package}, or what builds it (requirements-msgs.txt, cmake)")
     digest = hashlib.sha256(sys.version.encode())
-    for path in sorted(p for p in _SOURCES.rglob("*") if p.is_file() and p.suffix != ".md"):
+    source = _SOURCES[package]
+    read = [p for p in source.rglob("*") if p.is_file() and p.suffix != ".md"]
+    for path in (*sorted(read), _BUILD, _BUILD.with_name("wheels.cmake")):
         digest.update(path.read_bytes())
-    found = ROOT / "build" / f"vln_msgs-{digest.hexdigest()[:16]}"
+    found = ROOT / "build" / f"{package}-{digest.hexdigest()[:16]}"
     if not found.is_dir():
         found.parent.mkdir(exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="vln_msgs-", dir=found.parent))
-        command = [sys.executable, str(_SOURCES / "build.py"), str(fresh)]
+        fresh = Path(tempfile.mkdtemp(prefix=f"{package}-", dir=found.parent))
+        command = [sys.executable, str(_BUILD), str(fresh), "--package", str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         try:
@@ -42,8 +51,8 @@ def prefix() -> Path | None:
 
 
 def packages(built: Path) -> Path:
-    """Where Python finds it below a prefix."""
-    (found,) = {path.parent for path in built.glob("**/vln_msgs/__init__.py")}
+    """Where Python finds the package below its prefix."""
+    (found,) = {path.parent for path in built.glob("**/*_msgs/__init__.py")}
     return found
 
 
@@ -78,4 +87,17 @@ def load_here(built: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
         "generator_py",
     )
     for kind in kinds:
-        ctypes.CDLL(str(built / "lib" / f"libvln_msgs__rosidl_{kind}.so"), ctypes.RTLD_GLOBAL)
+        library = f"lib{packages(built).name}__rosidl_{kind}.so"
+        ctypes.CDLL(str(built / "lib" / library), ctypes.RTLD_GLOBAL)
+
+
+@contextmanager
+def loaded_here(package: str) -> Iterator[Path | None]:
+    """The package in this process, and afterwards none any more: other tests look whether it is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        found = prefix(package)
+        load_here(found, patch)
+        yield found
+        if found is not None:
+            for name in [n for n in sys.modules if n.split(".")[0] == package]:
+                del sys.modules[name]

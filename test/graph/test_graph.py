@@ -20,7 +20,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 from vln_ros.axes import base_from_optical
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, graph_environment
 from vln_ros.config import BridgeConfig, NavigatorConfig, Scalar, from_flat
-from vln_ros.datatypes import CameraModel
+from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
@@ -72,15 +72,23 @@ def run_graph(
 
 
 def run_without_ros(
-    path: Path, engine: dict[str, Scalar], pitch_down_deg: float = 0.0
+    path: Path, engine: dict[str, Scalar], camera_options: dict[str, Scalar] | None = None
 ) -> list[EpisodeRecord]:
     navigator = from_flat(NavigatorConfig, engine)
-    bridge = from_flat(BridgeConfig, CAMERA)
+    bridge = from_flat(BridgeConfig, {**CAMERA, **(camera_options or {})})
     hfov_rad = bridge.camera.hfov_deg * 3.141592653589793 / 180.0
     camera = CameraModel.from_hfov(bridge.camera.width, bridge.camera.height, hfov_rad)
-    pitch_down_rad = math.radians(pitch_down_deg)
-    extrinsics = base_from_optical(0.0, 0.0, bridge.camera.height_m, pitch_down_rad=pitch_down_rad)
-    world = EmbeddedWorld(camera, extrinsics)
+
+    def tilted(pitch_down_deg: float) -> Pose:
+        pitch_down_rad = math.radians(pitch_down_deg)
+        return base_from_optical(0.0, 0.0, bridge.camera.height_m, pitch_down_rad=pitch_down_rad)
+
+    below_deg = bridge.camera.look_down_deg
+    world = EmbeddedWorld(
+        camera,
+        tilted(bridge.camera.pitch_down_deg),
+        base_from_look_down=tilted(below_deg) if below_deg else None,
+    )
     loop = build_loop(build_engine(navigator), navigator)
     records, start_ns = [], RESET_PAUSE_NS
     for number, episode in enumerate(read_episodes(path), start=1):
@@ -139,15 +147,21 @@ def test_the_shipped_policy_does_the_same_with_and_without_ros(tmp_path: Path) -
         assert len(decisions) > 1
 
 
-def test_pixels_lead_to_the_same_with_and_without_ros(tmp_path: Path) -> None:
+@pytest.mark.parametrize("second_camera", [False, True], ids=["tilted", "second camera"])
+def test_pixels_lead_to_the_same_with_and_without_ros(tmp_path: Path, second_camera: bool) -> None:
     """Text, pixel, depth, place, plan and queue: bit for bit, with the place on the wire."""
     path = write_episodes(tmp_path, "val_unseen", make_episodes("val_unseen", 2, "room"))
     engine: dict[str, Scalar] = {"engine": "pixel_oracle", "expert.episodes": str(path)}
     bridge: dict[str, Scalar] = {"camera.pitch_down_deg": 30.0}
     there = {**engine, "camera_pitch_down_deg": 30.0}
+    if second_camera:  # the first looks ahead, and sees no floor nearer than two metres
+        bridge = {"camera.look_down_deg": 30.0}
+        # A picture of the step before would be too old: the robot would hold, and the episode end.
+        engine |= {"pixel_oracle.picture": "camera", "qwen.look_down.max_age_s": 0.1}
+        there = engine
     assert run_graph(tmp_path / "run", path, bridge, False, there)["complete"]
     places = 0
-    for record in run_without_ros(path, engine, 30.0):
+    for record in run_without_ros(path, engine, bridge):
         folder = tmp_path / "run/episodes" / record.info.episode_id
         steps = [json.loads(line) for line in trajectory_lines(record).splitlines()]
         assert lines(folder / "trajectory.jsonl") == steps

@@ -64,7 +64,13 @@ from vln_ros.config.simulation import (
     WorldName,
     with_protocol,
 )
-from vln_ros.config.tools import InspectorConfig, PlayerConfig, RecorderConfig, WebConfig
+from vln_ros.config.tools import (
+    InspectorConfig,
+    PlayerConfig,
+    RecorderConfig,
+    TrailOdometryConfig,
+    WebConfig,
+)
 from vln_ros.config.training import TinyConfig, TrainConfig
 
 __all__ = [
@@ -120,6 +126,7 @@ __all__ = [
     "StreamConfig",
     "SyncConfig",
     "TinyConfig",
+    "TrailOdometryConfig",
     "TrainConfig",
     "WebConfig",
     "WorldConfig",

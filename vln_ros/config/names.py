@@ -86,7 +86,10 @@ NAME_ARGUMENTS = (
         name="odom_frame",
         default="",
         description="Frame that odometry is in; empty: as the parameters say, odom by default",
-        parameters={"navigator": "sync.odom_frame", "executor": "odom_frame", "sim_bridge": "odom_frame"},
+        parameters={
+            "navigator": "sync.odom_frame",
+            **dict.fromkeys(("executor", "inspector", "sim_bridge"), "odom_frame"),
+        },
     ),
 )  # fmt: skip
 

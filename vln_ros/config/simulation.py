@@ -71,9 +71,9 @@ class CameraConfig:
     look_down_deg: float = option(
         0.0,
         "Downward tilt of a second simulated camera at the same place, for models that ask to look down "
-        "(navigator.qwen.look_down.picture camera) and are evaluated without ROS. 0: there is none; the "
-        "released evaluation of InternVLA-N1 has 30. Too small shows nothing new, too large only the robot's "
-        "feet.",
+        "(navigator.qwen.look_down.picture camera). The bridge publishes it on camera_down, and waits until "
+        "somebody listens there, too. 0: there is none; the released evaluation of InternVLA-N1 has 30. Too "
+        "small shows nothing new, too large only the robot's feet.",
         unit="deg", minimum=0.0, maximum=80.0,
     )  # fmt: skip
     depth_noise: float = option(
@@ -169,8 +169,8 @@ class ExpertConfig:
     clearance_m: float = option(
         0.0,
         "Distance that the oracle policy keeps from walls, beyond the robot's own size, where there is room "
-        "for it. 0 follows the shortest path and grazes door frames, at which an executor stops; large "
-        "values make detours.",
+        "for it, and by which it stops sooner at a goal, which is beside furniture. 0 follows the shortest "
+        "path and grazes door frames, at which an executor stops; large values make detours.",
         unit="m", minimum=0.0, maximum=1.0,
     )  # fmt: skip
     decision_ms: float = option(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from vln_ros.config.options import option
-from vln_ros.config.robot import ColorInputConfig, ImageInputConfig
+from vln_ros.config.options import group, option
+from vln_ros.config.robot import ColorInputConfig, ImageInputConfig, OdometrySource
 
 ColorFormat = Literal["jpeg", "png", "as_published"]
 DepthFormat = Literal["png", "as_published"]
@@ -82,10 +82,33 @@ class PlayerConfig:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrailOdometryConfig:
+    """The odometry that the inspector's trail is drawn from, in the words of the other nodes."""
+
+    source: OdometrySource = option(
+        "topic",
+        "Where the trail's poses come from. topic: messages on odom; tf: the transforms from odom_frame on "
+        "/tf, for robots that publish nothing else. With the wrong one there is no trail.",
+        choices=get_args(OdometrySource),
+    )
+    child_frame: str = option(
+        "",
+        "Frame below odom_frame that the trail follows where the transforms on /tf have no base_frame there; "
+        "empty: base_frame alone. A frame that is fixed in the room makes no trail.",
+    )
+
+
 @dataclass(frozen=True)
 class InspectorConfig(ImageInputConfig):
     """The inspector: what people look at, drawn only while somebody looks."""
 
+    odom_frame: str = option(
+        "odom",
+        "Frame that odometry is in, as the other nodes have it. The trail looks for its transforms there if "
+        "odometry.source is tf; by another name it finds none.",
+    )
+    odometry: TrailOdometryConfig = group(TrailOdometryConfig)
     rate_hz: float = option(
         5.0,
         "Rate of markers, trail and annotated images, while somebody subscribes. Low rates look jerky in "

@@ -1,13 +1,15 @@
-"""Answers as goals for Nav2: by topic, and by the action where nav2_msgs is there; what cancels them."""
+"""Answers as goals for Nav2: by topic and by the action navigate_to_pose; what cancels them."""
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,20 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+from driven_robot import NAVIGATOR, DrivenRobot
 from geometry_msgs.msg import PoseStamped
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse, ServerGoalHandle
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.logging_severity import LoggingSeverity
 from rclpy.node import Node
+from ros_endings import gone_afterwards
 from std_msgs.msg import Header, String
+from std_srvs.srv import Trigger
+from vln_msgs_prefix import loaded_here, sourced
 
-from vln_ros.config import ConfigError, NavigatorConfig, from_flat
+from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat
 from vln_ros.datatypes import (
     STOP,
     Action,
@@ -37,7 +44,7 @@ from vln_ros.datatypes import (
 )
 from vln_ros.engine.decision import Progress
 from vln_ros.nodes.navigator.nav2 import Nav2Drive, navigate_to_pose
-from vln_ros.ros import qos
+from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level
 
 pytestmark = pytest.mark.ros
@@ -45,7 +52,6 @@ DEADLINE_S = 20.0
 NUMBERS = itertools.count(1)
 CAMERA = CameraModel.from_hfov(8, 8, 1.0)
 TURN, FORWARD = Action(turn_rad=0.26), Action(forward_m=0.25)
-HAS_NAV2 = importlib.util.find_spec("nav2_msgs") is not None
 
 
 class Robot:
@@ -255,26 +261,41 @@ def test_what_is_reported_is_never_told_under_a_lock_that_the_worker_holds(conte
     robot.close()
 
 
-def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic() -> None:
+def test_without_nav2_msgs_the_action_is_refused_with_a_remedy_and_auto_takes_the_topic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("nav2_msgs", "nav2_msgs.action"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert navigate_to_pose("topic") is None
-    if HAS_NAV2:
-        assert navigate_to_pose("action") is navigate_to_pose("auto")
-        return
     assert navigate_to_pose("auto") is None
     with pytest.raises(ConfigError, match="ros-jazzy-nav2-msgs"):
         navigate_to_pose("action")
 
 
+@pytest.fixture(scope="module")
+def nav2_msgs() -> Iterator[Path | None]:
+    with loaded_here("nav2_msgs") as found:
+        yield found
+
+
+@pytest.mark.usefixtures("nav2_msgs")
+def test_with_nav2_msgs_auto_takes_the_action() -> None:
+    assert navigate_to_pose("action") is navigate_to_pose("auto")
+    assert navigate_to_pose("action").__name__ == "NavigateToPose"
+    assert navigate_to_pose("topic") is None
+
+
 class Nav2Server:
     """The action server in Nav2's place: goals are taken or not, and end when the test says so."""
 
-    def __init__(self, robot: Robot, *, accepts: bool = True) -> None:
-        self.ended: dict[float, str] = {}
+    def __init__(self, node: Node, *, accepts: bool = True) -> None:
+        self.ending: dict[int, str] = {}
+        """How a goal ends that is being ended, by the identity of its handle."""
         self.handles: list[ServerGoalHandle] = []
         self.cancelled = 0
         self._action = navigate_to_pose("action")
         self.server = ActionServer(
-            robot.nav2,
+            node,
             self._action,
             "navigate_to_pose",
             execute_callback=self._execute,
@@ -288,23 +309,51 @@ class Nav2Server:
         return CancelResponse.ACCEPT
 
     def _execute(self, handle: ServerGoalHandle) -> Any:
-        getattr(handle, self.ended[handle.request.pose.pose.position.x])()
+        getattr(handle, self.ending[id(handle)])()
         return self._action.Result()
 
-    def end(self, how: str) -> None:
-        handle = self.handles[-1]
-        self.ended[handle.request.pose.pose.position.x] = how
+    def tell(self, distance_m: float, recoveries: int) -> None:
+        """Feedback of the newest goal."""
+        feedback = self._action.Feedback(distance_remaining=distance_m, number_of_recoveries=recoveries)
+        self.handles[-1].publish_feedback(feedback)
+
+    def end(self, how: str, number: int = -1) -> None:
+        handle = self.handles[number]
+        self.ending[id(handle)] = how
         handle.execute()
 
 
 @pytest.fixture
-def by_action(context: Context) -> Iterator[Robot]:
-    if not HAS_NAV2:
-        pytest.skip("needs nav2_msgs (ros-jazzy-nav2-msgs)")
+def by_action(context: Context, nav2_msgs: Path | None) -> Iterator[Robot]:
     robot = Robot(context, "action")
     yield robot
     robot.drive.destroy()
     robot.close()
+
+
+def test_what_nav2_says_of_its_goal_is_told_and_of_no_other(by_action: Robot) -> None:
+    robot = by_action
+    server = Nav2Server(robot.nav2)
+
+    def told() -> dict[str, object]:
+        return {k: v for k, v in robot.drive.health(Health(Level.OK, "")).values if k.startswith("Nav2")}
+
+    robot.answer(place=(3.0, 0.5))
+    robot.until(lambda: len(server.handles) == 1, "no goal came")
+    assert told() == {}
+    server.tell(2.345, 1)
+    robot.until(lambda: told() != {}, "feedback was not heard")
+    assert told() == {"Nav2: way to the goal [m]": 2.35, "Nav2: recoveries": 1} or told() == {
+        "Nav2: way to the goal [m]": 2.34,  # as a float32
+        "Nav2: recoveries": 1,
+    }
+    robot.hold()
+    assert told() == {}
+    robot.until(lambda: server.cancelled == 1, "it was not cancelled")
+    server.tell(1.0, 2)  # of the goal that is none any more
+    robot.answer(place=(2.0, 0.5))
+    robot.until(lambda: len(server.handles) == 2 and robot.drive.taken, "no second goal")
+    assert told() == {}
 
 
 @pytest.mark.parametrize(
@@ -312,7 +361,7 @@ def by_action(context: Context) -> Iterator[Robot]:
 )
 def test_the_result_of_the_action_drives_the_next_question(by_action: Robot, how: str, name: str) -> None:
     robot = by_action
-    server = Nav2Server(robot)
+    server = Nav2Server(robot.nav2)
     chunk = robot.answer(place=(3.0, 0.5))
     robot.until(lambda: len(server.handles) == 1, "no goal came")
     robot.see(Pose.planar(1.0, 0.0, 0.0))
@@ -325,7 +374,7 @@ def test_the_result_of_the_action_drives_the_next_question(by_action: Robot, how
 
 def test_the_action_is_cancelled_also_when_the_goal_is_taken_late(by_action: Robot) -> None:
     robot = by_action
-    server = Nav2Server(robot)
+    server = Nav2Server(robot.nav2)
     robot.answer(place=(3.0, 0.5))
     robot.hold()  # before Nav2 has taken it
     robot.until(lambda: server.cancelled == 1, "a goal that was taken late goes on")
@@ -341,7 +390,79 @@ def test_a_goal_that_is_refused_or_not_taken_is_given_up(by_action: Robot) -> No
     for _ in range(60):
         robot.see(Pose.planar(0.0, 0.0, 0.01))
     robot.until(lambda: robot.drive.counts["goals that nobody took"] == 1, "it waits for ever")
-    Nav2Server(robot, accepts=False)
+    Nav2Server(robot.nav2, accepts=False)
     robot.answer(place=(3.0, 0.5))
     robot.until(lambda: robot.drive.counts["goals that nobody took"] == 2, "the refusal was not heard")
     assert robot.drive.problem is not None
+
+
+class DrivenByNav2:
+    """A fake Nav2: it moves the base to its newest goal, tells how far it is, and drops the goals before.
+
+    Args:
+        robot: its base, and the node of its action server.
+    """
+
+    def __init__(self, robot: DrivenRobot) -> None:
+        self.robot, self.server = robot, Nav2Server(robot)
+        robot.create_timer(0.05, self._drive)
+
+    @property
+    def goals(self) -> list[Pose]:
+        return [convert.pose_from_stamped(handle.request.pose) for handle in self.server.handles]
+
+    def _drive(self) -> None:
+        for number, handle in enumerate(self.server.handles):
+            if not handle.is_active or id(handle) in self.server.ending:
+                continue
+            if handle.is_cancel_requested:
+                self.server.end("canceled", number)
+            elif handle is not self.server.handles[-1]:
+                self.server.end("abort", number)  # preempted
+            else:
+                self._step(self.goals[-1], number)
+
+    def _step(self, goal: Pose, number: int) -> None:
+        pose = self.robot.pose
+        left = goal.position[:2] - pose.position[:2]
+        left_m = float(np.linalg.norm(left))
+        if left_m < 0.02:
+            self.robot.pose = goal
+            self.server.end("succeed", number)
+            return
+        x_m, y_m = pose.position[:2] + left * min(1.0, 0.03 / left_m)
+        self.robot.pose = Pose.planar(float(x_m), float(y_m), goal.yaw_rad)
+        self.server.tell(left_m, 0)
+
+
+@pytest.mark.slow
+def test_a_navigator_drives_a_robot_by_nav2_and_cancel_ends_it(
+    tmp_path: Path, nav2_msgs: Path | None
+) -> None:
+    """The real navigator in its process, as drive:=nav2 starts it: no executor, and Nav2's action."""
+    paced: dict[str, Scalar] = {"engine": "paced", "paced.decision_ms": 0.0, "drive": "nav2"}
+    environment = sourced(nav2_msgs, graph_environment())
+    context = Context()
+    context.init()
+    robot = DrivenRobot(context, "/by_nav2", Pose.identity())
+    with gone_afterwards(context, robot), Graph(tmp_path, environment) as graph:
+        nav2 = DrivenByNav2(robot)
+        graph.start(NodeSpec("navigator", {**NAVIGATOR, **paced}, namespace="/by_nav2"))
+        robot.wait(robot.cancel.service_is_ready, "no navigator")
+        robot.wait(lambda: robot.instruction.get_subscription_count() > 0, "nobody hears instructions")
+        number = robot.tell("go")
+        robot.becomes(number, "driving")
+        robot.wait(lambda: len(nav2.goals) >= 3, "no goal follows the one that is reached")
+        xs_m = [goal.position[0] for goal in nav2.goals]
+        # A goal counts as reached a tenth of a metre before it.
+        assert all(after - before > 0.1 for before, after in pairwise([0.0, *xs_m])), "each leads forward"
+        robot.call(robot.cancel, Trigger.Request())
+        robot.becomes(number, "cancelled")
+        robot.wait(lambda: nav2.server.cancelled >= 1, "the goal was not cancelled")
+        stands_at, goals = robot.pose.position.copy(), len(nav2.server.handles)
+        until_s = time.monotonic() + 1.0
+        robot.wait(lambda: time.monotonic() > until_s, "")
+        assert len(nav2.server.handles) == goals, "it drives on"
+        assert np.linalg.norm(robot.pose.position - stands_at) < 0.1
+        assert robot.commands == [], "only Nav2 moves this base"
+        graph.check()

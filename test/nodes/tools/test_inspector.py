@@ -21,8 +21,10 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float64, String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
+from vln_msgs_prefix import loaded_here, sourced
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
+from vln_ros.config import Scalar
 from vln_ros.datatypes import STOP, Action, ActionChunk, Instruction, Pose
 from vln_ros.motion.instruction_status import InstructionStatus
 from vln_ros.nodes.navigator.instructions import status_message
@@ -168,3 +170,43 @@ def test_the_trail_follows_and_numbers_can_be_plotted(robot: Robot) -> None:
 )
 def test_topic_names_are_legal(key: str, name: str) -> None:
     assert topic_name(key) == name
+
+
+@pytest.mark.parametrize("child", ["base_link", "base_footprint", "wheels"])
+def test_the_trail_follows_a_robot_whose_odometry_is_on_tf_alone(child: str, tmp_path: FilePath) -> None:
+    """And not the dock, which hangs on the same frame; beside the other inspector, in a namespace."""
+    context = Context()
+    context.init()
+    with loaded_here("tf2_msgs") as built:
+        from tf2_msgs.msg import TFMessage
+
+        robot = Robot(context)
+        tf = robot.create_publisher(TFMessage, "/tf", qos.frames())
+        trails: list[Path] = []
+        robot.create_subscription(Path, "by_tf/inspector/trail", trails.append, qos.diagnostics())
+
+        def moved() -> bool:
+            x_m = (robot.stamp_ns - 10**9) / 1e9
+            there = {"dock": Pose.planar(50.0, 50.0, 0.0), child: Pose.planar(x_m, 1.0, 0.0)}
+            tf.publish(
+                TFMessage(
+                    transforms=[
+                        convert.stamped_from_transform(pose, robot.stamp_ns, "odom", name)
+                        for name, pose in there.items()
+                    ]
+                )
+            )
+            return bool(trails) and len(trails[-1].poses) > 5
+
+        options: dict[str, Scalar] = {"rate_hz": 20.0, "odometry.source": "tf"}
+        if child == "wheels":
+            options["odometry.child_frame"] = child
+        environment = sourced(built, graph_environment())
+        with gone_afterwards(context, robot), Graph(tmp_path, environment) as graph:
+            graph.start(NodeSpec("inspector", options, namespace="/by_tf"))
+            robot.until(moved, "no trail")
+            graph.check()
+    points = [(p.pose.position.x, p.pose.position.y) for p in trails[-1].poses]
+    assert {y for _, y in points} == {1.0}
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    assert trails[-1].header.frame_id == "odom"

@@ -82,6 +82,7 @@ class Nav2Drive:
         self._timer = node.create_timer(1.0 / _WATCH_HZ, self._tick, clock=steady)
         self._number = 0  # of the newest goal: what is said of another one counts for nothing
         self._handle: Any = None
+        self._feedback: Any = None
         self._sent_s = self._frame_s = 0.0
         self._pose: Pose | None = None
         self._stamp_ns = 0
@@ -137,6 +138,11 @@ class Nav2Drive:
     def health(self, navigator: Health) -> Health:
         """The navigator's health with what became of the goals."""
         values = (*navigator.values, *self.counts.items())
+        if (told := self._feedback) is not None:
+            values += (
+                ("Nav2: way to the goal [m]", round(told.distance_remaining, 2)),
+                ("Nav2: recoveries", told.number_of_recoveries),
+            )
         if self.problem is None:
             return replace(navigator, values=values)
         level, text = self.problem
@@ -148,13 +154,15 @@ class Nav2Drive:
     def _send(self, pose: Pose) -> None:
         self.counts["goals"] += 1
         self._number += 1
-        self._handle, self._sent_s = None, self._now_s()
+        self._handle, self._feedback, self._sent_s = None, None, self._now_s()
         stamped = convert.stamped_from_pose(pose, self._stamp_ns, self._config.sync.odom_frame or "odom")
         if self._client is None:
             self._goal_pub.publish(stamped)
             return
         number = self._number
-        sent = self._client.send_goal_async(self._action.Goal(pose=stamped))
+        sent = self._client.send_goal_async(
+            self._action.Goal(pose=stamped), lambda message: self._on_feedback(number, message.feedback)
+        )
         sent.add_done_callback(lambda future: self._on_accepted(number, future.result()))
 
     def _on_accepted(self, number: int, handle: Any) -> None:
@@ -172,6 +180,11 @@ class Nav2Drive:
             handle.get_result_async().add_done_callback(
                 lambda future: self._on_result(number, future.result())
             )
+
+    def _on_feedback(self, number: int, feedback: Any) -> None:
+        with self._lock:
+            if number == self._number and self._watch.goal is not None:
+                self._feedback = feedback
 
     def _on_result(self, number: int, result: Any) -> None:
         with self._lock:
@@ -191,6 +204,7 @@ class Nav2Drive:
         self._node.get_logger().info(f"goal cancelled: {why}")
         self.counts["goals cancelled"] += 1
         self._watch.drop()
+        self._feedback = None
         self._number += 1
         if self._client is None:
             if self._pose is not None:
@@ -207,6 +221,7 @@ class Nav2Drive:
         assert goal is not None
         self.counts[end.value] += 1
         self._watch.drop()
+        self._feedback = None
         self._tell(goal.chunk, 0)
         self._stop(goal.chunk)
 

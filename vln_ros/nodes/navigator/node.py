@@ -89,6 +89,8 @@ class Navigator(ManagedNode):
         assert self._engine is not None, "configured before it is activated"
         self._figures = NavigatorFigures()
         instructions = self._told
+        # Heard before the first camera: what both have seen at once is there when the frame is answered.
+        self._below = look_down_input(self, c, self._engine, self._on_look_down)
         self._sensors = SensorInput(self, c, self._on_observation, instructions.moved)
         loop = build_loop(self._engine, c)
         self._drive = loop.drive
@@ -98,7 +100,6 @@ class Navigator(ManagedNode):
             )
         desk = QuestionDesk(self._engine, c.questions, self._on_answer)
         self._worker = worker = EngineWorker(loop, self._sensors.decode, self, desk, self._thread)
-        self._below = look_down_input(self, c, self._engine, worker.put_look_down)
         self._nav2 = Nav2Drive(self, c, self._on_goal_report, time.monotonic) if c.drive == "nav2" else None
         worker.start()
         instructions.open(InstructionHooks(worker.command, self._on_begin, self._sensors.refuse))
@@ -164,6 +165,9 @@ class Navigator(ManagedNode):
         return self._instructions
 
     # ------------------------------------------------------------------ callbacks: store and return
+
+    def _on_look_down(self, raw: RawFrame) -> None:
+        self._active.put_look_down(raw)
 
     def _on_observation(self, raw: RawFrame) -> None:
         self._active.put_frame(raw)

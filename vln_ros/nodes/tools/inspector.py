@@ -16,13 +16,14 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
-from vln_ros.config import InspectorConfig
+from vln_ros.config import ExtrinsicsConfig, InspectorConfig, OdometryConfig
 from vln_ros.datatypes import ActionChunk
 from vln_ros.evaluation.episode.video import Overlay, annotate
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.tools.inspecting import AnsweredPicture, DiagnosticPlots, ExecutorZones, OnDemand
 from vln_ros.ros import convert, markers, qos
+from vln_ros.ros.odometry import BaseOdometry, hear_odometry
 from vln_ros.ros.parameters import declare_config
 
 
@@ -44,6 +45,9 @@ class Inspector(ProcessNode):
         self._answered = AnsweredPicture()
         self._zones = ExecutorZones(self)
         self._plots = DiagnosticPlots(self)
+        odometry = OdometryConfig(source=c.odometry.source, child_frame=c.odometry.child_frame)
+        where = ExtrinsicsConfig(base_frame=c.base_frame, extrinsics="parameters", odometry=odometry)
+        self._odometry = BaseOdometry(where, "", None)
 
         create, sensor = self.create_publisher, qos.sensor("reliable", 1)
         self._outputs = [
@@ -56,7 +60,7 @@ class Inspector(ProcessNode):
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self.create_subscription(JointTrajectory, "queue_progress", self._on_progress, qos.commands())
         self.create_subscription(Path, "predicted_path", self._on_path, qos.diagnostics())
-        self.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 1))
+        hear_odometry(self, self._on_odometry, self._odometry, c.odom_frame, 5)
         self.create_timer(1.0 / c.rate_hz, self._tick)
 
     # ------------------------------------------------------------------ what comes in
@@ -115,6 +119,8 @@ class Inspector(ProcessNode):
         self._path = msg
 
     def _on_odometry(self, msg: Odometry) -> None:
+        if self._odometry.from_tf and not self._odometry.knows(msg.child_frame_id):
+            return  # something else hangs on the odometry frame, too
         p = msg.pose.pose.position
         last = self._trail[-1].pose.position if self._trail else None
         if last is None or math.hypot(p.x - last.x, p.y - last.y) >= self.config.trail_spacing_m:
