@@ -13,13 +13,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from vln_ros.config import NavigatorConfig, from_flat
+from benchmarks.measure.frames import motion_frames
+from vln_ros.config import NavigatorConfig, ReuseConfig, from_flat
 from vln_ros.datatypes import Float64Array
+from vln_ros.engine.stream.partial_tower import window_of_token
 from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
+from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.reuse.frame_plan import FramePlanner
+from vln_ros.reuse.overlay import paint
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
 from vln_ros.sim.worlds import plan_of
@@ -120,6 +125,22 @@ def write_gif(pictures: list[Image.Image], path: Path) -> None:
     few[0].save(path, save_all=True, append_images=few[1:], duration=times, loop=0, optimize=True)
 
 
+def draw_reuse(path: Path) -> None:
+    """What becomes of a frame behind a 15-degree turn, as the navigator paints it."""
+    first, second = motion_frames("pan", 2)
+    grid = TokenGrid(17, 23)
+    window = window_of_token((grid.rows, grid.columns), 4)
+    planner = FramePlanner(ReuseConfig(), 1, lambda _: 0.0, lambda _: window)
+    planner.begin()
+    for image_id, frame in enumerate((first, second), 1):
+        picture = np.asarray(Image.fromarray(frame.rgb).resize((644, 476), Image.Resampling.BICUBIC))
+        plan = planner.before_vision(image_id, frame, grid, picture, lambda numbers: numbers)
+        planner.on_frame(image_id)
+        planner.on_cached(image_id, np.arange(1, grid.count + 1), None)
+    painted = paint(second.rgb, plan.label.reshape(grid.rows, grid.columns))
+    Image.fromarray(painted).save(path, quality=85)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--episode", type=int, default=EPISODE[1], help="number of the episode in its split")
@@ -130,6 +151,7 @@ def main() -> None:
     path = FOLDER / "drive.gif"
     write_gif(pictures, path)
     print(f"{path}: {len(pictures)} frames, {path.stat().st_size / 1e6:.2f} MB")
+    draw_reuse(FOLDER / "reuse.jpg")
 
 
 if __name__ == "__main__":

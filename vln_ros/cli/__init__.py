@@ -63,6 +63,7 @@ BENCHES = (
     "roofline",
     "setup",
     "soak",
+    "standstill",
     "startup",
     "stream",
     "tracking",

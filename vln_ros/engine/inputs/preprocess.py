@@ -79,8 +79,12 @@ def patchify(
     Raises:
         ValueError: not such an image.
     """
-    pixels = _resample(rgb, spec, max_pixels, size)
-    return _to_patches(pixels[None].repeat(spec.temporal_patch_size, axis=0), spec)
+    return cut(resample(rgb, spec, max_pixels, size), spec)
+
+
+def cut(picture: npt.NDArray[np.uint8], spec: PixelSpec) -> ImagePatches:
+    """Patches of a picture that :func:`resample` made."""
+    return _to_patches(picture[None].repeat(spec.temporal_patch_size, axis=0), spec)
 
 
 def stack_video(
@@ -97,16 +101,17 @@ def stack_video(
         raise ValueError("a video needs at least one frame")
     if len({f.shape for f in frames}) != 1:
         raise ValueError(f"the frames of a video differ in shape: {sorted({f.shape for f in frames})}")
-    pixels = np.stack([_resample(f, spec, max_pixels, size) for f in frames])
+    pixels = np.stack([resample(f, spec, max_pixels, size) for f in frames])
     missing = -len(frames) % spec.temporal_patch_size
     if missing:
         pixels = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
     return _to_patches(pixels, spec)
 
 
-def _resample(
+def resample(
     rgb: npt.NDArray[np.uint8], spec: PixelSpec, max_pixels: int | None, size: tuple[int, int] | None
 ) -> npt.NDArray[np.uint8]:
+    """A picture at the size of the model, ``[H, W, 3]``. Arguments and errors as in :func:`patchify`."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"rgb must be uint8 [H, W, 3], got {rgb.dtype} {list(rgb.shape)}")
     image = rgb

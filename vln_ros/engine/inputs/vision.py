@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import patchify, stack_video
+from vln_ros.engine.inputs.preprocess import cut, resample, stack_video
+from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
+from vln_ros.engine.stream.plug import NewFrame, VisionPlan
 from vln_ros.engine.stream.segments import Image, Video
 from vln_ros.profiling.spans import span
 
@@ -65,41 +68,116 @@ def encode_video(
     return Video(features, grid[0], grid[1] // merge, grid[2] // merge, seconds_per_grid, first_grid)
 
 
+class VisionPlanner(Protocol):
+    """Whoever says, before the tower is run, how much of a frame it must compute."""
+
+    def before_vision(self, new: NewFrame) -> VisionPlan | None:
+        """None: all of it, and nothing is to be kept."""
+
+    def after_vision(self, image_id: int, states: TowerStates | None, *, spared: bool) -> None:
+        """What became of it; ``spared``: it is equal to the one before, and nothing was computed."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Look:
+    """A picture that was seen: as it came, and at the size of the model."""
+
     rgb: npt.NDArray[np.uint8]
+    picture: npt.NDArray[np.uint8]
     max_pixels: int | None
     image: Image
+    states: TowerStates | None
+
+    def serves(self, plan: VisionPlan | None) -> bool:
+        """All of it was computed, and what is to be kept of it is there."""
+        return plan is None if self.states is None else self.states.is_fresh
 
 
 class VisionEncoder:
     """Frames to vision features, at the size that a profile asks for.
 
     A frame equal to the one before, pixel by pixel, gets the same features, the very tensor.
+
+    Args:
+        planner: asked about each frame; None: all of each is computed.
     """
 
-    def __init__(self, model: LoadedModel, size: ImageSpec) -> None:
+    def __init__(self, model: LoadedModel, size: ImageSpec, planner: VisionPlanner | None = None) -> None:
         self._model = model
         self._size = size
+        self._planner = planner
+        self._partial = PartialTower(model.network, model.pixels)
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
         self._looks = 0
         self._last: _Look | None = None
 
     def encode(self, rgb: npt.NDArray[np.uint8]) -> Image:
-        """One frame, ``[H, W, 3]``, under an image id of its own."""
-        last = self._last
-        if last is not None and last.max_pixels == self.max_pixels and np.array_equal(last.rgb, rgb):
-            image = last.image
-        else:
-            with span("preprocess"):
-                patches = patchify(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+        """A picture, ``[H, W, 3]``, under an image id of its own."""
+        last = self._equal(rgb)
+        if last is not None:
+            return self._take(rgb, last.picture, last.image, last.states)
+        picture = self._resample(rgb)
+        return self._take(rgb, picture, *self._whole(picture, keep=False))
+
+    def encode_frame(self, frame: Frame) -> Image:
+        """A frame of a run, under an image id of its own. The planner may have parts of it passed over.
+
+        Their features are those of the tokens that they are taken over from.
+        """
+        if self._planner is None:
+            return self.encode(frame.rgb)
+        last, image_id = self._equal(frame.rgb), self._looks + 1
+        picture = self._resample(frame.rgb) if last is None else last.picture
+        rows, columns = (side // self._model.pixels.token_side for side in picture.shape[:2])
+        plan = self._planner.before_vision(NewFrame(frame, image_id, rows, columns, picture))
+        spared = last is not None and last.serves(plan)
+        if last is not None and spared:
+            image, states = last.image, last.states
+        elif plan is not None and plan.part is not None:
             with span("vision encode", device=True):
-                image = encode_images(self._model.network, [patches])[0]
+                there = torch.tensor(picture).to(self._model.network.device, non_blocking=True)
+                states = self._partial.encode(there, plan.part)
+            image = Image(states.features, rows, columns)
+        else:
+            image, states = self._whole(picture, keep=plan is not None)
+        self._planner.after_vision(image_id, states, spared=spared)
+        return self._take(frame.rgb, picture, image, states)
+
+    def _resample(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        with span("preprocess"):
+            return resample(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+
+    def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
+        network = self._model.network
+        with span("preprocess"):
+            patches = cut(picture, self._model.pixels)
+        with span("vision encode", device=True):
+            if not keep:
+                return encode_images(network, [patches])[0], None
+            with keep_states(network) as noted:
+                image = encode_images(network, [patches])[0]
+            return image, states_of(network, noted, image.features, (image.height, image.width))
+
+    def _equal(self, rgb: npt.NDArray[np.uint8]) -> _Look | None:
+        """The picture before, if this one is equal to it."""
+        last = self._last
+        if last is None or last.max_pixels != self.max_pixels or not np.array_equal(last.rgb, rgb):
+            return None
+        return last
+
+    def _take(
+        self,
+        rgb: npt.NDArray[np.uint8],
+        picture: npt.NDArray[np.uint8],
+        image: Image,
+        states: TowerStates | None,
+    ) -> Image:
         self._looks += 1
         image = replace(image, image_id=self._looks)
-        # A copy: what is compared with the next picture must not become it.
-        self._last = _Look(rgb.copy(), self.max_pixels, image)
+        # A copy: what is compared with the next picture must not become it. Resampling may be the identity.
+        own = rgb.copy()
+        self._last = _Look(own, own if picture is rgb else picture, self.max_pixels, image, states)
         return image
 
     def encode_video(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:
