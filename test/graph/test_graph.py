@@ -192,7 +192,7 @@ def test_a_node_that_ends_ends_the_graph_with_its_reason(tmp_path: Path) -> None
 
 REFUSALS = {
     "out of range": (["decide_ahead:=-1"], ("decide_ahead", "-1", "[0, 64]")),
-    "not a choice": (["engine:=magic"], ("engine", "magic", "qwen, expert, paced")),
+    "not a choice": (["engine:=magic"], ("engine", "magic", "qwen, expert, pixel_oracle, paced")),
     "wrong type": (["engine:=paced", "heartbeat_hz:=fast"], ("heartbeat_hz", "float")),
     "no checkpoint named": (["engine:=qwen"], ("qwen.checkpoint", "shipped:tiny")),
     "no such checkpoint": (["qwen.checkpoint:=/nowhere/model"], ("/nowhere/model",)),

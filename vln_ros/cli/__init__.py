@@ -56,6 +56,7 @@ BENCHES = (
     "link",
     "nodes",
     "overlap",
+    "places",
     "policy",
     "profiling",
     "prune",

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header
 from tqdm import tqdm
 from trajectory_msgs.msg import JointTrajectory
 
@@ -122,12 +123,7 @@ def recorded_runs(bag: Bag) -> list[Run]:
     An instruction begins with the hold that answers it. The order of holds and frames is that of
     their arrival; one thread of the navigator has published both.
     """
-    texts: list[tuple[int, str]] = []
-    for time_ns, data in bag.others("instruction", "std_msgs/msg/String"):
-        try:
-            texts.append((time_ns, convert.instruction_from_string(deserialize_message(data, String))))
-        except convert.MessageError:
-            continue  # the navigator has refused it too
+    texts = _texts(bag)
     frames = [
         (time_ns, convert.stamp_ns_from_time(deserialize_message(data, Header).stamp))
         for time_ns, data in bag.others("frame_processed", "std_msgs/msg/Header")
@@ -140,29 +136,33 @@ def recorded_runs(bag: Bag) -> list[Run]:
     for _, data in bag.others("queue_progress", "trajectory_msgs/msg/JointTrajectory"):
         left, executed = convert.report_from_trajectory(deserialize_message(data, JointTrajectory))
         count = len(left.actions)
-        reports.append(Progress(left.instruction, left.queue, count, left.frame_stamp_ns, executed))
-    starts: dict[int, int] = {}
+        progress = Progress(left.instruction, left.queue, count, left.frame_stamp_ns, executed)
+        reports.append((left.epoch, progress))
+    # A navigator that was started again counts from 1, in another epoch.
+    starts: dict[tuple[int, int], int] = {}
     for time_ns, chunk in queues:
-        starts.setdefault(chunk.instruction, time_ns)
-    numbers = {c.queue for _, c in queues}
+        starts.setdefault((chunk.epoch, chunk.instruction), time_ns)
     runs = []
-    for i, (number, time_ns) in enumerate(starts.items()):
-        mine = [c for _, c in queues if c.instruction == number]
+    for i, ((epoch, number), time_ns) in enumerate(starts.items()):
+        mine = [c for _, c in queues if (c.epoch, c.instruction) == (epoch, number)]
+        numbers = {c.queue for _, c in queues if c.epoch == epoch}
         until_ns = [*starts.values()][i + 1] if i + 1 < len(starts) else math.inf
-        told = [text for t, text in texts if t <= time_ns]  # the hold answers the newest of them
+        text = texts.get((epoch, number))
         missing = ""
-        if mine[0].actions or not told:
+        if mine[0].actions:
             missing = "its beginning is not in the recording"
+        elif text is None:
+            missing = "its text is not in the recording (instruction_status)"
         elif lost := set(range(mine[0].queue, mine[-1].queue)) - numbers:
             missing = f"queue {min(lost)} is not in the recording"
         log, said = ExecutionLog(), False
-        for report in reports:
-            if report.instruction == number and report.executed is not None:
+        for of, report in reports:
+            if (of, report.instruction) == (epoch, number) and report.executed is not None:
                 log.hear(report)
                 said = True
         runs.append(
             Run(
-                Instruction(number, told[-1] if told else f"instruction {number}"),
+                Instruction(number, text or f"instruction {number}"),
                 tuple(s for t, s in frames if time_ns <= t < until_ns),
                 tuple(c for c in mine if c.actions and not c.goes_on),
                 missing,
@@ -170,6 +170,19 @@ def recorded_runs(bag: Bag) -> list[Run]:
             )
         )
     return runs
+
+
+def _texts(bag: Bag) -> dict[tuple[int, int], str]:
+    """By epoch and number, as the navigator told them.
+
+    When a text came is no proof of which it was: the recorder may hear it after the hold that answers it.
+    """
+    texts = {}
+    for _, data in bag.others("instruction_status", "diagnostic_msgs/msg/DiagnosticArray"):
+        for status in deserialize_message(data, DiagnosticArray).status:
+            values = {v.key: v.value for v in status.values}
+            texts[int(values["epoch"]), int(values["number"])] = values["instruction"]
+    return texts
 
 
 def repeat(bag: Bag, config: NavigatorConfig, engine: Engine, runs: list[Run]) -> list[Repeated]:
