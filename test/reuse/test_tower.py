@@ -21,7 +21,7 @@ from vln_ros.datatypes import CameraModel, Frame, Instruction, Pose
 from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile, load_profile
-from vln_ros.engine.inputs.preprocess import cut, resample
+from vln_ros.engine.inputs.preprocess import cut, fit
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.partial_tower import PartialTower
@@ -101,12 +101,12 @@ def plan_of(robot: QwenEngine) -> Any:
 
 
 def exact(model: LoadedModel, frame: Frame) -> Tensor:
-    patches = cut(resample(frame.rgb, model.pixels, None, SIZE), model.pixels)
+    patches = cut(fit(frame.rgb, model.pixels, None, SIZE), model.pixels)
     return encode_images(model.network, [patches])[0].features
 
 
 def half_patches(model: LoadedModel, frame: Frame) -> Tensor:
-    patches = cut(resample(frame.rgb, model.pixels, None, SIZE), model.pixels).patches
+    patches = cut(fit(frame.rgb, model.pixels, None, SIZE), model.pixels).patches
     return patches.view(len(patches), 3, 2, -1)[:, :, 0].flatten(1)
 
 

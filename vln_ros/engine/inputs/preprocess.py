@@ -79,11 +79,11 @@ def patchify(
     Raises:
         ValueError: not such an image.
     """
-    return cut(resample(rgb, spec, max_pixels, size), spec)
+    return cut(fit(rgb, spec, max_pixels, size), spec)
 
 
 def cut(picture: npt.NDArray[np.uint8], spec: PixelSpec) -> ImagePatches:
-    """Patches of a picture that :func:`resample` made."""
+    """Patches of a picture that :func:`fit` made."""
     return _to_patches(picture[None].repeat(spec.temporal_patch_size, axis=0), spec)
 
 
@@ -101,14 +101,14 @@ def stack_video(
         raise ValueError("a video needs at least one frame")
     if len({f.shape for f in frames}) != 1:
         raise ValueError(f"the frames of a video differ in shape: {sorted({f.shape for f in frames})}")
-    pixels = np.stack([resample(f, spec, max_pixels, size) for f in frames])
+    pixels = np.stack([fit(f, spec, max_pixels, size) for f in frames])
     missing = -len(frames) % spec.temporal_patch_size
     if missing:
         pixels = np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)])
     return _to_patches(pixels, spec)
 
 
-def resample(
+def fit(
     rgb: npt.NDArray[np.uint8], spec: PixelSpec, max_pixels: int | None, size: tuple[int, int] | None
 ) -> npt.NDArray[np.uint8]:
     """A picture at the size of the model, ``[H, W, 3]``. Arguments and errors as in :func:`patchify`."""

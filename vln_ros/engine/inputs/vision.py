@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import cut, resample, stack_video
+from vln_ros.engine.inputs.preprocess import cut, fit, stack_video
 from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
 from vln_ros.engine.stream.plug import NewFrame, VisionPlan
 from vln_ros.engine.stream.segments import Image, Video
@@ -117,7 +117,7 @@ class VisionEncoder:
         last = self._equal(rgb)
         if last is not None:
             return self._take(rgb, last.picture, last.image, last.states)
-        picture = self._resample(rgb)
+        picture = self._fit(rgb)
         return self._take(rgb, picture, *self._whole(picture, keep=False))
 
     def encode_frame(self, frame: Frame) -> Image:
@@ -128,7 +128,7 @@ class VisionEncoder:
         if self._planner is None:
             return self.encode(frame.rgb)
         last, image_id = self._equal(frame.rgb), self._looks + 1
-        picture = self._resample(frame.rgb) if last is None else last.picture
+        picture = self._fit(frame.rgb) if last is None else last.picture
         rows, columns = (side // self._model.pixels.token_side for side in picture.shape[:2])
         plan = self._planner.before_vision(NewFrame(frame, image_id, rows, columns, picture))
         spared = last is not None and last.serves(plan)
@@ -144,9 +144,9 @@ class VisionEncoder:
         self._planner.after_vision(image_id, states, spared=spared)
         return self._take(frame.rgb, picture, image, states)
 
-    def _resample(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _fit(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         with span("preprocess"):
-            return resample(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+            return fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
 
     def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
         network = self._model.network

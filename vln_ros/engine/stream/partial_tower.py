@@ -158,7 +158,7 @@ def keep_states(network: Qwen2_5_VLForConditionalGeneration) -> Iterator[list[Te
 
     def note(module: Any, _inputs: Any, output: Tensor) -> None:
         heads = visual.config.num_heads
-        noted.append(output.view(len(output), 3, heads, -1)[:, 1:])
+        noted.append(output.reshape(-1, 3, heads, output.shape[-1] // 3 // heads)[:, 1:])
 
     hooks = [visual.blocks[i].attn.qkv.register_forward_hook(note) for i in full_blocks(visual)]
     try:
