@@ -205,14 +205,14 @@ def test_a_lack_of_memory_while_a_frame_is_shown_is_made_good(
     robot = Robot(model, of("navida"), on=True)
     robot.see()
     fails = [True]
-    encode = VisionEncoder.encode_frame
+    encode = VisionEncoder.encode
 
     def failing(self: VisionEncoder, frame: Frame) -> object:
         if fails.pop() if fails else False:
             raise MemoryError
         return encode(self, frame)
 
-    monkeypatch.setattr(VisionEncoder, "encode_frame", failing)
+    monkeypatch.setattr(VisionEncoder, "encode", failing)
     frame = robot.see(place=1)
     assert not fails
     assert robot.seen.frames[-1].stamp_ns == frame.stamp_ns

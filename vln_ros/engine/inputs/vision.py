@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import cut, fit, stack_video
+from vln_ros.engine.inputs.preprocess import ImagePatches, cut, fit, stack_video
 from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
 from vln_ros.engine.stream.plug import NewFrame, VisionPlan
 from vln_ros.engine.stream.segments import Image, Video
@@ -112,46 +112,49 @@ class VisionEncoder:
         self._looks = 0
         self._last: _Look | None = None
 
-    def encode(self, rgb: npt.NDArray[np.uint8]) -> Image:
+    def encode_picture(self, rgb: npt.NDArray[np.uint8]) -> Image:
         """A picture, ``[H, W, 3]``, under an image id of its own."""
         last = self._equal(rgb)
         if last is not None:
             return self._take(rgb, last.picture, last.image, last.states)
-        picture = self._fit(rgb)
-        return self._take(rgb, picture, *self._whole(picture, keep=False))
+        with span("preprocess"):
+            picture = self._fit(rgb)
+            patches = cut(picture, self._model.pixels)
+        return self._take(rgb, picture, *self._whole(patches, keep=False))
 
-    def encode_frame(self, frame: Frame) -> Image:
+    def encode(self, frame: Frame) -> Image:
         """A frame of a run, under an image id of its own. The planner may have parts of it passed over.
 
         Their features are those of the tokens that they are taken over from.
         """
         if self._planner is None:
-            return self.encode(frame.rgb)
+            return self.encode_picture(frame.rgb)
         last, image_id = self._equal(frame.rgb), self._looks + 1
-        picture = self._fit(frame.rgb) if last is None else last.picture
-        rows, columns = (side // self._model.pixels.token_side for side in picture.shape[:2])
-        plan = self._planner.before_vision(NewFrame(frame, image_id, rows, columns, picture))
-        spared = last is not None and last.serves(plan)
+        with span("preprocess"):
+            picture = self._fit(frame.rgb) if last is None else last.picture
+            rows, columns = (side // self._model.pixels.token_side for side in picture.shape[:2])
+            plan = self._planner.before_vision(NewFrame(frame, image_id, rows, columns, picture))
+            part = None if plan is None else plan.part
+            spared = last is not None and last.serves(plan)
+            patches = cut(picture, self._model.pixels) if part is None and not spared else None
         if last is not None and spared:
             image, states = last.image, last.states
-        elif plan is not None and plan.part is not None:
+        elif part is not None:
             with span("vision encode", device=True):
                 there = torch.tensor(picture).to(self._model.network.device, non_blocking=True)
-                states = self._partial.encode(there, plan.part)
+                states = self._partial.encode(there, part)
             image = Image(states.features, rows, columns)
         else:
-            image, states = self._whole(picture, keep=plan is not None)
+            assert patches is not None, "cut above"
+            image, states = self._whole(patches, keep=plan is not None)
         self._planner.after_vision(image_id, states, spared=spared)
         return self._take(frame.rgb, picture, image, states)
 
     def _fit(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        with span("preprocess"):
-            return fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+        return fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
 
-    def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
+    def _whole(self, patches: ImagePatches, *, keep: bool) -> tuple[Image, TowerStates | None]:
         network = self._model.network
-        with span("preprocess"):
-            patches = cut(picture, self._model.pixels)
         with span("vision encode", device=True):
             if not keep:
                 return encode_images(network, [patches])[0], None
