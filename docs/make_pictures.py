@@ -22,15 +22,20 @@ import numpy.typing as npt
 from PIL import Image
 
 from benchmarks.measure.chromium import chromium
+from benchmarks.measure.frames import motion_frames
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, SIMULATED_ROBOT, write_split
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.cli.talk.page import graph_page
-from vln_ros.config import NavigatorConfig, Scalar, from_flat
+from vln_ros.config import NavigatorConfig, ReuseConfig, Scalar, from_flat
+from vln_ros.engine.stream.partial_tower import window_of_token
 from vln_ros.engines import build_engine, build_loop
 from vln_ros.evaluation.episode.lockstep import run_lockstep
 from vln_ros.evaluation.episode.record import EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, EpisodeRun, episode_info
 from vln_ros.evaluation.episode.video import VideoWriter
+from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.reuse.frame_plan import FramePlanner
+from vln_ros.reuse.overlay import paint
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.splits import make_episodes
 from vln_ros.training.demonstrations import robot_camera
@@ -189,7 +194,25 @@ def draw_run() -> None:
             shoot(page, "compare")
 
 
-GROUPS: dict[str, Callable[[], None]] = {"drive": draw_drive, "web": draw_web, "run": draw_run}
+def draw_reuse() -> None:
+    """What becomes of a frame behind a 15-degree turn, as the navigator paints it."""
+    first, second = motion_frames("pan", 2)
+    grid = TokenGrid(17, 23)
+    window = window_of_token((grid.rows, grid.columns), 4)
+    planner = FramePlanner(ReuseConfig(), 1, lambda _: 0.0, lambda _: window)
+    planner.begin()
+    for image_id, frame in enumerate((first, second), 1):
+        picture = np.asarray(Image.fromarray(frame.rgb).resize((644, 476), Image.Resampling.BICUBIC))
+        plan = planner.before_vision(image_id, frame, grid, picture, lambda numbers: numbers)
+        planner.on_frame(image_id)
+        planner.on_cached(image_id, np.arange(1, grid.count + 1), None)
+    painted = paint(second.rgb, plan.label.reshape(grid.rows, grid.columns))
+    Image.fromarray(painted).save(FOLDER / "reuse.jpg", quality=QUALITY)
+
+
+GROUPS: dict[str, Callable[[], None]] = {
+    "drive": draw_drive, "web": draw_web, "run": draw_run, "reuse": draw_reuse,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from benchmarks.measure.reuse_features import refine, unit
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.inputs.preprocess import patchify
@@ -19,9 +20,11 @@ from vln_ros.engine.stream.segments import Image, Piece, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import Sources
 from vln_ros.geometry.correspondence import TokenGrid, correspond
-from vln_ros.reuse.similarity import refine, unit
+from vln_ros.reuse.similarity import compare, pooled
 
 _BEFORE = 32
+_ALIKE = 0.99
+"""Cosine of vision features from which on a token counts as alike."""
 _FRAME_POSITIONS = 35
 """By how much positions advance with a frame of 640x480 and its text."""
 
@@ -32,7 +35,7 @@ class PrefillFigures:
 
     Attributes:
         whole_s, sparse_s: of the forwards, copying and turning the keys included, medians.
-        plan_s: finding out what to take over: geometry and refinement against one source, median.
+        plan_s: finding out what to take over: geometry and pixels against one source, median.
         net: ``whole_s / (sparse_s + plan_s)``; ``low`` and ``high`` of the single turns.
     """
 
@@ -74,7 +77,7 @@ def measure_prefill(
 
     session.push([Text(tuple(range(10, 10 + _BEFORE))), *picture()])
     before = session.snapshot()
-    plans = [_plan_s(pair, grid, features) for _ in range(repeats + 1)][1:]
+    plans = [_plan_s(pair, grid) for _ in range(repeats + 1)][1:]
     figures = []
     for share in shares:
         whole: list[float] = []
@@ -109,12 +112,11 @@ def measure_prefill(
     return figures
 
 
-def _plan_s(pair: tuple[Frame, Frame], grid: TokenGrid, features: torch.Tensor) -> float:
-    begun = time.process_time()
+def _plan_s(pair: tuple[Frame, Frame], grid: TokenGrid) -> float:
     old, new = pair
+    begun = time.process_time()
     found = correspond(new, [old], grid, depth_tolerance=0.05)
-    rows = unit(features)
-    refine(rows, [rows], found, 1)
+    compare(pooled(new.rgb, grid), pooled(old.rgb, grid), found)
     return time.process_time() - begun
 
 
@@ -258,13 +260,12 @@ class GapFigures:
 
 
 def measure_gaps(
-    model: LoadedModel, frames: Sequence[Frame], gaps: Sequence[int], every: int, least: float
+    model: LoadedModel, frames: Sequence[Frame], gaps: Sequence[int], every: int
 ) -> list[GapFigures]:
     """Geometry and similarity over a recording or a generated motion.
 
     Args:
         every: every such frame is taken as the new one.
-        least: similarity from which a token counts as alike.
     """
     seen: dict[int, tuple[torch.Tensor, TokenGrid]] = {}
 
@@ -287,7 +288,7 @@ def measure_gaps(
             four_shares.append(float(best.found.mean()))
             match = refine(new, [look(index - gap)[0]], found, 1)
             found_shares.append(float(found.found.mean()))
-            alike_shares.append(float((match.similarity[found.found] >= least).sum() / grid.count))
+            alike_shares.append(float((match.similarity[found.found] >= _ALIKE).sum() / grid.count))
             drifts.append(float(np.hypot(*match.drift[0])))
         figures.append(
             GapFigures(

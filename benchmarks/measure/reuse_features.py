@@ -14,20 +14,89 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from vln_ros.datatypes import Frame
+from vln_ros.datatypes import Float64Array, Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.inputs.preprocess import ImagePatches, patchify
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session
-from vln_ros.geometry.correspondence import TokenGrid, correspond
-from vln_ros.reuse.similarity import refine, unit
+from vln_ros.geometry.correspondence import Correspondence, IntArray, TokenGrid, correspond
 
 _BEFORE = 20
 _NEARLY = 2 / 255
 """Differences of two grey levels are what a still camera's noise is at least."""
+_TIE = 1e-5
 _NO_GEOMETRY, _GEOMETRY = "same place in the grid", "geometry only"
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """For each token of a new frame the source token that looks most alike; arrays of ``[tokens]``.
+
+    Attributes:
+        token: int64, in the source of the correspondence, or -1.
+        similarity: float64 in [-1, 1], cosine; NaN where there is none.
+        drift: per source ``[2]``, the mean way in tokens, right and down, from where a token should be to
+            where it looks most alike. Far from 0 the poses are wrong; NaN without any token.
+    """
+
+    token: IntArray
+    similarity: Float64Array
+    drift: tuple[Float64Array, ...]
+
+
+def unit(features: Tensor) -> Tensor:
+    """``[n, d]`` float32, each row of length 1 (a row of zeros stays)."""
+    return torch.nn.functional.normalize(features.float(), dim=-1)
+
+
+def refine(new: Tensor, sources: Sequence[Tensor], found: Correspondence, reach: int) -> Match:
+    """Look for the best of the ``(2 reach + 1) ** 2`` tokens around each correspondence.
+
+    Of equals the one in the middle is taken.
+
+    Args:
+        new: ``[tokens, d]`` rows of length 1, see :func:`unit`.
+        sources: the same of each source.
+
+    Raises:
+        ValueError: not one matrix of that size per source.
+    """
+    grid = found.grid
+    sizes = {tuple(s.shape) for s in (new, *sources)}
+    if len(sources) != len(found.depth_ratio) or sizes != {(grid.count, new.shape[-1])}:
+        raise ValueError(
+            f"{len(found.depth_ratio)} sources need features of {grid.count} tokens, got {sizes}"
+        )
+    token, similarity = np.full(grid.count, -1), np.full(grid.count, np.nan)
+    drift: list[Float64Array] = []
+    steps = [(0, 0)]
+    steps += [(y, x) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1) if (y, x) != (0, 0)]
+    for index, source in enumerate(sources):
+        rows = np.flatnonzero(found.source == index)
+        if not len(rows):
+            drift.append(np.full(2, np.nan))
+            continue
+        at = np.stack(np.divmod(found.token[rows], grid.columns))
+        scores = np.empty((len(steps), len(rows)))
+        wanted = new[_index(rows, new)]
+        for k, step in enumerate(steps):
+            place = at + np.array(step)[:, None]
+            outside = ((place < 0) | (place >= [[grid.rows], [grid.columns]])).any(0)
+            tokens = np.where(outside, 0, place[0] * grid.columns + place[1])
+            alike = (source[_index(tokens, source)] * wanted).sum(-1).double().cpu().numpy()
+            scores[k] = np.where(outside, -np.inf, alike - (_TIE if k else 0.0))
+        best = scores.argmax(0)
+        way = np.array(steps)[best]
+        token[rows] = found.token[rows] + way @ [grid.columns, 1]
+        similarity[rows] = scores[best, np.arange(len(rows))] + np.where(best > 0, _TIE, 0.0)
+        drift.append(way[:, ::-1].mean(0))
+    return Match(token, similarity, tuple(drift))
+
+
+def _index(tokens: IntArray, like: Tensor) -> Tensor:
+    return torch.from_numpy(tokens).to(like.device)
 
 
 @dataclass(frozen=True)

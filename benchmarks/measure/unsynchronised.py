@@ -183,9 +183,9 @@ def measure_undisturbed(
 
 def _engine(model: LoadedModel, variant: Variant, accelerator: Accelerator | None) -> QwenEngine:
     profile_ = _profile(variant)
-    # Random weights take all features for alike or for different; here a given share of them is taken over.
+    # Random weights are always in doubt; here half of each frame is computed all the same.
     reuse = ReuseConfig(
-        enabled=variant.reuse, min_similarity=-1.0, max_drift=3.0, max_share=0.5, window=0, refresh_every=0
+        enabled=variant.reuse, budget=0.5, max_drift=3.0, doubt=0.0, window=0, refresh_every=0
     )
     stream = StreamConfig(decode=variant.decode, min_allowed=0.0, token_budget=_TOKEN_BUDGET)
     engine = QwenEngine(

@@ -124,27 +124,28 @@ def ablations(profile: Profile) -> list[Ablation]:
 
 
 def reusing_ways(profile: Profile, stream: StreamConfig) -> list[Ablation]:
-    """Thresholds of reuse, and its parts left out one by one."""
+    """Budgets of reuse, and its parts left out one by one."""
     reuse = ReuseConfig(enabled=True, window=0)
-    loose = replace(reuse, min_similarity=0.9)
     off = 1e6
     everything = replace(
         reuse,
-        min_similarity=-1.0,
+        budget=0.25,
+        tower=False,
         max_relevance=off,
         max_relevance_change=off,
-        max_age=1000,
-        refresh_every=0,
-        max_share=1.0,
+        max_age=100000,
+        refresh_every=100000,
+        doubt=0.0,
     )
-    named = {f"reuse from {s:.2f}": replace(reuse, min_similarity=s) for s in (0.99, 0.97, 0.95, 0.9, 0.8)}
+    tokens = replace(reuse, tower=False)
+    named = {f"reuse, {share:.0%} computed": replace(reuse, budget=share) for share in (0.25, 0.5, 0.75)}
     named |= {
-        "reuse of all seen again": everything,
-        "reuse from 0.90, no gate": replace(loose, max_relevance=off, max_relevance_change=off),
-        "reuse from 0.90, no neighbours": replace(loose, reach=0),
-        "reuse from 0.90, one source": replace(loose, keyframes=1),
-        "reuse from 0.90, layer budget": replace(loose, layer_budget=True),
-        "reuse from 0.90, auto-off": replace(loose, window=ReuseConfig().window),
+        "reuse, whole tower": tokens,
+        "reuse of all seen again, but a quarter": everything,
+        "reuse, no gate": replace(reuse, max_relevance=off, max_relevance_change=off),
+        "reuse, no doubt": replace(reuse, doubt=0.0),
+        "reuse, whole tower, layer budget": replace(tokens, layer_budget=True),
+        "reuse, auto-off": replace(reuse, window=ReuseConfig().window),
     }
     return [Ablation(name, profile, stream, reuse=options) for name, options in named.items()]
 

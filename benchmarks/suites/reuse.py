@@ -33,7 +33,8 @@ MOTIONS = ("static", "pan", "forward", "orbit", "teleport", "moving object")
 SIZES = ((640, 480), (224, 224))
 TOWER = {"hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 2048}
 """Vision tower of the released 3B checkpoint."""
-PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions", "strategies")
+PARTS = ("geometry", "features", "windows", "prefill", "behind", "drift", "motions", "strategies", "walks")
+WALKS = ("pan", "forward", "orbit")
 _LEGEND_PX = 24
 
 
@@ -58,11 +59,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeats", type=int, default=3, help="repetitions of every timing (default: %(default)s)"
     )
     parser.add_argument(
-        "--min-similarity",
-        type=float,
-        default=ReuseConfig().min_similarity,
-        help="least cosine of the vision features of tokens that are taken over (default: %(default)s)",
+        "--budget", type=float, default=ReuseConfig().budget, help="share computed (default: %(default)s)"
     )
+    parser.add_argument(
+        "--walks", nargs="+", default=list(WALKS), choices=WALKS, help="motions of walks (default: all)"
+    )
+    parser.add_argument(
+        "--depth", type=int, nargs=2, default=(4, 4), metavar=("LAYERS", "BLOCKS"),
+        help="decoder layers and vision blocks of the network of walks (default: 4 4; all: 36 32)",
+    )  # fmt: skip
     add_json(parser)
     parser.add_argument(
         "--plots",
@@ -85,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)  # then processor time is time, whatever else runs
     work: dict[str, Callable[[], Any]] = {}
-    if {"features", "windows", "motions", "strategies"} & set(options.only):
+    if {"features", "windows", "motions", "strategies", "walks"} & set(options.only):
         from benchmarks.measure.frames import bag_frames
 
         model = load_model(
@@ -96,13 +101,14 @@ def run(options: argparse.Namespace) -> int:
         work["windows"] = lambda: _windows(model, frames, options)
         work["strategies"] = lambda: _strategies(model, options)
         work["motions"] = lambda: _motions(model, frames, options)
+        work["walks"] = lambda: _walks(model, options)
     work["geometry"] = lambda: _geometry(options.pairs)
     work["prefill"] = lambda: _prefill(options.repeats)
     work["behind"] = lambda: [asdict(f) for f in measure_behind(bench_network(), TokenGrid(17, 23), SHARES)]
     work["drift"] = lambda: [asdict(f) for f in measure_drift(bench_network(), REUSES, 64)]
     figures = {name: work[name]() for name in tqdm([p for p in PARTS if p in options.only], disable=None)}
     if options.bag is not None and "motions" in options.only:
-        figures["recording"] = _recording(model, frames, options.min_similarity)
+        figures["recording"] = _recording(model, frames)
     print(section(figures))
     if options.json is not None:
         write_atomically(options.json, json.dumps(figures, indent=1) + "\n")
@@ -226,7 +232,24 @@ def section(figures: dict[str, Any]) -> str:
             "Engine under each context strategy, 640x480, driving forward, prefilled on arrival, every "
             "second frame asked about, in all:\n\n" + table(head, rows)
         )
+    if "walks" in figures:
+        from benchmarks.measure.reuse_walks import walk_table
+
+        parts.append(walk_table(figures["walks"]))
     return "\n\n".join(parts)
+
+
+def _walks(model: LoadedModel, options: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.measure.frames import motion_frames
+    from benchmarks.measure.reuse_walks import measure_walk, random_model
+    from vln_ros.engine.checkpoint.profile import load_profile
+
+    layers, blocks = options.depth
+    large, profile = random_model(model, layers, blocks), load_profile(options.profile)
+    profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
+    reuse, count = ReuseConfig(budget=options.budget), options.frames
+    motions = [asdict(measure_walk(large, profile, m, motion_frames(m, count), reuse)) for m in options.walks]
+    return {"depth": [layers, blocks], "budget": options.budget, "motions": motions}
 
 
 def _taking_over(f: dict[str, Any]) -> tuple[str, ...]:
@@ -377,11 +400,11 @@ def bench_network() -> Any:
     return Qwen2_5_VLForConditionalGeneration(config).eval().requires_grad_(False)
 
 
-def _recording(model: LoadedModel, frames: Sequence[Frame], least: float) -> list[dict[str, Any]]:
+def _recording(model: LoadedModel, frames: Sequence[Frame]) -> list[dict[str, Any]]:
     from benchmarks.measure.reuse import measure_gaps
 
     gaps = [g for g in GAPS if g < len(frames)]
-    return [asdict(f) for f in measure_gaps(model, frames, gaps, EVERY, least)]
+    return [asdict(f) for f in measure_gaps(model, frames, gaps, EVERY)]
 
 
 def _run_both(
@@ -401,7 +424,7 @@ def _run_both(
 
     profile = profile or load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
-    reuse = ReuseConfig(enabled=True, window=0, min_similarity=options.min_similarity)
+    reuse = ReuseConfig(enabled=True, window=0, budget=options.budget)
     stream = StreamConfig(min_allowed=0.0)  # what a network of random weights answers is not meant
     robots = [
         QwenEngine(model, profile, temperature=0.0, seed=0, stream=stream, reuse=config)

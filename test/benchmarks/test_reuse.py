@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 from engine_models import tiny_network
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.measure.frames import motion_frames, moves
 from benchmarks.measure.reuse import measure_behind, measure_drift, measure_gaps, measure_prefill
-from benchmarks.measure.reuse_features import compare_windows, measure_features, time_tower, untouched_share
+from benchmarks.measure.reuse_features import (
+    compare_windows,
+    measure_features,
+    refine,
+    time_tower,
+    unit,
+    untouched_share,
+)
+from benchmarks.measure.reuse_walks import measure_walk, random_model
 from benchmarks.suites import reuse as bench_reuse
 from benchmarks.suites.reuse import MOTIONS, section
-from vln_ros.config import ConfigError
+from vln_ros.config import ConfigError, ReuseConfig
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
+from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
 from vln_ros.geometry.frame_checks import MotionLimits, pose_jumped
 
 
@@ -121,6 +134,68 @@ def test_vision_features_foretell_the_error_best_and_the_tables_show_it(model: L
     assert "| flats | 224x224 | vision features |" in text and "| static | 2/2 | 0% |" in text
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 2))
+def test_refinement_equals_looking_at_every_neighbour(seed: int, reach: int) -> None:
+    rng, grid = np.random.default_rng(seed), TokenGrid(3, 4)
+    n = grid.count
+    new, *sources = (unit(torch.from_numpy(rng.normal(size=(n, 5)))) for _ in range(3))
+    source = rng.integers(-1, 2, n)
+    token = np.where(source >= 0, rng.integers(0, n, n), -1)
+    nothing, ways = np.full(n, np.nan), np.zeros((n, 2))
+    found = Correspondence(
+        grid,
+        Anchors(np.zeros((n, 2)), nothing),
+        source,
+        token,
+        ways,
+        nothing,
+        source,
+        (1.0, 1.0),
+        (1.0, 1.0),
+    )
+    match = refine(new, sources, found, reach)
+    for i in range(n):
+        if source[i] < 0:
+            assert match.token[i] == -1
+            assert math.isnan(match.similarity[i])
+            continue
+        row, column = divmod(int(token[i]), 4)
+        near = [
+            r * 4 + c
+            for r in range(max(row - reach, 0), min(row + reach, 2) + 1)
+            for c in range(max(column - reach, 0), min(column + reach, 3) + 1)
+        ]
+        scores = [float(sources[source[i]][t] @ new[i]) for t in near]
+        assert match.similarity[i] == pytest.approx(max(scores), abs=2e-5)
+        assert float(sources[source[i]][match.token[i]] @ new[i]) == pytest.approx(max(scores), abs=2e-5)
+
+
+def test_drift_shows_poses_that_are_off() -> None:
+    grid = TokenGrid(6, 8)
+    n = grid.count
+    features = unit(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)))
+    nothing, zero, ways = np.full(n, np.nan), np.zeros(n, np.int64), np.zeros((n, 2))
+    identity = Correspondence(
+        grid,
+        Anchors(np.zeros((n, 2)), nothing),
+        zero,
+        np.arange(n),
+        ways,
+        nothing,
+        zero,
+        (1.0,),
+        (1.0,),
+    )
+    assert refine(features, [features], identity, 1).drift[0].tolist() == [0.0, 0.0]
+    shifted = features.reshape(6, 8, -1).roll(1, 1).reshape(n, -1)  # everything one column to the right
+    right, down = refine(features, [shifted], identity, 1).drift[0]
+    assert right > 0.7
+    assert abs(down) < 0.2
+    with pytest.raises(ValueError, match="features"):
+        refine(features, [], identity, 1)
+
+
 def test_windows_are_counted_by_their_tokens(model: LoadedModel) -> None:
     frame = np.zeros((12 * 28, 10 * 28, 3), np.uint8)
     old = patchify(frame, model.pixels, None, None)
@@ -132,7 +207,7 @@ def test_windows_are_counted_by_their_tokens(model: LoadedModel) -> None:
 
 
 def test_gaps_of_a_recording(model: LoadedModel) -> None:
-    (one, two) = measure_gaps(model, small(motion_frames("pan", 4)), (1, 2), 1, 0.9)
+    (one, two) = measure_gaps(model, small(motion_frames("pan", 4)), (1, 2), 1)
     assert 0.5 < one.found <= one.of_four <= 1.0
     assert two.found < one.found and two.found <= two.of_four
 
@@ -168,3 +243,25 @@ def test_the_command_writes_tables_figures_and_pictures(
 def test_bad_arguments(given: str) -> None:
     with pytest.raises(ConfigError, match=given[0]):
         bench_reuse.run(options(*given))
+
+
+def test_a_walk_is_timed_frame_by_frame_with_and_without_reuse(model: LoadedModel) -> None:
+    decoder = {
+        "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    }  # fmt: skip
+    tower = {"hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64}
+    random = random_model(model, 2, 9, decoder, tower)
+    config: Any = random.network.config
+    assert (config.text_config.num_hidden_layers, config.vision_config.depth) == (2, 9)
+    assert config.vision_config.fullatt_block_indexes == [7]
+    profile = load_profile("tiny")
+    profile = replace(profile, image=replace(profile.image, resize=(320, 240)))
+    figures = measure_walk(random, profile, "forward", small(motion_frames("forward", 4)), ReuseConfig())
+    assert (figures.frames, figures.parts, figures.refused) == (4, 3, {"first frame": 1})
+    assert 0.4 < figures.computed <= 0.51
+    assert figures.low <= figures.gain <= figures.high and figures.plan_ms > 0.0
+    text = section({"walks": {"depth": [2, 9], "budget": 0.5, "motions": [asdict(figures)]}})
+    assert "2 of 36 decoder layers and 9 of 32 vision blocks" in text and "| forward | 3 of 4 |" in text
+    whole = measure_walk(random, profile, "pan", small(motion_frames("pan", 2)), ReuseConfig(budget=1.0))
+    assert (whole.parts, whole.computed) == (0, 1.0)

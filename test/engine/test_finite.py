@@ -134,7 +134,7 @@ def test_every_strategy_finds_a_frame_whose_features_are_none(
 @pytest.mark.parametrize("reuse", [False, True])
 def test_a_poisoned_cache_is_found_and_named(model: LoadedModel, reuse: bool, value: str, what: str) -> None:
     """Also where keys and values are taken over from it rather than computed."""
-    robot = engine(model, reuse=ReuseConfig(enabled=reuse, min_similarity=-1.0, window=0))
+    robot = engine(model, reuse=ReuseConfig(enabled=reuse, doubt=0.0, window=0))
     robot.observe(frame(0))
     robot.decide(1)
     slot = next(

@@ -1,4 +1,4 @@
-"""Semantic gate, layer budgets, refinement and the account, against slow references."""
+"""Semantic gate, layer budgets and the account, against slow references."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vln_ros.geometry.correspondence import Anchors, Correspondence, TokenGrid
 from vln_ros.geometry.fallback_reason import FallbackReason
 from vln_ros.reuse.accounting import ForwardTimes, ReuseMeter
 from vln_ros.reuse.gate import computed_layers, entropy, layer_budgets, must_refresh
-from vln_ros.reuse.similarity import refine, unit
 
 
 def test_relevant_tokens_and_those_whose_relevance_changes_are_refreshed() -> None:
@@ -45,68 +42,6 @@ def test_no_layer_takes_over_more_than_its_budget_and_rows_only_drop(
         allowed = min(np.clip(0.9 - 0.8 * v, 0.1, 0.9) for v in entropies[index:]) * tokens
         assert taken == min(candidates, math.floor(allowed + 1e-9))  # and no less than it may
     assert (np.diff(layers) >= 0).all()  # the safest first
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.integers(0, 2))
-def test_refinement_equals_looking_at_every_neighbour(seed: int, reach: int) -> None:
-    rng, grid = np.random.default_rng(seed), TokenGrid(3, 4)
-    n = grid.count
-    new, *sources = (unit(torch.from_numpy(rng.normal(size=(n, 5)))) for _ in range(3))
-    source = rng.integers(-1, 2, n)
-    token = np.where(source >= 0, rng.integers(0, n, n), -1)
-    nothing, ways = np.full(n, np.nan), np.zeros((n, 2))
-    found = Correspondence(
-        grid,
-        Anchors(np.zeros((n, 2)), nothing),
-        source,
-        token,
-        ways,
-        nothing,
-        source,
-        (1.0, 1.0),
-        (1.0, 1.0),
-    )
-    match = refine(new, sources, found, reach)
-    for i in range(n):
-        if source[i] < 0:
-            assert match.token[i] == -1
-            assert math.isnan(match.similarity[i])
-            continue
-        row, column = divmod(int(token[i]), 4)
-        near = [
-            r * 4 + c
-            for r in range(max(row - reach, 0), min(row + reach, 2) + 1)
-            for c in range(max(column - reach, 0), min(column + reach, 3) + 1)
-        ]
-        scores = [float(sources[source[i]][t] @ new[i]) for t in near]
-        assert match.similarity[i] == pytest.approx(max(scores), abs=2e-5)
-        assert float(sources[source[i]][match.token[i]] @ new[i]) == pytest.approx(max(scores), abs=2e-5)
-
-
-def test_drift_shows_poses_that_are_off() -> None:
-    grid = TokenGrid(6, 8)
-    n = grid.count
-    features = unit(torch.randn(n, 16, generator=torch.Generator().manual_seed(0)))
-    nothing, zero, ways = np.full(n, np.nan), np.zeros(n, np.int64), np.zeros((n, 2))
-    identity = Correspondence(
-        grid,
-        Anchors(np.zeros((n, 2)), nothing),
-        zero,
-        np.arange(n),
-        ways,
-        nothing,
-        zero,
-        (1.0,),
-        (1.0,),
-    )
-    assert refine(features, [features], identity, 1).drift[0].tolist() == [0.0, 0.0]
-    shifted = features.reshape(6, 8, -1).roll(1, 1).reshape(n, -1)  # everything one column to the right
-    right, down = refine(features, [shifted], identity, 1).drift[0]
-    assert right > 0.7
-    assert abs(down) < 0.2
-    with pytest.raises(ValueError, match="features"):
-        refine(features, [], identity, 1)
 
 
 def test_it_switches_itself_off_where_it_loses_and_only_there() -> None:

@@ -69,6 +69,7 @@ BENCHES = (
     "roofline",
     "setup",
     "soak",
+    "standstill",
     "startup",
     "stream",
     "tracking",

@@ -33,7 +33,13 @@ from vln_ros.config.options import (
 )
 from vln_ros.config.place import LookDownConfig, Nav2Config, PlaceConfig
 from vln_ros.config.profiling import ProfilingConfig
-from vln_ros.config.reuse import FrameCheckConfig, LandmarkConfig, PruneConfig, ReuseConfig
+from vln_ros.config.reuse import (
+    FrameCheckConfig,
+    LandmarkConfig,
+    PruneConfig,
+    ReuseConfig,
+    StandstillConfig,
+)
 from vln_ros.config.robot import (
     CameraExtrinsics,
     ColorInputConfig,
@@ -122,6 +128,7 @@ __all__ = [
     "SamplingConfig",
     "Scalar",
     "SensorsConfig",
+    "StandstillConfig",
     "StepConfig",
     "StreamConfig",
     "SyncConfig",

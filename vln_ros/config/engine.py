@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vln_ros.config.options import group, option
 from vln_ros.config.place import LookDownConfig
-from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig
+from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig, StandstillConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +160,7 @@ class StreamConfig:
         "model was trained for: too high degrades its answers, too low re-rotates the cache often.",
         minimum=1024, maximum=1000000,
     )  # fmt: skip
+    standstill: StandstillConfig = group(StandstillConfig)
     prune: PruneConfig = group(PruneConfig)
     landmarks: LandmarkConfig = group(LandmarkConfig)
 

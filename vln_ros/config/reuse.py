@@ -108,6 +108,36 @@ class PruneConfig(FrameCheckConfig):
 
 
 @dataclass(frozen=True)
+class StandstillConfig:
+    """Frames that show what was shown before, but for noise: a robot that stands."""
+
+    enabled: bool = option(
+        False,
+        "Whether nothing is computed for a frame that was taken where the one shown before was, and differs "
+        "from it by the camera's noise only. False computes it, unless it is equal pixel by pixel, which no "
+        "real camera's are.",
+    )
+    max_move_m: float = option(
+        0.005,
+        "Distance between the cameras of two frames up to which they were taken at one place. It must be "
+        "above what odometry wanders while the robot stands; too high overlooks a slow start.",
+        unit="m", minimum=0.0, maximum=0.1,
+    )  # fmt: skip
+    max_turn_deg: float = option(
+        0.2,
+        "Angle between the cameras of two frames up to which they were taken at one place. It must be above "
+        "what odometry turns while the robot stands; too high overlooks a slow start.",
+        unit="deg", minimum=0.0, maximum=5.0,
+    )  # fmt: skip
+    whole_every_s: float = option(
+        1.0,
+        "Time after which a frame is computed even if nothing has changed. Short times save less; long ones "
+        "overlook for longer what is too faint to be told from noise.",
+        unit="s", minimum=0.0, maximum=60.0,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
 class LandmarkConfig:
     """Instruction agent and frame memory: what the instruction names, and which frames show it."""
 
@@ -152,12 +182,19 @@ class ReuseConfig(FrameCheckConfig):
         "was seen before (VLN-Cache). It saves time with large frames and decoders, and costs time with "
         "small ones; it needs depth and good poses.",
     )
-    keyframes: int = option(
-        8,
-        "Most earlier frames that a new one is compared with. Few find less to take over, many take longer "
-        "to compare.",
-        minimum=1, maximum=64,
+    budget: float = option(
+        0.5,
+        "Share of a frame that is computed where nothing forces more; it is rounded up to 0.25, 0.5, 0.75 or "
+        "1, so that few shapes occur. Low values save more and follow the picture less, 1 computes every "
+        "frame whole.",
+        minimum=0.01, maximum=1.0,
     )  # fmt: skip
+    tower: bool = option(
+        True,
+        "Whether the vision tower, too, passes over what is taken over: it then goes by whole windows of 4 x "
+        "4 tokens. False runs all of it, and single tokens are chosen. Histories, pruning and shared "
+        "forwards need all features and always run all of it.",
+    )
     depth_tolerance: float = option(
         0.05,
         "Relative difference within which two depths count as one surface. Too low refuses tokens of a noisy "
@@ -177,23 +214,12 @@ class ReuseConfig(FrameCheckConfig):
         "tokens over though the pose is wrong, too high refuses frames in which something moves.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
-    reach: int = option(
-        1,
-        "Number of neighbours on each side among which the token that looks most alike is searched. 0 trusts "
-        "depth and pose alone; higher values make up for small errors of the pose and take longer.",
-        minimum=0, maximum=3,
-    )  # fmt: skip
     max_drift: float = option(
         0.6,
-        "Mean distance between the expected and the most similar tokens beyond which the poses count as "
-        "wrong. Too low refuses good frames, too high takes tokens over from wrong places.",
+        "Mean distance between where depth and pose expect the tokens and where their pixels are most alike, "
+        "beyond which the poses count as wrong. Too low refuses good frames, too high takes tokens over from "
+        "wrong places.",
         unit="tokens", minimum=0.05, maximum=3.0,
-    )  # fmt: skip
-    min_similarity: float = option(
-        0.99,
-        "Smallest cosine between the vision features of a token and of the one that it is taken over from. "
-        "Lower values take over more and change more decisions; near 1 hardly anything is taken over.",
-        minimum=-1.0, maximum=1.0,
     )  # fmt: skip
     max_relevance: float = option(
         4.0,
@@ -222,21 +248,20 @@ class ReuseConfig(FrameCheckConfig):
         minimum=1, maximum=100000,
     )  # fmt: skip
     refresh_every: int = option(
-        16,
-        "Number of frames after which one is computed whole. Low values save less, high ones let errors add "
-        "up; 0 never computes a frame whole for this reason.",
-        minimum=0, maximum=100000,
+        8,
+        "Number of frames of which one is computed whole. Low values save less, high ones let errors add up.",
+        minimum=1, maximum=100000,
     )  # fmt: skip
-    max_share: float = option(
-        0.9,
-        "Largest share of a frame's tokens that is taken over. Low values save less, 1 may leave a frame of "
-        "which nothing is computed anew.",
+    doubt: float = option(
+        0.5,
+        "Probability of the last first action below which, or if the answer was held, the next frame is "
+        "computed whole. 0 never does so; high values save nothing where the model is rarely sure.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
     layer_budget: bool = option(
         False,
         "Whether layers whose attention looks everywhere take over fewer tokens. True is closer to full "
-        "compute and saves less.",
+        "compute and saves less; it needs the features of all tokens, so tower must be false.",
     )
     entropy_weight: float = option(
         0.5,

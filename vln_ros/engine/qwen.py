@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +14,14 @@ import torch
 
 from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
+from vln_ros.engine.cache_memory import keeps_original_keys, most_tokens
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.budget import TokenBudget
 from vln_ros.engine.context.build import budget_options, build_context
 from vln_ros.engine.context.landmark_memory import LandmarkMemory, LandmarkReport, landmark_scores
 from vln_ros.engine.context.pruning import KeepAll, PruneReport, build_pruning
+from vln_ros.engine.context.still_frames import StillFrames
 from vln_ros.engine.context.travelled import TravelledWay
 from vln_ros.engine.decode.answer import Answer, AnswerDecoder, sampling_of
 from vln_ros.engine.decode.decode import Decoding, run
@@ -33,11 +34,10 @@ from vln_ros.engine.questions.beside import BesideTheRun
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.layers.accelerate import Accelerator
-from vln_ros.engine.stream.reuse import Reuse
+from vln_ros.engine.stream.reuse import build_reuse
 from vln_ros.engine.stream.segments import Image, Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.geometry.pixel_goal import PixelGoalRules
-from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.questions import Question, Spoken
 from vln_ros.reuse.accounting import ReuseStats
@@ -118,13 +118,14 @@ class QwenEngine:
         self._seed = seed
         self._template = ChatTemplate(model, profile)
         scores = landmark_scores(config.landmarks)
-        self.reuse = _build_reuse(model, reuse or ReuseConfig(), scores)
         self.pruning = build_pruning(config.prune)
+        again = self.pruning is not None or profile.context.strategy == "history"
+        self.reuse = build_reuse(model, reuse or ReuseConfig(), scores, features_again=again)
         self.session = Session(
             model.network,
             # What is recorded holds the cache as it is: all of it is there from the beginning.
-            block_tokens=config.cache_block_tokens if accelerator is None else _most_tokens(config),
-            keep_original_keys=_keeps_original_keys(model, reuse),
+            block_tokens=config.cache_block_tokens if accelerator is None else most_tokens(config),
+            keep_original_keys=keeps_original_keys(model, reuse),
             plugs=[plug for plug in (self.reuse, self.pruning) if plug is not None],
             pool=pool,
             chunk_tokens=config.chunk_tokens,
@@ -135,7 +136,7 @@ class QwenEngine:
             model, profile, self.session, self._template, self._answers, look_down or LookDownConfig(),
             PixelGoalRules.of(place or PlaceConfig()),
         )  # fmt: skip
-        self._encoder = VisionEncoder(model, profile.image, accelerator)
+        self._encoder = VisionEncoder(model, profile.image, self.session, accelerator)
         self._token_area = model.pixels.token_side**2
         self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
@@ -158,6 +159,7 @@ class QwenEngine:
         spec = profile.context
         self._replaces = spec.strategy == "append" and spec.unasked_frames == "drop"
         self._drops = spec.unasked_frames == "drop"
+        self._still = StillFrames(config.standstill, spec.strategy, self.session.want_whole)
         self._frame_stride = 1
         self._seen: Frame | None = None
         self._image: Image | None = None  # what was seen of it
@@ -170,6 +172,7 @@ class QwenEngine:
     def start(self, instruction: Instruction) -> None:
         self._instruction = instruction
         self._frame = self._seen = self._skipped = self._image = None
+        self._still.begin()
         self._forget_executed()
         self._undo_fallback()
         self._answers.begin(self._seed + instruction.number)
@@ -267,8 +270,10 @@ class QwenEngine:
         else:
             self.context.answered(answer.ids, len(answer.actions))
             self._answer = answer
+            self._still.turn_changed()
             self.landmarks.answered()
         self._answered = self._frame
+        self.session.on_answer(answer.certainty, answer.held is not None)
         note_memory(self.session.cache, self.session.timeline.tokens, self._budget.budget)
         chunk = ActionChunk(
             queue,
@@ -356,6 +361,7 @@ class QwenEngine:
         stats = self.reuse_stats()
         if stats is not None:
             values += stats.figures().items()
+        values += self._still.figures().items()
         if torch.cuda.is_available():
             values.append(("GPU memory [MB]", torch.cuda.memory_allocated() / 2**20))
         if self._accelerator is not None:
@@ -423,6 +429,7 @@ class QwenEngine:
         if asked or since == answer.actions:
             self.context.executed(self._answers.reply(answer, since), len(since))
             self._told, self._answer = until, None
+            self._still.turn_changed()
 
     def _undo_fallback(self) -> None:
         """What one run lacked the next one may have."""
@@ -440,9 +447,14 @@ class QwenEngine:
         self._fallback.run(lambda: self._show(frame))
 
     def _show(self, frame: Frame) -> None:
-        if self._seen is not frame:  # beginning anew has already seen it
-            self._image = self.context.observe(frame)
-            self._seen = frame
+        if self._seen is frame:  # beginning anew has already seen it
+            return
+        done = len(self._executed or ())
+        shown = self._still.to_show(frame, done)
+        if shown is not None:
+            self._image = self.context.observe(shown)
+            self._still.was_shown(frame, shown, done)
+        self._seen = frame
 
     def _prefill(self) -> None:
         pieces = self.context.to_prefill()
@@ -471,48 +483,14 @@ class QwenEngine:
         self.session.close()
         self.context.start(self._instruction.text)
         self._seen = self._answer = None
+        self._still.turn_changed()
         self._told = len(self._executed or ())
         if self._frame is not None:
             self._show(self._frame)
         return "a new stream"
 
 
-def build_pool(model: LoadedModel, stream: StreamConfig, reuse: ReuseConfig) -> KVPool | None:
-    """The pool that engines with these options share; None where each is to have memory of its own."""
-    if not stream.pool_tokens:
-        return None
-    return KVPool(
-        model.network,
-        tokens=stream.pool_tokens,
-        page_tokens=stream.cache_block_tokens,
-        keep_original_keys=_keeps_original_keys(model, reuse),
-    )
-
-
-def _keeps_original_keys(model: LoadedModel, reuse: ReuseConfig | None) -> bool:
-    """Keys that are handed on are turned again and again, which drifts in half precision."""
-    return reuse is not None and reuse.enabled and model.dtype is not torch.float32
-
-
-def _most_tokens(config: StreamConfig) -> int:
-    """The budget, frames that nobody asks about for half as long again, and what one forward adds."""
-    return config.token_budget * 3 // 2 + 2048
-
-
 def _own(frame: Frame) -> Frame:
     """A frame whose arrays nobody else has: callers may write the next picture into the same buffer."""
     depth_m = None if frame.depth_m is None else frame.depth_m.copy()
     return replace(frame, rgb=frame.rgb.copy(), depth_m=depth_m)
-
-
-def _build_reuse(model: LoadedModel, config: ReuseConfig, scores: LandmarkScores | None) -> Reuse | None:
-    if not config.enabled:
-        return None
-    if not takes_mask(model.network):
-        raise ConfigError(
-            "reuse.enabled needs an attention implementation that takes a mask: load the model with "
-            "attention sdpa or eager, or set reuse.enabled to false"
-        )
-    network_config: Any = model.network.config
-    layers = network_config.text_config.num_hidden_layers
-    return Reuse(config, layers, (lambda _: 0.0) if scores is None else scores.best)

@@ -20,4 +20,7 @@ class FallbackReason(Enum):
     INSTRUCTION_CHANGED = "instruction changed"
     PRUNED = "tokens were left out"
     REFRESH = "periodic refresh"
+    DOUBT = "the last answer was in doubt"
+    ALL_COMPUTED = "all of it must be computed"
+    SHARED = "forward shared with other robots"
     SWITCHED_OFF = "switched off: it loses"

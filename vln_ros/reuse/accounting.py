@@ -27,12 +27,16 @@ class ReuseStats:
     Attributes:
         frames: pictures that were prefilled.
         reuse: mean share of their tokens that was taken over.
-        overhead_ms: time spent on finding out what to take over, and copying it.
-        saved_ms: estimated decoder time that was not needed; the overhead is not subtracted.
+        overhead_ms: time spent on finding out what to take over.
+        saved_ms: time of the vision tower and the decoder that was not needed, against the newest whole
+            frames; the overhead is not subtracted.
         refreshes: frames computed whole only because it was time.
         auto_offs: times that it switched itself off.
         refused: frames from which nothing was taken over, by reason.
         repeated: frames equal to the one before, whose vision features were taken over (exact).
+        passed_over: mean share of the frames' tokens that the vision tower did not compute.
+        stale: tokens that the decoder computed from the feature of an earlier frame, because the tower had
+            passed over them and what was to be taken over was gone.
     """
 
     frames: int
@@ -43,13 +47,23 @@ class ReuseStats:
     auto_offs: int
     refused: Mapping[str, int] = field(default_factory=dict)
     repeated: int = 0
+    passed_over: float = 0.0
+    stale: int = 0
+
+    @property
+    def net_ms(self) -> float:
+        """What is left of what was saved."""
+        return self.saved_ms - self.overhead_ms
 
     def figures(self) -> dict[str, float]:
         """For diagnostics: names with units."""
         return {
             "reuse [%]": 100.0 * self.reuse,
+            "reuse: tower passed over [%]": 100.0 * self.passed_over,
             "reuse: overhead [ms]": self.overhead_ms,
+            "reuse: stale features": self.stale,
             "reuse: saved [ms]": self.saved_ms,
+            "reuse: net [ms]": self.net_ms,
             "reuse: refreshes": self.refreshes,
             "reuse: auto-offs": self.auto_offs,
             "reuse: frames repeated": self.repeated,
@@ -137,34 +151,56 @@ class ForwardTimes:
 
 
 class ReuseMeter(NetMeter):
-    """Holds the time of partial prefills against that of whole ones. Args: see :class:`NetMeter`."""
+    """Holds what a frame takes (vision, planning, prefill with what is decided in it) against whole ones.
+
+    Whole frames come again and again, so what they take is always known as it is now. Args: see
+    :class:`NetMeter`.
+    """
 
     def __init__(self, window: int) -> None:
         self._whole: deque[float] = deque(maxlen=_SAMPLES)
+        self._whole_vision: deque[float] = deque(maxlen=_SAMPLES)
         super().__init__(window, "reuse")
 
     def begin(self) -> None:
-        """A new run. What a whole prefill takes is still known."""
+        """A new run. What a whole frame takes is still known."""
         super().begin()
         self._frames = self._tokens = 0
         self._reused = 0.0
+        self._seen = self._passed_over = self.stale = 0
+        self._vision_s = self._plan_s = 0.0
+
+    def vision(self, tokens: int, passed_over: int, vision_s: float | None, plan_s: float) -> None:
+        """A frame was seen, by a tower that passed over some of it; or by none, and no time is given.
+
+        It counts with the next prefill.
+        """
+        self._seen += tokens
+        self._passed_over += passed_over
+        self._plan_s += plan_s
+        if vision_s is None:
+            return
+        if passed_over:
+            self._vision_s += (median(self._whole_vision) if self._whole_vision else vision_s) - vision_s
+        else:
+            self._whole_vision.append(vision_s)
 
     def whole(self, tokens: int, picture: int, forward_s: float, overhead_s: float, *, tried: bool) -> None:
         """``tokens`` were computed, of which ``picture`` show something; not for lack of trying?"""
         self._whole.append(forward_s / tokens)
-        self._count(picture, 0.0)
-        self.add(0.0, overhead_s, tried=tried)
+        self._count(picture, 0.0, 0.0, overhead_s, tried=tried)
 
     def partial(self, tokens: int, picture: int, reused: float, forward_s: float, overhead_s: float) -> None:
         """Of ``tokens`` new ones ``reused`` were not computed (a token in half of the layers is half)."""
         usual_s = median(self._whole) * tokens if self._whole else forward_s
-        self._count(picture, reused)
-        self.add(usual_s - forward_s, overhead_s, tried=True)
+        self._count(picture, reused, usual_s - forward_s, overhead_s, tried=True)
 
-    def _count(self, picture: int, reused: float) -> None:
+    def _count(self, picture: int, reused: float, saved_s: float, overhead_s: float, *, tried: bool) -> None:
         self._frames += 1
         self._tokens += picture
         self._reused += reused
+        self.add(saved_s + self._vision_s, overhead_s + self._plan_s, tried=tried)
+        self._vision_s = self._plan_s = 0.0
 
     def stats(self, repeated: int) -> ReuseStats:
         return ReuseStats(
@@ -176,4 +212,6 @@ class ReuseMeter(NetMeter):
             self.auto_offs,
             {reason.value: n for reason, n in self.reasons.items()},
             repeated,
+            self._passed_over / self._seen if self._seen else 0.0,
+            self.stale,
         )

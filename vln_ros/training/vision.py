@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from vln_ros.engine.stream.partial_tower import patch_positions
+from vln_ros.engine.stream.partial_tower import window_cells as window_cells
+from vln_ros.engine.stream.partial_tower import window_tokens as window_tokens
+
 
 def encode_frames(
     visual: Any, patches: Tensor, grid: tuple[int, int], origins: Tensor | None = None
@@ -40,7 +44,7 @@ def encode_frames(
         blocks = values.reshape(*values.shape[:-2], -1, merge * merge, values.shape[-1])
         return blocks.index_select(-3, order).reshape(values.shape)
 
-    cos, sin = visual.rotary_pos_emb(x, _patch_positions(grid, merge).to(patches.device))
+    cos, sin = visual.rotary_pos_emb(x, patch_positions(grid, merge).to(patches.device))
     cos, sin = windowed(cos)[:, None], windowed(sin)[:, None]
     x = windowed(x)
     whole = [(0, count)]
@@ -68,17 +72,6 @@ def encode_frames(
     return features
 
 
-def window_tokens(config: Any) -> int:
-    """Side of a window of the tower, in tokens."""
-    return int(config.window_size // config.spatial_merge_size // config.patch_size)
-
-
-def window_cells(grid: tuple[int, int], side: int) -> list[Tensor]:
-    """The tokens of each window ``side`` wide, numbered row by row in the frame."""
-    numbers = torch.arange(grid[0] * grid[1]).reshape(grid)
-    return [cell.flatten() for row in numbers.split(side) for cell in row.split(side, 1)]
-
-
 def _taken_rows(origins: Tensor, order: Tensor, merge: int) -> Tensor:
     """``[frames * patches]``, in the order of the windows: the row whose keys and values each patch has."""
     tokens = len(order)
@@ -94,15 +87,6 @@ def _windows(grid: tuple[int, int], side: int) -> tuple[Tensor, list[tuple[int, 
     cells = window_cells(grid, side)
     ends = torch.tensor([len(c) for c in cells]).cumsum(0).tolist()
     return torch.cat(cells), list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _patch_positions(grid: tuple[int, int], merge: int) -> Tensor:
-    """``[patches, 2]`` row and column of each patch, in the processor's order."""
-    rows, columns = torch.meshgrid(
-        torch.arange(grid[0] * merge), torch.arange(grid[1] * merge), indexing="ij"
-    )
-    both = torch.stack([rows, columns], -1).reshape(grid[0], merge, grid[1], merge, 2)
-    return both.transpose(1, 2).reshape(-1, 2)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

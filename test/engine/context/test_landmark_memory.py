@@ -211,7 +211,7 @@ def _frames_in(robot, count):
     """Which frames the bank would show, by their features."""
     bank, past = robot.context._bank, len(robot.context._bank) - 1
     shown = [*bank.choose_past(robot.context._spec, past), *bank.choose([past])]
-    features = {i: robot._encoder.encode(frame(i).rgb).features for i in range(count)}
+    features = {i: robot._encoder.encode_picture(frame(i).rgb).features for i in range(count)}
     for image in shown:
         yield next(i for i, f in features.items() if torch.equal(f, image.features))
 

@@ -79,7 +79,7 @@ def test_any_size_of_picture_equals_the_released_forward(height: int, width: int
 def test_the_shipped_policy_at_sizes_of_robots(shipped: LoadedModel, size: tuple[int, int]) -> None:
     rgb = picture(*size, seed=3)
     encoder = VisionEncoder(shipped, ImageSpec(None, None))
-    image = encoder.encode(rgb)
+    image = encoder.encode_picture(rgb)
     theirs = released(shipped.network, rgb, shipped.pixels)
     assert image.features.shape == theirs.shape
     assert image.height * image.width == len(theirs)
@@ -194,7 +194,7 @@ def test_in_half_precision_it_errs_no_more_than_the_released_forward(shipped: Lo
         rgb = picture(224, 308, seed)
         exact = released(shipped.network, rgb, shipped.pixels)
         theirs = released(half.network, rgb, half.pixels).float()
-        ours = VisionEncoder(half, ImageSpec(None, None)).encode(rgb).features
+        ours = VisionEncoder(half, ImageSpec(None, None)).encode_picture(rgb).features
         assert ours.dtype == torch.bfloat16
 
         def mean_error(features: Tensor, exact: Tensor = exact) -> float:

@@ -60,7 +60,7 @@ def made(model: LoadedModel, own: Profile, temperature: float = 0.0, **options: 
 
 
 def reuse() -> ReuseConfig:
-    return ReuseConfig(enabled=True, min_similarity=-1.0, window=0)
+    return ReuseConfig(enabled=True, doubt=0.0, window=0)
 
 
 def pruned(strategy: str) -> StreamConfig:

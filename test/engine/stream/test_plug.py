@@ -19,7 +19,8 @@ from vln_ros.engine.decode.decode import Push
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
-from vln_ros.engine.stream.plug import Cost, Plan, Plug
+from vln_ros.engine.stream.partial_tower import TowerStates
+from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
 from vln_ros.engine.stream.segments import Image, Piece, Text
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.sparse import Sources
@@ -40,13 +41,26 @@ class Recorder(Plug):
     def __init__(self, plan: Callable[[Prefill], Plan | None] | None = None, timed: bool = False) -> None:
         self.calls: list[Any] = []
         self.queries: list[Tensor] = []
-        self.make, self.timed = plan, timed
+        self.make, self.timed, self.keeps = plan, timed, False
 
     def begin(self) -> None:
         self.calls.append("begin")
 
+    def before_vision(self, new: NewFrame, cache: SlotCache) -> VisionPlan | None:
+        assert new.picture.shape == (new.rows * 28, new.columns * 28, 3)
+        self.calls.append(("before_vision", new.frame.index, new.image_id))
+        return VisionPlan() if self.keeps else None
+
+    def after_vision(self, image_id: int, states: TowerStates | None, vision_s: float | None) -> None:
+        assert (states is not None) == self.keeps
+        self.calls.append(("after_vision", image_id, vision_s is not None))
+
     def on_frame(self, frame: Frame, image: Image) -> None:
         self.calls.append(("on_frame", frame.index, image.image_id))
+
+    def on_answer(self, probability: float, held: bool) -> None:
+        assert 0.0 < probability <= 1.0
+        self.calls.append(("on_answer", held))
 
     def plan(self, prefill: Prefill, cache: SlotCache) -> Plan | None:
         self.calls.append(("plan", len(prefill.embeddings), prefill.last))
@@ -225,10 +239,12 @@ def engine(model: LoadedModel, name: str, **options: Any) -> QwenEngine:
 
 
 @pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.parametrize("keeps", [True, False])
 def test_each_frame_is_told_of_once_before_any_of_its_tokens_and_keeps_its_id(
-    model: LoadedModel, name: str
+    model: LoadedModel, name: str, keeps: bool
 ) -> None:
-    robot, plug = engine(model, name), Recorder()
+    robot, plug = engine(model, name), Recorder(timed=True)
+    plug.keeps = keeps
     robot.session.plugs = (plug,)
     robot.start(Instruction(1, "go to the red chair"))
     assert plug.calls[0] == "begin"
@@ -241,6 +257,14 @@ def test_each_frame_is_told_of_once_before_any_of_its_tokens_and_keeps_its_id(
         assert told == []
         return
     assert [index for _, index, _ in told] == list(range(7))
+    asked = [call for call in plug.calls if call[0] == "before_vision"]
+    assert [("on_frame", *call[1:]) for call in asked] == told
+    seen = [call for call in plug.calls if call[0] == "after_vision"]
+    # Each picture is shown twice: the second time the tower is spared, and there is no time to tell.
+    assert [timed for *_, timed in seen] == [True, False, True, False, True, False, True]
+    order = [call[0] for call in plug.calls if call[0] in ("before_vision", "after_vision", "on_frame")]
+    assert order == ["before_vision", "after_vision", "on_frame"] * 7
+    assert [call for call in plug.calls if call[0] == "on_answer"] == [("on_answer", False)] * 3
     ids = [image_id for *_, image_id in told]
     assert len(set(ids)) == 7  # also where two look alike
     known = set()

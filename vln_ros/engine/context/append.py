@@ -91,7 +91,7 @@ class AppendContext:
         self._begin(())
 
     def observe(self, frame: Frame) -> Image:
-        image = self._encoder.encode(frame.rgb)
+        image = self._encoder.encode(frame)
         if self._answer is not None:
             self._close_turn(self._answer)
         elif self._asked is not None:  # the answer did not come about

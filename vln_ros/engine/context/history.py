@@ -55,7 +55,7 @@ class HistoryContext:
         self._opened = self._session.snapshot()
 
     def observe(self, frame: Frame) -> Image:
-        image = self._encoder.encode(frame.rgb)
+        image = self._encoder.encode(frame)
         self._session.on_frame(frame, image)
         self._bank.show(frame, image)
         self._answer = None

@@ -52,6 +52,11 @@ class Answer:
     looks_down: bool = False
     point: tuple[int, int] | None = None
 
+    @property
+    def certainty(self) -> float:
+        """Probability of the first action; 0 if there is none, 1 for a place, of which none is known."""
+        return min(self.probabilities[:1], default=0.0 if self.point is None else 1.0)
+
 
 Reading = Callable[[tuple[int, ...], str], Answer | None]
 """What free tokens and their text mean; None: nothing."""

@@ -81,7 +81,7 @@ class LookDown:
                 f"has sent none within {self._config.max_age_s:g} s of the newest frame"
             )
             return replace(request, held=why), newest
-        image = replace(self._encoder.encode(frame.rgb), image_id=None)
+        image = replace(self._encoder.encode_picture(frame.rgb), image_id=None)
         asked = self._session.snapshot()
 
         def question() -> Sequence[Piece]:

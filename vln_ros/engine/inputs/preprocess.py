@@ -101,8 +101,12 @@ def patchify(
     Raises:
         ValueError: not such an image.
     """
-    pixels = fit(rgb, spec, max_pixels, size)
-    return _to_patches(pixels[None].repeat(spec.temporal_patch_size, axis=0), spec)
+    return cut(fit(rgb, spec, max_pixels, size), spec)
+
+
+def cut(picture: npt.NDArray[np.uint8], spec: PixelSpec) -> ImagePatches:
+    """Patches of a picture that :func:`fit` made."""
+    return _to_patches(picture[None].repeat(spec.temporal_patch_size, axis=0), spec)
 
 
 def stack_video(

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import fit, stack_video
+from vln_ros.engine.inputs.preprocess import cut, fit, stack_video
 from vln_ros.engine.inputs.tower import RecordedTower, encode_pictures, tower_of
 from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
+from vln_ros.engine.stream.plug import NewFrame, VisionPlan
 from vln_ros.engine.stream.segments import Image, Video
 from vln_ros.profiling.spans import span
 
@@ -67,11 +70,29 @@ def encode_video(
     return Video(features, grid[0], grid[1] // merge, grid[2] // merge, seconds_per_grid, first_grid)
 
 
+class VisionPlanner(Protocol):
+    """Whoever says, before the tower is run, how much of a frame it must compute."""
+
+    def before_vision(self, new: NewFrame) -> VisionPlan | None:
+        """None: all of it, and nothing is to be kept."""
+
+    def after_vision(self, image_id: int, states: TowerStates | None, *, spared: bool) -> None:
+        """What became of it; ``spared``: it is equal to the one before, and nothing was computed."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Look:
+    """A picture that was seen: as it came, and at the size of the model."""
+
     rgb: npt.NDArray[np.uint8]
+    picture: npt.NDArray[np.uint8]
     max_pixels: int | None
     image: Image
+    states: TowerStates | None
+
+    def serves(self, plan: VisionPlan | None) -> bool:
+        """All of it was computed, and what is to be kept of it is there."""
+        return plan is None if self.states is None else self.states.is_fresh
 
 
 class VisionEncoder:
@@ -80,35 +101,96 @@ class VisionEncoder:
     A frame equal to the one before, pixel by pixel, gets the same features, the very tensor.
 
     Args:
+        planner: asked about each frame; None: all of each is computed.
         accelerator: how the tower's forward is recorded; None: it is run anew each time.
     """
 
-    def __init__(self, model: LoadedModel, size: ImageSpec, accelerator: Accelerator | None = None) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        size: ImageSpec,
+        planner: VisionPlanner | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
         self._model = model
         tower = tower_of(model.network, model.pixels)
         self._tower = tower if accelerator is None else RecordedTower(tower, accelerator)
         self._size = size
+        self._planner = planner
+        self._partial = PartialTower(model.network, model.pixels)
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
         self._looks = 0
         self._last: _Look | None = None
 
-    def encode(self, rgb: npt.NDArray[np.uint8]) -> Image:
-        """One frame, ``[H, W, 3]``, under an image id of its own."""
-        last = self._last
-        if last is not None and last.max_pixels == self.max_pixels and np.array_equal(last.rgb, rgb):
-            image = last.image
-        else:
-            with span("preprocess"):
-                picture = fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+    def encode_picture(self, rgb: npt.NDArray[np.uint8]) -> Image:
+        """A picture, ``[H, W, 3]``, under an image id of its own."""
+        last = self._equal(rgb)
+        if last is not None:
+            return self._take(rgb, last.picture, last.image, last.states)
+        with span("preprocess"):
+            picture = self._fit(rgb)
+        return self._take(rgb, picture, *self._whole(picture, keep=False))
+
+    def encode(self, frame: Frame) -> Image:
+        """A frame of a run, under an image id of its own. The planner may have parts of it passed over.
+
+        Their features are those of the tokens that they are taken over from.
+        """
+        if self._planner is None:
+            return self.encode_picture(frame.rgb)
+        last, image_id = self._equal(frame.rgb), self._looks + 1
+        with span("preprocess"):
+            picture = self._fit(frame.rgb) if last is None else last.picture
+            rows, columns = (side // self._model.pixels.token_side for side in picture.shape[:2])
+            plan = self._planner.before_vision(NewFrame(frame, image_id, rows, columns, picture))
+            part = None if plan is None else plan.part
+            spared = last is not None and last.serves(plan)
+        if last is not None and spared:
+            image, states = last.image, last.states
+        elif part is not None:
             with span("vision encode", device=True):
+                there = torch.tensor(picture).to(self._model.network.device, non_blocking=True)
+                states = self._partial.encode(there, part)
+            image = Image(states.features, rows, columns)
+        else:
+            image, states = self._whole(picture, keep=plan is not None)
+        self._planner.after_vision(image_id, states, spared=spared)
+        return self._take(frame.rgb, picture, image, states)
+
+    def _fit(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        return fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
+
+    def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
+        """Where states are kept the released forward runs: they are noted inside its blocks."""
+        network, side = self._model.network, self._model.pixels.token_side
+        with span("vision encode", device=True):
+            if not keep:
                 (features,) = encode_pictures(self._tower, [picture])
-            side = self._model.pixels.token_side
-            image = Image(features, picture.shape[0] // side, picture.shape[1] // side)
+                return Image(features, picture.shape[0] // side, picture.shape[1] // side), None
+            with keep_states(network) as noted:
+                image = encode_images(network, [cut(picture, self._model.pixels)])[0]
+            return image, states_of(network, noted, image.features, (image.height, image.width))
+
+    def _equal(self, rgb: npt.NDArray[np.uint8]) -> _Look | None:
+        """The picture before, if this one is equal to it."""
+        last = self._last
+        if last is None or last.max_pixels != self.max_pixels or not np.array_equal(last.rgb, rgb):
+            return None
+        return last
+
+    def _take(
+        self,
+        rgb: npt.NDArray[np.uint8],
+        picture: npt.NDArray[np.uint8],
+        image: Image,
+        states: TowerStates | None,
+    ) -> Image:
         self._looks += 1
         image = replace(image, image_id=self._looks)
-        # A copy: what is compared with the next picture must not become it.
-        self._last = _Look(rgb.copy(), self.max_pixels, image)
+        # A copy: what is compared with the next picture must not become it. Resampling may be the identity.
+        own = rgb.copy()
+        self._last = _Look(own, own if picture is rgb else picture, self.max_pixels, image, states)
         return image
 
     def encode_video(self, frames: Sequence[npt.NDArray[np.uint8]], frame_interval_s: float) -> Video:

@@ -99,7 +99,7 @@ class BesideTheRun:
         pieces = list(self._context.aside(copy))
         if newest is not None:
             self._encoder.max_pixels = max_pixels
-            pieces += self._template.shown(self._encoder.encode(newest.rgb))
+            pieces += self._template.shown(self._encoder.encode_picture(newest.rgb))
         return copy, pieces
 
     def _words(

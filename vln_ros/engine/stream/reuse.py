@@ -1,33 +1,48 @@
-"""Plugs VLN-Cache (arXiv 2603.07080) into a stream: pictures are computed only where a plan asks for it."""
+"""Plugs VLN-Cache (arXiv 2603.07080) into a stream: of a frame only what a plan asks for is computed.
+
+The plan is made before the vision tower is run, from depth, pose and pixels. The tower passes over windows
+that are taken over, and the decoder over their tokens.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vln_ros.config import ReuseConfig
+from vln_ros.config import ConfigError, ReuseConfig
 from vln_ros.datatypes import Frame
-from vln_ros.engine.stream.forward import Prefill
+from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.stream.forward import Prefill, takes_mask
 from vln_ros.engine.stream.kv_cache import SlotCache
-from vln_ros.engine.stream.plug import Cost, Plan, Plug
+from vln_ros.engine.stream.partial_tower import TowerPart, TowerStates, window_of_token, window_tokens
+from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
 from vln_ros.engine.stream.segments import Image
 from vln_ros.engine.stream.sparse import Sources
 from vln_ros.engine.stream.timeline import Segment
-from vln_ros.geometry.correspondence import TokenGrid
+from vln_ros.geometry.correspondence import IntArray, TokenGrid
 from vln_ros.geometry.fallback_reason import FallbackReason
+from vln_ros.memory.landmarks import LandmarkScores
 from vln_ros.profiling.spans import span
 from vln_ros.reuse.accounting import ReuseMeter, ReuseStats
-from vln_ros.reuse.frame_plan import FramePlan, FramePlanner
+from vln_ros.reuse.budget import BUCKETS
+from vln_ros.reuse.frame_plan import Find, FramePlan, FramePlanner
 from vln_ros.reuse.gate import entropy
 
-_TRIED = (None, FallbackReason.DEPTHS_DISAGREE, FallbackReason.PICTURES_DISAGREE)
+_TRIED = (
+    None,
+    FallbackReason.DEPTHS_DISAGREE,
+    FallbackReason.PICTURES_DISAGREE,
+    FallbackReason.ALL_COMPUTED,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +73,14 @@ def _pictures(segments: Sequence[Segment], start: int) -> list[_Picture]:
     return found
 
 
+def _finder(cache: SlotCache) -> Find:
+    return lambda serials: cache.find(torch.from_numpy(serials)).numpy()
+
+
+def _windows(side: int) -> Callable[[TokenGrid], IntArray]:
+    return lambda grid: window_of_token((grid.rows, grid.columns), side)
+
+
 def _newest(prefill: Prefill) -> _Picture | None:
     """The last picture of the stream with the chunk."""
     end = prefill.before.tokens + prefill.last + 1
@@ -77,23 +100,39 @@ class Reuse(Plug):
     Args:
         layers: of the decoder.
         landmark: see :class:`FramePlanner`.
+        window_tokens: side of a window of the vision tower, in tokens, where it passes over what is taken
+            over; None: it is run on all of each frame.
     """
 
     timed = True
 
-    def __init__(self, config: ReuseConfig, layers: int, landmark: Callable[[int], float]) -> None:
-        self._frame_planner = FramePlanner(config, layers, landmark)
+    def __init__(
+        self,
+        config: ReuseConfig,
+        layers: int,
+        landmark: Callable[[int], float],
+        window_tokens: int | None = None,
+    ) -> None:
+        side = self._window_tokens = None if config.budget > BUCKETS[-2] else window_tokens
+        windows = None if side is None else _windows(side)
+        self._frame_planner = FramePlanner(config, layers, landmark, windows)
         self._meter = ReuseMeter(config.window)
         self.last_plans: Mapping[int, FramePlan] = {}
         """Of the newest prefill, by image id: for pictures and tests."""
         self._plans: dict[int, FramePlan] = {}
         self._sources: Sources | None = None
         self._features: Tensor | None = None
+        self._states: dict[int, TowerStates] = {}
+        self._planned: tuple[int, FramePlan, float] | None = None
+        """Of the frame that is being seen: image id, plan, and how long that took."""
+        self._is_shared = False
         self._repeated = 0
 
     def begin(self) -> None:
         self._frame_planner.begin()
         self._meter.begin()
+        self._states.clear()
+        self._planned = None
         self._repeated = 0
 
     def stats(self) -> ReuseStats:
@@ -112,13 +151,50 @@ class Reuse(Plug):
 
     # -- the life of a frame -------------------------------------------------------------------------
 
+    def before_vision(self, new: NewFrame, cache: SlotCache) -> VisionPlan | None:
+        self._planned = None
+        if self._meter.off:
+            return None
+        began_s = time.perf_counter()
+        with span("reuse sight"):
+            grid = TokenGrid(new.rows, new.columns)
+            plan = self._frame_planner.before_vision(
+                new.image_id, new.frame, grid, new.picture, _finder(cache), shared=self._is_shared
+            )
+        self._planned = new.image_id, plan, time.perf_counter() - began_s
+        if self._window_tokens is None:
+            return None
+        known = set(plan.source[~plan.computed].tolist())
+        if not known:
+            return VisionPlan()
+        (source,) = known
+        return VisionPlan(TowerPart(plan.computed, plan.token, self._states[source], plan.bucket))
+
+    def after_vision(self, image_id: int, states: TowerStates | None, vision_s: float | None) -> None:
+        if self._planned is None:
+            return
+        _, plan, plan_s = self._planned
+        if states is not None:
+            self._states[image_id] = states
+        skips = self._window_tokens is not None and vision_s is not None
+        passed_over = int((~plan.computed).sum()) if skips else 0
+        self._meter.vision(len(plan.computed), passed_over, vision_s, plan_s)
+
     def on_frame(self, frame: Frame, image: Image) -> None:
-        self._repeated += image.features is self._features  # the vision tower was spared
+        if image.features is self._features:  # the vision tower was spared
+            self._repeated += 1
         self._features = image.features
-        if image.image_id is not None:
-            with span("reuse sight"):
-                grid = TokenGrid(image.height, image.width)
-                self._frame_planner.on_frame(image.image_id, frame, grid, image.features)
+        if self._planned is not None:
+            self._frame_planner.on_frame(self._planned[0])
+            self._planned = None
+            for gone in self._states.keys() - self._frame_planner.known():
+                del self._states[gone]
+
+    def on_answer(self, probability: float, held: bool) -> None:
+        self._frame_planner.on_answer(probability, held)
+
+    def want_whole(self) -> None:
+        self._frame_planner.want_whole()
 
     def plan(self, prefill: Prefill, cache: SlotCache) -> Plan:
         shown = _pictures(prefill.segments, prefill.before.tokens)
@@ -136,6 +212,7 @@ class Reuse(Plug):
 
     def on_cached(self, prefill: Prefill, cache: SlotCache, cost: Cost | None) -> None:
         shown = _pictures(prefill.segments, prefill.before.tokens)
+        self._is_shared = cost is None if shown else self._is_shared
         plans = {} if cost is None else self._plans
         for picture in shown:
             if picture.is_whole:
@@ -169,13 +246,12 @@ class Reuse(Plug):
 
     def _plan_picture(self, picture: _Picture, cache: SlotCache) -> FramePlan:
         tokens = picture.segment.count
-        if self._meter.off:
+        # Of what the tower has passed over there are no features: such a picture keeps to its plan.
+        if self._meter.off and self._frame_planner.has_features(picture.image_id):
             return FramePlan.whole(tokens, FallbackReason.SWITCHED_OFF)
         if not picture.is_whole:
             return FramePlan.whole(tokens, FallbackReason.PRUNED)
-        return self._frame_planner.plan(
-            picture.image_id, tokens, lambda serials: cache.find(torch.from_numpy(serials)).numpy()
-        )
+        return self._frame_planner.plan(picture.image_id, tokens, _finder(cache))
 
     def _take_over(self, prefill: Prefill, shown: Sequence[_Picture]) -> Sources | None:
         if all((plan.slot < 0).all() for plan in self._plans.values()):
@@ -194,9 +270,41 @@ class Reuse(Plug):
         for plan in plans:
             if plan.reason is not None:
                 self._meter.refused(plan.reason)
+            self._meter.stale += int((~plan.computed & (plan.slot < 0)).sum())
         if self._sources is None:
             tried = any(plan.reason in _TRIED for plan in plans)
             self._meter.whole(n, picture, cost.forward_s, cost.plan_s, tried=tried)
         else:
             queries = float(self._sources.depth(layers).sum()) / layers
             self._meter.partial(n, picture, n - queries, cost.forward_s, cost.plan_s)
+
+
+def build_reuse(
+    model: LoadedModel, config: ReuseConfig, scores: LandmarkScores | None, *, features_again: bool
+) -> Reuse | None:
+    """What the options ask for; None where it is off.
+
+    Args:
+        scores: how surely frames show landmarks of the instruction; None: that is not known.
+        features_again: the features of a frame are needed once more after it was prefilled, so that the
+            vision tower computes all of it.
+
+    Raises:
+        ConfigError: options that do not fit together, or the model.
+    """
+    if not config.enabled:
+        return None
+    if not takes_mask(model.network):
+        raise ConfigError(
+            "reuse.enabled needs an attention implementation that takes a mask: load the model with "
+            "attention sdpa or eager, or set reuse.enabled to false"
+        )
+    if config.layer_budget and config.tower:
+        raise ConfigError(
+            "reuse.layer_budget computes all tokens in the first layers, for which the vision tower must "
+            "make their features: set reuse.tower to false, or reuse.layer_budget to false"
+        )
+    network: Any = model.network.config
+    side = window_tokens(network.vision_config) if config.tower and not features_again else None
+    landmark = (lambda _: 0.0) if scores is None else scores.best
+    return Reuse(config, network.text_config.num_hidden_layers, landmark, side)

@@ -25,7 +25,8 @@ from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
 from vln_ros.engine.stream.layers.decoder import run_chunk
-from vln_ros.engine.stream.plug import Cost, Plan, Plug
+from vln_ros.engine.stream.partial_tower import TowerStates
+from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
 from vln_ros.engine.stream.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
 from vln_ros.engine.stream.sparse import Sources, compute_sparse
@@ -77,6 +78,7 @@ class Session:
         self._recorded = None if accelerator is None else RecordedDecoder(network, accelerator)
         self.timeline = Timeline()
         self.work = Work()
+        self._vision_began_s = 0.0
         layers = self._decoder.layers
         self._layer_parameters = sum(p.numel() for layer in layers for p in layer.parameters())
 
@@ -106,6 +108,29 @@ class Session:
                 as in :func:`compute_sparse`.
         """
         return self._extend(pieces, NO_TREE, sources)
+
+    def before_vision(self, new: NewFrame) -> VisionPlan | None:
+        """What the plugs ask of the vision tower for a frame; it is followed by :meth:`after_vision`."""
+        plans = [plug.before_vision(new, self.cache) for plug in self.plugs]
+        self._vision_began_s = self._now_s() if any(plug.timed for plug in self.plugs) else 0.0
+        return next((plan for plan in plans if plan is not None), None)
+
+    def after_vision(self, image_id: int, states: TowerStates | None, *, spared: bool) -> None:
+        """The tower has been run for that frame, or was spared: see :meth:`Plug.after_vision`."""
+        timed = any(plug.timed for plug in self.plugs) and not spared
+        vision_s = self._now_s() - self._vision_began_s if timed else None
+        for plug in self.plugs:
+            plug.after_vision(image_id, states, vision_s)
+
+    def on_answer(self, probability: float, held: bool) -> None:
+        """The model has decided; see :meth:`Plug.on_answer`."""
+        for plug in self.plugs:
+            plug.on_answer(probability, held)
+
+    def want_whole(self) -> None:
+        """All of the next frame is to be computed; see :meth:`Plug.want_whole`."""
+        for plug in self.plugs:
+            plug.want_whole()
 
     def on_frame(self, frame: Frame, image: Image) -> None:
         """A frame was seen and became ``image``; what of it enters the stream is another matter."""
