@@ -16,8 +16,8 @@ from launch_ros.actions import SetRemap
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import name_remappings
-from vln_ros.ros.launch_arguments import NAMES, argument_values
-from vln_ros.ros.launching import (
+from vln_ros.ros.launching.arguments import NAMES, argument_values
+from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
     declare,

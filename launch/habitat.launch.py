@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
-from vln_ros.ros.launching import check_arguments, declare
+from vln_ros.ros.launching.files import check_arguments, declare
 
 CONFIG = Path(__file__).parents[1] / "config"
 SIM = Path(__file__).with_name("sim.launch.py")

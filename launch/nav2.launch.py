@@ -16,7 +16,7 @@ from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import ConfigError
-from vln_ros.ros.launching import (
+from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
     check_robot,

@@ -13,7 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import name_remappings
-from vln_ros.ros.launching import (
+from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
     check_robot,

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import vln_ros
-from vln_ros.ros.launch_arguments import every_argument
+from vln_ros.ros.launching.arguments import every_argument
 
 ROOT = Path(__file__).parents[1]
 GROUPS = {

@@ -288,8 +288,8 @@ def _load(config: NavigatorConfig) -> _Shared:
             "recorded holds memory of its own; set qwen.accelerate to none or qwen.stream.pool_tokens to 0"
         )
     check_checkpoint(qwen.checkpoint)
-    from vln_ros.engine.cache_memory import build_pool
     from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
+    from vln_ros.engine.stream.cache_memory import build_pool
     from vln_ros.engine.stream.layers.accelerate import Accelerator
     from vln_ros.engine.warm_up import warm_up
 

@@ -18,10 +18,10 @@ from vln_ros.capacity.walk import walk
 from vln_ros.config import ReuseConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.batch import SharedDecisions
-from vln_ros.engine.cache_memory import build_pool
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.qwen import QwenEngine
+from vln_ros.engine.stream.cache_memory import build_pool
 
 TOGETHER, BY_TURNS = "together", "by turns"
 PAST_FRAMES = (0, 2, 4, 8)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, SafetyConfig, Scalar
@@ -92,9 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="only try the command: figures are too few to mean anything"
     )
-    parser.add_argument(
-        "--json", type=output_file, default=None, help="also write the figures to this file (JSON)"
-    )
+    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--walks", nargs="+", default=list(WALKS), choices=WALKS, help="motions of walks (default: all)"
     )
     parser.add_argument(
-        "--depth", type=int, nargs=2, default=(4, 4), metavar=("LAYERS", "BLOCKS"),
+        "--layers", type=int, nargs=2, default=(4, 4), metavar=("LAYERS", "BLOCKS"),
         help="decoder layers and vision blocks of the network of walks (default: 4 4; all: 36 32)",
     )  # fmt: skip
     add_json(parser)
@@ -244,7 +244,7 @@ def _walks(model: LoadedModel, options: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.measure.reuse_walks import measure_walk, random_model
     from vln_ros.engine.checkpoint.profile import load_profile
 
-    layers, blocks = options.depth
+    layers, blocks = options.layers
     large, profile = random_model(model, layers, blocks), load_profile(options.profile)
     profile = replace(profile, image=replace(profile.image, resize=(640, 480)))
     reuse, count = ReuseConfig(budget=options.budget), options.frames

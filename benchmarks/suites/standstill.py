@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from vln_ros.cli.arguments.places import output_file
+from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.bench.plot import plot_bars
 from vln_ros.config import CameraConfig, ConfigError, StandstillConfig
 from vln_ros.datatypes import CameraModel, Frame, Pose
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bag", type=Path, default=None, metavar="RECORDING", help="also count those of a recording (ROS 2)"
     )
-    parser.add_argument("--json", type=output_file, help="also write the figures to this file (JSON)")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

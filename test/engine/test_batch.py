@@ -20,7 +20,6 @@ from vln_ros.engine.batch import (
     push_batch,
     run_batch,
 )
-from vln_ros.engine.cache_memory import build_pool
 from vln_ros.engine.checkpoint.model import load_model
 from vln_ros.engine.checkpoint.profile import load_profile
 from vln_ros.engine.decode.decode import Decoded, DecodeMode, Push, decode_free, decode_queue, run
@@ -28,6 +27,7 @@ from vln_ros.engine.decode.scores import GREEDY
 from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.reference import Pixels
+from vln_ros.engine.stream.cache_memory import build_pool
 from vln_ros.engine.stream.kv_pool import KVPool, PoolFullError
 from vln_ros.engine.stream.segments import Image, Text
 from vln_ros.engine.stream.session import Session

@@ -36,7 +36,7 @@ from vln_ros.cli.graph import graph_environment
 from vln_ros.config import NAME_ARGUMENTS
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
 from vln_ros.ros.bag.reader import Bag, BagTopics, Stream
-from vln_ros.ros.launching import view_file
+from vln_ros.ros.launching.files import view_file
 from vln_ros.sim.embedded.export import write_scene
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M
 from vln_ros.sim.embedded.world import Scene

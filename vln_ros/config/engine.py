@@ -227,7 +227,8 @@ class QwenConfig:
         "none",
         "How the decoder's weights are quantised when they are loaded, which saves memory and may change "
         "decisions; the vision tower stays as it is. none: not at all, or a folder whose weights are "
-        "quantised already; the others: by the library that they name, which must be installed.",
+        "quantised already; bitsandbytes-8bit, bitsandbytes-4bit, torchao-int8, torchao-fp8 and "
+        "torchao-int4: by the library that is named, which must be installed.",
         choices=(
             "none",
             "bitsandbytes-8bit",

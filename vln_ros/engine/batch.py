@@ -20,7 +20,7 @@ from vln_ros.engine.decode.decode import Decoding, Push
 from vln_ros.engine.oom_fallback import is_out_of_memory
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.forward import Prefill
-from vln_ros.engine.stream.ragged import Chunk, run_ragged
+from vln_ros.engine.stream.layers.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.segments import Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.tree import NO_TREE

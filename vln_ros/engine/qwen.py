@@ -14,7 +14,6 @@ import torch
 
 from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
-from vln_ros.engine.cache_memory import keeps_original_keys, most_tokens
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.budget import TokenBudget
@@ -31,6 +30,7 @@ from vln_ros.engine.inputs.vision import VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.questions.beside import BesideTheRun
+from vln_ros.engine.stream.cache_memory import keeps_original_keys, most_tokens
 from vln_ros.engine.stream.forward import Work, takes_mask
 from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.layers.accelerate import Accelerator

@@ -53,7 +53,7 @@ def command(*arguments: str, typed: str = "") -> tuple[int, str, str]:
         (["--flat", "100000"], "--flat = 100000"),
         (["--kind", "castle"], "invalid choice"),
         (["--size", "big"], "--size"),
-        (["--start", "1", "--episodes", "f"], "--kind, --start: with --episodes"),
+        (["--start", "1", "--episode-file", "f"], "--kind, --start: with --episode-file"),
         (["--limit-s", "0"], "--limit-s"),
         (["--checkpoint", "/nowhere"], "is no folder"),
         (["--profile", "unheard"], "unheard"),
@@ -135,19 +135,22 @@ def test_without_a_terminal_and_without_a_word_it_stays() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--world", "habitat"], "--episodes"),
-        (["--world", "habitat", "--episodes", "FILE"], "habitat.python is empty"),
-        (["--world", "habitat", "--episodes", "FILE", "--python", "/nowhere/python"], "cannot be started"),
-        (["--world", "habitat", "--episodes", "FILE", "--python", sys.executable], "habitat_sim"),
+        (["--world", "habitat"], "--episode-file"),
+        (["--world", "habitat", "--episode-file", "FILE"], "habitat.python is empty"),
         (
-            ["--world", "habitat", "--episodes", "/nowhere.json.gz", "--python", sys.executable],
+            ["--world", "habitat", "--episode-file", "FILE", "--python", "/nowhere/python"],
+            "cannot be started",
+        ),
+        (["--world", "habitat", "--episode-file", "FILE", "--python", sys.executable], "habitat_sim"),
+        (
+            ["--world", "habitat", "--episode-file", "/nowhere.json.gz", "--python", sys.executable],
             "/nowhere.json.gz",
         ),
-        (["--episodes", "FILE", "--start", "2"], "--start: with --episodes the file says"),
-        (["--episodes", "FILE", "--episode", "77"], "'77': none of the 2 episodes"),
+        (["--episode-file", "FILE", "--start", "2"], "--start: with --episode-file the file says"),
+        (["--episode-file", "FILE", "--episode", "77"], "'77': none of the 2 episodes"),
         (["--episode", "7"], "--episode = '7': of which file"),
         (["--python", "/usr/bin/python3"], "--python: only --world habitat"),
-        (["--scenes", "scenes"], "--scenes: only --world habitat"),
+        (["--habitat-scenes", "scenes"], "--habitat-scenes: only --world habitat"),
         (["--world", "mars"], "invalid choice"),
     ],
 )
@@ -166,8 +169,8 @@ def test_habitat_is_a_world_to_talk_in(tmp_path: Path) -> None:
     episodes = make_scene_episodes("val_unseen", 900_003, "small")[:2]
     write_scene(tmp_path / "scenes", Scene(episodes[0].scene_id, AGENT_RADIUS_M))
     file = write_episodes(tmp_path, "starts", episodes)
-    options = ["--world", "habitat", "--episodes", str(file), "--episode", episodes[1].episode_id]
-    options += ["--scenes", str(tmp_path / "scenes"), "--python", fake_python(tmp_path)]
+    options = ["--world", "habitat", "--episode-file", str(file), "--episode", episodes[1].episode_id]
+    options += ["--habitat-scenes", str(tmp_path / "scenes"), "--python", fake_python(tmp_path)]
     status, out, error = command(
         "live", "--size", "112x112", "--limit-s", "5", *options, typed="walk on\nstop\n"
     )

@@ -141,7 +141,7 @@ def test_a_limit_aborts(forward: DrivenRobot, environment: dict[str, str], tmp_p
 def test_the_service_cancels_what_a_terminal_has_sent(
     forward: DrivenRobot, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """Ctrl-C would not: ros2cli has shut its context down before its cancel is sent (docs/nav2.md)."""
+    """Ctrl-C would not: ros2cli has shut its context down before its cancel is sent (docs/robot/nav2.md)."""
     with sent(forward, tmp_path, environment, "{instruction: go}") as terminal:
         forward.wait(lambda: "state: driving" in terminal.text, "no feedback of driving")
         forward.moves()

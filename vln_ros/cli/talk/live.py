@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which of the flat's 5 starts the robot stands at (default: 1)",
     )
     parser.add_argument(
-        "--episodes",
+        "--episode-file",
         type=Path,
         default=None,
         metavar="FILE",
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="interpreter that has habitat_sim, for --world habitat (docs/evaluate/habitat.md)",
     )
     parser.add_argument(
-        "--scenes",
+        "--habitat-scenes",
         default="",
         help=f"folder of Habitat's scenes, for --world habitat (default: {HabitatConfig().scenes})",
     )
@@ -158,23 +158,24 @@ def _world(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
     """
     of_flats = {"--kind": options.kind, "--flat": options.flat, "--start": options.start}
     chosen = [name for name, value in of_flats.items() if value is not None]
-    if options.world == "habitat" and options.episodes is None:
+    if options.world == "habitat" and options.episode_file is None:
         raise ConfigError(
-            "--world habitat: name the episodes whose starts the robot may stand at (--episodes)"
+            "--world habitat: name the episodes whose starts the robot may stand at (--episode-file)"
         )
-    if options.episodes is not None and chosen:
-        raise ConfigError(f"{', '.join(chosen)}: with --episodes the file says where the robot stands")
-    if options.episodes is None and options.episode:
-        raise ConfigError(f"--episode = {options.episode!r}: of which file (--episodes)?")
-    of_habitat = {"habitat.python": options.python, "habitat.scenes": options.scenes}
+    if options.episode_file is not None and chosen:
+        raise ConfigError(f"{', '.join(chosen)}: with --episode-file the file says where the robot stands")
+    if options.episode_file is None and options.episode:
+        raise ConfigError(f"--episode = {options.episode!r}: of which file (--episode-file)?")
+    of_habitat = {"habitat.python": options.python, "habitat.scenes": options.habitat_scenes}
     given: dict[str, Scalar] = {name: value for name, value in of_habitat.items() if value}
     if options.world != "habitat" and given:
-        names = ", ".join(f"--{name.removeprefix('habitat.')}" for name in given)
+        flags = {"habitat.python": "--python", "habitat.scenes": "--habitat-scenes"}
+        names = ", ".join(flags[name] for name in given)
         raise ConfigError(f"{names}: only --world habitat has an interpreter and scenes of its own")
     parameters: dict[str, Scalar] = {"world": options.world, **given}
-    if options.episodes is None:
+    if options.episode_file is None:
         return {**parameters, **_flat(place, options)}
-    return {**parameters, "episodes": str(options.episodes), "episode": _episode_id(options)}
+    return {**parameters, "episodes": str(options.episode_file), "episode": _episode_id(options)}
 
 
 def _check_habitat(bridge: Mapping[str, Scalar]) -> None:
@@ -189,7 +190,7 @@ def _episode_id(options: argparse.Namespace) -> str:
     from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder
     from vln_ros.sim.episodes.episode import read_episodes
 
-    episodes = read_episodes(options.episodes)
+    episodes = read_episodes(options.episode_file)
     order = EpisodeOrder(episodes, lambda _: False)
     episode = order.find(options.episode) if options.episode else episodes[0]
     print(f"{episode.scene_id}: start of episode {episode.episode_id} ({episode.instruction})")

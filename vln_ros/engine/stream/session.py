@@ -25,9 +25,9 @@ from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
 from vln_ros.engine.stream.layers.decoder import run_chunk
+from vln_ros.engine.stream.layers.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.partial_tower import TowerStates
 from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
-from vln_ros.engine.stream.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.segments import Image, Piece, Text, append_piece, join_text
 from vln_ros.engine.stream.sparse import Sources, compute_sparse
 from vln_ros.engine.stream.timeline import Segment, Snapshot, Timeline
@@ -491,9 +491,8 @@ class Session:
     def _prefill_flops(self, queries: float, visible: int) -> float:
         """Multiply-adds counted as two, of the decoder layers."""
         config = self._config.text_config
-        attention: float = (
-            4.0 * config.hidden_size * config.num_hidden_layers * queries * (visible - queries / 2)
-        )
+        width = config.hidden_size * config.num_hidden_layers
+        attention = 4.0 * width * queries * (visible - queries / 2)
         return float(2.0 * self._layer_parameters * queries + attention)
 
     def _count(self, forwards: int, tokens: int, flops: float) -> None:

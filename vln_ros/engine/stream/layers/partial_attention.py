@@ -39,7 +39,7 @@ def attend(
     grouped = queries.reshape(kv_heads, heads // kv_heads, n, width)
     parts = [_over_context(grouped, keys, values, scale) for keys, values in context]
     parts.append(_over_own(grouped, *own, own_visible, scale))
-    return _joined(parts).reshape(heads, n, width)
+    return joined(parts).reshape(heads, n, width)
 
 
 def _over_context(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Partial:
@@ -51,7 +51,7 @@ def _over_context(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -
     elif rows.device.type == "cuda" and rows.dtype in (torch.float16, torch.bfloat16):
         out, total = torch.ops.aten._scaled_dot_product_flash_attention(rows, keys, values, scale=scale)[:2]
     else:
-        out, total = _by_hand(rows, keys, values, None, scale)
+        out, total = by_hand(rows, keys, values, None, scale)
     return out.reshape(queries.shape), total.reshape(queries.shape[:-1])
 
 
@@ -69,10 +69,10 @@ def _over_own(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | N
     if visible is None:
         n = queries.shape[2]
         visible = torch.ones(n, n, dtype=torch.bool, device=queries.device).tril()
-    return _by_hand(queries, keys, values, visible, scale)
+    return by_hand(queries, keys, values, visible, scale)
 
 
-def _by_hand(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Partial:
+def by_hand(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None, scale: float) -> Partial:
     scores = queries.float() @ keys.float().transpose(-1, -2) * scale
     if visible is not None:
         scores = scores.masked_fill(~visible, -torch.inf)
@@ -80,7 +80,7 @@ def _by_hand(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor | No
     return ((scores - total[..., None]).exp() @ values.float()).to(values.dtype), total
 
 
-def _joined(parts: Sequence[Partial]) -> Tensor:
+def joined(parts: Sequence[Partial]) -> Tensor:
     if len(parts) == 1:
         return parts[0][0]
     weights = torch.stack([total for _, total in parts]).softmax(0)

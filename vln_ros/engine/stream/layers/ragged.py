@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from vln_ros.engine.stream.forward import Prefill, tree_visibility
 from vln_ros.engine.stream.kv_cache import SlotCache
-from vln_ros.engine.stream.partial_attention import attend
+from vln_ros.engine.stream.layers.partial_attention import attend
 
 _ATTENTION = "vln_ros_ragged"
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vln_ros.engine.stream import partial_attention
-from vln_ros.engine.stream.partial_attention import attend
+from vln_ros.engine.stream.layers import partial_attention
+from vln_ros.engine.stream.layers.partial_attention import attend
 
 
 def plain(queries: Tensor, keys: Tensor, values: Tensor, visible: Tensor, scale: float) -> Tensor:
@@ -75,11 +75,11 @@ def test_by_hand_is_the_same_as_the_fused_kernel(
     grouped = queries.view(heads[0], heads[1], n, 16)
     keys, values = (t[:, None].expand(-1, heads[1], -1, -1) for t in own)
     seen = torch.ones(n, n, dtype=torch.bool).tril() if visible is None else visible
-    parts = [partial_attention._by_hand(grouped, keys, values, seen, 0.25)]
+    parts = [partial_attention.by_hand(grouped, keys, values, seen, 0.25)]
     for keys, values in context:
-        out, total = partial_attention._by_hand(grouped.flatten(1, 2)[None], keys, values, None, 0.25)
+        out, total = partial_attention.by_hand(grouped.flatten(1, 2)[None], keys, values, None, 0.25)
         parts.append((out.view(grouped.shape), total.view(grouped.shape[:-1])))
-    got = partial_attention._joined(parts).reshape(expected.shape)
+    got = partial_attention.joined(parts).reshape(expected.shape)
     assert (got - expected).abs().max() <= 1e-5
 
 

@@ -345,7 +345,7 @@ LAUNCH_FILES: Mapping[str, LaunchFile] = {
         ),
     ),
     "fleet": LaunchFile(
-        nodes=("fleet", "navigator", "sim_bridge"),
+        nodes=("fleet", "sim_bridge"),
         includes=("robot",),
         arguments=(
             LaunchArgument(

@@ -23,13 +23,13 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 import vln_ros
 from vln_ros.config import NAME_ARGUMENTS, ConfigError
-from vln_ros.ros.launch_arguments import (
+from vln_ros.ros.launching.arguments import (
     LAUNCH_FILES,
     argument_values,
     every_argument,
     nearest_argument,
 )
-from vln_ros.ros.launch_status import PackageNode
+from vln_ros.ros.launching.status import PackageNode
 from vln_ros.ros.parameter_files import check_parameter_file
 from vln_ros.ros.terminal.environment import PARENT
 from vln_ros.ros.terminal.interpreter import find_executable, installed_interpreter
@@ -96,7 +96,7 @@ def given_arguments(context: LaunchContext, file: str) -> dict[str, str]:
 
 
 def node_parameters(file: str, node: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """As :func:`vln_ros.ros.launch_arguments.argument_values`; text stays text, where launch reads YAML."""
+    """As :func:`argument_values`; text stays text, where launch reads YAML."""
     return {
         name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
         for name, value in argument_values(file, node, given).items()
