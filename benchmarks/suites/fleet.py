@@ -88,7 +88,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=None, help=f"that decisions are counted (default: {FULL.seconds:g})"
     )
-    parser.add_argument("--kills", type=int, default=None, help=f"of navigators (default: {FULL.kills})")
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=None,
+        help=f"number of times that navigators are killed (default: {FULL.kills})",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="only try the command: figures are too few to mean anything"
     )

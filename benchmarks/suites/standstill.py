@@ -49,7 +49,7 @@ class Count:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each drive (default: 5)")
+    parser.add_argument("--duration-s", type=float, default=5.0, help="length of each drive (default: 5)")
     parser.add_argument(
         "--bag", type=Path, default=None, metavar="RECORDING", help="also count those of a recording (ROS 2)"
     )
@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.seconds <= 0.0:
-        raise ConfigError(f"--seconds {args.seconds:g}: must be above 0")
-    count = round(args.seconds * _RATE_HZ)
+    if args.duration_s <= 0.0:
+        raise ConfigError(f"--duration-s {args.duration_s:g}: must be above 0")
+    count = round(args.duration_s * _RATE_HZ)
     drives = _drives(count)
     if args.bag is not None:
         from benchmarks.measure.frames import bag_frames

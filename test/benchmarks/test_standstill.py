@@ -19,7 +19,7 @@ def options(*given: str) -> argparse.Namespace:
 
 
 def test_every_drive_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert standstill.run(options("--seconds", "0.5", "--json", str(tmp_path / "f.json"))) == 0
+    assert standstill.run(options("--duration-s", "0.5", "--json", str(tmp_path / "f.json"))) == 0
     figures = json.loads((tmp_path / "f.json").read_text())
     said = capsys.readouterr().out
     for name, count in figures.items():
@@ -33,5 +33,5 @@ def test_every_drive_is_counted_and_told(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_no_time_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--seconds"):
-        standstill.run(options("--seconds", "0"))
+    with pytest.raises(ConfigError, match="--duration-s"):
+        standstill.run(options("--duration-s", "0"))
