@@ -71,14 +71,14 @@ class LaunchFile:
         for call in (n for n in ast.walk(self.tree) if isinstance(n, ast.Call)):
             named = isinstance(call.func, ast.Name) and call.func.id == function
             if named and isinstance(call.args[0], ast.Constant):
-                yield call.args[0].value
+                yield str(call.args[0].value)
 
     @property
     def says_which_it_is(self) -> set[str]:
         """The launch file whose arguments its text asks for."""
         calls = ("declare", "given_arguments", "check_arguments", "node_parameters")
         return {
-            a.value
+            str(a.value)
             for call in ast.walk(self.tree)
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in calls
             for a in call.args[:2]
