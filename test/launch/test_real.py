@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -378,9 +379,11 @@ def test_nav2_stands_between_executor_and_base(arguments: tuple[str, ...], topic
 
     def parameters(name: str) -> dict[str, object]:
         values: dict[str, object] = {}
-        for path, is_file in nodes[name].expanded_node_parameters or []:
-            if is_file:
-                for key, value in yaml.safe_load(Path(path).read_text("utf-8")).items():
+        words = ["".join(getattr(part, "text", "") for part in word) for word in nodes[name].cmd]
+        for flag, path in pairwise(words):
+            if flag == "--params-file":
+                # Launch writes lists as Python's tuples.
+                for key, value in yaml.full_load(Path(path).read_text("utf-8")).items():
                     if key.rsplit("/", 1)[-1] in (name, "**"):
                         values |= value["ros__parameters"]
         return values
