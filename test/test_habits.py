@@ -161,6 +161,7 @@ def test_what_the_workflow_runs_is_there() -> None:
         ".ci/wheel",
         ".ci/nav2",
         ".ci/docs",
+        ".ci/quantised",
     }
     assert {"check", "test", "coverage"} <= set(targets)
     for script in scripts:
