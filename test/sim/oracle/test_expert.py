@@ -190,3 +190,19 @@ def test_where_nothing_wide_leads_to_the_goal_it_takes_the_narrow_way() -> None:
     assert actions[-1].stop
     assert np.linalg.norm(poses[-1].position[:2] - goal) < 0.2
     np.testing.assert_allclose(expert.way(start)[-1], goal)
+
+
+@pytest.mark.parametrize(("clearance_m", "stops"), [(0.0, False), (0.15, True)])
+def test_who_keeps_a_distance_from_furniture_stops_as_much_sooner(clearance_m: float, stops: bool) -> None:
+    """Where the executor keeps it, the way's last bit would never be driven."""
+    episode = make_episodes("val_unseen", 1, "room")[0]
+    world = EmbeddedWorld(CAMERA, base_from_optical(0, 0, 1.25))
+    world.load(episode.scene_id)
+    path = Expert(world.scene.walkable, episode.goal, SPLIT_STEP).way(episode.start.position)
+    before = path[-1] - 0.2 * (path[-1] - path[-2]) / np.linalg.norm(path[-1] - path[-2])
+    pose = standing(before, 0.0)
+    engine = ExpertEngine(SPLIT_STEP, 4, episode, clearance_m=clearance_m)
+    engine.start(Instruction(1, episode.instruction))
+    rgb = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    engine.observe(Frame(0, 1, rgb, None, CAMERA, pose, pose @ base_from_optical(0, 0, 1.25)))
+    assert engine.decide(1).actions[0].stop == stops
