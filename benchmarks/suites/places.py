@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--workers", type=int, default=2, help="worker processes (default: %(default)s)")
     parser.add_argument(
-        "--only", nargs="+", default=None, metavar="NAME", help="these settings (default: all)"
+        "--only", nargs="+", default=None, metavar="NAME", help="settings to run (default: all)"
     )
     parser.add_argument("--json", type=output_file, default=None, help="also write the figures here (JSON)")
 
