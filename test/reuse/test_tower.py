@@ -22,7 +22,7 @@ from vln_ros.engine.batch import decide_together, observe_together
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile, load_profile
 from vln_ros.engine.inputs.preprocess import cut, fit
-from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.inputs.tower import encode_pictures, tower_of
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.partial_tower import PartialTower
 from vln_ros.engine.stream.plug import Plug
@@ -101,8 +101,10 @@ def plan_of(robot: QwenEngine) -> Any:
 
 
 def exact(model: LoadedModel, frame: Frame) -> Tensor:
-    patches = cut(fit(frame.rgb, model.pixels, None, SIZE), model.pixels)
-    return encode_images(model.network, [patches])[0].features
+    (features,) = encode_pictures(
+        tower_of(model.network, model.pixels), [fit(frame.rgb, model.pixels, None, SIZE)]
+    )
+    return features
 
 
 def half_patches(model: LoadedModel, frame: Frame) -> Tensor:

@@ -109,7 +109,7 @@ def test_the_shipped_policy_drives_and_answers_on_the_page(page: Any) -> None:
         sees(page, "#refusal", "No navigator is there that could follow an instruction")
         live.wait_for(r"ready after \d+\.\d s")
         page.wait_for_selector("#navigator", state="hidden", timeout=DEADLINE_S * 1e3)
-        names = live.said.splitlines()[0].partition(": ")[2]
+        names = live.wait_for(r"embedded/\S+: (.*)")[1]
         room, thing = re.split(r"[;,] ?", names)[0], re.findall(r"the (\w+ \w+)", names)[0]
         types(page, "#instruction", f"please go to the {thing}")
         sees(page, "#log", "words that the flats' instructions do not have: please")

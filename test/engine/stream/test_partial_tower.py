@@ -17,9 +17,9 @@ from vln_ros.engine.inputs.vision import encode_images
 from vln_ros.engine.stream.partial_tower import (
     IntArray,
     PartialTower,
+    PartTables,
     TowerPart,
     TowerStates,
-    WindowTables,
     keep_states,
     most_windows,
     states_of,
@@ -142,7 +142,7 @@ def test_shapes_follow_from_grid_and_bucket_alone(data: Any, grid: tuple[int, in
             left -= sizes[number]
     if not chosen:
         return
-    tables = WindowTables.of(np.isin(window, chosen), window, bucket, 4)
+    tables = PartTables.of(np.isin(window, chosen), window, bucket, 4)
     count = most_windows(sizes, bucket)
     assert tables.tokens.shape == (bucket,)
     assert tables.rows.shape == (bucket * 4,)
@@ -165,4 +165,4 @@ def test_shapes_follow_from_grid_and_bucket_alone(data: Any, grid: tuple[int, in
 )
 def test_what_is_no_whole_windows_or_does_not_fit_is_refused(computed: Any, bucket: int) -> None:
     with pytest.raises(ValueError, match="whole windows"):
-        WindowTables.of(computed, window_of_token((5, 7), SIDE), bucket, 4)
+        PartTables.of(computed, window_of_token((5, 7), SIDE), bucket, 4)

@@ -288,8 +288,8 @@ def test_a_robot_that_cannot_begin_is_said_at_once(left: str, right: str, said: 
     parameters = tmp_path / "fleet.yaml"
     parameters.write_text(
         "/fleet: {ros__parameters: {robots: 'left,right'}}\n"
-        f"/left/navigator: {{ros__parameters: {{{left}}}}}\n"
-        f"/right/navigator: {{ros__parameters: {{{right}}}}}\n"
+        f"/left/navigator: {{ros__parameters: {{extrinsics: parameters, {left}}}}}\n"
+        f"/right/navigator: {{ros__parameters: {{extrinsics: parameters, {right}}}}}\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "vln_ros", "node", "fleet", "--ros-args", "--params-file", str(parameters)],

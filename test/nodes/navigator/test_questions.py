@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,14 @@ class Person(Node):
     def answer(self, question_id: str) -> QuestionAnswer:
         self.wait(lambda: any(a.question_id == question_id for a in self.answers), f"no answer {question_id}")
         return next(a for a in self.answers if a.question_id == question_id)
+
+    def behind_the_others(self) -> None:
+        """Until every question that was sent has its answer: one that waited behind them has."""
+        for attempt in itertools.count():
+            question_id = f"behind the others {attempt} {self.stamp_ns}"
+            self.ask(Question(question_id, "what do you see?"))
+            if self.answer(question_id).refusal is not QuestionRefusal.BUSY:
+                return
 
     def vitals(self) -> dict[str, str]:
         """What /diagnostics says of the stream and of what the model thought, after all that was sent."""
@@ -242,6 +251,7 @@ def test_what_is_no_question_is_answered_too(
 ) -> None:
     person.follow("go on")
     person.show(0)
+    person.behind_the_others()
     before = len(person.answers)
     person.question.publish(String(data=text))
 
@@ -256,6 +266,9 @@ def test_what_is_no_question_is_answered_too(
 
 
 def test_a_navigator_that_rests_says_so_to_who_still_waits(person: Person) -> None:
+    person.follow("go on")
+    person.show(0)
+    person.behind_the_others()
     person.follow("go on")  # and no frame comes: the question waits for it
     person.ask(Question("last", "what do you see?"))
     request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))

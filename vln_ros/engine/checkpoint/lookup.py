@@ -59,7 +59,7 @@ def check_checkpoint(checkpoint: str) -> None:
         CheckpointError: as :func:`find_local`, or the folder is none of a checkpoint.
     """
     folder = find_local(checkpoint)
-    if folder is not None and not any((folder / name).is_file() for name in _CONFIGS):
+    if folder is not None and not any((folder / name).exists() for name in _CONFIGS):
         raise CheckpointError(f"checkpoint {checkpoint!r}: the folder holds no config.json")
 
 

@@ -15,7 +15,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
-from vln_ros.engine.inputs.preprocess import cut, fit, stack_video
+from vln_ros.engine.inputs.preprocess import fit, stack_video
 from vln_ros.engine.inputs.tower import RecordedTower, encode_pictures, tower_of
 from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
@@ -162,15 +162,16 @@ class VisionEncoder:
         return fit(rgb, self._model.pixels, self.max_pixels, self._size.resize)
 
     def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
-        """Where states are kept the released forward runs: they are noted inside its blocks."""
-        network, side = self._model.network, self._model.pixels.token_side
+        """Where states are kept no recorded forward runs: they are noted while its blocks do."""
+        network, pixels = self._model.network, self._model.pixels
+        rows, columns = (side // pixels.token_side for side in picture.shape[:2])
         with span("vision encode", device=True):
             if not keep:
                 (features,) = encode_pictures(self._tower, [picture])
-                return Image(features, picture.shape[0] // side, picture.shape[1] // side), None
+                return Image(features, rows, columns), None
             with keep_states(network) as noted:
-                image = encode_images(network, [cut(picture, self._model.pixels)])[0]
-            return image, states_of(network, noted, image.features, (image.height, image.width))
+                (features,) = encode_pictures(tower_of(network, pixels), [picture])
+            return Image(features, rows, columns), states_of(network, noted, features, (rows, columns))
 
     def _equal(self, rgb: npt.NDArray[np.uint8]) -> _Look | None:
         """The picture before, if this one is equal to it."""

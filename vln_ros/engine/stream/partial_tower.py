@@ -95,7 +95,7 @@ def patch_positions(grid: tuple[int, int], merge: int) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowTables:
+class PartTables:
     """Where the rows of a partial pass come from and go to. Shapes follow from grid and bucket alone.
 
     Attributes:
@@ -111,7 +111,7 @@ class WindowTables:
     rows: Tensor
 
     @staticmethod
-    def of(computed: npt.NDArray[np.bool_], window: IntArray, bucket: int, patches: int) -> WindowTables:
+    def of(computed: npt.NDArray[np.bool_], window: IntArray, bucket: int, patches: int) -> PartTables:
         """Args: ``window``: see :func:`window_of_token`; ``patches`` of a token."""
         sizes = np.bincount(window)
         longest, count = int(sizes.max()) * patches, most_windows(sizes, bucket)
@@ -134,7 +134,7 @@ class WindowTables:
             padding[place, :length] = True
             rows[start : start + length] = place * longest + np.arange(length)
         rows[len(chosen) * patches :] = np.tile(rows[:patches], bucket - len(chosen))
-        return WindowTables(
+        return PartTables(
             torch.from_numpy(tokens),
             torch.from_numpy(slots.ravel()),
             torch.from_numpy(padding[:, None, None]),
@@ -149,7 +149,7 @@ def most_windows(sizes: IntArray, bucket: int) -> int:
 
 @contextmanager
 def keep_states(network: Qwen2_5_VLForConditionalGeneration) -> Iterator[list[Tensor]]:
-    """Within, keys and values of the released tower's blocks with full attention are noted, block by block.
+    """Within, keys and values of the tower's blocks with full attention are noted, block by block.
 
     ``[patches, 2, heads, head width]``, in the order of its windows; what it computes stays what it is.
     """
@@ -212,7 +212,7 @@ class PartialTower:
         grid = (picture.shape[0] // side, picture.shape[1] // side)
         device = picture.device
         window = window_of_token(grid, window_tokens(visual.config))
-        tables = WindowTables.of(part.computed, window, part.bucket, merged)
+        tables = PartTables.of(part.computed, window, part.bucket, merged)
         tokens, slots, rows = (t.to(device) for t in (tables.tokens, tables.slots, tables.rows))
         # Without a mask the fast kernels are taken; all windows are alike in many sizes.
         padding = None if bool(tables.padding.all()) else tables.padding.to(device)

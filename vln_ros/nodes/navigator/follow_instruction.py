@@ -25,8 +25,9 @@ PACKAGE = "vln_msgs"
 ACTION = "follow_instruction"
 FEEDBACK_PERIOD_S = 0.5
 """Feedback is told when it changes, and so often for its figures."""
-_FLUSH_TURNS = 20
-"""Of the executor, before a server with goals goes."""
+_LAST_RESULTS_S = 0.2
+"""How long a server whose goals have just ended stays. A result has left with the first turns of the executor,
+but the client fetches it from memory that goes with this process, and ROS has no receipt for it."""
 
 Limits = Callable[[RunLimitsConfig], RunLimitsConfig]
 """The navigator's own limits to those of a goal."""
@@ -194,8 +195,9 @@ class _FollowInstructionServer:
             return  # the results go out after this callback
         if executor is not None and self._goals:
             # The end of a goal is a task of the executor's, and sending its result to who waits is another.
-            for _ in range(_FLUSH_TURNS):
-                executor.spin_once(timeout_sec=0.0)
+            until_s = time.monotonic() + _LAST_RESULTS_S
+            while (left_s := until_s - time.monotonic()) > 0.0:
+                executor.spin_once(timeout_sec=left_s)
         self._server.destroy()
 
 
