@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -161,10 +161,8 @@ class VisionTower(nn.Module):
         self.patch_size = spec.patch_size
         self._spec = spec
         self._folded: tuple[object, Tensor, Tensor] | None = None
-        self.tables = lru_cache(maxsize=_SIZES_KEPT)(self._make_tables)
-
-    def _make_tables(self, grid_h: int, grid_w: int) -> WindowTables:
-        return window_tables(self.released, grid_h, grid_w)
+        # Of a function that does not hold this tower: in a circle, its weights would outlive it.
+        self.tables = lru_cache(maxsize=_SIZES_KEPT)(partial(window_tables, released))
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,15 @@ class PartTables:
         )
 
 
+def turn_tables(
+    visual: Any, merge: int, grid: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine that turn the keys of each patch to its place."""
+    places = patch_positions(grid, merge).to(device)
+    cos, sin = visual.rotary_pos_emb(torch.empty(1, dtype=dtype, device=device), places)
+    return cos, sin
+
+
 def most_windows(sizes: IntArray, bucket: int) -> int:
     """How many windows of these sizes fit into ``bucket`` tokens at most."""
     return int((np.cumsum(np.sort(sizes)) <= bucket).sum())
@@ -197,7 +206,8 @@ class PartialTower:
         self._network, self._spec = network, spec
         self._visual: Any = network.model.visual
         self._kernel: Tensor | None = None
-        self._turn = lru_cache(maxsize=2)(self._make_turn)
+        # Of a function that does not hold this tower: in a circle, its weights would outlive it.
+        self._turn = lru_cache(maxsize=2)(partial(turn_tables, self._visual, spec.merge_size))
 
     @torch.no_grad()
     def encode(self, picture: Tensor, part: TowerPart) -> TowerStates:
@@ -272,14 +282,6 @@ class PartialTower:
             weight = self._visual.patch_embed.proj.weight
             self._kernel = weight.float().sum(2).flatten(1).T.to(device, weight.dtype).contiguous()
         return self._kernel
-
-    def _make_turn(
-        self, grid: tuple[int, int], device: torch.device, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        places = patch_positions(grid, self._spec.merge_size).to(device)
-        like = torch.empty(1, dtype=dtype, device=device)
-        cos, sin = self._visual.rotary_pos_emb(like, places)
-        return cos, sin
 
 
 def _merged(old: Tensor, token: Tensor, tokens: Tensor, new: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ ACTION = "follow_instruction"
 FEEDBACK_PERIOD_S = 0.5
 """Feedback is told when it changes, and so often for its figures."""
 _LAST_RESULTS_S = 0.2
-"""How long a server whose goals have just ended stays. A result has left with the first turns of the executor,
+"""How long a server whose goals have just ended stays. A result leaves with the first turns of the executor,
 but the client fetches it from memory that goes with this process, and ROS has no receipt for it."""
 
 Limits = Callable[[RunLimitsConfig], RunLimitsConfig]
