@@ -94,10 +94,10 @@ def test_what_is_generated_is_there() -> None:
 
 def test_words_are_counted_by_who_writes_them() -> None:
     texts = {
-        "docs/a.md": "one two\n<!-- rows: made by x.py -->\n| three |\n<!-- end of rows -->\n`four` five",
+        "docs/index.md": "one two\n<!-- rows: made by x.py -->\n| three |\n<!-- end of rows -->\n`four` five",
         "docs/reference/parameters.md": "one two three",
         "docs/benchmarks/records.md": "one two",
-        "docs/history/a.md": "one",
+        "docs/history/tree.md": "one",
     }
     counts = STYLE.words_by_kind(texts)
     marked, parameters = 14, 3

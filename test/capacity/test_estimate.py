@@ -440,8 +440,8 @@ def test_the_readme_has_the_table_of_devices(capsys: pytest.CaptureFixture[str])
     readme = (Path(vln_ros.__file__).parent.parent / "README.md").read_text("utf-8")
     assert table in readme, "vln_ros plan --table says something else: put it there"
     assert len(table.splitlines()) == 2 + len(DEVICES)
-    with pytest.raises(ConfigError, match="--checkpoint and --device, or --table"):
-        command("--checkpoint", "3B")
+    with pytest.raises(ConfigError, match="--shape and --device, or --table"):
+        command("--shape", "3B")
 
 
 @pytest.mark.parametrize(
