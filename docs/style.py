@@ -4,6 +4,7 @@
     python docs/style.py --table         the same as Markdown
     python docs/style.py --quiet         only what to mend
     python docs/style.py FILE ...        these pages only
+    python docs/style.py --words 6c1e78c how long docs/ is, and was at that commit
 
 The rules are in CONTRIBUTING.md, "How we write". Status: 0, or 1 where there is something to mend.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +141,35 @@ def is_generated(path: Path) -> bool:
     return any(path.as_posix().endswith(f"docs/{name}") for name in GENERATED)
 
 
+def words_by_kind(texts: dict[str, str]) -> Counter[str]:
+    """How long pages are, given by their paths: words between blanks, code and tables included."""
+    counts = Counter[str]()
+    for path, text in texts.items():
+        by_hand = re.sub(r"<!-- (\w+): made by .*?<!-- end of \1 -->", "", text, flags=re.S)
+        kind = "written by people"
+        if path.endswith("/parameters.md"):
+            by_hand = ""
+        elif path.startswith(("docs/benchmarks", "docs/history")):
+            kind = "records and history"
+            by_hand = text
+        counts[kind] += len(by_hand.split())
+        counts["made from the code"] += len(text.split()) - len(by_hand.split())
+    return counts
+
+
+def texts_at(revision: str | None) -> dict[str, str]:
+    """The pages of docs/ on disk, or as they were committed. Raises CalledProcessError: no such commit."""
+    if revision is None:
+        return {p.relative_to(ROOT).as_posix(): p.read_text("utf-8") for p in (ROOT / "docs").rglob("*.md")}
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, check=True, stdout=subprocess.PIPE)
+        return done.stdout.decode("utf-8")
+
+    names = git("ls-tree", "-r", "--name-only", revision, "docs").splitlines()
+    return {name: git("show", f"{revision}:{name}") for name in names if name.endswith(".md")}
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -145,7 +177,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("pages", nargs="*", type=Path, help="pages (default: all)")
     parser.add_argument("--table", action="store_true", help="print Markdown, and no faults")
     parser.add_argument("--quiet", action="store_true", help="print only what to mend")
+    parser.add_argument("--words", metavar="COMMIT", help="print how many words docs/ has now and had then")
     options = parser.parse_args(arguments)
+    if options.words:
+        then, now = (words_by_kind(texts_at(revision)) for revision in (options.words, None))
+        for kind in sorted(then | now):
+            print(f"{kind:<42}{then[kind]:>8} words at {options.words}{now[kind]:>8} now")
+        return 0
     found, every, rows = list[str](), list[Sentence](), list[tuple[str, Readability]]()
     for path in options.pages or pages():
         own = sentences(path.read_text("utf-8"))

@@ -90,3 +90,20 @@ def test_the_pages_that_people_write_keep_to_it() -> None:
 
 def test_what_is_generated_is_there() -> None:
     assert sum(STYLE.is_generated(page) for page in STYLE.pages()) == len(STYLE.GENERATED)
+
+
+def test_words_are_counted_by_who_writes_them() -> None:
+    texts = {
+        "docs/index.md": "one two\n<!-- rows: made by x.py -->\n| three |\n<!-- end of rows -->\n`four` five",
+        "docs/reference/parameters.md": "one two three",
+        "docs/benchmarks/records.md": "one two",
+        "docs/history/tree.md": "one",
+    }
+    counts = STYLE.words_by_kind(texts)
+    marked, parameters = 14, 3
+    assert counts == {
+        "written by people": 4,
+        "made from the code": marked + parameters,
+        "records and history": 3,
+    }
+    assert STYLE.words_by_kind(STYLE.texts_at(None))["written by people"] > 10_000
