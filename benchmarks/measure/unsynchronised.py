@@ -185,7 +185,7 @@ def _engine(model: LoadedModel, variant: Variant, accelerator: Accelerator | Non
     profile_ = _profile(variant)
     # Random weights are always in doubt; here half of each frame is computed all the same.
     reuse = ReuseConfig(
-        enabled=variant.reuse, budget=0.5, max_drift=3.0, doubt=0.0, window=0, refresh_every=0
+        enabled=variant.reuse, budget=0.5, max_drift=3.0, doubt=0.0, window=0, refresh_every=100000
     )
     stream = StreamConfig(decode=variant.decode, min_allowed=0.0, token_budget=_TOKEN_BUDGET)
     engine = QwenEngine(
