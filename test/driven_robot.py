@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
-from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from robots import CameraRobot
 from ros_endings import gone_afterwards
-from sensor_msgs.msg import CameraInfo, Image, LaserScan
+from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool, Trigger
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import ExecutorConfig, Scalar
-from vln_ros.datatypes import CameraModel, Pose, Velocity
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.datatypes import Pose, Velocity
 from vln_ros.ros import convert, qos
 
 DEADLINE_S = 60.0
@@ -30,9 +27,6 @@ CONTROL_PERIOD_S = 1.0 / ExecutorConfig().rate_hz
 ZERO = Velocity()
 _PERIOD_S = 0.02
 _STANDING_PERIODS = 20
-_CAMERA = CameraModel.from_hfov(64, 48, 1.4)
-_RGB = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
-_DEPTH = np.full((48, 64), 5.0, np.float32)
 # Time-outs that a loaded machine does not reach by itself.
 EXECUTOR: dict[str, Scalar] = {
     "safety.obstacles": "scan",
@@ -61,18 +55,12 @@ class Told:
         return f"{self.number} {self.status} {self.cause} {self.reason!r}"
 
 
-class DrivenRobot(Node):
+class DrivenRobot(CameraRobot):
     """Its base, its sensors, and a person who tells it what to do and hears what becomes of that."""
 
     def __init__(self, context: Context, namespace: str, start: Pose) -> None:
-        super().__init__("robot", context=context, namespace=namespace)
-        sensor = qos.sensor("reliable", 10)
-        self._odom = self.create_publisher(Odometry, "odom", sensor)
-        self._scan = self.create_publisher(LaserScan, "scan", sensor)
-        self._color = self.create_publisher(Image, COLOR_TOPIC, sensor)
-        self._depth = self.create_publisher(Image, DEPTH_TOPIC, sensor)
-        self._info = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
-        self.instruction = self.create_publisher(String, "instruction", qos.latched())
+        super().__init__(context, "robot", namespace, deadline_s=DEADLINE_S)
+        self._scan = self.create_publisher(LaserScan, "scan", qos.sensor("reliable", 10))
         self.cancel = self.create_client(Trigger, "navigator/cancel")
         self.pause = self.create_client(SetBool, "navigator/pause")
         self.silent: set[str] = set()
@@ -88,8 +76,6 @@ class DrivenRobot(Node):
         self.create_timer(_PERIOD_S, self._drive)
         self.create_timer(0.1, self._look)
         self._driven_s = time.monotonic()
-        self.spinner = SingleThreadedExecutor(context=context)
-        self.spinner.add_node(self)
 
     def _on_command(self, msg: Twist) -> None:
         self.commands.append((time.monotonic(), convert.velocity_from_twist(msg)))
@@ -108,9 +94,7 @@ class DrivenRobot(Node):
             velocity.linear_m_s * passed_s, 0.0, velocity.angular_rad_s * passed_s
         )
         if "odom" not in self.silent:
-            self._odom.publish(
-                convert.odometry_from_pose(self.pose, self.now_ns, "odom", "base_link", 0.0, 0.0)
-            )
+            self.publish_pose(self.pose, self.now_ns)
 
     def _look(self) -> None:
         stamp_ns = self.now_ns
@@ -122,26 +106,12 @@ class DrivenRobot(Node):
                     ranges=[5.0 + 1e-3 * (stamp_ns // 10**6 % 100)] * 11,
                 )
             )  # fmt: skip
-        if "camera" in self.silent:
-            return
-        self._info.publish(convert.info_from_camera(_CAMERA, stamp_ns, "optical"))
-        self._depth.publish(convert.image_from_depth(_DEPTH, stamp_ns, "optical"))
-        self._color.publish(convert.image_from_rgb(_RGB, stamp_ns, "optical"))
+        if "camera" not in self.silent:
+            self.publish_info(stamp_ns)
+            self.publish_images(stamp_ns)
 
-    @property
-    def now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; {self.executor_says!r} {self.told[-1:]}"
-            self.spinner.spin_once(0.1)
-
-    def call(self, client: object, request: object) -> bool:
-        future = client.call_async(request)  # type: ignore[attr-defined]
-        self.wait(future.done, "no answer to the service")
-        return bool(future.result().success)
+    def heard(self) -> object:
+        return self.executor_says, self.told[-1:]
 
     def tell(self, text: str) -> int:
         """By topic. Returns the number that it has got."""

@@ -367,6 +367,28 @@ def test_tests_reach_into_nothing_private() -> None:
     assert not wrong, "give it a seam: an argument, a public property, or assert on what users see"
 
 
+def patched(tree: ast.Module) -> list[str]:
+    """What of a module or class from elsewhere is set, and ``mock``, which does that."""
+    nodes = list(ast.walk(tree))
+    aliases = [a for n in nodes if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names]
+    imported = {(a.asname or a.name).split(".")[0] for a in aliases}
+    stored = [ast.unparse(n) for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    mocks = [a.name for a in aliases if a.name.split(".")[-1] == "mock"]
+    return sorted({*mocks, *(name for name in stored if name.split(".")[0] in imported)})
+
+
+def test_nothing_is_patched() -> None:
+    code = "from unittest import mock\nimport a.b\nfrom c import D\na.b.c = 1\nD.e = f\nself.x = D\ng.h = 2\n"
+    assert patched(ast.parse(code)) == ["D.e", "a.b.c", "mock"]
+    found = {
+        name
+        for folder in (PACKAGE, ROOT / "benchmarks")
+        for path in folder.rglob("*.py")
+        for name in patched(ast.parse(path.read_text("utf-8")))
+    }
+    assert found == {"torch._dynamo.config.recompile_limit"}, "give it a seam; that one is a setting"
+
+
 def test_no_module_for_whatever() -> None:
     names = {p.stem for p in PACKAGE.rglob("*.py")}
     assert not names & {"utils", "util", "helpers", "common", "misc"}

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from unittest import mock
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,12 +14,12 @@ from vln_ros.config import StreamConfig
 from vln_ros.datatypes import ActionChunk, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec, Profile
-from vln_ros.engine.inputs import vision
-from vln_ros.engine.inputs.preprocess import patchify
-from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.inputs.preprocess import cut
+from vln_ros.engine.inputs.tower import Encode
+from vln_ros.engine.inputs.vision import FIXED_SHAPES, Forwards, encode_images
 from vln_ros.engine.qwen import QwenEngine
-from vln_ros.engine.stream.layers import decoder
 from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.layers.decoder import run_released
 
 WAYS = ("released", "fixed shapes", "compiled")
 WARM_UP = 4
@@ -49,22 +45,18 @@ class WayTimes:
     shapes: int
 
 
-@contextmanager
-def released_forwards(model: LoadedModel) -> Iterator[None]:
-    """Within, pictures and tokens go through the released processor's numbers and the released forwards."""
+def released_tower(model: LoadedModel) -> Encode:
+    """The released vision tower, on the released processor's numbers."""
 
-    def encode(_tower: object, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
-        patches = [patchify(p, model.pixels, None, None) for p in pictures]
-        return [image.features for image in encode_images(model.network, patches)]
+    def encode(pictures: Tensor) -> Tensor:
+        images = encode_images(model.network, [cut(p, model.pixels) for p in pictures.numpy()])
+        return torch.stack([image.features for image in images])
 
-    tower = mock.patch.object(vision, "encode_pictures", encode)
-    with tower, mock.patch.object(decoder, "runs_on_slots", lambda _: False):
-        yield
+    return encode
 
 
-@contextmanager
-def _as_it_is(_model: LoadedModel) -> Iterator[None]:
-    yield
+RELEASED = Forwards(released_tower, run_released)
+"""As transformers runs them."""
 
 
 def measure_ways(
@@ -88,15 +80,14 @@ def measure_ways(
     for way in WAYS[: 2 + compiled]:
         engines[way] = QwenEngine(
             model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0, token_budget=4096),
-            accelerator=accelerators.get(way),
+            accelerator=accelerators.get(way), forwards=RELEASED if way == "released" else FIXED_SHAPES,
         )  # fmt: skip
         engines[way].start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
     seconds: dict[str, list[float]] = {way: [] for way in engines}
     chunks: dict[str, list[ActionChunk]] = {way: [] for way in engines}
     for index, frame in enumerate(walk(decisions + WARM_UP, (640, 480))):
         for way, engine in engines.items():
-            with released_forwards(model) if way == "released" else _as_it_is(model):
-                took, chunk = _decide(engine, frame, model, clock)
+            took, chunk = _decide(engine, frame, model, clock)
             if index >= WARM_UP:
                 seconds[way].append(took)
                 chunks[way].append(chunk)

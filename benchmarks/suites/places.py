@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vln_ros.cli.arguments.places import add_json
-from vln_ros.cli.bench.plot import plot_lines
+from vln_ros.cli.bench.plot import Point, plot_lines
 from vln_ros.config import ConfigError, Scalar
 from vln_ros.evaluation.files import write_atomically
 from vln_ros.evaluation.intervals import Estimate, share
@@ -195,15 +195,21 @@ def _loaded(figures: dict[str, Any]) -> list[Figures]:
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
-    """Success over the error of depth, and over the error of the pixel."""
-    found = {f.name: 100 * f.successes / f.episodes for f in _loaded(figures)}
+    """Success over the error of depth, and over the error of the pixel, with its interval."""
+    found = {f.name: share(f.successes, f.episodes) for f in _loaded(figures)}
     for file, label, values, name, scale in (
-        ("depth.png", "standard deviation of depth, %", DEPTH_NOISE, "depth noise {:.0%}", 100.0),
-        ("pixel.png", "standard deviation of the pixel, px", PIXEL_NOISE_PX, "pixel noise {:g} px", 1.0),
+        ("depth.png", "standard deviation of depth [%]", DEPTH_NOISE, "depth noise {:.0%}", 100.0),
+        ("pixel.png", "standard deviation of the pixel [px]", PIXEL_NOISE_PX, "pixel noise {:g} px", 1.0),
     ):
-        points = [(0.0, found["lockstep"])] if "lockstep" in found else []
-        points += [(scale * v, found[key]) for v in values if (key := name.format(v)) in found]
-        plot_lines(folder / file, TITLE, (label, "success, %"), {"whole flats, lockstep": points})
+        named = [(0.0, "lockstep"), *((scale * value, name.format(value)) for value in values)]
+        points = [
+            Point(x, 100 * e.mean, 100 * e.low, 100 * e.high)
+            for x, key in named
+            if (e := found.get(key)) is not None
+        ]
+        plot_lines(
+            folder / file, TITLE, (label, "success [%], 95 % interval"), {"whole flats, lockstep": points}
+        )
 
 
 def section(figures: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from vln_ros.cli.arguments.parsing import SIZE
 from vln_ros.cli.arguments.places import add_json
-from vln_ros.cli.bench.plot import plot_lines
+from vln_ros.cli.bench.plot import Point, plot_lines
 from vln_ros.cli.demo import EXPERT_CLEARANCE_M, write_laps
 from vln_ros.cli.graph import Graph, NodeSpec, enter_graph
 from vln_ros.config import ConfigError, Scalar
@@ -219,7 +219,8 @@ class Listener:
 
 
 def plot(figures: dict[str, Any], folder: Path) -> None:
-    plot_lines(folder / "soak.png", TITLE, ("minutes", "resident MB"), figures["memory_mb"])
+    lines = {node: [Point(*sample) for sample in samples] for node, samples in figures["memory_mb"].items()}
+    plot_lines(folder / "soak.png", TITLE, ("minutes", "resident MB"), lines)
 
 
 def section(figures: dict[str, Any]) -> str:

@@ -6,8 +6,7 @@ import json
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +18,7 @@ from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from progress_lines import complaints
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from std_msgs.msg import String
 
@@ -46,19 +44,17 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, complaints(done.stderr)
 
 
-class Watcher(Node):
+class Watcher(WaitingNode):
     """Where the robot is, what it is sent, and what its executor says."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("watcher", context=context)
+        super().__init__(context, "watcher", deadline_s=DEADLINE_S)
         self.place: tuple[float, float] | None = None
         self.sent: list[bool] = []
         self.state = ""
         self.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("best_effort", 10))
         self.create_subscription(Twist, "cmd_vel", self._on_command, qos.commands())
         self.create_subscription(String, "executor_state", self._on_state, qos.latched())
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
 
     def _on_odometry(self, msg: Odometry) -> None:
         self.place = (msg.pose.pose.position.x, msg.pose.pose.position.y)
@@ -69,17 +65,13 @@ class Watcher(Node):
     def _on_state(self, msg: String) -> None:
         self.state = msg.data
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; executor {self.state!r}"
-            self._executor.spin_once(0.05)
+    def heard(self) -> object:
+        return self.state
 
     def hear(self, commands: int) -> None:
         """So many commands more, and forget those before."""
-        self.wait(lambda: True, "")
         for _ in range(200):  # what has piled up while nobody has listened
-            self._executor.spin_once(0.0)
+            self.spinner.spin_once(0.0)
         self.sent.clear()
         self.wait(lambda: len(self.sent) >= commands, "no commands come")
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from engine_models import build_small
-from torch import Tensor
 
+from benchmarks.measure.released import RELEASED
 from vln_ros.config import StreamConfig
 from vln_ros.datatypes import ActionChunk, CameraModel, Executed, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import ContextSpec, ImageSpec, Profile, load_profile
-from vln_ros.engine.inputs import vision
-from vln_ros.engine.inputs.preprocess import ImagePatches, patchify
-from vln_ros.engine.inputs.tower import VisionTower
-from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.inputs.vision import FIXED_SHAPES, Forwards
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.layers import decoder
 from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.segments import Text
 from vln_ros.engine.warm_up import rehearse
 
 TOLERANCE = 1e-4
@@ -49,30 +45,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load(str(build_small(tmp_path_factory.mktemp("tiny") / "checkpoint")))
 
 
-@contextmanager
-def released_forwards(model: LoadedModel) -> Iterator[None]:
-    """Pictures go through the released processor's numbers and tower, tokens through the released decoder."""
-
-    def encode(_tower: VisionTower, pictures: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
-        patches: list[ImagePatches] = [patchify(p, model.pixels, None, None) for p in pictures]
-        return [image.features for image in encode_images(model.network, patches)]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vision, "encode_pictures", encode)
-        patch.setattr(decoder, "runs_on_slots", lambda _: False)
-        yield
-
-
 def profile_of(name: str, spec: ContextSpec | None) -> Profile:
     profile = replace(load_profile(name), image=ImageSpec(None, None))
     return profile if spec is None else replace(profile, context=spec)
 
 
 def robot(
-    model: LoadedModel, profile: Profile, accelerator: Accelerator | None = None, **stream: Any
+    model: LoadedModel,
+    profile: Profile,
+    accelerator: Accelerator | None = None,
+    forwards: Forwards = FIXED_SHAPES,
+    **stream: Any,
 ) -> QwenEngine:
-    config = StreamConfig(min_allowed=0.0, **stream)
-    engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=config, accelerator=accelerator)
+    engine = QwenEngine(
+        model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0, **stream),
+        accelerator=accelerator, forwards=forwards,
+    )  # fmt: skip
     engine.start(Instruction(1, "go to the red chair"))
     return engine
 
@@ -138,14 +126,36 @@ class Run:
 def compare(model: LoadedModel, name: str, seed: int, length: int, **stream: Any) -> Run:
     profile, events = profile_of(*PROFILES[name]), timeline(seed, length)
     ours = Run(robot(model, profile, **stream), [], [])
-    ours.play(events)
-    with released_forwards(model):
-        released = Run(robot(model, profile, **stream), [], [])
-        released.play(events)
+    released = Run(robot(model, profile, forwards=RELEASED, **stream), [], [])
+    for run in (ours, released):
+        run.play(events)
     assert ours.said == released.said
     assert ours.numbers == pytest.approx(released.numbers, abs=TOLERANCE)
     assert ours.engine.forwards == released.engine.forwards
     return ours
+
+
+def test_each_engine_runs_the_forwards_that_it_was_given(model: LoadedModel) -> None:
+    """The other one's never: both are here, in one process and on one network."""
+    run: list[str] = []
+    parts: dict[str, Any] = {
+        "tower": model.network.model.visual,
+        "decoder": model.network.model.language_model,
+    }
+    hooks = [part.register_forward_hook(lambda *_, n=name: run.append(n)) for name, part in parts.items()]
+    engines = [robot(model, profile_of("tiny", None), forwards=f) for f in (FIXED_SHAPES, RELEASED)]
+    found = []
+    for engine in engines:
+        run.clear()
+        engine.observe(frame(0, SIZES[0]))
+        engine.decide(0)
+        engine.session.fork().push([Text((5, 6))])
+        found.append(list(run))
+    for hook in hooks:
+        hook.remove()
+    ours, released = found
+    assert ours == []
+    assert released.count("tower") == 1 and released.count("decoder") == engines[1].forwards + 1
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -208,7 +218,7 @@ def test_queues_over_many_timelines(model: LoadedModel, seed: int) -> None:
 def test_queues_of_the_shipped_policy_in_bfloat16() -> None:
     """60 of 60, on frames of the simulator's kind: what it was trained for has clear answers."""
     model = load("shipped:tiny", "bfloat16")
-    engines = [robot(model, load_profile("tiny")) for _ in range(2)]
+    engines = [robot(model, load_profile("tiny"), forwards=f) for f in (FIXED_SHAPES, RELEASED)]
     colours = np.random.default_rng(3)
     same = 0
     for index in range(60):
@@ -217,10 +227,8 @@ def test_queues_of_the_shipped_policy_in_bfloat16() -> None:
         shown = Frame(
             index, (index + 1) * 10**8, blocks, None, CameraModel.from_hfov(320, 240, 1.2), pose, pose
         )
-        engines[0].observe(shown)
-        ours = engines[0].decide(index)
-        with released_forwards(model):
-            engines[1].observe(shown)
-            theirs = engines[1].decide(index)
+        for engine in engines:
+            engine.observe(shown)
+        ours, theirs = (engine.decide(index) for engine in engines)
         same += ours.actions == theirs.actions
     assert same == 60

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from std_msgs.msg import String
 
@@ -91,18 +90,16 @@ def test_both_do_what_each_does_with_a_navigator_of_its_own(tmp_path: Path) -> N
     assert decided > 8
 
 
-class Bystander(Node):
+class Bystander(WaitingNode):
     """Hears what both bases are told, where both robots are, and what their executors say."""
 
-    def __init__(self, context: Context) -> None:
-        super().__init__("bystander", context=context)
+    def __init__(self, context: Context, graph: Graph) -> None:
+        super().__init__(context, "bystander", deadline_s=DEADLINE_S, graph=graph)
         self.commands: dict[str, list[tuple[float, Velocity]]] = {robot: [] for robot in ROBOTS}
         self.places: dict[str, list[np.ndarray]] = {robot: [] for robot in ROBOTS}
         self.said = dict.fromkeys(ROBOTS, "")
         for robot in ROBOTS:
             self._hear(robot)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
 
     def _hear(self, robot: str) -> None:
         def command(msg: Twist) -> None:
@@ -119,12 +116,8 @@ class Bystander(Node):
         self.create_subscription(Odometry, f"/{robot}/odom", odometry, qos.sensor("best_effort", 50))
         self.create_subscription(String, f"/{robot}/executor_state", state, qos.latched())
 
-    def wait(self, condition: Callable[[], bool], what: str, graph: Graph) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            graph.check()
-            assert time.monotonic() < deadline_s, f"{what}; {self.said}"
-            self._spinner.spin_once(0.1)
+    def heard(self) -> object:
+        return self.said
 
     def drives(self, robot: str) -> bool:
         """It was told to, and has moved by it."""
@@ -142,10 +135,10 @@ class Bystander(Node):
 
 
 @contextmanager
-def bystander() -> Iterator[Bystander]:
+def bystander(graph: Graph) -> Iterator[Bystander]:
     context = Context()
     context.init()
-    node = Bystander(context)
+    node = Bystander(context, graph)
     with gone_afterwards(context, node):
         yield node
 
@@ -159,7 +152,7 @@ def test_both_reach_their_goals_though_the_fleet_is_killed_on_the_way(
         monkeypatch.setenv(name, value)
     farthest = sorted(make_episodes("val_unseen", 12, "room"), key=lambda e: -e.geodesic_distance_m)[:2]
     simulated: dict[str, Scalar] = {"mode": "realtime", "image_hz": 5.0, "answer_timeout_s": 300.0}
-    with Graph(tmp_path / "logs", environment) as graph, bystander() as seen:
+    with Graph(tmp_path / "logs", environment) as graph, bystander(graph) as seen:
         own: dict[str, dict[str, Scalar]] = {}
         for robot, episode in zip(ROBOTS, farthest, strict=True):
             spec = bridge(tmp_path / robot, [episode], **simulated)
@@ -171,10 +164,10 @@ def test_both_reach_their_goals_though_the_fleet_is_killed_on_the_way(
             graph.start(NodeSpec("executor", executor, namespace=f"/{robot}", remaps=OWN_CLOCK))
         served = fleet({"engine": "expert", "use_sim_time": True}, **own)
         graph.start(served)
-        seen.wait(lambda: all(map(seen.drives, ROBOTS)), "not both drive", graph)
+        seen.wait(lambda: all(map(seen.drives, ROBOTS)), "not both drive")
         os.kill(graph.pid("fleet"), signal.SIGKILL)
         graph.wait("fleet")
-        seen.wait(lambda: all(map(seen.stands, ROBOTS)), "not both stand", graph)
+        seen.wait(lambda: all(map(seen.stands, ROBOTS)), "not both stand")
         assert all("no navigator heartbeat" in said for said in seen.said.values()), seen.said
         graph.start(served)
         bridges = [f"{robot}.sim_bridge" for robot in ROBOTS]

@@ -16,15 +16,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import Twist
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from rosbags.highlevel import AnyReader
 
@@ -64,34 +63,25 @@ PLAIN = ("inspector", "recorder", "sim_bridge", "bag_player", "web", "fleet")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Observer:
+class Observer(WaitingNode):
     """Sees from outside what a node is doing."""
 
     def __init__(self, context: Context, graph: Graph, logs: Path) -> None:
+        super().__init__(context, "observer", deadline_s=DEADLINE_S, graph=graph)
         self.graph = graph
         self._logs = logs
-        self.node = rclpy.create_node("observer", context=context)
         # A client that is made anew may be answered before it is known.
-        self._clients: dict[str, Client] = {}
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self.node)
+        self._changes: dict[str, Client] = {}
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            self.graph.check()
-            assert time.monotonic() < deadline_s, f"{what}; the nodes said {self.said()}"
-            self._spinner.spin_once(0.05)
-
-    def said(self) -> str:
+    def heard(self) -> str:
         return "\n".join(f"{p.name}:\n{p.read_text('utf-8')}" for p in sorted(self._logs.glob("*.log")))
 
     def present(self, name: str) -> None:
-        self.wait(lambda: name in self.node.get_node_names(), f"{name} is not there")
+        self.wait(lambda: name in self.get_node_names(), f"{name} is not there")
 
     def change(self, name: str, transition: int, wait: bool = True) -> None:
-        client = self._clients.get(name) or self.node.create_client(ChangeState, f"{name}/change_state")
-        self._clients[name] = client
+        client = self._changes.get(name) or self.create_client(ChangeState, f"{name}/change_state")
+        self._changes[name] = client
         self.wait(client.service_is_ready, f"no {name}")
         future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
         if wait:
@@ -105,7 +95,7 @@ def observed(folder: Path) -> Iterator[Observer]:
     context.init()
     with Graph(folder / "logs", graph_environment()) as graph:
         observer = Observer(context, graph, folder / "logs")
-        with gone_afterwards(context, observer.node):
+        with gone_afterwards(context, observer):
             yield observer
 
 
@@ -190,10 +180,10 @@ def short_bag(folder: Path) -> Path:
 def test_what_was_recorded_while_the_clock_stood_can_be_read(tmp_path: Path, number: signal.Signals) -> None:
     with observed(tmp_path) as observer:
         said: list[DiagnosticArray] = []
-        observer.node.create_subscription(DiagnosticArray, "/diagnostics", said.append, qos.diagnostics())
+        observer.create_subscription(DiagnosticArray, "/diagnostics", said.append, qos.diagnostics())
         parameters: dict[str, Scalar] = {"folder": str(tmp_path / "bags"), "use_sim_time": True}
         observer.graph.start(NodeSpec("recorder", parameters))
-        commands = observer.node.create_publisher(Twist, "cmd_vel", qos.commands())
+        commands = observer.create_publisher(Twist, "cmd_vel", qos.commands())
         observer.wait(lambda: commands.get_subscription_count() > 0, "it does not record")
 
         def written() -> bool:
@@ -295,7 +285,7 @@ def test_in_the_middle_of_an_episode_and_of_a_decision(
                 if v.key == "frames processed" and v.value != "0"
             )
 
-        observer.node.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
+        observer.create_subscription(DiagnosticArray, "/diagnostics", hear, qos.diagnostics())
         observer.graph.start(NodeSpec("navigator", navigator))
         observer.graph.start(NodeSpec("sim_bridge", bridge))
         observer.wait(lambda: bool(processed), "no frame was taken in")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +12,14 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMsg
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from robots import WaitingNode
+from ros_endings import gone_afterwards
 from rosbags.highlevel import AnyReader
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
@@ -78,35 +77,24 @@ def test_what_is_kept_is_bounded() -> None:
     assert heard.is_new("go", sent(1.0, 9_001), latched=False)  # forgotten: fewer than a thousand are kept
 
 
-class Person:
+class Person(WaitingNode):
     """Tells in every way, and hears the navigator's answers."""
 
     def __init__(self, context: Context, graph: Graph, namespace: str) -> None:
+        super().__init__(context, "person", namespace, deadline_s=DEADLINE_S, graph=graph)
         self.graph = graph
-        self.node = rclpy.create_node("person", context=context, namespace=namespace)
         self.voices = {
-            way: self.node.create_publisher(String, "instruction", profile) for way, profile in WAYS.items()
+            way: self.create_publisher(String, "instruction", profile) for way, profile in WAYS.items()
         }
         self.holds: list[ActionChunk] = []
-        self.node.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.events())
-        self._change = self.node.create_client(ChangeState, "navigator/change_state")
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self.node)
+        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.events())
+        self._change = self.create_client(ChangeState, "navigator/change_state")
 
     def _on_queue(self, msg: JointTrajectory) -> None:
         self.holds.append(convert.chunk_from_trajectory(msg))
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            self.graph.check()
-            assert time.monotonic() < deadline_s, what
-            self._spinner.spin_once(0.05)
-
-    def listen(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            self._spinner.spin_once(0.05)
+    def heard(self) -> object:
+        return self.holds[-3:]
 
     def tell(self, way: str, text: str) -> None:
         self.voices[way].publish(String(data=text))
@@ -126,25 +114,17 @@ class Person:
         )
 
     def change(self, transition: int) -> None:
-        self.wait(self._change.service_is_ready, "no navigator")
-        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-        self.wait(future.done, "no answer")
-        assert future.result().success
+        assert self.call(self._change, ChangeState.Request(transition=Transition(id=transition)))
 
 
 @contextmanager
 def person(folder: Path, namespace: str = "") -> Iterator[Person]:
     context = Context()
     context.init()
-    try:
-        with Graph(folder / "logs", graph_environment()) as graph:
-            it = Person(context, graph, namespace)
-            try:
-                yield it
-            finally:
-                it.node.destroy_node()
-    finally:
-        context.shutdown()
+    with Graph(folder / "logs", graph_environment()) as graph:
+        it = Person(context, graph, namespace)
+        with gone_afterwards(context, it):
+            yield it
 
 
 def navigator(autostart: bool = True, namespace: str = "") -> NodeSpec:
@@ -226,8 +206,8 @@ def test_who_comes_late_follows_the_latched_one_and_not_what_was_taken_back(tmp_
 def test_the_recorder_writes_each_once_and_the_inspector_begins_a_trail_with_each(tmp_path: Path) -> None:
     with person(tmp_path) as it:
         trails: list[PathMsg] = []
-        it.node.create_subscription(PathMsg, "inspector/trail", trails.append, qos.diagnostics())
-        odometry = it.node.create_publisher(Odometry, "odom", qos.sensor("reliable", 10))
+        it.create_subscription(PathMsg, "inspector/trail", trails.append, qos.diagnostics())
+        odometry = it.create_publisher(Odometry, "odom", qos.sensor("reliable", 10))
         it.graph.start(NodeSpec("recorder", {"folder": str(tmp_path / "bags")}))
         it.graph.start(NodeSpec("inspector", {}))
         it.heard_by(2)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,12 +11,11 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from std_msgs.msg import Header
 
@@ -32,22 +30,18 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 DEADLINE_S = 60.0
 
 
-class Operator:
+class Operator(WaitingNode):
     """Changes the navigator's state and hears what it says."""
 
     def __init__(self, context: Context, graph: Graph) -> None:
+        super().__init__(context, "operator", deadline_s=DEADLINE_S, graph=graph)
         self.graph = graph
-        self.node = rclpy.create_node("operator", context=context)
         self.summaries: list[str] = []
         self.beats = 0
-        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._hear, qos.diagnostics())
-        self.node.create_subscription(Header, "navigator_heartbeat", self._beat, qos.commands())
-        self._change = self.node.create_client(ChangeState, "navigator/change_state")
-        self._get = self.node.create_client(GetState, "navigator/get_state")
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self.node)
-        self.wait(self._change.service_is_ready, "no navigator")
-        self.wait(self._get.service_is_ready, "no navigator")
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._hear, qos.diagnostics())
+        self.create_subscription(Header, "navigator_heartbeat", self._beat, qos.commands())
+        self._change = self.create_client(ChangeState, "navigator/change_state")
+        self._get = self.create_client(GetState, "navigator/get_state")
 
     def _hear(self, msg: DiagnosticArray) -> None:
         self.summaries += [s.message for s in msg.status if s.name == "vln_ros: navigator"]
@@ -58,23 +52,15 @@ class Operator:
     def heard_more_than(self, beats: int) -> bool:
         return self.beats > beats
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            self.graph.check()
-            assert time.monotonic() < deadline_s, f"{what}; it said {self.summaries[-3:]}"
-            self._spinner.spin_once(0.1)
+    def heard(self) -> object:
+        return self.summaries[-3:]
 
     def change(self, transition: int) -> bool:
-        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
-        self.wait(future.done, "no answer")
-        return bool(future.result().success)
+        return self.call(self._change, ChangeState.Request(transition=Transition(id=transition)))
 
     @property
     def state(self) -> str:
-        future = self._get.call_async(GetState.Request())
-        self.wait(future.done, "no answer")
-        return str(future.result().current_state.label)
+        return str(self.response(self._get, GetState.Request()).current_state.label)
 
 
 @contextmanager
@@ -85,7 +71,7 @@ def operator(folder: Path, parameters: dict[str, Scalar]) -> Iterator[Operator]:
         common: dict[str, Scalar] = {"autostart": False, "extrinsics": "parameters", "diagnostics_hz": 10.0}
         graph.start(NodeSpec("navigator", {**common, **parameters}))
         it = Operator(context, graph)
-        with gone_afterwards(context, it.node):
+        with gone_afterwards(context, it):
             yield it
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -52,9 +50,7 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
         "profiling.folder": str(tmp_path / "profiling"),
         "profiling.prometheus_port": port,
     }
-    observer = Node("observer", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(observer)
+    observer = WaitingNode(context, "observer", deadline_s=DEADLINE_S)
     values: dict[str, str] = {}
 
     def hear(msg: DiagnosticArray) -> None:
@@ -64,21 +60,13 @@ def test_a_node_tells_where_its_time_goes(context: Context, tmp_path: Path) -> N
     instruction = observer.create_publisher(String, "instruction", qos.latched())
     client = observer.create_client(Trigger, "navigator/profile")
 
-    def wait(condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, what
-            executor.spin_once(0.05)
-
     with gone_afterwards(context, observer), Graph(tmp_path / "logs", graph_environment()) as graph:
         graph.start(NodeSpec("navigator", parameters))
         instruction.publish(String(data="go to the red chair"))
-        wait(client.service_is_ready, "no service")
-        wait(lambda: "share of rest of instruction [%]" in values, f"not in the diagnostics: {values}")
-        answer = client.call_async(Trigger.Request())
-        wait(answer.done, "no answer")
-        assert answer.result().success
-        assert "thread engine: busy" in answer.result().message
+        observer.wait(lambda: "share of rest of instruction [%]" in values, "not in the diagnostics")
+        answer = observer.response(client, Trigger.Request())
+        assert answer.success
+        assert "thread engine: busy" in answer.message
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
             assert 'vln_ros_span_total{process="navigator",thread="engine"' in page.read().decode()
     (timings,) = read_recordings(tmp_path / "profiling")

@@ -26,7 +26,7 @@ from vln_ros.engine.decode.answer import Answer, AnswerDecoder, sampling_of
 from vln_ros.engine.decode.decode import Decoding, run
 from vln_ros.engine.decode.look_down import LookDown
 from vln_ros.engine.inputs.chat_template import ChatTemplate
-from vln_ros.engine.inputs.vision import VisionEncoder
+from vln_ros.engine.inputs.vision import FIXED_SHAPES, Forwards, VisionEncoder
 from vln_ros.engine.layer_spans import note_memory
 from vln_ros.engine.oom_fallback import OomFallback
 from vln_ros.engine.questions.beside import BesideTheRun
@@ -81,6 +81,7 @@ class QwenEngine:
         sampling, stream, reuse, look_down, place: options; None for the defaults.
         pool: for keys and values, shared with other engines of the model; None: memory of its own.
         accelerator: how forwards are recorded; None: each is run anew.
+        forwards: whose are run where nothing is recorded.
     """
 
     _executed: tuple[Executed, ...] | None
@@ -101,6 +102,7 @@ class QwenEngine:
         place: PlaceConfig | None = None,
         pool: KVPool | None = None,
         accelerator: Accelerator | None = None,
+        forwards: Forwards = FIXED_SHAPES,
     ) -> None:
         self._accelerator = accelerator
         self._config = config = stream or StreamConfig()
@@ -130,13 +132,14 @@ class QwenEngine:
             pool=pool,
             chunk_tokens=config.chunk_tokens,
             accelerator=accelerator,
+            run_chunk=forwards.run_chunk,
         )
         self._answers = AnswerDecoder(model, profile, self._template, self.session, config, self.sampling)
         self._look_down = None if profile.pixel_goal is None else LookDown(
             model, profile, self.session, self._template, self._answers, look_down or LookDownConfig(),
-            PixelGoalRules.of(place or PlaceConfig()),
+            PixelGoalRules.of(place or PlaceConfig()), forwards,
         )  # fmt: skip
-        self._encoder = VisionEncoder(model, profile.image, self.session, accelerator)
+        self._encoder = VisionEncoder(model, profile.image, self.session, accelerator, forwards)
         self._token_area = model.pixels.token_side**2
         self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
@@ -147,7 +150,7 @@ class QwenEngine:
         self.landmarks = LandmarkMemory(
             config.landmarks, self.session, self._template, self._end_tokens, self._aside, scores
         )
-        own = VisionEncoder(model, profile.image)
+        own = VisionEncoder(model, profile.image, forwards=forwards)
         self.beside = BesideTheRun(self.session, self._template, self.context, own, self._end_tokens)
         # Smaller windows and pictures first; then fewer frames; then once more; at last a new stream.
         less = [self.context.shrink, self._fewer_pixels]

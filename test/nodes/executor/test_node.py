@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +19,8 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from sensor_msgs.msg import LaserScan
 from std_msgs.msg import Header, String
@@ -52,11 +50,11 @@ PARAMETERS: dict[str, Scalar] = {
 }
 
 
-class Base(Node):
+class Base(WaitingNode):
     """A base that notes what it is told and says that it stands where it is; and all that belongs to it."""
 
     def __init__(self, context: Context, namespace: str) -> None:
-        super().__init__("base", context=context, namespace=namespace)
+        super().__init__(context, "base", namespace, deadline_s=DEADLINE_S)
         self.odom = self.create_publisher(Odometry, "odom", qos.sensor("reliable", 10))
         self.scan = self.create_publisher(LaserScan, "scan", qos.sensor("reliable", 10))
         self.heartbeat = self.create_publisher(Header, "navigator_heartbeat", qos.commands())
@@ -80,8 +78,6 @@ class Base(Node):
         self.nearest_m = 3.0
         self.number = 0
         self.create_timer(0.02, self._on_timer)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
 
     def _on_command(self, msg: Twist) -> None:
         self.commands.append(convert.velocity_from_twist(msg))
@@ -119,16 +115,8 @@ class Base(Node):
                 )
             )  # fmt: skip
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; {self.summary} {self.values} {self.commands[-3:]}"
-            self._spinner.spin_once(0.1)
-
-    def call(self, client: object, request: object) -> bool:
-        future = client.call_async(request)  # type: ignore[attr-defined]
-        self.wait(future.done, "no answer to the service")
-        return bool(future.result().success)
+    def heard(self) -> object:
+        return self.summary, self.values, self.commands[-3:]
 
     def offer(self, *actions: Action, instruction: int = 1, epoch: int = 0) -> None:
         self.number += 1

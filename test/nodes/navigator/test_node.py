@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,66 +12,34 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-from diagnostic_msgs.msg import DiagnosticArray
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from robots import NavigatorsRobot, picture
 from ros_endings import gone_afterwards
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import String
+from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.datatypes import ActionChunk, CameraModel, Pose
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
-from vln_ros.ros import convert, qos
+from vln_ros.ros import convert
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 DEADLINE_S = 30.0
 STEP_NS = 100_000_000
 CAMERA = CameraModel.from_hfov(64, 48, 1.4)
-RGB = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+RGB = picture(0, (64, 48))
 DEPTH = np.full((48, 64), 2.0, np.float32)
 
 
-class Robot(Node):
-    """The drivers of a robot, and ears for what the navigator says."""
+class Robot(NavigatorsRobot):
+    """It shows what is right, and what is not."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("robot", context=context)
-        sensor = qos.sensor("reliable", 50)
-        self.color = self.create_publisher(Image, COLOR_TOPIC, sensor)
-        self.depth = self.create_publisher(Image, DEPTH_TOPIC, sensor)
-        self.info = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
-        self.odom = self.create_publisher(Odometry, "odom", sensor)
-        self.instruction = self.create_publisher(String, "instruction", qos.latched())
-        self.chunks: list[ActionChunk] = []
-        self.values: dict[str, str] = {}
-        self.level = b"\x00"
-        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.sensor("reliable", 50))
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
+        super().__init__(context, deadline_s=DEADLINE_S)
         self.cancel = self.create_client(Trigger, "navigator/cancel")
         self.pause = self.create_client(SetBool, "navigator/pause")
-        self.stamp_ns = 10**12
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
-
-    def _on_queue(self, msg: JointTrajectory) -> None:
-        self.chunks.append(convert.chunk_from_trajectory(msg))
-
-    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        (status,) = msg.status
-        self.values, self.level = {v.key: v.value for v in status.values}, status.level
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; diagnostics {self.values}"
-            self._executor.spin_once(0.1)
 
     def count(self, key: str) -> int:
         return int(self.values.get(key, "0"))
@@ -91,43 +58,22 @@ class Robot(Node):
     ) -> int:
         """One frame at the next stamp, with whatever is given instead of what is right."""
         self.stamp_ns += advance_ns
-        stamp = self.stamp_ns
         if info:
-            self.info.publish(convert.info_from_camera(CAMERA, stamp, "optical"))
-        self.odom.publish(
-            odometry or convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base_link", 0.0, 0.0)
-        )
-        for publisher, given, good in (
-            (self.depth, depth, convert.image_from_depth(DEPTH, stamp, "optical")),
-            (self.color, color, convert.image_from_rgb(RGB, stamp, "optical")),
-        ):
-            message = given or good
-            message.header.stamp = convert.time_from_stamp_ns(stamp)
-            publisher.publish(message)
-        return stamp
+            self.publish_info(self.stamp_ns)
+        if odometry is None:
+            self.publish_pose(Pose.identity(), self.stamp_ns)
+        else:
+            self.odom.publish(odometry)
+        self.publish_images(self.stamp_ns, color=color, depth=depth)
+        return self.stamp_ns
 
     def decides(self) -> ActionChunk:
         """It still works: a good frame is answered."""
-        stamp = self.show()
-        self.wait(
-            lambda: any(c.actions and c.frame_stamp_ns == stamp for c in self.chunks),
-            f"frame {stamp} unanswered",
-        )
-        return next(c for c in self.chunks if c.actions and c.frame_stamp_ns == stamp)
-
-    def tell(self, text: str) -> None:
-        self.instruction.publish(convert.string_from_instruction(text))
+        return self.decided(self.show())
 
     def tell_bytes(self, data: bytes) -> None:
         """A string as another client may send it, already serialized."""
         self.instruction.publish(b"\x00\x01\x00\x00" + struct.pack("<I", len(data) + 1) + data + b"\x00")
-
-    def follow(self, text: str) -> int:
-        """Tell it and wait for the hold that answers; returns the instruction's number."""
-        newest = max((c.instruction for c in self.chunks), default=0)
-        self.tell(text)
-        self.wait(lambda: any(c.instruction > newest for c in self.chunks), "the instruction was not taken")
-        return self.chunks[-1].instruction
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +100,7 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
 
         def connected() -> bool:
             graph.check()
-            publishers = (node.color, node.depth, node.info, node.odom, node.instruction)
-            return bool(node.values) and all(p.get_subscription_count() for p in publishers)
+            return node.is_heard
 
         node.wait(connected, "the navigator did not come up")
         yield node
@@ -393,18 +338,12 @@ def test_a_frame_that_was_there_before_the_instruction_is_taken_when_it_is_shown
 def test_pause_and_cancel(running: Robot) -> None:
     running.follow("go on")
     running.decides()
-
-    def call(client: object, request: object) -> None:
-        future = client.call_async(request)  # type: ignore[attr-defined]
-        running.wait(future.done, "no answer to the service")
-        assert future.result().success
-
-    call(running.pause, SetBool.Request(data=True))
+    assert running.call(running.pause, SetBool.Request(data=True))
     running.wait(lambda: running.chunks[-1].actions == (), "no hold on pause")
-    call(running.pause, SetBool.Request(data=False))
+    assert running.call(running.pause, SetBool.Request(data=False))
     assert running.decides().actions
     queue = running.chunks[-1].queue
-    call(running.cancel, Trigger.Request())
+    assert running.call(running.cancel, Trigger.Request())
     running.wait(lambda: running.chunks[-1].queue > queue, "no hold on cancel")
     assert running.chunks[-1].actions == ()
     processed = running.count("frames processed")

@@ -3,104 +3,58 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 pytest.importorskip("torch", reason="needs the engine's libraries")
 
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from robots import NavigatorsRobot, picture
 from ros_endings import gone_afterwards
-from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
-from vln_ros.datatypes import ActionChunk, CameraModel, Pose
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.datatypes import ActionChunk, Pose
 from vln_ros.questions import Question, QuestionAnswer, QuestionRefusal
-from vln_ros.ros import convert, qos
+from vln_ros.ros import qos
 from vln_ros.ros.questions import answer_from_string, string_from_question
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
-DEADLINE_S = 60.0
 FRAMES = 8
-CAMERA = CameraModel.from_hfov(56, 56, 1.4)
-DEPTH = np.full((56, 56), 2.0, np.float32)
+SIZE = 56, 56
 
 
-class Person(Node):
+class Person(NavigatorsRobot):
     """The drivers of a robot, and somebody who asks."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("person", context=context)
-        sensor = qos.sensor("reliable", 50)
-        self.color = self.create_publisher(Image, COLOR_TOPIC, sensor)
-        self.depth = self.create_publisher(Image, DEPTH_TOPIC, sensor)
-        self.info = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
-        self.odom = self.create_publisher(Odometry, "odom", sensor)
-        self.instruction = self.create_publisher(String, "instruction", qos.latched())
+        super().__init__(context, "person", size=SIZE)
         self.question = self.create_publisher(String, "question", qos.events())
         self.change = self.create_client(ChangeState, "navigator/change_state")
-        self.chunks: list[ActionChunk] = []
         self.answers: list[QuestionAnswer] = []
-        self.values: dict[str, str] = {}
-        self.create_subscription(JointTrajectory, "action_queue", self._on_queue, sensor)
         self.create_subscription(String, "answer", self._on_answer, qos.events())
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
-        self.stamp_ns = 10**12
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
-
-    def _on_queue(self, msg: JointTrajectory) -> None:
-        self.chunks.append(convert.chunk_from_trajectory(msg))
 
     def _on_answer(self, msg: String) -> None:
         self.answers.append(answer_from_string(msg))
 
-    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        (status,) = msg.status
-        self.values = {v.key: v.value for v in status.values}
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; answers {self.answers}; {self.values}"
-            self._executor.spin_once(0.1)
+    def heard(self) -> object:
+        return self.answers, self.values
 
     def show(self, number: int) -> int:
         """Frame ``number``, the same picture every time, at the next stamp."""
         self.stamp_ns += 100_000_000
-        stamp = self.stamp_ns
-        rgb = np.random.default_rng(number).integers(0, 255, (56, 56, 3), np.uint8)
-        self.info.publish(convert.info_from_camera(CAMERA, stamp, "optical"))
-        self.odom.publish(convert.odometry_from_pose(Pose.identity(), stamp, "odom", "base_link", 0.0, 0.0))
-        self.depth.publish(convert.image_from_depth(DEPTH, stamp, "optical"))
-        self.color.publish(convert.image_from_rgb(rgb, stamp, "optical"))
-        return stamp
-
-    def follow(self, text: str) -> None:
-        newest = max((c.instruction for c in self.chunks), default=0)
-        self.instruction.publish(convert.string_from_instruction(text))
-        self.wait(lambda: any(c.instruction > newest for c in self.chunks), "the instruction was not taken")
-
-    def decided(self, stamp: int) -> None:
-        self.wait(
-            lambda: any(c.actions and c.frame_stamp_ns == stamp for c in self.chunks),
-            f"frame {stamp} unanswered",
-        )
+        self.rgb = picture(number, SIZE)
+        self.publish_info(self.stamp_ns)
+        self.publish_pose(Pose.identity(), self.stamp_ns)
+        self.publish_images(self.stamp_ns)
+        return self.stamp_ns
 
     def ask(self, question: Question) -> None:
         self.question.publish(string_from_question(question))
@@ -153,12 +107,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
 
         def connected() -> bool:
             graph.check()
-            publishers = (node.color, node.depth, node.info, node.odom, node.instruction)
-            return (
-                bool(node.values)
-                and all(p.get_subscription_count() for p in publishers)
-                and node.question.get_subscription_count() == 2
-            )
+            return node.is_heard and node.question.get_subscription_count() == 2
 
         node.wait(connected, "the navigator did not come up")
         yield node

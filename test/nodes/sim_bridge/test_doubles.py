@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,22 +16,19 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from robots import CameraRobot, WaitingNode
 from ros_endings import gone_afterwards
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
-from vln_ros.datatypes import CameraModel, Pose, Velocity
-from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
+from vln_ros.datatypes import Pose, Velocity
 from vln_ros.ros import convert, qos
 from vln_ros.sim.episodes.episode import write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
@@ -50,21 +47,13 @@ SPECS = {
                      "safety.heartbeat_timeout_s": 1.0, "safety.frame_timeout_s": 3.0},
     ),
 }  # fmt: skip
-CAMERA = CameraModel.from_hfov(64, 48, 1.4)
-RGB, DEPTH = np.full((48, 64, 3), 90, np.uint8), np.full((48, 64), 3.0, np.float32)
 
 
-class Robot(Node):
+class Robot(CameraRobot):
     """Camera, and a base that does what it is told."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("robot", context=context)
-        sensor = qos.sensor("reliable", 10)
-        self._color = self.create_publisher(Image, COLOR_TOPIC, sensor)
-        self._depth = self.create_publisher(Image, DEPTH_TOPIC, sensor)
-        self._info = self.create_publisher(CameraInfo, INFO_TOPIC, sensor)
-        self._odom = self.create_publisher(Odometry, "odom", sensor)
-        self.instruction = self.create_publisher(String, "instruction", qos.latched())
+        super().__init__(context, depth_m=3.0, deadline_s=DEADLINE_S)
         self.create_subscription(Twist, "cmd_vel", self._on_command, qos.sensor("reliable", 50))
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
         self.said: dict[str, DiagnosticStatus] = {}
@@ -72,8 +61,6 @@ class Robot(Node):
         self.driven_m = 0.0
         self.create_timer(0.05, self._move)
         self.create_timer(0.1, self._see)
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
 
     def stand(self) -> None:
         self._velocity = Velocity()
@@ -85,38 +72,21 @@ class Robot(Node):
         for status in msg.status:
             self.said[status.name.removeprefix("vln_ros: ")] = status
 
-    @property
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
     def _move(self) -> None:
         now_s = time.monotonic()
         step_s, self._moved_s = now_s - self._moved_s, now_s
         v = self._velocity
         self._pose = self._pose @ Pose.planar(v.linear_m_s * step_s, 0.0, v.angular_rad_s * step_s)
         self.driven_m += abs(v.linear_m_s) * step_s
-        self._odom.publish(
-            convert.odometry_from_pose(self._pose, self._now_ns, "odom", "base_link", 0.0, 0.0)
-        )
+        self.publish_pose(self._pose, self.now_ns)
 
     def _see(self) -> None:
-        stamp_ns = self._now_ns
-        self._info.publish(convert.info_from_camera(CAMERA, stamp_ns, "optical"))
-        self._depth.publish(convert.image_from_depth(DEPTH, stamp_ns, "optical"))
-        self._color.publish(convert.image_from_rgb(RGB, stamp_ns, "optical"))
+        stamp_ns = self.now_ns
+        self.publish_info(stamp_ns)
+        self.publish_images(stamp_ns)
 
-    def wait(self, condition: Callable[[], bool], what: str, within_s: float = DEADLINE_S) -> float:
-        """How long it took."""
-        begun_s = time.monotonic()
-        while not condition():
-            assert time.monotonic() < begun_s + within_s, f"{what}; they say {self.said}"
-            self._spinner.spin_once(0.02)
-        return time.monotonic() - begun_s
-
-    def listen(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            self._spinner.spin_once(0.02)
+    def heard(self) -> object:
+        return self.said
 
     def drives(self, within_s: float = DEADLINE_S) -> float:
         begin_m = self.driven_m
@@ -235,18 +205,16 @@ def bridge(episodes: Path, mode: str, suffix: str = "") -> NodeSpec:
     return NodeSpec("sim_bridge", parameters, key_suffix=suffix)
 
 
-class Ears(Node):
+class Ears(WaitingNode):
     """Listens to a robot, so that a bridge begins, and may speak as one."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("ears", context=context)
+        super().__init__(context, "ears", deadline_s=DEADLINE_S)
         self.stamps: list[int] = []
         self.said: list[DiagnosticStatus] = []
         sensor = qos.sensor("best_effort", 10)
         self.create_subscription(Clock, "/clock", self._on_clock, sensor)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.diagnostics())
-        self._spinner = SingleThreadedExecutor(context=context)
-        self._spinner.add_node(self)
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         self.said.extend(msg.status)
@@ -254,16 +222,8 @@ class Ears(Node):
     def _on_clock(self, msg: Clock) -> None:
         self.stamps.append(convert.stamp_ns_from_time(msg.clock))
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; {self.said[-2:]}"
-            self._spinner.spin_once(0.02)
-
-    def listen(self, seconds: float) -> None:
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            self._spinner.spin_once(0.02)
+    def heard(self) -> object:
+        return self.said[-2:]
 
     def error(self) -> str:
         """The newest one of the bridge; empty: it says that all is well."""

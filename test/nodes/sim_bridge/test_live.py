@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
+from robots import WaitingNode
 from ros_endings import gone_afterwards
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, Header, String
@@ -47,11 +45,11 @@ LAMP = nearest(SCENE, Named("lamp"), START.start.position)
 FORWARD = Action(forward_m=0.25)
 
 
-class Others(Node):
+class Others(WaitingNode):
     """Navigator, executor and person in one: hears the robot, moves it, says that it has stopped."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("others", context=context)
+        super().__init__(context, "others", deadline_s=DEADLINE_S)
         sensor = qos.sensor("reliable", 50)
         self.told = self.create_publisher(String, "instruction", qos.events())
         self.queue = self.create_publisher(JointTrajectory, "action_queue", qos.events())
@@ -72,8 +70,6 @@ class Others(Node):
         self.create_subscription(Image, DEPTH_TOPIC, lambda _: None, sensor)
         self.create_subscription(CameraInfo, INFO_TOPIC, lambda _: None, sensor)
         self.create_subscription(Float64, "sim_bridge/measures/success", self._on_success, qos.latched())
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self)
 
     def _on_news(self, msg: String) -> None:
         self.news.append(msg.data)
@@ -90,11 +86,8 @@ class Others(Node):
     def _on_success(self, msg: Float64) -> None:
         self.success = msg.data
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; {self.news}"
-            self._executor.spin_once(0.05)
+    def heard(self) -> object:
+        return self.news
 
     def hear(self, count: int) -> None:
         """So many odometry messages more."""
@@ -234,10 +227,7 @@ def test_the_robot_can_be_put_at_another_start(others: tuple[Others, Path]) -> N
     node, _ = others
     node.say("stop at the lamp", "The goal is the ")
     request = SetParameters.Request(parameters=[Parameter("episode", value="2").to_parameter_msg()])
-    node.wait(node.parameters.service_is_ready, "no parameters")
-    future = node.parameters.call_async(request)
-    node.wait(future.done, "no answer")
-    assert future.result().results[0].successful
+    assert node.response(node.parameters, request).results[0].successful
     assert LAMP is not None
     there = Pose.planar(LAMP.place[0], LAMP.place[1], 0.0)
     node.hear(3)
@@ -247,10 +237,8 @@ def test_the_robot_can_be_put_at_another_start(others: tuple[Others, Path]) -> N
     assert node.stop("reached").startswith("reached: it stopped 0.0 m")
     node.wait(lambda: node.success == 1.0, "no measure")
     node.turn(3)
-    node.wait(node.reset.service_is_ready, "no reset")
-    answer = node.reset.call_async(Trigger.Request())
-    node.wait(answer.done, "no answer")
-    assert answer.result().success and "waits for a sentence" in answer.result().message
+    answer = node.response(node.reset, Trigger.Request())
+    assert answer.success and "waits for a sentence" in answer.message
     node.hear(3)
     assert same(node.poses[-1][1], there)
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,9 +22,8 @@ from habitat_fakes import fake_python
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
 from rclpy.parameter import Parameter
+from robots import WaitingNode
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float64, Header, String
 from std_srvs.srv import Trigger
@@ -54,11 +52,11 @@ FINAL = ("success", "oracle_success", "spl", "navigation_error_m", "ndtw", "sdtw
 WORLDS = ("embedded", "habitat")
 
 
-class Person(Node):
+class Person(WaitingNode):
     """Calls services, and notes what is published."""
 
     def __init__(self, context: Context) -> None:
-        super().__init__("person", context=context)
+        super().__init__(context, "person", deadline_s=DEADLINE_S)
         self.triggers = {
             name: self.create_client(Trigger, f"sim_bridge/{name}") for name in ("reset", *STEP_SERVICES)
         }
@@ -77,8 +75,6 @@ class Person(Node):
         self.create_subscription(String, "sim_bridge/episode", self._on_episode, qos.latched())
         self.create_subscription(String, "instruction", self._on_instruction, qos.latched())
         self.create_subscription(Odometry, "odom", self._on_odometry, qos.sensor("reliable", 100))
-        self.executor_ = SingleThreadedExecutor(context=context)
-        self.executor_.add_node(self)
 
     def _on_episode(self, msg: String) -> None:
         self.episodes.append(msg.data)
@@ -89,28 +85,18 @@ class Person(Node):
     def _on_odometry(self, msg: Odometry) -> None:
         self.poses[convert.stamp_ns_from_time(msg.header.stamp)] = convert.pose_from_odometry(msg)
 
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline_s = time.monotonic() + DEADLINE_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}; {self.measures} {self.episodes}"
-            self.executor_.spin_once(0.05)
+    def heard(self) -> object:
+        return self.measures, self.episodes
 
-    def call(self, name: str) -> tuple[bool, str]:
-        client = self.triggers[name]
-        self.wait(client.service_is_ready, f"no service {name}")
-        answer = client.call_async(Trigger.Request())
-        self.wait(answer.done, f"{name} does not answer")
-        response = answer.result()
+    def trigger(self, name: str) -> tuple[bool, str]:
+        response = self.response(self.triggers[name], Trigger.Request())
         return response.success, response.message
 
     def load(self, episode_id: str) -> tuple[bool, str]:
-        self.wait(self.parameters.service_is_ready, "no parameters")
         request = SetParameters.Request(
             parameters=[Parameter("episode", value=episode_id).to_parameter_msg()]
         )
-        answer = self.parameters.call_async(request)
-        self.wait(answer.done, "the parameter is not set")
-        (result,) = answer.result().results
+        (result,) = self.response(self.parameters, request).results
         return result.successful, result.reason
 
 
@@ -161,7 +147,7 @@ def bridge(folder: Path, made: tuple[Episode, ...], world: str, **given: Scalar)
             if options.get("mode") != "manual":
                 assert graph.wait("sim_bridge") == 0
     finally:
-        person.executor_.shutdown()
+        person.spinner.shutdown()
         person.destroy_node()
         context.shutdown()
 
@@ -191,7 +177,7 @@ def test_somebody_elses_program_runs_episodes_step_by_step(
         start_m = person.measures["distance_to_goal_m"]
         assert start_m == pytest.approx(first.geodesic_distance_m, rel=0.02)
 
-        ok, said = person.call("turn_left")
+        ok, said = person.trigger("turn_left")
         assert (ok, said) == (True, "step 1, 0.00 m travelled, 0 collisions")
         person.wait(lambda: person.measures.get("steps") == 1, "the step was not counted")
 
@@ -201,7 +187,7 @@ def test_somebody_elses_program_runs_episodes_step_by_step(
             return math.degrees(math.remainder(yaw_rad - first.start.yaw_rad, 2 * math.pi))
 
         person.wait(lambda: abs(turned_deg() - 15.0) < 0.01, "the turn was not published")
-        ok, said = person.call("reset")
+        ok, said = person.trigger("reset")
         assert ok
         assert first.episode_id in said
         person.wait(lambda: person.measures["steps"] == 0, "it did not begin anew")
@@ -210,7 +196,7 @@ def test_somebody_elses_program_runs_episodes_step_by_step(
         names = {kind: name for name, kind in STEP_SERVICES.items()}
         assert first.actions is not None
         for kind in first.actions:
-            ok, said = person.call(names[kind])
+            ok, said = person.trigger(names[kind])
             assert ok, said
         assert kind == ActionKind.STOP
         assert said.endswith("the episode has ended: stop")
@@ -224,17 +210,17 @@ def test_somebody_elses_program_runs_episodes_step_by_step(
         )
         assert len(person.poses) > 1
 
-        assert person.call("move_forward")[0] is False
+        assert person.trigger("move_forward")[0] is False
         ok, why = person.load(first.episode_id)
         assert not ok
         assert "has its result" in why
-        assert person.call("reset")[0]
+        assert person.trigger("reset")[0]
         person.wait(lambda: person.episodes[-1] == second.episode_id, "the next one did not begin")
-        assert "ended: stop" in person.call("stop")[1]
-        assert person.call("reset")[0]
+        assert "ended: stop" in person.trigger("stop")[1]
+        assert person.trigger("reset")[0]
         person.wait(lambda: person.episodes[-1] == third.episode_id, "the last one did not begin")
-        assert person.call("stop")[0]
-        ok, why = person.call("reset")
+        assert person.trigger("stop")[0]
+        ok, why = person.trigger("reset")
         assert not ok
         assert "no episode is left" in why
     done = results(tmp_path)
@@ -252,7 +238,7 @@ def test_a_reset_amid_a_run_changes_no_number(tmp_path: Path, made: tuple[Episod
     with bridge(disturbed, made, world) as person:
         person.wait(lambda: person.measures.get("steps", 0) >= 2, "it does not move")
         at = person.measures["steps"]
-        assert person.call("reset")[0]
+        assert person.trigger("reset")[0]
         person.wait(lambda: person.measures["steps"] < at, "it did not begin anew")
         person.wait(lambda: person.measures["steps"] >= 2, "it does not move")
         assert person.load(made[2].episode_id)[0]
@@ -305,7 +291,7 @@ def test_a_queue_for_the_frame_that_is_shown_goes_on_whoever_spoke_before(
                         f"after the holds {holds!r}, the answer of {answers} is not executed",
                     )
     finally:
-        person.executor_.shutdown()
+        person.spinner.shutdown()
         person.destroy_node()
         context.shutdown()
 
@@ -421,6 +407,6 @@ def test_in_real_time_the_base_takes_what_the_parameter_says_and_publishes_its_f
                     atol=1e-9,
                 )
     finally:
-        person.executor_.shutdown()
+        person.spinner.shutdown()
         person.destroy_node()
         context.shutdown()

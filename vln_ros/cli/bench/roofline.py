@@ -223,14 +223,21 @@ def plot(figures: dict[str, Any], folder: Path) -> None:
     fig, ax = plt.subplots(figsize=(6, 5))
     errors = figures["errors"]
     measured = [1e3 * e["measured_s"] for e in errors]
-    ax.plot(measured, [1e3 * e["predicted_s"] for e in errors], "o", label="planner, from all others")
-    ax.plot(measured, [1e3 * e["roofline_s"] for e in errors], "x", label="roofline alone")
+    ends_s = [figures["intervals_s"][e["name"]] for e in errors]
+    below = [m - 1e3 * low for m, (low, _) in zip(measured, ends_s, strict=True)]
+    above = [1e3 * high - m for m, (_, high) in zip(measured, ends_s, strict=True)]
+    for key, marker, label in (
+        ("predicted_s", "o", "planner, from all others"),
+        ("roofline_s", "x", "roofline alone"),
+    ):
+        predicted = [1e3 * e[key] for e in errors]
+        ax.errorbar(measured, predicted, xerr=[below, above], fmt=marker, capsize=3, label=label)
     ends = [min(measured) / 2, 2 * max(measured)]
     ax.plot(ends, ends, "k--", linewidth=1, label="as measured")
     ax.set(
         xscale="log",
         yscale="log",
-        xlabel="measured [ms]",
+        xlabel="measured [ms], 95 % interval",
         ylabel="predicted [ms]",
         title="Frame and decision",
     )

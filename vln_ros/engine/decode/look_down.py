@@ -13,7 +13,7 @@ from vln_ros.engine.decode.answer import Answer, AnswerDecoder
 from vln_ros.engine.decode.decode import Decoding
 from vln_ros.engine.decode.place import with_place
 from vln_ros.engine.inputs.chat_template import ChatTemplate
-from vln_ros.engine.inputs.vision import VisionEncoder
+from vln_ros.engine.inputs.vision import Forwards, VisionEncoder
 from vln_ros.engine.stream.segments import Piece
 from vln_ros.engine.stream.session import Session
 from vln_ros.geometry.pixel_goal import PixelGoalLocator, PixelGoalRules
@@ -26,6 +26,7 @@ class LookDown:
         session, template, answers: of the engine.
         config: which picture.
         rules: what counts as a place.
+        forwards: whose vision tower sees the picture.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class LookDown:
         answers: AnswerDecoder,
         config: LookDownConfig,
         rules: PixelGoalRules,
+        forwards: Forwards,
     ) -> None:
         spec = profile.pixel_goal
         if spec is None:
@@ -45,7 +47,7 @@ class LookDown:
         self._session, self._template, self._answers = session, template, answers
         self._same = (spec.picture if config.picture == "profile" else config.picture) == "same"
         # As the camera took it: the numbers are pixels of that.
-        self._encoder = VisionEncoder(model, ImageSpec(None, profile.image.max_pixels))
+        self._encoder = VisionEncoder(model, ImageSpec(None, profile.image.max_pixels), forwards=forwards)
         self._second: Frame | None = None
         self._locator = PixelGoalLocator(rules)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import ImageSpec
 from vln_ros.engine.inputs.preprocess import fit, stack_video
-from vln_ros.engine.inputs.tower import RecordedTower, encode_pictures, tower_of
+from vln_ros.engine.inputs.tower import Encode, RecordedTower, encode_pictures, tower_of
 from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.layers.decoder import RunChunk, run_chunk
 from vln_ros.engine.stream.partial_tower import PartialTower, TowerStates, keep_states, states_of
 from vln_ros.engine.stream.plug import NewFrame, VisionPlan
 from vln_ros.engine.stream.segments import Image, Video
@@ -80,6 +81,23 @@ class VisionPlanner(Protocol):
         """What became of it; ``spared``: it is equal to the one before, and nothing was computed."""
 
 
+@dataclass(frozen=True)
+class Forwards:
+    """Whose forwards an engine runs where nothing is recorded.
+
+    Attributes:
+        tower: gives a model's vision tower.
+        run_chunk: runs a chunk through the decoder.
+    """
+
+    tower: Callable[[LoadedModel], Encode]
+    run_chunk: RunChunk
+
+
+FIXED_SHAPES = Forwards(lambda model: tower_of(model.network, model.pixels), run_chunk)
+"""This package's."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Look:
     """A picture that was seen: as it came, and at the size of the model."""
@@ -103,6 +121,7 @@ class VisionEncoder:
     Args:
         planner: asked about each frame; None: all of each is computed.
         accelerator: how the tower's forward is recorded; None: it is run anew each time.
+        forwards: whose tower that is; what an accelerator records is always this package's.
     """
 
     def __init__(
@@ -111,10 +130,12 @@ class VisionEncoder:
         size: ImageSpec,
         planner: VisionPlanner | None = None,
         accelerator: Accelerator | None = None,
+        forwards: Forwards = FIXED_SHAPES,
     ) -> None:
         self._model = model
-        tower = tower_of(model.network, model.pixels)
-        self._tower = tower if accelerator is None else RecordedTower(tower, accelerator)
+        self._eager_tower = self._tower = forwards.tower(model)
+        if accelerator is not None:
+            self._tower = RecordedTower(tower_of(model.network, model.pixels), accelerator)
         self._size = size
         self._planner = planner
         self._partial = PartialTower(model.network, model.pixels)
@@ -163,14 +184,14 @@ class VisionEncoder:
 
     def _whole(self, picture: npt.NDArray[np.uint8], *, keep: bool) -> tuple[Image, TowerStates | None]:
         """Where states are kept no recorded forward runs: they are noted while its blocks do."""
-        network, pixels = self._model.network, self._model.pixels
-        rows, columns = (side // pixels.token_side for side in picture.shape[:2])
+        network, token_side = self._model.network, self._model.pixels.token_side
+        rows, columns = (side // token_side for side in picture.shape[:2])
         with span("vision encode", device=True):
             if not keep:
                 (features,) = encode_pictures(self._tower, [picture])
                 return Image(features, rows, columns), None
             with keep_states(network) as noted:
-                (features,) = encode_pictures(tower_of(network, pixels), [picture])
+                (features,) = encode_pictures(self._eager_tower, [picture])
             return Image(features, rows, columns), states_of(network, noted, features, (rows, columns))
 
     def _equal(self, rgb: npt.NDArray[np.uint8]) -> _Look | None:

@@ -24,6 +24,9 @@ class Work:
     tokens: int = 0
     flops: float = 0.0
 
+    def __add__(self, more: Work) -> Work:
+        return Work(self.forwards + more.forwards, self.tokens + more.tokens, self.flops + more.flops)
+
     def __sub__(self, earlier: Work) -> Work:
         return Work(
             self.forwards - earlier.forwards, self.tokens - earlier.tokens, self.flops - earlier.flops

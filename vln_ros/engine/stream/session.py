@@ -24,7 +24,7 @@ from vln_ros.engine.stream.forward import Work as Work
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.kv_pool import KVPool
 from vln_ros.engine.stream.layers.accelerate import Accelerator, RecordedDecoder
-from vln_ros.engine.stream.layers.decoder import run_chunk
+from vln_ros.engine.stream.layers.decoder import RunChunk, run_chunk
 from vln_ros.engine.stream.layers.ragged import Chunk, run_ragged
 from vln_ros.engine.stream.partial_tower import TowerStates
 from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
@@ -47,6 +47,7 @@ class Session:
         chunk_tokens: at most this many of its tokens go into a forward that it shares with others; None: all
             that are pushed together.
         accelerator: forwards on memory of its own are recorded and run again; None: each is run anew.
+        run_chunk: runs a forward on memory of its own that is not recorded.
 
     Raises:
         ValueError: the pool is another network's.
@@ -62,12 +63,14 @@ class Session:
         pool: KVPool | None = None,
         chunk_tokens: int | None = None,
         accelerator: Accelerator | None = None,
+        run_chunk: RunChunk = run_chunk,
     ) -> None:
         if pool is not None and pool.network is not network:
             raise ValueError("the pool holds keys and values of another network than the session's")
         self.network = network
         self.plugs = tuple(plugs)
         self.chunk_tokens = chunk_tokens
+        self._run_chunk = run_chunk
         self._decoder: Any = network.model.language_model
         self._config: Any = network.config
         self.cache: SlotCache = (
@@ -188,7 +191,7 @@ class Session:
 
     def fork(self) -> Session:
         """An independent session with the same past, without plugs; its cache is a copy."""
-        other = Session(self.network, block_tokens=self.cache.block_tokens)
+        other = Session(self.network, block_tokens=self.cache.block_tokens, run_chunk=self._run_chunk)
         self.cache.truncate(self.timeline.tokens)
         other.cache = self.cache.fork()
         other.timeline = replace(self.timeline, segments=list(self.timeline.segments))
@@ -385,13 +388,13 @@ class Session:
             computed = (depth > 0).nonzero()[:, 0]
             self.cache.record(prefill.positions[:, computed], prefill.before.tokens + computed)
             tokens, queries = len(computed), float(depth.sum()) / layers
-        self._count(forwards, tokens, self._prefill_flops(queries, self.cache.length))
+        self.work += Work(forwards, tokens, self._prefill_flops(queries, self.cache.length))
         for plug in self.plugs:
             plug.on_cached(prefill, self.cache, cost)
 
     def count_logits(self, rows: int) -> None:
         """Scores for ``rows`` states have been computed for this session."""
-        self._count(0, 0, 2.0 * rows * self.network.lm_head.weight.numel())
+        self.work += Work(flops=2.0 * rows * self.network.lm_head.weight.numel())
 
     def abandon(self, prefill: Prefill) -> None:
         """The forward of ``prefill`` failed: back to before it was prepared."""
@@ -454,11 +457,10 @@ class Session:
             return compute_sparse(self.network, self.cache, prefill, plan.sources)
         if self.cache.paged:
             return run_ragged(self.network, [Chunk.of(self.cache, prefill)])[0]
+        states = None
         if self._recorded is not None and not plan.attention:  # nothing can be noted in what was recorded
             states = self._recorded.run(self.cache, prefill)
-            if states is not None:
-                return states
-        return run_chunk(self.network, self.cache, prefill)
+        return self._run_chunk(self.network, self.cache, prefill) if states is None else states
 
     def _prefill_of(
         self,
@@ -494,7 +496,3 @@ class Session:
         width = config.hidden_size * config.num_hidden_layers
         attention = 4.0 * width * queries * (visible - queries / 2)
         return float(2.0 * self._layer_parameters * queries + attention)
-
-    def _count(self, forwards: int, tokens: int, flops: float) -> None:
-        done = self.work
-        self.work = Work(done.forwards + forwards, done.tokens + tokens, done.flops + flops)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -41,11 +41,8 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-@contextmanager
-def reading(way: str) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "attention_for", WAYS[way])
-        yield
+def session_reading(way: str, **options: Any) -> Session:
+    return Session(tiny_network(), run_chunk=partial(decoder.run_chunk, read=WAYS[way]), **options)
 
 
 def states_of(session: Session, steps: Sequence[Step]) -> list[Tensor]:
@@ -88,8 +85,7 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 def test_any_stream_equals_the_released_forward(way: str, steps: list[Step]) -> None:
     """Empty and long contexts, one token and many, trees of any form behind each, steps taken back."""
     released = states_of(Session(tiny_network("eager"), block_tokens=16), steps)
-    with reading(way):
-        ours = states_of(Session(tiny_network(), block_tokens=16), steps)
+    ours = states_of(session_reading(way, block_tokens=16), steps)
     for got, expected in zip(ours, released, strict=True):
         assert got.shape == expected.shape
         assert error(got, expected) < TOLERANCE
@@ -98,10 +94,9 @@ def test_any_stream_equals_the_released_forward(way: str, steps: list[Step]) -> 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_keys_and_values_are_the_released_ones(way: str) -> None:
     steps: list[Step] = [([Text(words(20, 0))], NO_TREE), (picture(3, 4, 1), tree_of([3, 1, 4, 1, 5], 2))]
-    released, ours = Session(tiny_network("eager")), Session(tiny_network())
+    released, ours = Session(tiny_network("eager")), session_reading(way)
     states_of(released, steps)
-    with reading(way):
-        states_of(ours, steps)
+    states_of(ours, steps)
     assert ours.cache.length == released.cache.length
     assert torch.equal(ours.cache.positions, released.cache.positions)
     for mine, theirs in zip(ours.cache.layers, released.cache.layers, strict=True):
@@ -113,18 +108,17 @@ def test_the_keys_and_values_are_the_released_ones(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_what_lies_behind_the_stream_is_not_seen(way: str) -> None:
     """Slots that were rolled back keep what was in them; so does room that was never used."""
-    with reading(way):
-        clean, used = Session(tiny_network()), Session(tiny_network())
-        for session in (clean, used):
-            session.push([Text(words(9, 0))])
-        before = used.snapshot()
-        used.push([Text(words(30, 1))])
-        used.rollback(before)
-        for layer in used.cache.layers:
-            layer.keys[:, :, 9:], layer.values[:, :, 9:] = 1e4, 1e4
-        tree = tree_of([0, 1, 1, 2], 3)
-        for a, b in zip(*(s.push_tree([Text(words(3, 2))], tree) for s in (clean, used)), strict=True):
-            assert torch.equal(a, b)
+    clean, used = session_reading(way), session_reading(way)
+    for session in (clean, used):
+        session.push([Text(words(9, 0))])
+    before = used.snapshot()
+    used.push([Text(words(30, 1))])
+    used.rollback(before)
+    for layer in used.cache.layers:
+        layer.keys[:, :, 9:], layer.values[:, :, 9:] = 1e4, 1e4
+    tree = tree_of([0, 1, 1, 2], 3)
+    for a, b in zip(*(s.push_tree([Text(words(3, 2))], tree) for s in (clean, used)), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_grouped_heads_are_not_repeated() -> None:

@@ -7,7 +7,7 @@ nothing waits for the device.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,20 +25,43 @@ from vln_ros.engine.stream.layers.attention import (
     flash_fault,
 )
 
+RunChunk = Callable[[Qwen2_5_VLForConditionalGeneration, SlotCache, Prefill], Tensor]
+"""As :func:`run_chunk`, which is one."""
 
-def run_chunk(network: Qwen2_5_VLForConditionalGeneration, cache: SlotCache, prefill: Prefill) -> Tensor:
+
+def attention_for(network: Qwen2_5_VLForConditionalGeneration, prefill: Prefill) -> Attention:
+    """How this device reads the cache best for this chunk."""
+    if reads_by_flash(network):
+        return FusedAttention.of(prefill)(prefill)
+    if prefill.embeddings.device.type == "cpu":
+        return ProcessorAttention(prefill)
+    return MaskedAttention.of(prefill, prefill.before.tokens + len(prefill.embeddings))(prefill)
+
+
+def run_chunk(
+    network: Qwen2_5_VLForConditionalGeneration,
+    cache: SlotCache,
+    prefill: Prefill,
+    read: Callable[[Qwen2_5_VLForConditionalGeneration, Prefill], Attention] = attention_for,
+) -> Tensor:
     """Last hidden states ``[n, hidden]`` of a prepared chunk; its slots must be reserved.
 
-    With attention ``sdpa`` on slots, with any other by the released forward, which this must equal.
+    With attention ``sdpa`` on slots, with any other by the released forward.
+
+    Args:
+        read: chooses how the cache is read.
     """
     if not runs_on_slots(network):
-        visible = None if prefill.visible is None else prefill.visible[None]
-        return run_decoder(network, cache, prefill.embeddings[None], prefill.positions[:, None], visible)[0]
-    states = run_layers(
-        network.model.language_model, prefill, attention_for(network, prefill), cache.buffers()
-    )
+        return run_released(network, cache, prefill)
+    states = run_layers(network.model.language_model, prefill, read(network, prefill), cache.buffers())
     cache.extend(prefill.before.tokens + len(prefill.embeddings))
     return states
+
+
+def run_released(network: Qwen2_5_VLForConditionalGeneration, cache: SlotCache, prefill: Prefill) -> Tensor:
+    """As :func:`run_chunk`, by the released forward: what that must equal."""
+    visible = None if prefill.visible is None else prefill.visible[None]
+    return run_decoder(network, cache, prefill.embeddings[None], prefill.positions[:, None], visible)[0]
 
 
 def run_layers(
@@ -74,15 +97,6 @@ def runs_on_slots(network: Qwen2_5_VLForConditionalGeneration) -> bool:
     """Whether :func:`run_chunk` runs the layers itself."""
     decoder: Any = network.model.language_model
     return decoder.config._attn_implementation == "sdpa" and not decoder.has_sliding_layers
-
-
-def attention_for(network: Qwen2_5_VLForConditionalGeneration, prefill: Prefill) -> Attention:
-    """How this device reads the cache best for this chunk."""
-    if reads_by_flash(network):
-        return FusedAttention.of(prefill)(prefill)
-    if prefill.embeddings.device.type == "cpu":
-        return ProcessorAttention(prefill)
-    return MaskedAttention.of(prefill, prefill.before.tokens + len(prefill.embeddings))(prefill)
 
 
 def reads_by_flash(network: Qwen2_5_VLForConditionalGeneration) -> bool:
