@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from vln_ros.config import StandstillConfig, StreamConfig
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Executed, Frame, Instruction, Pose
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import Profile, load_profile
-from vln_ros.engine.inputs.vision import VisionEncoder
+from vln_ros.engine.inputs.tower import Encode
+from vln_ros.engine.inputs.vision import FIXED_SHAPES, Forwards, VisionEncoder
 from vln_ros.engine.qwen import QwenEngine
 from vln_ros.engine.stream.plug import Plug
 from vln_ros.engine.stream.segments import Image
@@ -63,11 +64,23 @@ class Robot:
         options = StreamConfig(
             min_allowed=0.0, standstill=StandstillConfig(enabled=on, whole_every_s=every_s)
         )
-        self.engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=options)
+        self.encoded = 0
+        """Passes of the vision tower."""
+        forwards = Forwards(self._counting_tower, FIXED_SHAPES.run_chunk)
+        self.engine = QwenEngine(model, profile, temperature=0.0, seed=0, stream=options, forwards=forwards)
         self.seen = Seen()
         self.engine.session.plugs = (self.seen,)
         self.engine.start(Instruction(1, "go to the red lamp"))
         self.index = -1
+
+    def _counting_tower(self, model: LoadedModel) -> Encode:
+        tower = FIXED_SHAPES.tower(model)
+
+        def encode(pictures: Tensor) -> Tensor:
+            self.encoded += 1
+            return tower(pictures)
+
+        return encode
 
     def see(self, place: int = 0, noise: float = 1.5) -> Frame:
         self.index += 1
@@ -80,62 +93,43 @@ class Robot:
         return frame
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Counts the passes of the vision tower."""
-    from vln_ros.engine.inputs import vision
-
-    count = [0]
-    encode = vision.encode_pictures
-
-    def counted(*args: object) -> object:
-        count[0] += 1
-        return encode(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(vision, "encode_pictures", counted)
-    yield count
-
-
 def same(one: ActionChunk, other: ActionChunk) -> bool:
     return (one.actions, one.frame_stamp_ns) == (other.actions, other.frame_stamp_ns)
 
 
 @pytest.mark.parametrize("name", ["navida", "internvla-n1-s2"])
-def test_standing_costs_one_frame_a_second(model: LoadedModel, encoded: list[int], name: str) -> None:
+def test_standing_costs_one_frame_a_second(model: LoadedModel, name: str) -> None:
     """A history looks at every frame that comes; most of these show nothing new."""
     robot = Robot(model, of(name), on=True)
     for _ in range(51):
         robot.see()
-    assert 9 <= encoded[0] <= 12  # five until the noise is known, then one a second
-    assert dict(robot.engine.vitals())["frames with nothing new"] == 51 - encoded[0]
+    assert 9 <= robot.encoded <= 12  # five until the noise is known, then one a second
+    assert dict(robot.engine.vitals())["frames with nothing new"] == 51 - robot.encoded
     chunk = robot.engine.decide(0)
     assert chunk.frame_stamp_ns == 50 * PERIOD_NS  # the newest one, though it was not looked at
-    before = encoded[0]
+    before = robot.encoded
     robot.see(place=1)
-    assert encoded[0] == before + 1
+    assert robot.encoded == before + 1
     always = Robot(model, of(name), on=False)
-    encoded[0] = 0
     for _ in range(51):
         always.see()
-    assert encoded[0] == 51
+    assert always.encoded == 51
     assert "frames with nothing new" not in dict(always.engine.vitals())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_questions_while_standing_are_answered_anew(
-    model: LoadedModel, encoded: list[int], name: str
-) -> None:
+def test_questions_while_standing_are_answered_anew(model: LoadedModel, name: str) -> None:
     """Behind an answer a turn is due, with the same picture: the decoder works, the vision tower does not."""
     robot = Robot(model, of(name), on=True, every_s=60.0)
     for _ in range(7):
         robot.see()
         robot.engine.decide(0)
-    shown, forwards = encoded[0], robot.engine.forwards
+    shown, forwards = robot.encoded, robot.engine.forwards
     for queue in range(4):
         robot.see()
         chunk = robot.engine.decide(queue)
         assert chunk.frame_stamp_ns == robot.index * PERIOD_NS
-    assert encoded[0] == shown
+    assert robot.encoded == shown
     assert robot.engine.forwards >= forwards + 4
 
 
@@ -154,7 +148,7 @@ def test_what_is_decided_is_what_the_picture_shown_last_decides(model: LoadedMod
     assert 3 < len(pictures) < 14
 
 
-def test_frames_that_are_kept_are_not_kept_twice(model: LoadedModel, encoded: list[int]) -> None:
+def test_frames_that_are_kept_are_not_kept_twice(model: LoadedModel) -> None:
     robot = Robot(model, of("tiny", unasked_frames="keep"), on=True, every_s=60.0)
     for _ in range(7):
         robot.see()
