@@ -1,6 +1,7 @@
 import { Camera } from "./camera.js";
 import { Connection } from "./connection.js";
 import { RobotMap } from "./map.js";
+import { Putting } from "./putting.js";
 import { SentenceBox } from "./sentences.js";
 
 const by = (id) => document.getElementById(id);
@@ -26,7 +27,22 @@ function say(node, text) {
 // ---------------------------------------------------------------------- what the robot says
 
 const map = new RobotMap(by("map"));
-const camera = new Camera(by("camera"), by("goal"), by("no-picture"), (number) => connection.send({ kind: "shown", number }));
+const camera = new Camera(
+  by("camera"),
+  by("goal"),
+  by("no-picture"),
+  (number) => connection.send({ kind: "shown", number }),
+  (plan) => map.setPlan(plan),
+);
+const putting = new Putting({
+  map,
+  form: by("world"),
+  select: by("start"),
+  button: by("put"),
+  hint: by("putting"),
+  here: by("here"),
+  send: sendAsDriver,
+});
 
 const ARROWS = [["forward", "↑"], ["left", "↶"], ["right", "↷"], ["stop", "■"]];
 
@@ -94,6 +110,12 @@ const hear = {
   },
   obstacles({ points }) {
     map.setObstacles(points);
+  },
+  world_map(area) {
+    map.setArea(area.width_m > 0 ? area : null);
+  },
+  starts(starts) {
+    putting.offer(starts);
   },
   gauges({ gauges }) {
     by("gauge-list").replaceChildren(
