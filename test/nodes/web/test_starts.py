@@ -460,7 +460,7 @@ def test_a_person_puts_the_robot_on_the_map(world: World) -> None:
         waits(lambda: stands(other), "its place, with the heading that it had")
         page.click("#put")
         finger.press(Pose.planar(0.0, 1.0, 0.0))
-        waits(lambda: "a wall is there; the nearest" in page.text_content("#refusal"), "a refusal")
+        waits(lambda: "a wall is there; the nearest" in page.text_content("#not-put"), "a refusal")
         assert stands(other)
         # By the keyboard alone.
         page.focus("#start")
@@ -468,7 +468,7 @@ def test_a_person_puts_the_robot_on_the_map(world: World) -> None:
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")
         waits(lambda: not stands(other) and not stands(other, turned=False), "a place by lot")
-        assert page.is_hidden("#refusal") or "not put" not in page.text_content("#refusal")
+        assert page.is_hidden("#not-put") and page.is_hidden("#refusal")
         # Who does not drive puts it nowhere.
         second = context.new_page()
         second.goto(world.address)

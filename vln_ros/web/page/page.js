@@ -152,7 +152,8 @@ const hear = {
     while (by("log").childElementCount > LOG_KEPT) by("log").lastElementChild.remove();
     if (time_s < openedS) return; // of before this page was there: only the log tells of it
     if (what === "answer" || what === "unanswered") say(by("answer"), text);
-    if (what === "refused") say(by("refusal"), sentence(text));
+    // Where the person looks who is refused: on a phone the map is far from the boxes.
+    if (what === "refused") say(by(text.startsWith("not put there") ? "not-put" : "refusal"), sentence(text));
     if (what === "instruction" || what === "release") say(by("refusal"), "");
   },
   refused({ text }) {
@@ -209,6 +210,7 @@ function stop() {
 // As the driver; where nobody is, this page becomes it.
 function sendAsDriver(request) {
   say(by("refusal"), "");
+  say(by("not-put"), "");
   if (!connection.isOpen) {
     say(by("refusal"), "No connection: nothing was sent.");
     return false;
