@@ -14,7 +14,7 @@ import numpy as np
 from vln_ros.config import BridgeConfig, ConfigError
 from vln_ros.datatypes import Pose
 from vln_ros.evaluation.workers.worlds import choose_episodes
-from vln_ros.protocols import World
+from vln_ros.protocols import World, WorldLostError
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, KINDS, scene_id
 from vln_ros.sim.embedded.world import EmbeddedWorld, Scene
 from vln_ros.sim.episodes.episode import Episode
@@ -129,14 +129,18 @@ class StartList:
         return _find(self._by_id, start)
 
     def _anywhere(self) -> Episode:
-        space = free_space_of(self._world) if self.is_put else None
+        space, floor_m = None, 0.0
+        if self.is_put:
+            try:
+                space, floor_m = free_space_of(self._world), float(self._world.pose.position[2])
+            except WorldLostError as error:
+                raise ConfigError(f"episode = {ANYWHERE!r}: {error}") from error
         places = np.argwhere(space.free) if space is not None else np.empty((0, 2))
         if space is None or not len(places):
             raise ConfigError(f"episode = {ANYWHERE!r}: no free place is known yet; name an episode")
         row, column = places[int(self._lot.integers(len(places)))] + 0.5
         x, y = space.origin + np.array([column, -row]) * space.metres_per_pixel
         yaw_rad = float(self._lot.uniform(-math.pi, math.pi))
-        floor_m = float(self.current.start.position[2])
         return replace(self.current, start=Pose.planar(float(x), float(y), yaw_rad, floor_m))
 
 
