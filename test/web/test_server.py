@@ -47,6 +47,12 @@ class Done:
     def release(self, who: str) -> None:
         self.calls.append(("release",))
 
+    def put(self, x_m: float, y_m: float, yaw_rad: float, who: str) -> None:
+        self.calls.append(("put", f"{x_m} {y_m} {yaw_rad}"))
+
+    def begin(self, start: str, who: str) -> None:
+        self.calls.append(("begin", start))
+
     def watch(self, views: frozenset[str]) -> None:
         self.watched = views
 
@@ -270,6 +276,31 @@ def test_only_the_driver_instructs_and_releases_and_anybody_stops_and_asks() -> 
             await second.ask("instruct", text="yes")
             await wait_for(lambda: len(done.calls) == 5, "the other driver")
             assert done.calls[2:] == [("instruct", "go"), ("release",), ("instruct", "yes")]
+
+    with served() as (server, done, _feed):
+        asyncio.run(look(server, done))
+
+
+def test_only_the_driver_puts_a_simulated_robot_elsewhere() -> None:
+    async def look(server: PageServer, done: Done) -> None:
+        async with opened(server) as first, opened(server) as second:
+            await second.ask("put", x_m=1, y_m=2, yaw_rad=0)
+            await second.until_last("refused", text="take the wheel first")
+            await first.ask("drive", take_over=False)
+            await second.until_last("driving", you=False, who="127.0.0.1", viewers=2)
+            requests: tuple[dict[str, Any], ...] = (
+                {"kind": "put", "x_m": 1, "y_m": 2, "yaw_rad": 0},
+                {"kind": "begin", "start": "1"},
+            )
+            for request in requests:
+                second.heard.clear()
+                await second.ask(**request)
+                await second.until_last("refused", text="somebody else drives: take over first")
+            assert not done.calls
+            await first.ask("put", x_m=1.5, y_m=2, yaw_rad=-1)
+            await first.ask("begin", start="7")
+            await wait_for(lambda: len(done.calls) == 2, "the driver")
+            assert done.calls == [("put", "1.5 2 -1"), ("begin", "7")]
 
     with served() as (server, done, _feed):
         asyncio.run(look(server, done))

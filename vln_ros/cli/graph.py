@@ -268,6 +268,14 @@ class Graph:
     def log_path(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
+    def try_ros(self) -> None:
+        """Whether ROS starts here, for who has something else to do meanwhile; otherwise :meth:`start` asks.
+
+        Raises:
+            ConfigError: as :meth:`start`.
+        """
+        _try_ros(self._environment)
+
     def start(self, spec: NodeSpec) -> None:
         """Start a node; it is running, not yet ready, when this returns.
 
@@ -276,7 +284,7 @@ class Graph:
         """
         if not self._begun:
             say_where(domain_of(self._environment))
-            _try_ros(self._environment)
+            self.try_ros()
             self._begun = True
         parameters = self._folder / f"{spec.key}.yaml"
         parameters.write_text(

@@ -94,12 +94,8 @@ def make_scene_episodes(split: str, seed: int, kind: str = "flat") -> tuple[Epis
         ConfigError: unknown split, or a seed that is not in it.
     """
     chosen = _split(split)
-    index = seed - chosen.first_seed
-    if not 0 <= index < chosen.scenes:
-        last = chosen.first_seed + chosen.scenes - 1
-        raise ConfigError(f"seed {seed} is not in {split}, which has {chosen.first_seed} to {last}")
+    first = _number_in(chosen, seed) * EPISODES_PER_SCENE
     scene = Scene(scene_id(seed, kind), AGENT_RADIUS_M)
-    first = index * EPISODES_PER_SCENE
     return tuple(_episode(chosen, k, scene) for k in range(first, first + EPISODES_PER_SCENE))
 
 
@@ -117,6 +113,25 @@ def begin_episode(split: str, number: int, scene: Scene) -> Episode:
     if scene.flat.seed != seed:
         raise ValueError(f"episode {number} of {split} is in the scene {seed}, not in {scene.flat.scene_id}")
     return _begin(chosen, number, scene)
+
+
+def begin_scene(split: str, scene: Scene) -> tuple[Episode, ...]:
+    """The episodes that a split has in a scene, without the expert's actions.
+
+    Raises:
+        ConfigError: unknown split, or a scene that is not in it.
+    """
+    chosen = _split(split)
+    first = _number_in(chosen, scene.flat.seed) * EPISODES_PER_SCENE
+    return tuple(_begin(chosen, k, scene) for k in range(first, first + EPISODES_PER_SCENE))
+
+
+def _number_in(split: Split, seed: int) -> int:
+    index = seed - split.first_seed
+    if not 0 <= index < split.scenes:
+        last = split.first_seed + split.scenes - 1
+        raise ConfigError(f"seed {seed} is not in {split.name}, which has {split.first_seed} to {last}")
+    return index
 
 
 def _split(name: str) -> Split:

@@ -8,7 +8,13 @@ from vln_ros.axes import base_from_optical
 from vln_ros.config import CameraConfig, WorldConfig
 from vln_ros.datatypes import CameraModel, Pose
 from vln_ros.protocols import World
-from vln_ros.sim.embedded.plan import PlanImage, draw_free_space, draw_plan
+from vln_ros.sim.embedded.plan import (
+    FreeSpace,
+    PlanImage,
+    draw_free_space,
+    draw_plan,
+    free_space_of_flat,
+)
 from vln_ros.sim.embedded.render import check_ray_caster
 from vln_ros.sim.embedded.world import EmbeddedWorld
 from vln_ros.sim.habitat.world import HabitatWorld
@@ -73,4 +79,14 @@ def plan_of(world: World) -> PlanImage | None:
         return draw_plan(world.scene.flat)
     if isinstance(world, HabitatWorld):
         return draw_free_space(world.free_space(_METRES_PER_PIXEL))
+    return None
+
+
+def free_space_of(world: World) -> FreeSpace | None:
+    """Where the robot can stand in the loaded scene (on the floor that it is on), over the area of its plan;
+    None where the world does not know."""
+    if isinstance(world, EmbeddedWorld):
+        return free_space_of_flat(world.scene.flat, world.scene.walkable, _METRES_PER_PIXEL)
+    if isinstance(world, HabitatWorld):
+        return world.free_space(_METRES_PER_PIXEL)
     return None

@@ -11,7 +11,9 @@ VIEWS = ("camera", "reuse")
 """The pictures that a page may show, one at a time."""
 GOAL_PICTURE = "goal_picture"
 """The picture that was answered with a point: for whoever has not seen it as it came."""
-_PICTURES = (*VIEWS, GOAL_PICTURE)
+PLAN_PICTURE = "plan"
+"""A simulated scene from above: the area of :class:`WorldMap`."""
+_PICTURES = (*VIEWS, GOAL_PICTURE, PLAN_PICTURE)
 _PICTURE = struct.Struct(">BIQf")
 
 
@@ -143,6 +145,31 @@ class Obstacles:
 
 
 @dataclass(frozen=True)
+class WorldMap:
+    """Which part of the map the picture of a simulated scene shows, in metres; no width: there is none."""
+
+    x_m: float
+    y_m: float
+    width_m: float
+    height_m: float
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where a simulated robot may be put.
+
+    Attributes:
+        current: id of the start that it was put at last.
+        here: rooms and things of the scene, for people; empty: nothing is known of them.
+        offered: id and name of each; empty: this robot is not simulated, and nobody may put it anywhere.
+    """
+
+    current: str
+    here: str
+    offered: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Gauge:
     """One number that is shown large. ``value`` is text: the unit stands behind it."""
 
@@ -209,6 +236,8 @@ Message: TypeAlias = (
     | Trail
     | PathAhead
     | Obstacles
+    | WorldMap
+    | Starts
     | Gauges
     | Reports
     | Note

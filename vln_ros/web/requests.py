@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -11,6 +12,7 @@ from vln_ros.web.messages import VIEWS
 LONGEST_BYTES = 8192
 """Of a message; longer ones end the connection."""
 NO_VIEW = "none"
+FARTHEST_M = 10_000.0
 
 
 class RequestError(ValueError):
@@ -63,12 +65,30 @@ class Shown:
     number: int
 
 
-Request: TypeAlias = Stop | Release | Instruct | Ask | Drive | Leave | View | Shown
+@dataclass(frozen=True)
+class Put:
+    """Put a simulated robot there, in the frame of its map."""
+
+    x_m: float
+    y_m: float
+    yaw_rad: float
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Put a simulated robot at this start, one of :class:`vln_ros.web.messages.Starts`."""
+
+    start: str
+
+
+Request: TypeAlias = Stop | Release | Instruct | Ask | Drive | Leave | View | Shown | Put | Begin
 _KINDS: dict[str, type[Request]] = {
     "stop": Stop, "release": Release, "instruct": Instruct, "ask": Ask, "drive": Drive, "leave": Leave,
-    "view": View, "shown": Shown,
+    "view": View, "shown": Shown, "put": Put, "begin": Begin,
 }  # fmt: skip
-_TYPES = {"text": str, "name": str, "number": int, "take_over": bool}
+_TYPES = {"text": str, "name": str, "number": int, "take_over": bool, "start": str}
+_REALS = {"x_m": FARTHEST_M, "y_m": FARTHEST_M, "yaw_rad": 2.0 * math.pi}
+"""Fields that are numbers, whole ones included, and how large they may be."""
 
 
 def _no_constant(name: str) -> None:
@@ -90,8 +110,13 @@ def parse(text: str) -> Request:
     if set(content) != wanted:
         raise RequestError(f"{kind} has the fields {sorted(wanted)}, no others")
     for name, value in content.items():
-        if type(value) is not _TYPES[name]:
+        if name in _REALS:
+            if type(value) not in (int, float) or not abs(value) <= _REALS[name]:
+                raise RequestError(f"{kind}: {name} must be a number between +/-{_REALS[name]:g}")
+        elif type(value) is not _TYPES[name]:
             raise RequestError(f"{kind}: {name} must be {_TYPES[name].__name__}")
     if kind == "view" and content["name"] not in (*VIEWS, NO_VIEW):
         raise RequestError(f"view: choose one of {', '.join((*VIEWS, NO_VIEW))}")
+    if kind == "begin" and not content["start"].isprintable():
+        raise RequestError("begin: start is no id, which is printable text")
     return _KINDS[kind](**content)

@@ -27,9 +27,11 @@ from vln_ros.web.messages import VIEWS, Driving, Refused, Welcome
 from vln_ros.web.requests import (
     LONGEST_BYTES,
     Ask,
+    Begin,
     Drive,
     Instruct,
     Leave,
+    Put,
     Release,
     Request,
     RequestError,
@@ -66,6 +68,8 @@ class Robot(Protocol):
     def ask(self, text: str, who: str) -> None: ...
     def stop(self, who: str) -> None: ...
     def release(self, who: str) -> None: ...
+    def put(self, x_m: float, y_m: float, yaw_rad: float, who: str) -> None: ...
+    def begin(self, start: str, who: str) -> None: ...
     def watch(self, views: frozenset[str]) -> None:
         """Somebody looks at these pictures, and nobody at others."""
 
@@ -317,6 +321,10 @@ class PageServer:
             self._robot.instruct(request.text, viewer.name)
         elif isinstance(request, Release):
             self._robot.release(viewer.name)
+        elif isinstance(request, Put):
+            self._robot.put(request.x_m, request.y_m, request.yaw_rad, viewer.name)
+        elif isinstance(request, Begin):
+            self._robot.begin(request.start, viewer.name)
 
     def _change_driver(self, viewer: Viewer, request: Drive | Leave) -> None:
         before = self._seat.holder

@@ -20,9 +20,16 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MESSAGES, REQUESTS = 8_000, 2_000
 KNOCKING, ANSWER_S = 20, 2.0
-KINDS = ("stop", "release", "instruct", "ask", "leave", "view", "shown", "drive", "", "__init__", "hello")
+KINDS = (
+    "stop", "release", "instruct", "ask", "leave", "view", "shown", "drive", "put", "begin", "", "__init__",
+    "hello",
+)  # fmt: skip
 TEXTS = ("", "go", "camera", "none", "true", "\x00", "\ud83d", "</script>", "\u202e", "दरवाजा", "1" * 400)
-FIELDS = ("text", "take_over", "name", "number", "kind", "x")
+FIELDS = ("text", "take_over", "name", "number", "kind", "x", "x_m", "y_m", "yaw_rad", "start")
+WANTED = {
+    "instruct": ("text",), "ask": ("text",), "view": ("name",), "shown": ("number",), "begin": ("start",),
+    "put": ("x_m", "y_m", "yaw_rad"),
+}  # fmt: skip
 PATHS = (
     "/", "/ws", "/page.js", "/page.css", "/../node.py", "/%2e%2e/%2e%2e/etc/passwd", "//evil.example/", "/%",
     "/ws?viewer=" + "a" * 4000, "/?token=%ff%00", "/index.html?token=" + "é" * 50, "/\\..\\x", "/" + "a" * 99,
@@ -61,14 +68,12 @@ class Nonsense:
         r = self.random
         form = r.randrange(10)
         if form < 6:  # nearly right, or right
-            content = {"kind": r.choice(KINDS)}
-            wanted = {"instruct": "text", "ask": "text", "view": "name", "shown": "number"}.get(
-                content["kind"]
-            )
-            if wanted and r.random() < 0.8:
-                content[wanted] = self.value() if r.random() < 0.5 else self.text()  # type: ignore[assignment]
+            content: dict[str, object] = {"kind": r.choice(KINDS)}
+            for field in WANTED.get(str(content["kind"]), ()):
+                if r.random() < 0.9:
+                    content[field] = self.value() if r.random() < 0.5 else self.text()
             if r.random() < 0.2:
-                content[r.choice(FIELDS[2:])] = self.value()  # type: ignore[assignment]
+                content[r.choice(FIELDS[2:])] = self.value()
             return json.dumps(content)
         if form == 6:
             return json.dumps(self.value())
@@ -183,6 +188,7 @@ def test_nothing_escapes_and_nothing_moves(tmp_path: Path) -> None:
         commands = len(robot.plain.commands)
         robot.wait(lambda: len(robot.plain.commands) > commands + 10, "an executor that goes on")
         assert robot.plain.instructions == []
+        assert not robot.plain.count_publishers("initialpose"), "this robot is not simulated"
         assert all(zero for _, zero in robot.plain.commands)
         assert asyncio.run(still_serves(robot)) == "welcome"
     for log in tmp_path.glob("*.log"):

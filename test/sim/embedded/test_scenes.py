@@ -18,9 +18,10 @@ from vln_ros.cli import scenes
 from vln_ros.config import ConfigError
 from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, generate_flat, scene_id
 from vln_ros.sim.embedded.furniture import COLORS
-from vln_ros.sim.embedded.plan import draw_plan
+from vln_ros.sim.embedded.plan import draw_plan, free_space_of_flat
 from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.episodes.episode import read_episodes
+from vln_ros.sim.splits import begin_scene, make_scene_episodes
 
 
 def command(module: Any, *arguments: object) -> int | None:
@@ -89,6 +90,30 @@ def test_plan_shows_things_where_they_are() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seed", "kind"), [(900_003, "small"), (900_000, "room"), (900_007, "flat")])
+def test_free_space_is_where_a_robot_can_stand_over_the_area_of_the_plan(seed: int, kind: str) -> None:
+    scene = Scene(scene_id(seed, kind), AGENT_RADIUS_M)
+    space, plan = free_space_of_flat(scene.flat, scene.walkable, 0.05), draw_plan(scene.flat)
+    assert np.allclose(space.origin, plan.origin)
+    beyond = np.array(space.free.shape) * 0.05 - np.array(plan.image.shape[:2]) * plan.metres_per_pixel
+    assert (beyond > -1e-9).all() and (beyond < 0.05).all()
+    places = np.random.default_rng(1).uniform((-0.3, -0.3), np.array(scene.flat.size_m) + 0.3, (400, 2))
+    cells = ((places - space.origin) * (1, -1) // 0.05).astype(int)
+    middles = space.origin + (cells + 0.5) * 0.05 * (1, -1)
+    assert np.array_equal(space.free[cells[:, 1], cells[:, 0]], scene.walkable.contains(middles))
+    assert 0.2 < space.free.mean() < 0.8
+
+
+def test_episodes_are_begun_as_they_are_made_and_of_the_split_alone() -> None:
+    scene = Scene(scene_id(900_003, "room"), AGENT_RADIUS_M)
+    made, begun = make_scene_episodes("val_unseen", 900_003, "room"), begin_scene("val_unseen", scene)
+    assert [(e.episode_id, e.instruction, e.start) for e in begun] == [
+        (e.episode_id, e.instruction, e.start) for e in made
+    ]
+    with pytest.raises(ConfigError, match="seed 3 is not in val_unseen, which has 900000 to 999999"):
+        begin_scene("val_unseen", Scene(scene_id(3, "room"), AGENT_RADIUS_M))
+
+
 def test_bench_writes_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     assert command(bench_world, "--frames", 1, "--json", path) == 0

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,11 +33,12 @@ from vln_ros.config import (
 )
 from vln_ros.questions import Question, QuestionAnswer
 from vln_ros.ros.terminal.environment import DOMAIN
-from vln_ros.sim.embedded.flat import KINDS
+from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, KINDS, scene_id
 
 HELP = "A simulated robot in real time, for sentences of your own: type them, or use the page"
 READY_S = 120.0
 """On the busiest machine, with the largest model."""
+_SPLIT = "val_unseen"
 NEEDED = {"navigator", "executor", "sim_bridge"}
 
 
@@ -104,41 +106,30 @@ def run(options: argparse.Namespace) -> int:
     width, height = parse_size(options.size)
     model = named_model(options.profile, options.checkpoint)
     check_model(str(model["qwen.checkpoint"]), options.profile)
+    _check_flat(options)
     out = None if options.out is None else run_folder(options.out, "live")
+    bridge: dict[str, Scalar] = {
+        **_world(options),
+        "mode": "live",
+        "camera.width": width,
+        "camera.height": height,
+        "max_episode_s": options.limit_s,
+        "run_folder": "" if out is None else str(out),
+        "command": shlex.join(["vln_ros", *sys.argv[1:]]),
+    }
+    if options.world == "habitat":
+        _check_habitat(bridge)
     with tempfile.TemporaryDirectory(prefix="vln_ros_live_") as scratch:
         place = Path(scratch) if out is None else out
-        with waiting("making the flat"):
-            world = _world(place, options)
-        bridge: dict[str, Scalar] = {
-            **world,
-            "mode": "live",
-            "camera.width": width,
-            "camera.height": height,
-            "max_episode_s": options.limit_s,
-            "run_folder": "" if out is None else str(out),
-            "command": shlex.join(["vln_ros", *sys.argv[1:]]),
-        }
-        if options.world == "habitat":
-            _check_habitat(bridge)
-        simulated: dict[str, Scalar] = {"use_sim_time": True}
-        navigator: dict[str, Scalar] = {
-            "engine": "qwen",
-            "extrinsics": "parameters",
-            "reliability": "reliable",
-            **model,
-            **simulated,
-        }
-        # The navigator takes longest, and the page is wanted first.
-        page = None if options.no_web else graph_page(simulated)
-        nodes = [
-            NodeSpec("navigator", navigator),
-            *([] if page is None else [page.node]),
-            NodeSpec("sim_bridge", bridge),
-            NodeSpec("executor", {**simulated, **SIMULATED_ROBOT}),
-        ]
         try:
             with Graph(place / "logs", enter_graph(place / "logs")) as graph:
-                for spec in nodes:
+                if options.episode_file is None:
+                    with ThreadPoolExecutor(1) as beside, waiting("making the flat"):
+                        tried = beside.submit(graph.try_ros)
+                        bridge.update(_flat(place, options))
+                        tried.result()
+                page = None if options.no_web else graph_page({"use_sim_time": True})
+                for spec in _nodes(bridge, model, page):
                     graph.start(spec)
                 with Person(wait_s=READY_S) as person:
                     _Live(person, graph, options.limit_s).talk(begun_s, page)
@@ -150,11 +141,31 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _world(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
-    """The bridge's parameters of the world, and of where in it the robot stands.
+def _nodes(
+    bridge: Mapping[str, Scalar], model: Mapping[str, Scalar], page: GraphPage | None
+) -> list[NodeSpec]:
+    """The navigator takes longest, and the page is wanted first."""
+    simulated: dict[str, Scalar] = {"use_sim_time": True}
+    navigator: dict[str, Scalar] = {
+        "engine": "qwen",
+        "extrinsics": "parameters",
+        "reliability": "reliable",
+        **model,
+        **simulated,
+    }
+    return [
+        NodeSpec("navigator", navigator),
+        *([] if page is None else [page.node]),
+        NodeSpec("sim_bridge", bridge),
+        NodeSpec("executor", {**simulated, **SIMULATED_ROBOT}),
+    ]
+
+
+def _world(options: argparse.Namespace) -> dict[str, Scalar]:
+    """The bridge's parameters of the world; where an episode file is given, also of where the robot stands.
 
     Raises:
-        ConfigError: no such flat or episode; or options that do not go together.
+        ConfigError: no such episode; or options that do not go together.
     """
     of_flats = {"--kind": options.kind, "--flat": options.flat, "--start": options.start}
     chosen = [name for name, value in of_flats.items() if value is not None]
@@ -174,7 +185,7 @@ def _world(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
         raise ConfigError(f"{names}: only --world habitat has an interpreter and scenes of its own")
     parameters: dict[str, Scalar] = {"world": options.world, **given}
     if options.episode_file is None:
-        return {**parameters, **_flat(place, options)}
+        return parameters
     return {**parameters, "episodes": str(options.episode_file), "episode": _episode_id(options)}
 
 
@@ -197,27 +208,32 @@ def _episode_id(options: argparse.Namespace) -> str:
     return episode.episode_id
 
 
+def _check_flat(options: argparse.Namespace) -> None:
+    """Raises ConfigError: no such flat, or start in it."""
+    if options.flat is None and options.start is None:
+        return
+    from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLITS
+
+    flats = SPLITS[_SPLIT].scenes
+    if options.flat is not None and not 0 <= options.flat < flats:
+        raise ConfigError(f"--flat = {options.flat}: {_SPLIT} has 0 to {flats - 1}")
+    if options.start is not None and not 1 <= options.start <= EPISODES_PER_SCENE:
+        raise ConfigError(f"--start = {options.start}: a flat has 1 to {EPISODES_PER_SCENE}")
+
+
 def _flat(place: Path, options: argparse.Namespace) -> dict[str, Scalar]:
     """The flat's episodes as a file, which here only says where the robot may stand; and which of them."""
-    from vln_ros.sim.embedded.flat import AGENT_RADIUS_M, scene_id
     from vln_ros.sim.embedded.world import Scene
     from vln_ros.sim.episodes.episode import write_episodes
-    from vln_ros.sim.splits import EPISODES_PER_SCENE, SPLITS, begin_episode
+    from vln_ros.sim.episodes.sentences import inventory
+    from vln_ros.sim.splits import SPLITS, begin_scene
 
-    split, kind = SPLITS["val_unseen"], options.kind or "small"
-    flat = 0 if options.flat is None else options.flat
-    start = 1 if options.start is None else options.start
-    if not 0 <= flat < split.scenes:
-        raise ConfigError(f"--flat = {flat}: val_unseen has 0 to {split.scenes - 1}")
-    if not 1 <= start <= EPISODES_PER_SCENE:
-        raise ConfigError(f"--start = {start}: a flat has 1 to {EPISODES_PER_SCENE}")
-    scene = Scene(scene_id(split.first_seed + flat, kind), AGENT_RADIUS_M)
-    first = flat * EPISODES_PER_SCENE
-    episodes = [begin_episode(split.name, first + k, scene) for k in range(EPISODES_PER_SCENE)]
-    names = ", ".join(sorted(f"the {name}" for name in scene.flat.referents.values()))
-    print(f"{scene.flat.scene_id}: {', '.join(room.name for room in scene.flat.rooms)}; {names}")
-    path = write_episodes(place / "dataset", split.name, episodes)
-    return {"episodes": str(path), "episode": episodes[start - 1].episode_id}
+    seed = SPLITS[_SPLIT].first_seed + (options.flat or 0)
+    scene = Scene(scene_id(seed, options.kind or "small"), AGENT_RADIUS_M)
+    episodes = begin_scene(_SPLIT, scene)
+    print(inventory(scene))
+    path = write_episodes(place / "dataset", _SPLIT, episodes)
+    return {"episodes": str(path), "episode": episodes[(options.start or 1) - 1].episode_id}
 
 
 class _Waiting:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -88,6 +87,8 @@ def _font_of(path: Path, size_px: int) -> Any:
 @lru_cache(maxsize=1)
 def _turbo() -> UInt8Array:
     """``[256, 3]``; entry 0 is black, for no reading."""
+    import matplotlib  # a bridge that writes no videos starts without it
+
     table = (matplotlib.colormaps["turbo"](np.linspace(0.0, 1.0, 256))[:, :3] * 255).round().astype(np.uint8)
     table[0] = 0
     return table

@@ -1,9 +1,10 @@
-"""What is said to a person of a sentence: what is understood of it, and how it was judged."""
+"""What is said to a person of a sentence: what is understood of it, and how it was judged; and of a place."""
 
 from __future__ import annotations
 
-from vln_ros.datatypes import Float64Array
+from vln_ros.datatypes import Float64Array, Pose
 from vln_ros.evaluation.episode.record import EpisodeRecord
+from vln_ros.sim.embedded.flat import Rect
 from vln_ros.sim.embedded.world import Scene
 from vln_ros.sim.episodes.sentences import (
     Goal,
@@ -65,3 +66,27 @@ def verdict(record: EpisodeRecord, goal: Goal | RoomGoal) -> str:
         return f"reached: it stopped {away}; {way}"
     why = "it stopped" if record.ended == "stop" else f"{record.ended}:"
     return f"not reached: {why} {counts}; {way}"
+
+
+def why_not_at(scene: Scene, pose: Pose) -> str:
+    """What keeps the robot from standing there, and where it could instead; empty: nothing."""
+    walkable, flat = scene.walkable, scene.flat
+    if walkable.contains(pose.position[None, :2])[0]:
+        return ""
+    x, y = (float(c) for c in pose.position[:2])
+    reach_m = walkable.radius_m
+    what = "a wall is there"
+    if not any(_is_in(wall, x, y, 0.0) for wall in flat.walls):
+        things = [f"the {f.name} is there" for f in flat.furniture if _is_in(f.footprint, x, y, reach_m)]
+        if things:
+            what = things[0]
+        elif not _is_in((0.0, 0.0, *flat.size_m), x, y, 0.0):
+            what = "it is outside the flat"
+    near = walkable.nearest(pose.position)
+    return f"at ({x:.2f}, {y:.2f}) {what}; the nearest free place is ({near[0]:.2f}, {near[1]:.2f})"
+
+
+def _is_in(rect: Rect, x_m: float, y_m: float, reach_m: float) -> bool:
+    """Or nearer than ``reach_m`` to it, along both axes."""
+    x0, y0, x1, y1 = rect
+    return x0 - reach_m <= x_m <= x1 + reach_m and y0 - reach_m <= y_m <= y1 + reach_m

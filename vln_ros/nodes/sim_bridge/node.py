@@ -12,7 +12,7 @@ from vln_ros.evaluation.episode.run import EpisodeLimits
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.robot_topics import RobotTopics
 from vln_ros.nodes.sim_bridge.doubles import OtherSources
-from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder, load_episodes
+from vln_ros.nodes.sim_bridge.episodes import EpisodeOrder, StartList, load_episodes
 from vln_ros.nodes.sim_bridge.live import LiveRunner
 from vln_ros.nodes.sim_bridge.results import BridgeResults
 from vln_ros.nodes.sim_bridge.runner import EpisodeRunner
@@ -36,23 +36,25 @@ class SimBridge(ProcessNode):
         others.refuse(otherwise=world.close)
         topics = RobotTopics(self, c, world, others.published)
         results = BridgeResults(c, episodes, limits)
-        order = EpisodeOrder(episodes, results.is_done)
-        if c.episode:
-            order.put_first(order.find(c.episode))
         self._runner: EpisodeRunner | LiveRunner
         if c.mode == "live":
-            start = order.next()
-            assert start is not None, "load_episodes has found some"
+            starts = StartList(episodes, world)
+            if c.episode:
+                starts.current = starts.find(c.episode)
             self._runner = LiveRunner(
-                self, c, world, start=start, results=results, topics=topics, others=others
+                self, c, world, starts=starts, results=results, topics=topics, others=others
             )
+            EpisodeServices(self, starts.find, self._runner.restart)
         else:
+            order = EpisodeOrder(episodes, results.is_done)
+            if c.episode:
+                order.put_first(order.find(c.episode))
             self._runner = EpisodeRunner(
                 self, c, world, limits=limits, results=results, order=order, topics=topics, others=others
             )
+            EpisodeServices(self, order.find, self._runner.restart)
         self.create_subscription(JointTrajectory, "action_queue", self._on_queue, qos.commands())
         self.create_subscription(String, "engine_failure", self._on_failure, qos.events())
-        EpisodeServices(self, order.find, self._runner.restart)
         others.begin()
         period_s = 1.0 / (c.odometry_hz * c.realtime_factor) if c.mode in ("realtime", "live") else 0.02
         self.create_timer(period_s, self._runner.tick, clock=Clock(clock_type=ClockType.STEADY_TIME))

@@ -7,17 +7,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vln_ros.config import BridgeConfig, to_flat
 from vln_ros.evaluation.episode.metrics import summary_table
 from vln_ros.evaluation.episode.record import EpisodeRecord, EpisodeRecorder
 from vln_ros.evaluation.episode.run import EpisodeLimits, episode_info
 from vln_ros.evaluation.runs.results import Protocol, RunInfo, Skip
-from vln_ros.evaluation.runs.run_folder import RunFolder
 from vln_ros.protocols import World
 from vln_ros.sim.episodes.episode import Episode
 from vln_ros.sim.worlds import plan_of
+
+if TYPE_CHECKING:
+    from vln_ros.evaluation.runs.run_folder import RunFolder
 
 
 class BridgeResults:
@@ -25,8 +27,11 @@ class BridgeResults:
 
     def __init__(self, config: BridgeConfig, episodes: Sequence[Episode], limits: EpisodeLimits) -> None:
         self._video = config.video
-        self._folder = None
+        self._folder: RunFolder | None = None
         if config.run_folder:
+            # What draws reports takes longer to import than all else of a bridge.
+            from vln_ros.evaluation.runs.run_folder import RunFolder
+
             info = _run_info(config, episodes, limits)
             self._folder = RunFolder(Path(config.run_folder), info, resume=bool(config.run_info))
 

@@ -25,6 +25,7 @@ from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instru
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
 from vln_ros.ros.polled import PolledSubscription
+from vln_ros.ros.starts import NOT_PUT
 from vln_ros.web.feed import Feed
 from vln_ros.web.messages import (
     Goal,
@@ -49,6 +50,8 @@ ANSWER_TIMEOUT_S = 2.0
 OBSTACLES_PERIOD_S, OBSTACLE_M = 0.9, 0.05
 TRAIL_PERIOD_S = 2.0
 """The whole trail is sent so often; between, the page adds the places that it is told."""
+CARRIED_M = 1.0
+"""From one odometry to the next: the robot was carried, or its odometry jumped, and no trail leads there."""
 _MM = 3
 NO_GOAL = Goal(None, None, "")
 
@@ -181,7 +184,7 @@ class FeedInputs:
         self._feed.note("failure", msg.data)
 
     def _on_news(self, msg: String) -> None:
-        self._feed.note("world", msg.data)
+        self._feed.note("refused" if msg.data.startswith(NOT_PUT) else "world", msg.data)
 
     def _poll(self) -> None:
         """The newest of what comes more often than it is shown."""
@@ -220,6 +223,9 @@ class FeedInputs:
         pose = convert.pose_from_odometry(msg)
         x_m, y_m = _rounded(*pose.position[:2])
         last = self._trail[-1] if self._trail else None
+        if last is not None and math.hypot(x_m - last[0], y_m - last[1]) > CARRIED_M:
+            self._trail.clear()
+            self._feed.put(Trail(()))
         if last is None or math.hypot(x_m - last[0], y_m - last[1]) >= self._config.trail_spacing_m:
             self._trail.append((x_m, y_m))
         if now_s - self._trailed_s >= TRAIL_PERIOD_S:

@@ -11,6 +11,7 @@ from rclpy.event_handler import PublisherEventCallbacks
 from std_msgs.msg import String
 
 from vln_ros.config import WebConfig
+from vln_ros.datatypes import Pose
 from vln_ros.nodes.instruction_input import TOPIC
 from vln_ros.nodes.process import ProcessNode, run_node
 from vln_ros.nodes.web.commands import CommandMailbox
@@ -18,6 +19,7 @@ from vln_ros.nodes.web.inputs import FeedInputs
 from vln_ros.nodes.web.pictures import PictureStream
 from vln_ros.nodes.web.questions import QuestionTopics
 from vln_ros.nodes.web.standstill import Standstill
+from vln_ros.nodes.web.starts import StartTopics
 from vln_ros.ros import convert, qos
 from vln_ros.ros.diagnostics import Health, Level, diagnostics_from_health
 from vln_ros.ros.parameters import declare_config
@@ -30,7 +32,8 @@ REUSE_TOPIC = "navigator/reuse_image"
 
 
 class WebNode(ProcessNode):
-    """See docs/robot/web.md. The only thing it publishes that moves a robot is a driver's instruction."""
+    """See docs/robot/web.md. The only thing it publishes that moves a robot is a driver's instruction; a
+    simulated one may be put elsewhere, too."""
 
     def __init__(self) -> None:
         super().__init__("web")
@@ -44,6 +47,7 @@ class WebNode(ProcessNode):
         self._inputs = FeedInputs(self, c, self.feed, self._show_goal)
         self._inputs.watch(False)
         self._questions = QuestionTopics(self, self.feed, self._inputs.refuse)
+        self._starts = StartTopics(self, self.feed, self._inputs.refuse)
         self._standstill = Standstill(self, self.feed.put)
         compressed = c.color_transport == "compressed"
         self._camera = PictureStream(
@@ -78,6 +82,12 @@ class WebNode(ProcessNode):
 
     def release(self, who: str) -> None:
         self._commands.put(partial(self._release, who))
+
+    def put(self, x_m: float, y_m: float, yaw_rad: float, who: str) -> None:
+        self._commands.put(partial(self._starts.put, Pose.planar(x_m, y_m, yaw_rad), who))
+
+    def begin(self, start: str, who: str) -> None:
+        self._commands.put(partial(self._starts.begin, start, who))
 
     def watch(self, views: frozenset[str]) -> None:
         self._commands.put(partial(self._watch, views))
@@ -115,6 +125,7 @@ class WebNode(ProcessNode):
     def _tick(self) -> None:
         self._standstill.tick()
         self._inputs.tick()
+        self._starts.tick()
 
     def _show_goal(self, stamp_ns: int) -> None:
         self._camera.show_goal(stamp_ns)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from vln_ros.datatypes import Float64Array
 from vln_ros.sim.embedded.flat import DOOR_WIDTH_M, WALL_M, Flat, Rect, Room
 from vln_ros.sim.embedded.furniture import COLORS, ROOM_FLOORS
+from vln_ros.sim.embedded.geodesic import Walkable
 from vln_ros.sim.embedded.textures import Color
 
 _MARGIN_M = 0.3
@@ -57,6 +58,16 @@ class FreeSpace:
     free: npt.NDArray[np.bool_]
     metres_per_pixel: float
     origin: Float64Array
+
+
+def free_space_of_flat(flat: Flat, walkable: Walkable, metres_per_pixel: float) -> FreeSpace:
+    """Where the middle of a robot can be, over the area of :func:`draw_plan`, rounded up to whole pixels."""
+    columns, rows = (math.ceil((side_m + 2 * _MARGIN_M) / metres_per_pixel - 1e-6) for side_m in flat.size_m)
+    corner = np.array([-_MARGIN_M, flat.size_m[1] + _MARGIN_M])
+    xs = corner[0] + (np.arange(columns) + 0.5) * metres_per_pixel
+    ys = corner[1] - (np.arange(rows) + 0.5) * metres_per_pixel
+    places = np.stack(np.meshgrid(xs, ys), -1).reshape(-1, 2)
+    return FreeSpace(walkable.contains(places).reshape(rows, columns), metres_per_pixel, corner)
 
 
 def draw_free_space(space: FreeSpace) -> PlanImage:

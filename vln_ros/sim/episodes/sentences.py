@@ -214,3 +214,10 @@ def _room(behind: Sequence[str], rooms: Sequence[str]) -> str | None:
     at = next((i for i, word in enumerate(behind) if word not in _ARTICLES), len(behind))
     rest = " ".join(behind[at:])
     return next((room for room in rooms if rest == room or rest.startswith(f"{room} ")), None)
+
+
+def inventory(scene: Scene) -> str:
+    """Rooms of a flat, and the things in it that have a name of their own."""
+    flat = scene.flat
+    names = ", ".join(sorted(f"the {name}" for name in flat.referents.values()))
+    return f"{flat.scene_id}: {', '.join(room.name for room in flat.rooms)}; {names}"

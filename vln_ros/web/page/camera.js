@@ -1,13 +1,14 @@
 // Pictures: shown when they come, acknowledged when they are on the screen.
 
-const VIEWS = ["camera", "reuse", "goal_picture"];
-const [COLOR, , GOAL] = VIEWS;
+const VIEWS = ["camera", "reuse", "goal_picture", "plan"];
+const [COLOR, , GOAL, PLAN] = VIEWS;
 const HEAD_BYTES = 17; // view (1), number (4), stamp in ns (8), size as a share of the camera's (float, 4)
 const KEPT = 30; // An answer is about a picture that came before it.
 const NEAR_NS = 250_000_000n; // Not every picture of the camera is sent.
 
 export class Camera {
-  constructor(canvas, goalCanvas, placeholder, acknowledge) {
+  constructor(canvas, goalCanvas, placeholder, acknowledge, onPlan) {
+    this.onPlan = onPlan;
     this.goalCanvas = goalCanvas;
     this.recent = [];
     this.goal = { row: null, column: null, stamp_ns: "" };
@@ -49,7 +50,8 @@ export class Camera {
         this.remember(picture, stampNs, scale);
         this.setGoal(this.goal); // of before this page was opened
       }
-      if (!this.recent.some((kept) => kept.picture === picture)) picture.close();
+      if (view === PLAN) this.onPlan(picture);
+      else if (!this.recent.some((kept) => kept.picture === picture)) picture.close();
     } catch {
       this.placeholder.textContent = "The picture cannot be read";
       this.placeholder.hidden = false;

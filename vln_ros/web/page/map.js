@@ -1,4 +1,5 @@
-// The map, seen from above, x of the odometry frame to the right, y up: trail, path, obstacles, goal, robot.
+// The map, seen from above, x of the odometry frame to the right, y up: trail, path, obstacles, goal, robot; below
+// them the plan of a simulated scene.
 
 const LEAST_M = 4; // Side of the least that is shown.
 const MARGIN = 0.12;
@@ -13,6 +14,9 @@ export class RobotMap {
     this.obstacles = [];
     this.goal = null;
     this.place = null;
+    this.area = null;
+    this.plan = null;
+    this.draft = null;
     this.view = null;
     this.isDue = false;
     new ResizeObserver(() => this.redraw()).observe(canvas);
@@ -47,6 +51,30 @@ export class RobotMap {
     this.redraw();
   }
 
+  // The rectangle that the plan shows; null: there is none.
+  setArea(area) {
+    this.area = area;
+    this.redraw();
+  }
+
+  setPlan(picture) {
+    this.plan?.close();
+    this.plan = picture;
+    this.redraw();
+  }
+
+  // Where a person is about to put the robot; null: nowhere.
+  setDraft(place) {
+    this.draft = place;
+    this.redraw();
+  }
+
+  // Metres under a place of the canvas.
+  toWorld(u, v) {
+    const { scale, x, y } = this.view;
+    return [x + (u - this.canvas.clientWidth / 2) / scale, y - (v - this.canvas.clientHeight / 2) / scale];
+  }
+
   redraw() {
     if (this.isDue) return;
     this.isDue = true;
@@ -59,14 +87,18 @@ export class RobotMap {
   // Everything in sight, not less than LEAST_M; grows at once and shrinks slowly, so that it does not jump.
   fit(width, height) {
     const here = this.place ? [[this.place.x, this.place.y]] : [[0, 0]];
-    const points = [...here, ...this.trail, ...this.path, ...this.obstacles, ...(this.goal ? [this.goal] : [])];
+    const area = this.area;
+    const corners = area ? [[area.x_m, area.y_m], [area.x_m + area.width_m, area.y_m + area.height_m]] : [];
+    const things = [...this.trail, ...this.path, ...this.obstacles, ...(this.goal ? [this.goal] : [])];
+    const points = [...here, ...corners, ...things];
     let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
     for (const [x, y] of points) {
       x0 = Math.min(x0, x); x1 = Math.max(x1, x);
       y0 = Math.min(y0, y); y1 = Math.max(y1, y);
     }
-    const spanX = Math.max(x1 - x0, LEAST_M) * (1 + 2 * MARGIN);
-    const spanY = Math.max(y1 - y0, LEAST_M) * (1 + 2 * MARGIN);
+    const margin = area ? 0 : MARGIN; // A plan has one of its own.
+    const spanX = Math.max(x1 - x0, LEAST_M) * (1 + 2 * margin);
+    const spanY = Math.max(y1 - y0, LEAST_M) * (1 + 2 * margin);
     const scale = Math.min(width / spanX, height / spanY);
     const wanted = { scale, x: (x0 + x1) / 2, y: (y0 + y1) / 2 };
     const before = this.view;
@@ -90,7 +122,13 @@ export class RobotMap {
     const at = (px, py) => [width / 2 + (px - x) * scale, height / 2 - (py - y) * scale];
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, width, height);
-    this.drawGrid(c, width, height, color);
+    if (this.plan && this.area) {
+      const { x_m, y_m, width_m, height_m } = this.area;
+      c.globalAlpha = Number(color("plan-opacity"));
+      c.drawImage(this.plan, ...at(x_m, y_m + height_m), width_m * scale, height_m * scale);
+      c.globalAlpha = 1;
+    }
+    this.drawScale(c, width, height, color);
 
     c.fillStyle = color("obstacle");
     const cell = Math.max(3, 0.1 * scale);
@@ -120,26 +158,40 @@ export class RobotMap {
       c.lineWidth = 3;
       c.stroke();
     }
-    if (this.place) {
-      const [u, v] = at(this.place.x, this.place.y);
+    for (const [place, fill] of [[this.place, "text"], [this.draft, "goal"]]) {
+      if (!place) continue;
+      const [u, v] = at(place.x, place.y);
       c.save();
       c.translate(u, v);
-      c.rotate(-this.place.yaw);
+      c.rotate(-place.yaw);
       c.beginPath();
       c.moveTo(13, 0);
       c.lineTo(-9, 8);
       c.lineTo(-5, 0);
       c.lineTo(-9, -8);
       c.closePath();
-      c.fillStyle = color("text");
+      c.fillStyle = color(fill);
       c.fill();
       c.restore();
     }
   }
 
-  drawGrid(c, width, height, color) {
-    const { scale, x, y } = this.view;
+  // A bar that says how long a metre is; and where no plan does it, a grid.
+  drawScale(c, width, height, color) {
+    const { scale } = this.view;
     const step = [0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500].find((s) => s * scale > 34) ?? 1000;
+    if (!(this.plan && this.area)) this.drawGrid(c, width, height, color, step);
+    c.strokeStyle = c.fillStyle = color(this.area ? "text" : "muted");
+    c.beginPath();
+    c.moveTo(10, height - 10.5);
+    c.lineTo(10 + step * scale, height - 10.5);
+    c.stroke();
+    c.font = "12px sans-serif";
+    c.fillText(`${step} m`, 12, height - 15);
+  }
+
+  drawGrid(c, width, height, color, step) {
+    const { scale, x, y } = this.view;
     c.strokeStyle = color("grid");
     c.lineWidth = 1;
     c.beginPath();
@@ -154,12 +206,5 @@ export class RobotMap {
       c.lineTo(width, v);
     }
     c.stroke();
-    c.strokeStyle = c.fillStyle = color("muted");
-    c.beginPath();
-    c.moveTo(10, height - 10.5);
-    c.lineTo(10 + step * scale, height - 10.5);
-    c.stroke();
-    c.font = "12px sans-serif";
-    c.fillText(`${step} m`, 12, height - 15);
   }
 }

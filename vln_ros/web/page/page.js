@@ -1,6 +1,7 @@
 import { Camera } from "./camera.js";
 import { Connection } from "./connection.js";
 import { RobotMap } from "./map.js";
+import { Putting } from "./putting.js";
 import { SentenceBox } from "./sentences.js";
 
 const by = (id) => document.getElementById(id);
@@ -26,7 +27,22 @@ function say(node, text) {
 // ---------------------------------------------------------------------- what the robot says
 
 const map = new RobotMap(by("map"));
-const camera = new Camera(by("camera"), by("goal"), by("no-picture"), (number) => connection.send({ kind: "shown", number }));
+const camera = new Camera(
+  by("camera"),
+  by("goal"),
+  by("no-picture"),
+  (number) => connection.send({ kind: "shown", number }),
+  (plan) => map.setPlan(plan),
+);
+const putting = new Putting({
+  map,
+  form: by("world"),
+  select: by("start"),
+  button: by("put"),
+  hint: by("putting"),
+  here: by("here"),
+  send: sendAsDriver,
+});
 
 const ARROWS = [["forward", "↑"], ["left", "↶"], ["right", "↷"], ["stop", "■"]];
 
@@ -95,6 +111,12 @@ const hear = {
   obstacles({ points }) {
     map.setObstacles(points);
   },
+  world_map(area) {
+    map.setArea(area.width_m > 0 ? area : null);
+  },
+  starts(starts) {
+    putting.offer(starts);
+  },
   gauges({ gauges }) {
     by("gauge-list").replaceChildren(
       ...gauges.map(({ name, value, unit }) => {
@@ -130,7 +152,8 @@ const hear = {
     while (by("log").childElementCount > LOG_KEPT) by("log").lastElementChild.remove();
     if (time_s < openedS) return; // of before this page was there: only the log tells of it
     if (what === "answer" || what === "unanswered") say(by("answer"), text);
-    if (what === "refused") say(by("refusal"), sentence(text));
+    // Where the person looks who is refused: on a phone the map is far from the boxes.
+    if (what === "refused") say(by(text.startsWith("not put there") ? "not-put" : "refusal"), sentence(text));
     if (what === "instruction" || what === "release") say(by("refusal"), "");
   },
   refused({ text }) {
@@ -187,6 +210,7 @@ function stop() {
 // As the driver; where nobody is, this page becomes it.
 function sendAsDriver(request) {
   say(by("refusal"), "");
+  say(by("not-put"), "");
   if (!connection.isOpen) {
     say(by("refusal"), "No connection: nothing was sent.");
     return false;
