@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+# Before anybody imports the distutils of Python 3.11: torch's compiler wants the one of setuptools.
+import setuptools  # type: ignore[import-untyped]  # noqa: F401
+
 # Before anything imports numpy, torch or rclpy. Child processes inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped, Twist
 from nav_msgs.msg import OccupancyGrid, Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from robots import WaitingNode
 from ros_endings import gone_afterwards

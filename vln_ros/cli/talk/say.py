@@ -75,7 +75,7 @@ class _Run:
         person = self._person
         person.find(
             "navigator",
-            lambda: self._alive and self._told.get_subscription_count() > 0,
+            lambda: self._alive and self._all_would_hear,
             "start one, and see that it is active",
         )
         person.until(lambda: bool(self._executor), EXECUTOR_WAIT_S)
@@ -107,6 +107,12 @@ class _Run:
             return self._failed()
         print(self._first())
         return self._follow(begun_s) if options.follow else 0
+
+    @property
+    def _all_would_hear(self) -> bool:
+        """Everybody who is known to listen: navigator, executor, and a world that judges the run."""
+        listeners: int = self._person.node.count_subscribers(self._told.topic_name)
+        return bool(1 < listeners <= self._told.get_subscription_count())  # this command is one of them
 
     def _follow(self, begun_s: float) -> int:
         """Until the run has ended."""
