@@ -6,9 +6,11 @@ loads no torch, and none but the expert's, which knows the simulated flats, load
 
 from __future__ import annotations
 
+import gc
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -271,6 +273,18 @@ def _qwen(config: NavigatorConfig, count: int) -> Sequence[Engine]:
     return [_qwen_on(shared, config) for _ in range(count)]
 
 
+@contextmanager
+def _many_imports() -> Iterator[None]:
+    """The collector would search thousands of modules again and again: a sixth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def _load(config: NavigatorConfig) -> _Shared:
     from vln_ros.engine.checkpoint.lookup import check_checkpoint
     from vln_ros.engine.checkpoint.profile import load_profile
@@ -288,10 +302,11 @@ def _load(config: NavigatorConfig) -> _Shared:
             "recorded holds memory of its own; set qwen.accelerate to none or qwen.stream.pool_tokens to 0"
         )
     check_checkpoint(qwen.checkpoint)
-    from vln_ros.engine.checkpoint.model import load_model  # torch: only when it is clear that it is needed
-    from vln_ros.engine.stream.cache_memory import build_pool
-    from vln_ros.engine.stream.layers.accelerate import Accelerator
-    from vln_ros.engine.warm_up import warm_up
+    with _many_imports():  # torch: only when it is clear that it is needed
+        from vln_ros.engine.checkpoint.model import load_model
+        from vln_ros.engine.stream.cache_memory import build_pool
+        from vln_ros.engine.stream.layers.accelerate import Accelerator
+        from vln_ros.engine.warm_up import warm_up
 
     with span("model load"):
         model = load_model(qwen.checkpoint, **{name: getattr(qwen, name) for name in MODEL_OPTIONS[1:]})

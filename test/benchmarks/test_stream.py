@@ -61,6 +61,7 @@ def test_command_writes_table_json_and_plots(
     parser = argparse.ArgumentParser()
     bench_stream.add_arguments(parser)
     arguments = ["--checkpoint", checkpoint, "--frames", "2", "--size", "84x56", "--answer-tokens", "3"]
+    arguments += ["--repeats", "1"]
     outputs = ["--sweep", "frames", "--json", str(tmp_path / "b.json"), "--plots", str(tmp_path / "plots")]
     assert bench_stream.run(parser.parse_args(arguments + outputs)) == 0
     assert "latency hiding" in capsys.readouterr().out

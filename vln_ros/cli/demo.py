@@ -153,7 +153,7 @@ def run(options: argparse.Namespace) -> int:
     write_split(out / "dataset", options.split, options.episodes, options.kind)
     fingerprint = ""
     if options.engine == "qwen":
-        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.files import checkpoint_fingerprint
 
         fingerprint = checkpoint_fingerprint(str(navigator["qwen.checkpoint"]))
     write_atomically(decides, json.dumps({"config": decided, "checkpoint": fingerprint}))

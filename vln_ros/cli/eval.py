@@ -225,7 +225,7 @@ def _via_graph(
     info = run_info(config, chosen_episodes(config, path), path, command)
     n = config.navigator
     if n.engine == "qwen":
-        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.files import checkpoint_fingerprint
 
         info = dataclasses.replace(info, checkpoint=checkpoint_fingerprint(n.qwen.checkpoint))
     out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,10 @@
 """Checkpoint folders that hold more, or something else, than a released Qwen2.5-VL in plain weights."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Qwen2_5_VLForConditionalGeneration
 
 from vln_ros.config import TinyConfig
-from vln_ros.engine.checkpoint.files import CheckpointError
-from vln_ros.engine.checkpoint.model import LoadedModel, checkpoint_fingerprint, load_model
+from vln_ros.engine.checkpoint.files import CheckpointError, checkpoint_fingerprint
+from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.tiny import build_tiny
 
 SMALL = TinyConfig(
@@ -307,3 +310,12 @@ def test_scales_that_the_config_does_not_speak_of_are_refused(copy: Path) -> Non
     with_tensors(copy, lambda tensors: tensors | {f"{Q}.weight_scale_inv": torch.ones(1)})
     with pytest.raises(CheckpointError, match="weight_scale_inv"):
         load(copy)
+
+
+def test_who_only_names_a_checkpoint_waits_for_no_library() -> None:
+    program = (
+        "import sys; from vln_ros.engine.checkpoint.files import checkpoint_fingerprint; "
+        "print(checkpoint_fingerprint('shipped:tiny'), *sorted({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"[0-9a-f]{16}\n", done.stdout), done.stdout

@@ -450,7 +450,7 @@ def _write_run(
     begun_s = time.monotonic()
     fingerprint = ""
     if "qwen.checkpoint" in config:
-        from vln_ros.engine.checkpoint.model import checkpoint_fingerprint
+        from vln_ros.engine.checkpoint.files import checkpoint_fingerprint
 
         fingerprint = checkpoint_fingerprint(str(config["qwen.checkpoint"]))
     run_info = RunInfo(tuple(sys.argv), protocol, 0, config, fingerprint)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
-from typing import Any
-
-import transformers
-from transformers import Qwen2_5_VLConfig
+from typing import TYPE_CHECKING, Any
 
 from vln_ros.engine.checkpoint.lookup import CheckpointError as CheckpointError
 from vln_ros.engine.checkpoint.lookup import find_local, published_like
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLConfig
 
 ARCHITECTURE = "Qwen2_5_VLForConditionalGeneration"
 
@@ -118,6 +119,8 @@ def read_config(folder: Path) -> Qwen2_5_VLConfig:
             f"as {ARCHITECTURE} if its computation is the released one"
         )
     quantisation_method(path, raw)
+    from transformers import Qwen2_5_VLConfig  # who only looks for files waits for no library
+
     try:
         return Qwen2_5_VLConfig.from_dict(raw)
     except Exception as e:  # transformers raises many types for a malformed config
@@ -141,6 +144,7 @@ def quantisation_method(path: Path, raw: dict[str, Any]) -> str | None:
     ):
         method = _BITSANDBYTES  # as transformers reads files from before the key existed
     # Imported here: it loads every quantisation library that is installed.
+    import transformers
     from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING as KNOWN
 
     if method != _BITSANDBYTES and method not in KNOWN:
@@ -189,3 +193,35 @@ def find_weights(folder: Path) -> list[Path]:
             "copy or download them"
         )
     return shards
+
+
+def weight_files(folder: Path, adapter: Path | None) -> list[Path]:
+    """Of the model, and of the adapter that is merged into it."""
+    added = [] if adapter is None else [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS]
+    return [*find_weights(folder), *added]
+
+
+def checkpoint_fingerprint(checkpoint: str) -> str:
+    """:attr:`vln_ros.engine.checkpoint.model.LoadedModel.fingerprint` without loading it, or any library for
+    it. Raises CheckpointError."""
+    folder, adapter = find_base(find_folder(checkpoint))
+    return fingerprint_of(folder, weight_files(folder, adapter))
+
+
+def fingerprint_of(folder: Path, weights: list[Path]) -> str:
+    """Of the settings, and of the names, sizes, heads and tails of the weight files.
+
+    Reading gigabytes to name a result would cost more than the result; the head holds every
+    tensor's shape, and any training step changes the tail.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    digest.update((folder / "tokenizer.json").read_bytes())
+    edge = 1 << 16
+    for path in weights:
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as f:
+            digest.update(f.read(edge))
+            f.seek(max(0, size - edge))
+            digest.update(f.read(edge))
+    return digest.hexdigest()[:16]

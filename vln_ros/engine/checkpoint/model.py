@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import hashlib
 import importlib.util
 import sys
 from dataclasses import dataclass
@@ -22,14 +21,13 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from vln_ros.engine.checkpoint.adapter import merge_adapter
 from vln_ros.engine.checkpoint.files import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
     CheckpointError,
     find_base,
     find_folder,
-    find_weights,
+    fingerprint_of,
     quantisation_method,
     read_config,
+    weight_files,
 )
 from vln_ros.engine.checkpoint.settings import (
     GenerationSettings,
@@ -108,7 +106,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
 
     folder, adapter = find_base(find_folder(checkpoint))
     config = read_config(folder)
-    weights = _weight_files(folder, adapter)
+    weights = weight_files(folder, adapter)
     tokenizer = read_tokenizer(folder)
     tokens = special_tokens(folder, tokenizer, config)
     pixels = read_pixel_spec(folder)
@@ -148,7 +146,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         generation=generation,
         device=torch_device,
         dtype=DTYPES[dtype],
-        fingerprint=_fingerprint(folder, weights),
+        fingerprint=fingerprint_of(folder, weights),
         random_weights=adapter is None and all(_is_random(path) for path in weights),
     )
 
@@ -218,18 +216,6 @@ def _read_network(
             "remove lm_head.weight"
         )
     return network
-
-
-def checkpoint_fingerprint(checkpoint: str) -> str:
-    """:attr:`LoadedModel.fingerprint` without loading it. Raises CheckpointError."""
-    folder, adapter = find_base(find_folder(checkpoint))
-    return _fingerprint(folder, _weight_files(folder, adapter))
-
-
-def _weight_files(folder: Path, adapter: Path | None) -> list[Path]:
-    """Of the model, and of the adapter that is merged into it."""
-    added = [] if adapter is None else [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS]
-    return [*find_weights(folder), *added]
 
 
 def checkpoint_generation(checkpoint: str) -> GenerationSettings:
@@ -344,25 +330,6 @@ def _check_weights(folder: Path, network: Qwen2_5_VLForConditionalGeneration, dt
     if dtype == "float16":
         remedy = f"float16 ends at 65504: load it with dtype bfloat16 or float32, or {remedy}"
     raise CheckpointError(f"{folder}: {len(bad)} weights are NaN or infinite, e.g. {bad[0]}; {remedy}")
-
-
-def _fingerprint(folder: Path, weights: list[Path]) -> str:
-    """Of the settings, and of the names, sizes, heads and tails of the weight files.
-
-    Reading gigabytes to name a result would cost more than the result; the head holds every
-    tensor's shape, and any training step changes the tail.
-    """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    digest.update((folder / "tokenizer.json").read_bytes())
-    edge = 1 << 16
-    for path in weights:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as f:
-            digest.update(f.read(edge))
-            f.seek(max(0, size - edge))
-            digest.update(f.read(edge))
-    return digest.hexdigest()[:16]
 
 
 def free_memory() -> None:
