@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ _SOURCES = {
 
 def prefix(package: str = "vln_msgs") -> Path | None:
     """Where it is; None where it is on the way of every process already."""
-    if importlib.util.find_spec(package) is not None:
+    # Not importlib.util's: that finds what another test has loaded, which no process of this one would.
+    if PathFinder.find_spec(package) is not None:
         return None
     if importlib.util.find_spec("ament_package") is None or shutil.which("cmake") is None:
         pytest.skip(f"needs {package}, or what builds it (requirements-msgs.txt, cmake)")
