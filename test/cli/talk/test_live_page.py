@@ -135,7 +135,9 @@ def test_the_shipped_policy_drives_and_answers_on_the_page(page: Any) -> None:
 
 
 def test_a_recording_is_played_once_somebody_looks(page: Any, tmp_path: Path) -> None:
-    with running("replay", "shipped:flat", "--web", "--no-video", "--out", str(tmp_path / "run")) as replay:
+    with running(
+        "replay", "shipped:flat", "--web", "--speed", "4", "--no-video", "--out", str(tmp_path / "run")
+    ) as replay:
         address = replay.wait_for(r"(http://127\.0\.0\.1:\d+/): the recording is played once somebody looks")[
             1
         ]

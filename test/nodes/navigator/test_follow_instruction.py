@@ -282,7 +282,7 @@ def test_a_navigator_that_rests_ends_the_goal_and_takes_none(tmp_path: Path, bui
 
 @pytest.fixture(scope="module")
 def episode() -> Episode:
-    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])
+    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0], "room")
     return min(every, key=lambda e: e.geodesic_distance_m)
 
 

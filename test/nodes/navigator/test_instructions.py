@@ -207,7 +207,7 @@ def test_in_lockstep_each_episode_has_its_end(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def episode() -> Episode:
-    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0])
+    every = make_scene_episodes("val_unseen", first_seeds("val_unseen", 1)[0], "room")
     return min(every, key=lambda e: e.geodesic_distance_m)
 
 
