@@ -130,7 +130,7 @@ def test_the_shipped_policy_drives_and_answers_on_the_page(page: Any) -> None:
         types(page, "#instruction", f"Stop in the {room}.")
         sees(page, "#log", "reached: another sentence: ")
         sees(page, "#log", f"The goal is the {room}, 0.0 m on foot")
-        assert live.end() == 130
+        assert live.end() == 130, live.said
     assert "Traceback" not in live.said
 
 
