@@ -209,3 +209,33 @@ def test_only_a_navigator_can_be_told_that_its_run_is_over(tmp_path: Path) -> No
         status, out, error = run("ask", "what?", "--namespace", "gpu", "--wait-s", "30")
         assert status == 1 and "no_model" in error
         graph.check()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from std_msgs.msg import String
+from vln_ros.cli import interrupt
+from vln_ros.cli.talk.person import Person
+signal.signal(signal.SIGTERM, interrupt)
+def hear(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("heard to the end")
+with Person() as person:
+    publisher = person.node.create_publisher(String, "x", 1)
+    person.hear(String, "x", hear, 1)
+    person.node.create_timer(0.02, lambda: publisher.publish(String()))
+    try:
+        person.until(lambda: False, None)
+    except KeyboardInterrupt:
+        print("interrupted")
+        sys.exit(130)
+"""
+
+
+def test_an_interruption_waits_for_the_call_of_ros_that_is_under_way() -> None:
+    """Amid one rclpy would make an error of its own of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert done.stdout == "heard to the end\ninterrupted\n"

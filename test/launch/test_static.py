@@ -300,7 +300,8 @@ def test_executables_exist(name: str) -> None:
 
 
 def test_executables_differ_by_their_node_only() -> None:
-    scripts = {p.name: p.read_text("utf-8") for p in (ROOT / "scripts").iterdir() if p.is_file() and not p.suffix}
+    files = [p for p in (ROOT / "scripts").iterdir() if p.is_file() and not p.suffix]
+    scripts = {p.name: p.read_text("utf-8") for p in files}
     scripts.pop("try_docs")  # of the repository; setup.py leaves it out
     assert set(scripts) == set(NODES)
     assert len({text.replace(f"node={name}\n", "") for name, text in scripts.items()}) == 1

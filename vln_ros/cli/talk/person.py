@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from vln_ros.ros.terminal.environment import DOMAIN, LARGEST_DOMAIN, domain_of, 
 WAIT_S = 10.0
 """How long a command looks for the nodes that it needs."""
 SPIN_S = 0.05
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NobodyError(RuntimeError):
@@ -102,7 +104,8 @@ class Person:
         while not condition():
             if end_s is not None and time.monotonic() > end_s:
                 return False
-            self._executor.spin_once(SPIN_S)
+            with _interrupted_afterwards():
+                self._executor.spin_once(SPIN_S)
         return True
 
     def find(self, who: str, condition: Callable[[], bool], remedy: str) -> None:
@@ -134,6 +137,27 @@ class Person:
             self._executor.shutdown()
             self.node.destroy_node()
             rclpy.shutdown()
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """rclpy makes an error of its own of an interruption amid one of its calls: it comes behind the call."""
+    if threading.current_thread() is not threading.main_thread():  # it is never interrupted
+        yield
+        return
+    came: list[int] = []
+    # What is ignored, or ends the process by itself, stays as it is.
+    handlers = {number: signal.getsignal(number) for number in _INTERRUPTING}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 @contextmanager
