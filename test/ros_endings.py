@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
 
@@ -20,3 +21,16 @@ def gone_afterwards(context: Context, node: Node) -> Iterator[None]:
     finally:
         node.destroy_node()
         context.try_shutdown()
+
+
+@contextmanager
+def lone_node(name: str) -> Iterator[tuple[Node, SingleThreadedExecutor]]:
+    """A node of a context of its own, and what runs its callbacks."""
+    context = Context()
+    context.init(args=[])
+    node = Node(name, context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    with gone_afterwards(context, node):
+        yield node, executor
+        executor.shutdown()

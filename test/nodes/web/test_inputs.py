@@ -17,10 +17,9 @@ pytest.importorskip("rclpy", reason="needs ROS")
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from nav_msgs.msg import Odometry, Path
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros_endings import gone_afterwards
+from ros_endings import lone_node
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
@@ -86,14 +85,8 @@ class Page:
 
 @pytest.fixture
 def page() -> Iterator[Page]:
-    context = Context()
-    context.init(args=[])
-    node = rclpy.create_node("page", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    with gone_afterwards(context, node):
+    with lone_node("page") as (node, executor):
         yield Page(node, executor)
-        executor.shutdown()
 
 
 def queue(chunk: ActionChunk) -> JointTrajectory:

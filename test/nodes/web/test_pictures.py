@@ -11,11 +11,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
-import rclpy
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from ros_endings import gone_afterwards
+from ros_endings import lone_node
 from sensor_msgs.msg import Image
 
 from vln_ros.config import WebConfig
@@ -68,16 +66,10 @@ class Camera:
 
 @pytest.fixture
 def camera() -> Iterator[Camera]:
-    context = Context()
-    context.init(args=[])
-    node = rclpy.create_node("page", context=context)
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    with gone_afterwards(context, node):
+    with lone_node("page") as (node, executor):
         made = Camera(node, executor)
         yield made
         made.stream.close()
-        executor.shutdown()
     assert not made.refused
 
 

@@ -23,6 +23,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.layers.arithmetic import normalise, rotate
+from vln_ros.engine.stream.partial_tower import window_cells, window_tokens
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -67,13 +68,7 @@ def window_tables(tower: Any, grid_h: int, grid_w: int) -> WindowTables:
     config, merge, patch = tower.config, tower.spatial_merge_size, tower.patch_size
     parameter = tower.patch_embed.proj.weight
     height, width = grid_h // merge, grid_w // merge
-    side = config.window_size // merge // patch
-    number = torch.arange(height * width).view(height, width)
-    windows = [
-        number[y : y + side, x : x + side].flatten()
-        for y in range(0, height, side)
-        for x in range(0, width, side)
-    ]
+    windows = window_cells((height, width), window_tokens(config))
     order = torch.cat(windows)
     inside = torch.arange(merge)
     across = (1, merge, merge)
