@@ -1,4 +1,8 @@
-"""Times a frame and its decision by turns: the released forwards, and this package's on fixed shapes."""
+"""Times a frame and its decision by turns: the released forwards, and this package's on fixed shapes.
+
+The released forwards compute all queues in one tree, as this package did at first. On fixed shapes a
+processor computes the likeliest ones; compiled, forwards need one form again.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.layers.decoder import run_released
 
 WAYS = ("released", "fixed shapes", "compiled")
+ALL_QUEUES = 4096
+"""Nodes of a tree that has room for every queue of the shipped policy."""
 WARM_UP = 4
 """Decisions before the ones that are timed."""
 
@@ -77,10 +83,12 @@ def measure_ways(
     profile = replace(profile, image=ImageSpec(None if size == (640, 480) else size, None))
     accelerators = {"compiled": Accelerator.of("compile", model.device)} if compiled else {}
     engines: dict[str, QwenEngine] = {}
+    chosen = StreamConfig(min_allowed=0.0, token_budget=4096)
     for way in WAYS[: 2 + compiled]:
+        stream = replace(chosen, tree_nodes=ALL_QUEUES) if way == "released" else chosen
         engines[way] = QwenEngine(
-            model, profile, temperature=0.0, seed=0, stream=StreamConfig(min_allowed=0.0, token_budget=4096),
-            accelerator=accelerators.get(way), forwards=RELEASED if way == "released" else FIXED_SHAPES,
+            model, profile, temperature=0.0, seed=0, stream=stream, accelerator=accelerators.get(way),
+            forwards=RELEASED if way == "released" else FIXED_SHAPES,
         )  # fmt: skip
         engines[way].start(Instruction(1, "Walk past the red sofa and stop next to the lamp."))
     seconds: dict[str, list[float]] = {way: [] for way in engines}

@@ -118,10 +118,10 @@ def test_every_pixel_of_a_small_picture_is_there_once() -> None:
 
 def test_nothing_is_computed_ahead_of_a_number_and_queues_are() -> None:
     made = grammar((480, 640))
-    assert len(made.below(ROOT, 256)[0]) == 0
+    assert len(made.below(ROOT, 256, None)[0]) == 0
     first = made.options(ROOT)[by_character("L")[0]]
     assert first is not None
-    assert len(made.below(first, 256)[0]) == 0  # two phrases at most: nothing is open behind the second
+    assert len(made.below(first, 256, None)[0]) == 0  # two phrases at most: nothing is open behind the second
     assert len(made.nodes) < 100
 
 

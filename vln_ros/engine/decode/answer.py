@@ -125,6 +125,7 @@ class AnswerDecoder:
         """A new run. The same seed and questions give the same answers."""
         self._generator.manual_seed(seed)
         self._last: tuple[Action, ...] = ()
+        self._last_phrase: int | None = None
         self._allowed = _Allowed()
 
     def decode(self, question: Question) -> Decoding[Answer]:
@@ -184,12 +185,15 @@ class AnswerDecoder:
         options = DecodeOptions(
             mode=DecodeMode(config.decode),
             sampling=self._sampling,
-            tree_nodes=config.tree_nodes,
+            tree_nodes=config.most_nodes(pays_by_row=self._session.pays_by_row),
             wanted_tokens=config.wanted_tokens,
             min_allowed=config.min_allowed,
             random_weights=self._random_weights,
         )
-        decoded = yield from decode_queue(self._session, question(), grammar, options, self._generator)
+        decoded = yield from decode_queue(
+            self._session, question(), grammar, options, self._generator, self._last_phrase
+        )
+        self._last_phrase = decoded.queue[-1] if decoded.queue else self._last_phrase
         probabilities: list[float] = []
         for index, probability in zip(decoded.queue, decoded.probabilities, strict=True):
             # A phrase is one choice: its further primitives follow from it.

@@ -1,8 +1,8 @@
 """Decodes an action queue: under the grammar in two equivalent modes, or as free text.
 
 The ways differ in how much goes into one forward. ``TOKENS``: one token. ``TREE``: the prompt
-together with every queue (or, of a wide vocabulary, the nearest nodes of the tree), so that a decision is one
-forward.
+together with every queue (or the likeliest ones, where there are more than fit), so that a decision is one
+forward, or on a processor sometimes more.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ def decode_queue(
     grammar: Grammar,
     options: DecodeOptions,
     generator: torch.Generator,
+    last: int | None = None,
 ) -> Decoding[Decoded]:
     """The queue that the model answers to ``prompt``.
 
@@ -155,6 +156,8 @@ def decode_queue(
     Args:
         generator: source of randomness on the CPU; used only with a temperature, and equally by
             all modes.
+        last: phrase that was said before, which is likely to be said again: it only decides what is
+            computed early.
     """
     begun = session.work
     node, path = ROOT, [ROOT]
@@ -166,7 +169,7 @@ def decode_queue(
     pieces = prompt
     asked: Snapshot | None = None
     while True:
-        ahead = grammar.ahead(node, options.tree_nodes if options.mode is DecodeMode.TREE else 0)
+        ahead = grammar.ahead(node, options.tree_nodes if options.mode is DecodeMode.TREE else 0, last)
         tree, follow = ahead.tree, ahead.options.rows
         rows = yield Push(pieces, tree)
         if asked is None:
@@ -192,7 +195,7 @@ def decode_queue(
             if following is None:
                 ended, done = probability, True
                 break
-            phrase = grammar.nodes[node].settled
+            phrase = len(grammar.nodes[node].settled)
             probabilities[phrase] = probabilities.get(phrase, 1.0) * probability
             node = following
             path.append(node)

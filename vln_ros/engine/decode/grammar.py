@@ -6,6 +6,7 @@ of single phrases would differ wherever the tokenizer merges across a separator.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,6 +22,9 @@ MAX_QUEUES = 50_000
 """A vocabulary with more queues than this is refused: its trie would take seconds and gigabytes."""
 
 ROOT = 0
+
+_SAME_AGAIN = 0.6
+"""How often the shipped policy says an action again, about; a guess only decides what is computed early."""
 
 
 class Phrase(Protocol):
@@ -83,14 +87,14 @@ class Node:
     Attributes:
         children: next token -> node.
         queue: indices of the phrases, if a queue may end here.
-        settled: how many phrases are the same in all queues that begin like this.
+        settled: indices of the phrases that all queues that begin like this have in common.
     """
 
     token: int
     parent: int
     children: dict[int, int] = field(default_factory=dict)
     queue: tuple[int, ...] | None = None
-    settled: int = 0
+    settled: tuple[int, ...] = ()
 
 
 class Options:
@@ -122,7 +126,7 @@ class Ahead:
     """What is computed together with the token of a node.
 
     Attributes:
-        tree: the nearest nodes below it at which something is still open; may be empty.
+        tree: the likeliest nodes below it at which something is still open; may be empty.
         options: what may be said behind the node and behind each of these.
         row_of: which row of the scores is behind which node.
     """
@@ -166,7 +170,8 @@ class Grammar:
                 )
             self._insert(tokenize(self.text(queue)), queue)
         self._settle(ROOT)
-        self._ahead: dict[tuple[int, int], Ahead] = {}
+        self._ends = {n.queue: i for i, n in enumerate(self.nodes) if n.queue is not None}
+        self._ahead: dict[tuple[int, int, int | None], Ahead] = {}
 
     def text(self, queue: Sequence[int]) -> str:
         return self.rules.separator.join(self.phrases[i].text for i in queue)
@@ -186,27 +191,63 @@ class Grammar:
         """Nothing is left to say but the end."""
         return not self.nodes[node].children
 
-    def ahead(self, node: int, max_nodes: int) -> Ahead:
-        """What may follow ``node``, with at most ``max_nodes`` computed ahead; made once for each node."""
-        if (node, max_nodes) not in self._ahead:
-            tree, nodes = self.below(node, max_nodes)
+    def ahead(self, node: int, max_nodes: int, last: int | None) -> Ahead:
+        """What may follow ``node``, with at most ``max_nodes`` computed ahead; made once for each.
+
+        Args:
+            last: phrase that was said before this answer; it guides which nodes are likely.
+        """
+        if max_nodes >= len(self.nodes):
+            last = None  # all have room: one order, which a recorded graph knows
+        key = node, max_nodes, last
+        if key not in self._ahead:
+            tree, nodes = self.below(node, max_nodes, last)
             known = (node, *nodes)
             options = Options([self.options(n) for n in known])
-            self._ahead[node, max_nodes] = Ahead(tree, options, {n: row for row, n in enumerate(known)})
-        return self._ahead[node, max_nodes]
+            self._ahead[key] = Ahead(tree, options, {n: row for row, n in enumerate(known)})
+        return self._ahead[key]
 
-    def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
-        """The nearest nodes below ``node`` at which something is still open; and which they are."""
+    def below(self, node: int, max_nodes: int, last: int | None) -> tuple[TokenTree, tuple[int, ...]]:
+        """The likeliest nodes below ``node`` at which something is still open, and which they are.
+
+        Likely is what says the same phrase again.
+        """
         found: list[int] = []
         parents: list[int] = []
-        frontier = [(node, -1)]
-        for origin, position in frontier:  # grows while it is walked: breadth first
-            for child in self.nodes[origin].children.values():
-                if len(found) < max_nodes and not self.finished(child):
-                    frontier.append((child, len(found)))
-                    found.append(child)
-                    parents.append(position)
+        # By likelihood, then as found: parents come before their children.
+        frontier: list[tuple[float, int, int, int]] = [(-1.0, 0, node, -1)]
+        count = 0
+        while frontier and len(found) < max_nodes:
+            likelihood, _, origin, position = heapq.heappop(frontier)
+            if origin != node:
+                parents.append(position)
+                position = len(found)
+                found.append(origin)
+            shares = self._shares(origin, last)
+            for child, share in shares.items():
+                if not self.finished(child):
+                    count += 1
+                    heapq.heappush(frontier, (likelihood * share, count, child, position))
         return TokenTree.build([self.nodes[n].token for n in found], parents), tuple(found)
+
+    def _shares(self, node: int, last: int | None) -> dict[int, float]:
+        """How likely each child of a node is, about."""
+        children = tuple(self.nodes[node].children.values())
+        same = self._towards_same(node, last)
+        if len(children) == 1 or same not in children:
+            return dict.fromkeys(children, 1.0 / max(1, len(children)))
+        return {c: _SAME_AGAIN if c == same else (1.0 - _SAME_AGAIN) / (len(children) - 1) for c in children}
+
+    def _towards_same(self, node: int, last: int | None) -> int | None:
+        """The child on the way to the phrase before ``node`` once more, if that may be said."""
+        said = self.nodes[node].settled
+        phrase = said[-1] if said else last
+        target = None if phrase is None else self._ends.get((*said, phrase))
+        while target is not None and target > node:
+            if self.nodes[target].parent == node:
+                return target
+            target = self.nodes[target].parent
+        return None
 
     def _all_queues(self) -> Iterator[tuple[int, ...]]:
         level: list[tuple[int, ...]] = [()]
@@ -240,7 +281,7 @@ class Grammar:
         for index in range(len(self.nodes) - 1, root, -1):
             mine, parent = common[index], self.nodes[index].parent
             assert mine is not None, "a node without a queue below it"
-            self.nodes[index].settled = len(mine)
+            self.nodes[index].settled = mine
             theirs = common[parent]
             common[parent] = mine if theirs is None else _common_prefix(mine, theirs)
 
@@ -308,10 +349,10 @@ class PixelGrammar(Grammar):
         self._grow(node)
         return super().finished(node)
 
-    def below(self, node: int, max_nodes: int) -> tuple[TokenTree, tuple[int, ...]]:
+    def below(self, node: int, max_nodes: int, last: int | None) -> tuple[TokenTree, tuple[int, ...]]:
         if node in self._places:
             return TokenTree.build((), ()), ()
-        return super().below(node, max_nodes)
+        return super().below(node, max_nodes, last)
 
     def _grow(self, node: int) -> None:
         place = self._places.get(node)

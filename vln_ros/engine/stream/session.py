@@ -79,6 +79,8 @@ class Session:
             else pool.new_cache()
         )
         self._recorded = None if accelerator is None else RecordedDecoder(network, accelerator)
+        self.pays_by_row = accelerator is None and network.device.type == "cpu"
+        """Every row of a forward costs: nothing is spared by forwards that are all of one form."""
         self.timeline = Timeline()
         self.work = Work()
         self._vision_began_s = 0.0
