@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,26 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS")
 
+import rclpy
 from action_msgs.msg import GoalStatus
 from driven_robot import ZERO, DrivenRobot, driven_robot
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rclpy.action.client import ActionClient
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from ros_endings import gone_afterwards
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 from vln_msgs_prefix import load_here, prefix, sourced
 
 from vln_ros.cli.graph import graph_environment
-from vln_ros.config import Scalar
+from vln_ros.config import NavigatorConfig, Scalar
 from vln_ros.datatypes import ActionChunk
+from vln_ros.engine.worker import Cancel, Command, Start
+from vln_ros.nodes.instruction_input import InstructionFilter
+from vln_ros.nodes.navigator.instructions import InstructionHooks, Instructions
 from vln_ros.ros import convert, qos
 from vln_ros.sim.episodes.episode import Episode, write_episodes
 from vln_ros.sim.splits import first_seeds, make_scene_episodes
@@ -328,3 +338,72 @@ def test_without_the_package_everything_else_is_there(tmp_path: Path, built: Pat
         graph.check()
         log = graph.log_path("plain.navigator").read_text("utf-8")
         assert ("cannot be used" in log) == half
+
+
+class _Told:
+    """An action server and its client in one process: what the client sends lies there until it is spun."""
+
+    def __init__(self, context: Context) -> None:
+        from vln_msgs.action import FollowInstruction
+
+        self.commands: list[Command] = []
+        self.server = rclpy.create_node("told", context=context, namespace="/told")
+        self.instructions = Instructions(
+            self.server, NavigatorConfig(), 1, InstructionFilter(), itertools.count(1)
+        )
+        self.instructions.open(InstructionHooks(self.commands.append, lambda _: None, lambda _: None))
+        self.client = rclpy.create_node("client", context=context, namespace="/told")
+        self.person = self.client.create_publisher(String, "instruction", qos.commands())
+        self.action = ActionClient(self.client, FollowInstruction, "follow_instruction")
+        self.type = FollowInstruction
+        self._spinner = SingleThreadedExecutor(context=context)
+        self._spinner.add_node(self.server)
+        self._spinner.add_node(self.client)
+
+    def wait(self, condition: Callable[[], bool]) -> None:
+        until_s = time.monotonic() + 30.0
+        while not condition():
+            assert time.monotonic() < until_s
+            self._spinner.spin_once(0.05)
+
+    def goes(self, text: str) -> Any:
+        """A goal that is being followed."""
+        sent = self.action.send_goal_async(self.type.Goal(instruction=text))
+        self.wait(sent.done)
+        return sent.result()
+
+
+@pytest.mark.parametrize("newer", ["goal", "topic"])
+@pytest.mark.parametrize("cancels", [1, 2], ids=["once", "twice"])
+def test_a_late_cancel_of_a_goal_that_was_superseded_leaves_the_newer_one_alone(
+    newer: str, cancels: int, built: Path | None
+) -> None:
+    """Both lie there when the navigator comes to hear of them: the goal has ended, and its result is due."""
+    context = Context()
+    context.init()
+    told = _Told(context)
+    with gone_afterwards(context, told.server):
+        told.wait(told.action.server_is_ready)
+        told.wait(lambda: told.person.get_subscription_count() >= 2)
+        first = told.goes("first")
+        result = first.get_result_async()
+        told.commands.clear()
+        if newer == "goal":
+            sent: Any = told.action.send_goal_async(told.type.Goal(instruction="second"))
+        else:
+            told.person.publish(String(data="second"))
+        answers = [first.cancel_goal_async() for _ in range(cancels)]
+        told.wait(lambda: result.done() and all(a.done() for a in answers) and bool(told.commands))
+        told.wait(lambda: any(isinstance(c, Start) for c in told.commands))
+        assert isinstance(told.commands[-1], Start), "the newer one goes on"
+        if newer == "goal":
+            assert len(told.commands) == 1
+            assert result.result().result.outcome == told.type.Result.SUPERSEDED
+            told.wait(sent.done)
+            last = sent.result()
+            ended = last.get_result_async()
+            cancelled = last.cancel_goal_async()
+            told.wait(lambda: cancelled.done() and ended.done())
+            assert [type(c) for c in told.commands] == [Start, Cancel]
+            assert ended.result().result.outcome == told.type.Result.CANCELLED
+        told.client.destroy_node()

@@ -95,8 +95,9 @@ class _FollowInstructionServer:
 
         self._node, self._hooks = node, hooks
         self._type = FollowInstruction
-        self._goals: dict[int, ServerGoalHandle] = {}
-        """By the number of the instruction: the one that is followed, and those whose result is due."""
+        self._followed: tuple[int, ServerGoalHandle] | None = None
+        """With the number of its instruction."""
+        self._results_due = 0
         self._fed: tuple[object, ...] = ()
         self._fed_s = 0.0
         self._server = _EndedFromOutside(
@@ -128,17 +129,18 @@ class _FollowInstructionServer:
         text = convert.instruction_from_string(String(data=handle.request.instruction))
         handle.execute()
         number = self._hooks.begin(text, _limits_of(handle.request))
-        self._goals[number] = handle
+        self._followed = number, handle
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        if any(handle == goal for goal in self._goals.values()):
+        # One that a newer instruction has ended may still wait for its result: that one goes on.
+        if self._followed is not None and self._followed[1] == handle:
             self._hooks.cancel("by a cancel of the goal")
         return CancelResponse.ACCEPT
 
     def feed(self, now: InstructionStatus | None) -> None:
-        handle = None if now is None else self._goals.get(now.instruction.number)
-        if now is None or handle is None:
+        if now is None or self._followed is None or self._followed[0] != now.instruction.number:
             return
+        handle = self._followed[1]
         told = now.instruction.number, now.status, now.reason, now.left, now.unconstrained
         now_s = time.monotonic()
         if told == self._fed and now_s - self._fed_s < FEEDBACK_PERIOD_S:
@@ -160,9 +162,11 @@ class _FollowInstructionServer:
         )
 
     def end(self, status: InstructionStatus) -> None:
-        handle = self._goals.get(status.instruction.number)
-        if handle is None:
+        if self._followed is None or self._followed[0] != status.instruction.number:
             return
+        handle = self._followed[1]
+        self._followed = None
+        self._results_due += 1
         result = self._type.Result(
             outcome=_outcome(self._type.Result, status),
             reason=status.reason,
@@ -181,7 +185,7 @@ class _FollowInstructionServer:
             else:
                 # What the service cancel ends is no cancelled goal for ROS: nobody asked to cancel that.
                 handle.abort()
-            del self._goals[status.instruction.number]
+            self._results_due -= 1
 
         def execute(_: ServerGoalHandle) -> FollowInstruction.Result:
             conclude()
@@ -191,9 +195,9 @@ class _FollowInstructionServer:
 
     def close(self, spinning: bool) -> None:
         executor = self._node.executor
-        if self._goals and spinning:
+        if self._results_due and spinning:
             return  # the results go out after this callback
-        if executor is not None and self._goals:
+        if executor is not None and self._results_due:
             # The end of a goal is a task of the executor's, and sending its result to who waits is another.
             until_s = time.monotonic() + _LAST_RESULTS_S
             while (left_s := until_s - time.monotonic()) > 0.0:
