@@ -16,10 +16,11 @@ from launch_ros.actions import SetRemap
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import name_remappings
-from vln_ros.ros.launching.arguments import NAMES, argument_values
+from vln_ros.ros.launching.arguments import LAUNCH_FILES, NAMES, argument_values
 from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
+    check_handed_on,
     declare,
     given_arguments,
     node_parameters,
@@ -38,6 +39,20 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = given_arguments(context, "fleet")
     simulated = bool(given["episodes"])
     realtime = given["mode"] != "lockstep"
+    # The navigators are in the fleet; what else robot.launch.py starts, only a simulated robot has here.
+    of_robot = [a.name for a in LAUNCH_FILES["robot"].arguments]
+    unused = ["namespace", "decide_on", "drive"] if simulated and realtime else of_robot
+    handed_on = {
+        "camera": "sim",
+        "base": "sim",
+        "machine": "robot",
+        "inspect": "false",
+        "use_sim_time": "true",
+        "transport": given["transport"],
+        "log_level": given["log_level"],
+        **{a.name: given[a.name] for a in NAMES},
+    }
+    check_handed_on(context, "fleet", CONFIG, handed_on, unused)
     robots = [robot.strip() for robot in given["robots"].split(",")]
     said = check_before_start(
         ["fleet", "navigator"],
@@ -73,16 +88,6 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         left.pop()
         return not left
 
-    handed_on = {
-        "camera": "sim",
-        "base": "sim",
-        "machine": "robot",
-        "inspect": "false",
-        "use_sim_time": "true",
-        "transport": given["transport"],
-        "log_level": given["log_level"],
-        **{a.name: given[a.name] for a in NAMES},
-    }
     source = PythonLaunchDescriptionSource(str(ROBOT))
     for robot in robots:
         started.append(

@@ -19,6 +19,7 @@ from vln_ros.config import ConfigError
 from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
+    check_handed_on,
     check_robot,
     declare,
     given_arguments,
@@ -55,6 +56,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             "drive:=nav2: there Nav2 drives and no executor is started, so there is nothing to put behind "
             "one; start robot.launch.py beside your Nav2"
         )
+    check_handed_on(context, "nav2", CONFIG, robot)
     checked = [
         *check_before_start([], files={"nav2_params_file": given["nav2_params_file"]}, tools=NAV2),
         *check_robot(context, robot),

@@ -21,6 +21,7 @@ from vln_ros.config import name_remappings
 from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
+    check_handed_on,
     check_robot,
     declare,
     given_arguments,
@@ -44,6 +45,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "namespace": given["namespace"],
         "log_level": given["log_level"],
     }
+    check_handed_on(context, "replay", CONFIG, robot)
     checked = [
         *check_before_start(["bag_player"], files={"bag": given["bag"]}),
         *check_robot(context, robot),

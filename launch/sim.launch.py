@@ -16,6 +16,7 @@ from vln_ros.config import name_remappings
 from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
+    check_handed_on,
     check_robot,
     declare,
     given_arguments,
@@ -25,6 +26,9 @@ from vln_ros.ros.launching.files import (
 
 CONFIG = Path(__file__).parents[1] / "config"
 ROBOT = Path(__file__).with_name("robot.launch.py")
+
+WATCHING = ["inspect", "rviz", "web", "record"]
+"""What robot.launch.py starts to look at the robot, or to keep what it does: in manual mode none is."""
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -44,6 +48,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "log_level": given["log_level"],
         "episodes": given["episodes"],
     }
+    unused = WATCHING if given["mode"] == "manual" else []
+    check_handed_on(context, "sim", CONFIG, robot, unused)
     entities: list[LaunchDescriptionEntity] = [
         *check_before_start(
             ["sim_bridge"],

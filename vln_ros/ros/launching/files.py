@@ -192,6 +192,38 @@ def check_arguments(context: LaunchContext, file: str, config: Path) -> None:
         raise ConfigError(f"{launched} has no argument {name!r}; {hint}")
 
 
+def check_handed_on(
+    context: LaunchContext,
+    file: str,
+    config: Path,
+    handed_on: Mapping[str, str],
+    unused: Collection[str] = (),
+) -> None:
+    """Refuse an argument of an included launch file that the including one would overrule or never hand on.
+
+    Args:
+        file: the including one, without .launch.py.
+        config: folder of the presets.
+        handed_on: what it hands on, whatever is given.
+        unused: arguments of the included file that nothing comes of here.
+
+    Raises:
+        ConfigError: the command line gives such an argument, with another value than is handed on.
+    """
+    own = {a.name for a in LAUNCH_FILES[file].arguments}
+    ours = (name for name, other in LAUNCH_FILES.items() if name == file or file in other.includes)
+    if not any(_is_launched(config.parent / "launch" / f"{name}.launch.py") for name in ours):
+        return
+    for word in context.argv:
+        name, given, value = word.partition(":=")
+        if not given or name in own:
+            continue
+        if name in unused:
+            raise ConfigError(f"{word}: nothing comes of {name!r} in {file}.launch.py as it is launched here")
+        if (fixed := handed_on.get(name, value)) != value:
+            raise ConfigError(f"{word}: {file}.launch.py has {name}:={fixed}, whatever is given")
+
+
 def _is_launched(file: Path) -> bool:
     """The command line names this file, and not one that includes it, which may have the same name."""
     return any(
