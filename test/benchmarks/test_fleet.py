@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks.suites import fleet
 from vln_ros.cli import main
+from vln_ros.cli.bench.record import read_record
 from vln_ros.datatypes import Action, ActionChunk, CameraModel, Velocity
 
 FIGURES = fleet.FleetFigures(
@@ -34,6 +36,62 @@ def test_what_cannot_be_measured_is_said(given: list[str], capsys: pytest.Captur
         main(["bench", "fleet", *given])
     assert ended.value.code == 2
     assert "must be positive" in capsys.readouterr().err
+
+
+class Drivers:
+    """A listener whose clock is the number of looks: how many robots drive at each."""
+
+    def __init__(self, driving: list[int]) -> None:
+        self._driving, self._looks = driving, 0
+        self.waited_s = 0.0
+
+    def moving(self) -> list[str]:
+        self._looks += 1
+        return [f"robot{i}" for i in range(self._driving[min(self._looks, len(self._driving)) - 1])]
+
+    def wait(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        for _ in range(int(timeout_s)):
+            self.waited_s += 1.0
+            if condition():
+                return True
+        return False
+
+
+@pytest.mark.parametrize(
+    ("robots", "driving", "found", "waited_s"),
+    [
+        (4, [0, 1, 2], 2, 3),  # half of them
+        (3, [1, 2], 2, 2),  # half of three are two
+        (1, [0, 1], 1, 2),
+        (4, [1], 1, fleet.HALF_DRIVES_S + 1),  # never half: with one
+        (4, [0] * 50 + [1], 1, 51),
+        (4, [0], 0, fleet.DRIVES_S),  # none
+    ],
+)
+def test_it_goes_on_with_those_that_drive(
+    robots: int, driving: list[int], found: int, waited_s: float
+) -> None:
+    listener = Drivers(driving)
+    assert len(fleet.drivers(listener, robots)) == found  # type: ignore[arg-type]
+    assert listener.waited_s == waited_s
+
+
+def test_a_row_that_fails_late_loses_none_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(folder: Path, environment: object, episodes: object, count: int, *_: object) -> object:
+        if count == 8:
+            raise RuntimeError("none of 4 robots drives within 120 s")
+        return replace(FIGURES, robots=count)
+
+    for name, value in {
+        "_measure": measure, "enter_graph": lambda _: {}, "write_laps": lambda *_: tmp_path
+    }.items():  # fmt: skip
+        monkeypatch.setattr(fleet, name, value)
+    path = tmp_path / "fleet.json"
+    with pytest.raises(RuntimeError, match="none of 4"):
+        main(["bench", "fleet", "--robots", "2", "8", "--json", str(path)])
+    kept = read_record(path)
+    assert [f["robots"] for f in kept.figures] == [2, 2]
+    assert kept.note
 
 
 @pytest.mark.ros
