@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -250,3 +252,40 @@ def test_commands_in_the_docs_have_no_former_names() -> None:
                 assert not re.search(rf"vln_ros {' '.join(path)} .*{old}(?![\w-])", line), (
                     f"{page.name}: {line}"
                 )
+
+
+# ------------------------------------------------------------------ wrong values
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["demo", "--speed", "0"], "--speed = 0.0: must be in [0.1, 20.0]"),
+        (["demo", "--speed", "nan"], "--speed = nan: must be finite"),
+        (["demo", "--sensors", "fishey"], "--sensors = 'fishey': choose among distorted, fisheye"),
+        (["demo", "--sensors", "fishey"], "did you mean fisheye?"),
+        (["demo", "--episodes", "some"], "--episodes: invalid int value: 'some'; give a whole number"),
+        (["doctor", "--listen-s", "-1"], "--listen-s: -1: give a number of seconds above 0"),
+        (["doctor", "--listen-s", "long"], "invalid seconds value: 'long'; give a number of seconds"),
+        (["node", "nav"], "did you mean navigator?"),
+        (["plan", "--shape", "3B"], "--device missing: as in vln_ros plan --shape 3B --device orin"),
+        (["plan"], "--shape and --device missing"),
+        (["plan", "--camera", "640x480"], "--camera = '640x480': expected WIDTHxHEIGHT@RATE"),
+        (["plan", "--decisions-per-s", "0"], "--decisions-per-s = 0: must be positive"),
+        (["plan", "--token-budget", "-5"], "--token-budget = -5: must be at least 64"),
+        (["plan", "--memory-gb", "0"], "--memory-gb = 0: must be positive"),
+        (["plan", "--memory-gb", "much"], "invalid float value: 'much'; give a number"),
+        (["scenes", "--out", "x", "--count", "0"], "--count = 0: must be at least 1"),
+        (["tiny", "x", "--hidden", "10"], "--hidden = 10: must be in [16, 8192]"),
+        (["tiny", "x", "--kv-heads", "0"], "--kv-heads = 0: must be"),
+        (["train", "x", "--learning-rate", "-1"], "--learning-rate = -1.0: must be"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_value(given: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "vln_ros", *given], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is written for a wrong value"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.parsing import SIZE, check_option
 from vln_ros.cli.arguments.places import add_json, check_model, output_folder, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.arguments.sensors import add_sensors, sensor_parameters
@@ -91,7 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", metavar=SIZE, default="320x240", help="size of the camera's images (default: 320x240)"
     )
     parser.add_argument(
-        "--speed", type=float, default=1.0, help="simulated seconds per second, with --mode realtime"
+        "--speed",
+        type=float,
+        default=1.0,
+        help="simulated seconds per second, with --mode realtime (default: %(default)g)",
     )
     add_sensors(parser)
     add_switch(parser)
@@ -112,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
     begun_s = time.monotonic()
     out = run_folder(options.out, "demo")
     width, height = parse_size(options.size)
+    factor = next(e for e in walk_options(BridgeConfig) if e.name == "realtime_factor")
+    check_option("--speed", factor, options.speed)
     environment = graph_environment(join=options.join)
     with waiting("loading the embedded simulator"):
         check_split(options.split, options.episodes)

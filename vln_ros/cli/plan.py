@@ -103,6 +103,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    width, height, rate = _camera(options.camera)
+    if not 0 < options.decisions_per_s < math.inf:
+        raise ConfigError(f"--decisions-per-s = {options.decisions_per_s:g}: must be positive")
+    if options.token_budget < 64:
+        raise ConfigError(f"--token-budget = {options.token_budget}: must be at least 64")
+    if options.memory_gb is not None and not 0 < options.memory_gb < math.inf:
+        raise ConfigError(f"--memory-gb = {options.memory_gb:g}: must be positive")
+    missing = [f"--{name}" for name in ("shape", "device") if getattr(options, name) is None]
+    if missing and not options.table:
+        raise ConfigError(
+            f"{' and '.join(missing)} missing: as in vln_ros plan --shape 3B --device orin; --table shows all"
+        )
     with waiting("loading libraries"):
         from vln_ros.capacity.estimate import plan
         from vln_ros.capacity.roofline import Roofline
@@ -111,11 +123,6 @@ def run(options: argparse.Namespace) -> int:
     if options.table:
         print(device_table())
         return 0
-    if options.shape is None or options.device is None:
-        raise ConfigError("plan needs --shape and --device, or --table")
-    width, height, rate = _camera(options.camera)
-    if not options.decisions_per_s > 0 or options.token_budget < 64:
-        raise ConfigError("--decisions-per-s must be positive and --token-budget at least 64")
     device, calibration, errors = _device(options)
     load = _workload(
         options.profile,
@@ -280,7 +287,7 @@ def _workload(
         text_tokens=TEXT_TOKENS,
         question_tokens=QUESTION_TOKENS,
         context_tokens=context,
-        tree_nodes=min(nodes, StreamConfig().tree_nodes) if tree else 0,
+        tree_nodes=min(nodes, StreamConfig().most_nodes(pays_by_row=False)) if tree else 0,
         answer_tokens=TOKENS_PER_PHRASE * profile.max_phrases,
         unasked=_unasked(spec),
         asked_pictures=asked,

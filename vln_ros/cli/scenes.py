@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.episodes is not None and args.episodes < 1:
-        raise ConfigError(f"--episodes {args.episodes}: must be at least 1")
+        raise ConfigError(f"--episodes = {args.episodes}: must be at least 1")
     if args.count < 1:
-        raise ConfigError(f"--count {args.count}: must be at least 1")
+        raise ConfigError(f"--count = {args.count}: must be at least 1")
     with waiting("loading the embedded simulator"):
         from tqdm import tqdm
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vln_ros.cli.arguments.parsing import check_option
 from vln_ros.cli.arguments.places import output_folder
 from vln_ros.cli.output.next_steps import print_next
 from vln_ros.cli.output.waiting import waiting
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    for entry in walk_options(TinyConfig):
+        check_option(f"--{entry.name.replace('_', '-')}", entry, getattr(args, entry.name))
     config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})
     with waiting(f"loading torch to write {args.out}"):
         from vln_ros.engine.checkpoint.model import load_model

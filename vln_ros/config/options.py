@@ -81,10 +81,18 @@ def walk_options(cls: type, prefix: str = "") -> Iterator[OptionEntry]:
             yield from walk_options(f.default_factory, f"{name}.")
 
 
+_LEAST_BEGINNING = 2
+"""Letters: one alone says too little of what was meant."""
+
+
 def nearest(given: str, known: Iterable[str]) -> str | None:
-    """What was probably meant, whether typed in capitals or not; None where nothing is like it."""
+    """What was probably meant, in capitals or not or cut short; None where nothing is like it."""
     by_small_letters = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(given.lower(), by_small_letters, n=1)
+    small = given.lower()
+    near = difflib.get_close_matches(small, by_small_letters, n=1)
+    if not near and len(small) >= _LEAST_BEGINNING:
+        begins = [name for name in by_small_letters if name.startswith(small)]
+        near = begins if len(begins) == 1 else []
     return by_small_letters[near[0]] if near else None
 
 

@@ -136,7 +136,7 @@ def _number_in(split: Split, seed: int) -> int:
 
 def _split(name: str) -> Split:
     if name not in SPLITS:
-        raise ConfigError(f"no split {name!r}: choose one of {', '.join(SPLITS)}")
+        raise ConfigError(f"split = {name!r}: choose one of {', '.join(SPLITS)}")
     return SPLITS[name]
 
 

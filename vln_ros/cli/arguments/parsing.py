@@ -6,19 +6,36 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
-from vln_ros.config import nearest
+from vln_ros.config import OptionEntry, check_value, nearest
 
 SIZE = "WIDTHxHEIGHT"
 """How the size of a picture is written, pixels."""
 _CHOICE = re.compile(r"invalid choice: '?(?P<given>[^' ]*)'? \(choose from (?P<known>.*)\)", re.DOTALL)
+
+_NUMBER = re.compile(r"invalid (?P<kind>int|float|seconds) value: ")
+_NUMBERS = {"int": "a whole number", "float": "a number", "seconds": "a number of seconds"}
 
 
 def did_you_mean(given: str, known: Sequence[str]) -> str:
     """``; did you mean X?`` or nothing."""
     near = nearest(given, known)
     return f"; did you mean {near}?" if near else ""
+
+
+def seconds(text: str) -> float:
+    """An option's value: more than none, and an end to it. Raises ArgumentTypeError."""
+    value = float(text)
+    if not 0.0 < value <= 86400.0:
+        raise argparse.ArgumentTypeError(f"{text}: give a number of seconds above 0, up to 86400")
+    return value
+
+
+def check_option(flag: str, entry: OptionEntry, value: object) -> None:
+    """Raises ConfigError that names the option as it is typed, where ``entry`` does not allow the value."""
+    check_value(replace(entry, name=flag), value)
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +70,8 @@ class Parser(argparse.ArgumentParser):
             message = f"{before} stands before the command: give it behind, {self.prog} COMMAND {before}"
         elif found is not None:
             message += did_you_mean(found["given"], re.findall(r"[\w.:-]+", found["known"]))
+        elif (number := _NUMBER.search(message)) is not None:
+            message += f"; give {_NUMBERS[number['kind']]}"
         elif message.startswith("the following arguments are required"):
             # What is missing may be there, under a name with a typing mistake.
             unknown = [a for a in self._given if a.startswith("--") and not self._is_known(a)]

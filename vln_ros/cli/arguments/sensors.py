@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vln_ros.cli.arguments.parsing import did_you_mean
 from vln_ros.config import OWN_DEPTH_INFO_TOPIC, ConfigError, Scalar, SensorsConfig
 from vln_ros.sim.sensors import OWN_DEPTH_TOPIC
 
@@ -59,7 +60,9 @@ def sensor_parameters(text: str) -> SensorKind:
     chosen = [name for name in text.split(",") if name]
     for name in chosen:
         if name not in KINDS:
-            raise ConfigError(f"--sensors {name}: choose among {', '.join(KINDS)}")
+            raise ConfigError(
+                f"--sensors = {name!r}: choose among {', '.join(KINDS)}{did_you_mean(name, list(KINDS))}"
+            )
     together = SensorKind({}, {}, {})
     for name in chosen:
         kind = KINDS[name]

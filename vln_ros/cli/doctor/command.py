@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vln_ros.cli.arguments.parsing import rename_options
+from vln_ros.cli.arguments.parsing import rename_options, seconds
 from vln_ros.cli.arguments.places import add_json
 from vln_ros.cli.doctor.findings import Finding, Verdict
 from vln_ros.cli.output.next_steps import print_next
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--listen-s",
-        type=float,
+        type=seconds,
         default=LISTEN_S,
         help=f"seconds to listen for topics (default: {LISTEN_S:g})",
     )

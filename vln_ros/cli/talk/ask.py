@@ -7,8 +7,8 @@ import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from vln_ros.cli.arguments.parsing import rename_options
-from vln_ros.cli.talk.person import NobodyError, Person, add_place, seconds
+from vln_ros.cli.arguments.parsing import rename_options, seconds
+from vln_ros.cli.talk.person import NobodyError, Person, add_place
 from vln_ros.config import ConfigError
 from vln_ros.questions import Question, QuestionError
 
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--raw", action="store_true", help="print the message on the topic as it came")
     parser.add_argument(
-        "--answer-s", type=seconds, default=120.0, help="seconds to wait for the answer (120)"
+        "--answer-s", type=seconds, default=120.0, help="seconds to wait for the answer (default: 120)"
     )
     add_place(parser)
     rename_options(parser, {"--json": "--raw"})

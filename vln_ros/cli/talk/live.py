@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
-from vln_ros.cli.arguments.parsing import SIZE
+from vln_ros.cli.arguments.parsing import SIZE, seconds
 from vln_ros.cli.arguments.places import check_model, output_folder, run_folder
 from vln_ros.cli.demo import SIMULATED_ROBOT, named_model, parse_size
 from vln_ros.cli.graph import Graph, GraphError, NodeSpec, enter_graph
 from vln_ros.cli.output.next_steps import print_report
 from vln_ros.cli.output.waiting import waiting
 from vln_ros.cli.talk.page import GraphPage, graph_page
-from vln_ros.cli.talk.person import Person, seconds
+from vln_ros.cli.talk.person import Person
 from vln_ros.config import (
     BridgeConfig,
     ConfigError,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
+from vln_ros.cli.arguments.parsing import seconds
 from vln_ros.cli.output.waiting import waiting
 from vln_ros.config import ConfigError
 from vln_ros.ros.terminal.environment import DOMAIN, LARGEST_DOMAIN, domain_of, prepare_environment
@@ -24,14 +25,6 @@ _INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 class NobodyError(RuntimeError):
     """Nobody answers; the message says who, where it was looked for, and what would help."""
-
-
-def seconds(text: str) -> float:
-    """An option's value: more than none, and an end to it."""
-    value = float(text)
-    if not 0.0 < value <= 86400.0:
-        raise argparse.ArgumentTypeError(f"{text}: a number of seconds up to 86400")
-    return value
 
 
 def add_place(parser: argparse.ArgumentParser) -> None:
@@ -115,10 +108,19 @@ class Person:
             with waiting(f"looking for {who} in {self.place}"):
                 found = self.until(condition, self._wait_s)
         if not found:
+            elsewhere = self._robots()
+            there = f" (robots are in {', '.join(elsewhere)})" if elsewhere else ""
             raise NobodyError(
                 f"no {who} within {self._wait_s:g} s in {self.place}: {remedy}, or name its ROS domain "
-                f"(--domain, {DOMAIN}) and namespace"
+                f"(--domain, {DOMAIN}) and namespace{there}"
             )
+
+    def _robots(self) -> list[str]:
+        """The namespaces in which a robot is, but for this node's own."""
+        own = self.node.get_namespace()
+        names = {"navigator", "executor"}
+        found = {n for name, n in self.node.get_node_names_and_namespaces() if name in names}
+        return sorted(found - {own})
 
     @property
     def place(self) -> str:

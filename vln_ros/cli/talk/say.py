@@ -7,14 +7,17 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from vln_ros.cli.arguments.parsing import seconds
 from vln_ros.cli.output.waiting import waiting
-from vln_ros.cli.talk.person import NobodyError, Person, add_place, seconds
+from vln_ros.cli.talk.person import NobodyError, Person, add_place
 from vln_ros.config import ConfigError
 
 if TYPE_CHECKING:
     from vln_ros.datatypes import ActionChunk
+    from vln_ros.motion.instruction_status import Status
 
 HELP = "Give a robot an instruction; says whether it goes, holds or failed"
+STATUS_TOPIC = "instruction_status"
 EXECUTOR_WAIT_S = 1.0
 """A navigator that is there may have no executor (lockstep); one that comes is found as soon as it was."""
 
@@ -25,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--follow", action="store_true", help="go on until the run has ended, and say how; Ctrl-C leaves it"
     )
     parser.add_argument(
-        "--decision-s", type=seconds, default=60.0, help="seconds to wait for the first decision (60)"
+        "--decision-s",
+        type=seconds,
+        default=60.0,
+        help="seconds to wait for the first decision (default: 60)",
     )
     add_place(parser)
 
@@ -52,15 +58,19 @@ class _Run:
     """What is heard of a run, from before its instruction on."""
 
     def __init__(self, person: Person, text: str) -> None:
+        from diagnostic_msgs.msg import DiagnosticArray
         from std_msgs.msg import Header, String
         from trajectory_msgs.msg import JointTrajectory
 
+        from vln_ros.motion.instruction_status import ENDS, Status
         from vln_ros.ros import convert, qos
 
+        self._status_of, self._ends = Status, ENDS
         self._person, self._text, self._convert = person, text, convert
-        self._alive = self._stopped = self._echoed = False
+        self._alive = False
         self._executor = self._failure = self._held = ""
-        self._other: str | None = None
+        self._statuses: dict[tuple[int, int], tuple[str, Status, str]] = {}
+        self._before: set[tuple[int, int]] = set()
         self._queues: list[ActionChunk] = []
         self._told: Any = person.node.create_publisher(String, "instruction", qos.latched())
         person.hear(Header, "navigator_heartbeat", self._on_beat, qos.sensor("best_effort", 10))
@@ -68,8 +78,7 @@ class _Run:
         person.hear(String, "executor_state", self._on_state, qos.latched())
         person.hear(String, "decision_held", self._on_held, qos.events())
         person.hear(String, "engine_failure", self._on_failure, qos.events())
-        person.hear(Header, "stopped", self._on_stopped, qos.commands())
-        person.hear(String, "instruction", self._on_instruction, qos.events())
+        person.hear(DiagnosticArray, STATUS_TOPIC, self._on_status, qos.latched())
 
     def go(self, options: argparse.Namespace) -> int:
         person = self._person
@@ -89,7 +98,8 @@ class _Run:
         if self._executor.startswith("stopped"):
             print(f"executor: {self._executor}")
         self._queues.clear()
-        self._stopped, self._failure, self._held, self._other = False, "", "", None
+        self._failure = self._held = ""
+        self._before = set(self._statuses)
         begun_s = time.monotonic()
         self._told.publish(self._convert.string_from_instruction(self._text))
         if not person.until(lambda: self._number is not None, options.wait_s):
@@ -105,8 +115,9 @@ class _Run:
             return 1
         if self._failure:
             return self._failed()
-        print(self._first())
-        return self._follow(begun_s) if options.follow else 0
+        if self._end is None or any(map(self._is_mine, self._queues)) or self._held:
+            print(self._first())
+        return self._follow(begun_s) if options.follow or self._end is not None else 0
 
     @property
     def _all_would_hear(self) -> bool:
@@ -115,29 +126,43 @@ class _Run:
         return bool(1 < listeners <= self._told.get_subscription_count())  # this command is one of them
 
     def _follow(self, begun_s: float) -> int:
-        """Until the run has ended."""
+        """Until the run has ended, or nobody is there who could say so."""
         said = ""
         while True:
-            self._person.until(lambda: self._ended or self._executor.startswith("stopped"), None)
-            if self._ended:
+            self._person.until(lambda: self._over or self._executor.startswith("stopped"), None)
+            if self._over:
                 break
             if self._executor != said:
                 said = self._executor
-                print(f"executor: {said}")
+                print(f"executor: {said}", flush=True)
             before = self._executor
-            self._person.until(lambda before=before: self._ended or self._executor != before, None)  # type: ignore[misc]
+            self._person.until(lambda before=before: self._over or self._executor != before, None)  # type: ignore[misc]
         if self._failure:
             return self._failed()
-        if self._other is not None:
-            print(f"vln_ros: another instruction has ended this run: {self._other}", file=sys.stderr)
+        if self._end is None:
+            print("vln_ros: the navigator is gone, and the run with it", file=sys.stderr)
+            return 1
+        status, reason = self._end
+        if status is not self._status_of.SUCCEEDED:
+            print(f"vln_ros: the run was {status.value}: {reason}", file=sys.stderr)
             return 1
         mine = [q for q in self._queues if self._is_mine(q)]
         print(f"the model says that it is there; {len(mine)} queues, {time.monotonic() - begun_s:.1f} s")
         return 0
 
     @property
-    def _ended(self) -> bool:
-        return bool(self._failure) or self._stopped or self._other is not None
+    def _over(self) -> bool:
+        if self._failure or self._end is not None:
+            return True
+        return self._person.node.count_publishers(STATUS_TOPIC) == 0
+
+    @property
+    def _end(self) -> tuple[Status, str] | None:
+        """How this run has ended, and why; None: it goes on."""
+        if self._number is None:
+            return None
+        _, status, reason = self._statuses[self._number]
+        return (status, reason) if status in self._ends else None
 
     def _failed(self) -> int:
         print(f"vln_ros: the engine failed: {self._failure}", file=sys.stderr)
@@ -151,15 +176,15 @@ class _Run:
 
     @property
     def _number(self) -> tuple[int, int] | None:
-        """A navigator answers an instruction with a hold under its number. The hold that ends what was going
-        on, under the number before, may come first."""
-        return max(((q.epoch, q.instruction) for q in self._queues if not q.actions), default=None)
+        """Epoch and number that the navigator has given to these words, since they were said."""
+        mine = (n for n, (text, *_) in self._statuses.items() if text == self._text and n not in self._before)
+        return min(mine, default=None)
 
     def _is_mine(self, queue: ActionChunk) -> bool:
         return bool(queue.actions) and (queue.epoch, queue.instruction) == self._number
 
     def _decided(self) -> bool:
-        return any(map(self._is_mine, self._queues)) or bool(self._held) or bool(self._failure)
+        return any(map(self._is_mine, self._queues)) or bool(self._held or self._failure or self._end)
 
     def _on_beat(self, _: Any) -> None:
         self._alive = True
@@ -179,12 +204,12 @@ class _Run:
     def _on_failure(self, msg: Any) -> None:
         self._failure = msg.data
 
-    def _on_stopped(self, _: Any) -> None:
-        self._stopped = True
-
-    def _on_instruction(self, msg: Any) -> None:
-        """One's own comes back, before or after it is answered."""
-        if msg.data == self._text and not self._echoed:
-            self._echoed = True
-        elif self._number is not None:
-            self._other = msg.data
+    def _on_status(self, msg: Any) -> None:
+        for told in msg.status:
+            values = {v.key: v.value for v in told.values}
+            number = int(values["epoch"]), int(values["number"])
+            self._statuses[number] = (
+                values["instruction"],
+                self._status_of(values["status"]),
+                values["reason"],
+            )

@@ -246,7 +246,8 @@ class _McapFile:
                 key, message = item
                 contents.add(key, 1, message.log_time, message.log_time)
         if not contents.counts:
-            raise ValueError(f"nothing of {self._path.name} can be read ({reason or type(reason).__name__})")
+            why = str(reason) or type(reason).__name__
+            raise ValueError(f"nothing of {self._path.name} can be read ({why})")
         if ended:
             seconds = (contents.last_ns - contents.first_ns) / 1e9
             contents.lost = (
