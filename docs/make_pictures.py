@@ -1,14 +1,16 @@
 """Draws the pictures of the README and the docs, so that they do not rot.
 
-Run by `make pictures`; `python -m docs.make_pictures NAME` draws some of them: drive, web, run.
+Run by `make pictures`; `python -m docs.make_pictures NAME` draws some of them: drive, web, live, run, reuse.
 
 drive: an animation of one episode that the shipped policy drives. web: the page of a robot in a simulated
-flat. run: the pages of an evaluation and of a comparison. The pages are those of a headless Chromium.
+flat. live: the page of `vln_ros live`. run: the pages of an evaluation and of a comparison. reuse: what
+VLN-Cache makes of a frame. The pages are those of a headless Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -164,6 +166,37 @@ def draw_web() -> None:
             graph.check()
 
 
+def draw_live() -> None:
+    """The page of `vln_ros live`: the plan of the flat, and the policy on its way to a thing in it."""
+    with tempfile.TemporaryDirectory() as name, chromium() as browser:
+        said = Path(name) / "said"
+        with said.open("w", encoding="utf-8") as out, subprocess.Popen(
+            [sys.executable, "-m", "vln_ros", "live", "--kind", "small"],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+        ) as live:  # fmt: skip
+            try:
+                page = browser.new_context(**LOOKS["light"]).new_page()
+                page.goto(_said(live, said, r"(http://127\.0\.0\.1:\d+/)"))
+                _said(live, said, r"(ready after)")
+                thing = _said(live, said, r"the (\w+ \w+)")
+                page.fill("#instruction", f"go to the {thing}")
+                page.press("#instruction", "Enter")
+                page.wait_for_selector("#state[data-level=moving]", timeout=120_000)
+                page.wait_for_timeout(DRIVES_S * 1e3)
+                shoot(page, "live")
+            finally:
+                live.terminate()
+
+
+def _said(command: subprocess.Popen[bytes], said: Path, pattern: str) -> str:
+    """The pattern's first group, once the command has said it."""
+    while (found := re.search(pattern, text := said.read_text(encoding="utf-8"))) is None:
+        if command.poll() is not None:
+            raise RuntimeError(f"vln_ros live has ended: {text}")
+        time.sleep(0.05)
+    return str(found[1])
+
+
 def draw_run() -> None:
     """The pages of an evaluation of the shipped policy, and of its comparison with the oracle policy."""
     with tempfile.TemporaryDirectory() as name:
@@ -211,7 +244,7 @@ def draw_reuse() -> None:
 
 
 GROUPS: dict[str, Callable[[], None]] = {
-    "drive": draw_drive, "web": draw_web, "run": draw_run, "reuse": draw_reuse,
+    "drive": draw_drive, "web": draw_web, "live": draw_live, "run": draw_run, "reuse": draw_reuse,
 }  # fmt: skip
 
 

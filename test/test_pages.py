@@ -80,6 +80,27 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), link
 
 
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_table_is_whole(page: Path) -> None:
+    """An empty line within a table ends it: what follows would be shown as text with bars."""
+    prose = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL).splitlines()
+    for before, row, after in zip(["", *prose], prose, [*prose[1:], ""], strict=False):
+        if row.startswith("|") and not before.startswith("|"):
+            assert re.fullmatch(r"\|[-: |]+\|", after), row
+
+
+def test_the_citation_is_that_of_the_file() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    shown = dict(re.findall(r"^  (\w+) += \{+(.*?)\}+,?$", readme, re.M))
+    assert shown == {
+        "author": " and ".join(author["name"] for author in cited["authors"]),
+        "title": cited["title"],
+        "version": cited["version"],
+        "license": cited["license"],
+    }
+
+
 def targets(page: Path) -> list[Path]:
     """The files that a page leads to."""
     links = [link.partition("#")[0] for link in LINK.findall(page.read_text("utf-8"))]

@@ -33,6 +33,13 @@ def test_the_first_lines(
     assert re.search(r"forward|left|right|stop", capsys.readouterr().out)
 
 
+def test_the_lines_of_the_readme(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    (lines,) = re.findall(r"```python\n(.*?)```", (DOCS.parent / "README.md").read_text("utf-8"), re.DOTALL)
+    exec(lines, {})
+    assert re.search(r"forward|left|right|stop", capsys.readouterr().out)
+
+
 def test_the_loop_of_a_robot() -> None:
     numbers, driven = iter(range(1000)), []
     with vln_ros.load("shipped:tiny", "tiny", "go to the red door", options={"qwen.device": "cpu"}) as stream:
