@@ -31,10 +31,10 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LoadedMode
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny")
     build_tiny(folder / "none", from_flat(TrainConfig, MODEL).model)
-    build_tiny(folder / "wide", from_flat(TrainConfig, {**MODEL, "model.hidden": 96}).model)
+    build_tiny(folder / "wide", from_flat(TrainConfig, {**MODEL, "model.hidden": 192}).model)
 
     def load(quantisation: str) -> LoadedModel:
-        name = "none" if quantisation == "none" else "wide"  # four bits want a multiple of 32
+        name = "none" if quantisation == "none" else "wide"  # four bits want a multiple of 64
         return load_model(
             str(folder / name), device="cpu", dtype="float32", attention="sdpa", quantisation=quantisation
         )

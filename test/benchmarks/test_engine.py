@@ -236,7 +236,9 @@ def test_random_weights_are_made_on_the_device_and_decide(
         6
     }  # four words and three commas, the last one free
     for decision in found:
-        assert decision.stages["prefill"].forwards == 1 and decision.stages["decode"].forwards == 0
+        assert decision.stages["prefill"].forwards == 1
+        # Random weights may want what is not among the likeliest queues, which were computed with the frame.
+        assert decision.stages["decode"].forwards < 6
         parts = sum(p.seconds for p in decision.stages.values())
         assert math.isclose(parts, decision.total_s, rel_tol=1e-6)
         assert decision.stages["vision"].seconds > 0 and decision.stages["vision"].least_s > 0

@@ -23,6 +23,8 @@ from vln_ros.engine.stream.layers import decoder
 from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.segments import Text
 from vln_ros.engine.warm_up import rehearse
+from vln_ros.sim.splits import make_episodes
+from vln_ros.training.baselines import MAX_ACTIONS, Policy, run_all
 
 TOLERANCE = 1e-4
 SIZES = [(56, 56), (84, 112)]
@@ -215,20 +217,37 @@ def test_queues_over_many_timelines(model: LoadedModel, seed: int) -> None:
     compare(model, name, 1000 + seed, 40, token_budget=budget, recent_turns=1 + seed % 4)
 
 
+class SideBySide:
+    """Two engines that see the same. The first one drives. Implements :class:`vln_ros.protocols.Engine`."""
+
+    def __init__(self, *engines: QwenEngine) -> None:
+        self._engines = engines
+        self.decided: list[tuple[ActionChunk, ...]] = []
+
+    def start(self, instruction: Instruction) -> None:
+        for engine in self._engines:
+            engine.start(instruction)
+
+    def observe(self, frame: Frame) -> None:
+        for engine in self._engines:
+            engine.observe(frame)
+
+    def decide(self, queue: int) -> ActionChunk:
+        self.decided.append(tuple(engine.decide(queue) for engine in self._engines))
+        return self.decided[-1][0]
+
+    def close(self) -> None:
+        for engine in self._engines:
+            engine.close()
+
+
+@pytest.mark.slow
 def test_queues_of_the_shipped_policy_in_bfloat16() -> None:
-    """60 of 60, on frames of the simulator's kind: what it was trained for has clear answers."""
-    model = load("shipped:tiny", "bfloat16")
-    engines = [robot(model, load_profile("tiny"), forwards=f) for f in (FIXED_SHAPES, RELEASED)]
-    colours = np.random.default_rng(3)
-    same = 0
-    for index in range(60):
-        blocks = colours.integers(0, 255, (6, 8, 3), dtype=np.uint8).repeat(40, 0).repeat(40, 1)
-        pose = Pose.planar(0.25 * index, 0.0, 0.0)
-        shown = Frame(
-            index, (index + 1) * 10**8, blocks, None, CameraModel.from_hfov(320, 240, 1.2), pose, pose
-        )
-        for engine in engines:
-            engine.observe(shown)
-        ours, theirs = (engine.decide(index) for engine in engines)
-        same += ours.actions == theirs.actions
-    assert same == 60
+    """60 of 60, where it drives: what it was trained for has clear answers."""
+    model, profile = load("shipped:tiny", "bfloat16"), load_profile("tiny")
+    both = SideBySide(robot(model, profile, forwards=RELEASED), robot(model, profile))
+    episodes = make_episodes("val_unseen", 14, "room")
+    run_all(Policy("both", both, episodes, looks=True), MAX_ACTIONS["room"], (160, 120))
+    assert len(both.decided) >= 60
+    for released, ours in both.decided[:60]:
+        assert ours.actions == released.actions

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +23,8 @@ from vln_ros.engine.tiny import build_tiny
 SMALL = TinyConfig(
     hidden=32, heads=2, kv_heads=1, layers=2, intermediate=48, vision_hidden=32, vision_heads=2
 )
+WIDE = replace(SMALL, hidden=64, intermediate=64, vision_hidden=64, vision_intermediate=64)
+"""Four bits of it can be packed for any processor."""
 IDS = torch.arange(40)[None]
 Q = "model.layers.0.self_attn.q_proj"
 
@@ -234,14 +238,10 @@ def test_an_adapter_needs_peft(plain: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_folder_is_loaded_where_its_library_is(plain: Path, tmp_path: Path, bits: int) -> None:
-    pytest.importorskip("bitsandbytes", reason="the folder is made with it")
-    config = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
-    made = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        plain, dtype=torch.float32, quantization_config=config, device_map={"": "cpu"}
-    )
-    folder = Path(shutil.copytree(plain, tmp_path / "quantised"))
-    made.save_pretrained(folder)
+def test_a_quantised_folder_is_loaded_where_its_library_is(tmp_path: Path, bits: int) -> None:
+    plain = tmp_path / "plain"
+    build_tiny(plain, WIDE)
+    folder, made = quantised(plain, tmp_path / "quantised", bits)
     model = load(folder)
     with torch.no_grad():
         expected = made(input_ids=IDS).logits
@@ -249,6 +249,33 @@ def test_a_quantised_folder_is_loaded_where_its_library_is(plain: Path, tmp_path
     assert not torch.equal(logits(model), logits(load(plain)))
     with pytest.raises(CheckpointError, match=r"already quantised.*quantisation to none"):
         load(folder, quantisation="bitsandbytes-8bit")
+
+
+def quantised(plain: Path, folder: Path, bits: int) -> tuple[Path, Qwen2_5_VLForConditionalGeneration]:
+    """A folder with the weights of ``plain`` in so many bits, and the released model that wrote it."""
+    pytest.importorskip("bitsandbytes", reason="the folder is made with it")
+    config = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    made = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        plain, dtype=torch.float32, quantization_config=config, device_map={"": "cpu"}
+    )
+    shutil.copytree(plain, folder)
+    made.save_pretrained(folder)
+    return folder, made
+
+
+@pytest.mark.parametrize("shape", [{"hidden": 32}, {"intermediate": 80}, {"intermediate": 96}], ids=str)
+def test_four_bits_that_the_processor_cannot_pack_are_refused(
+    shape: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tmp_path / "plain"
+    build_tiny(plain, replace(WIDE, **shape))
+    folder, _ = quantised(plain, tmp_path / "quantised", 4)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: True)
+    for name, quantisation in ((folder, "none"), (plain, "bitsandbytes-4bit")):
+        with pytest.raises(CheckpointError, match=r"model\..*multiples of 32 x 64.*use bitsandbytes-8bit"):
+            load(name, quantisation)
+    monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
+    assert torch.isfinite(logits(load(folder))).all()
 
 
 def test_an_fp8_folder_is_the_model_of_its_scaled_weights(tmp_path: Path) -> None:

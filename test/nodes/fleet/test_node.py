@@ -278,7 +278,7 @@ def test_what_names_no_robots_is_refused(robots: str, said: str) -> None:
     ("left", "right", "said"),
     [
         (f"{POLICY}, qwen.dtype: float32", f"{POLICY}, qwen.dtype: bfloat16", "they share one model"),
-        ("engine: expert", "engine: paced", "/left/navigator cannot start: expert.episodes is empty"),
+        ("engine: expert", "engine: expert", "navigator cannot start: expert.episodes is empty"),
         ("engine: paced, profiling.level: spans", "engine: paced", "profiling.level = 'spans'"),
         ("engine: paced", "engine: paced, heartbeat_hz: 0.0", "heartbeat_hz = 0.0"),
         ("engine: paced, hartbeat_hz: 5.0", "engine: paced", "did you mean 'heartbeat_hz'"),

@@ -56,6 +56,8 @@ _AS_THEY_ARE = ["model.visual", "lm_head"]
 """Never quantised: the vision tower, which is arithmetic and not reading of weights, and the scores."""
 _GROUP = 32
 """Weights that share a scale in four bits."""
+_FOUR_BIT_ROWS = 32
+"""Rows that bitsandbytes packs together on a processor."""
 
 RANDOM_WEIGHTS = {"vln_ros.weights": "random"}
 """In the header of a weight file that nobody has trained; who trains it writes another."""
@@ -137,6 +139,8 @@ def load_model(checkpoint: str, *, device: str, dtype: str, attention: str, quan
         network.to(torch_device)  # type: ignore[arg-type]
     network.eval().requires_grad_(False)
     _check_weights(folder, network, dtype)
+    if torch_device.type == "cpu":
+        _check_four_bits(folder, network)
     watch_network(network)
     return LoadedModel(
         network=network,
@@ -330,6 +334,21 @@ def _check_weights(folder: Path, network: Qwen2_5_VLForConditionalGeneration, dt
     if dtype == "float16":
         remedy = f"float16 ends at 65504: load it with dtype bfloat16 or float32, or {remedy}"
     raise CheckpointError(f"{folder}: {len(bad)} weights are NaN or infinite, e.g. {bad[0]}; {remedy}")
+
+
+def _check_four_bits(folder: Path, network: Qwen2_5_VLForConditionalGeneration) -> None:
+    """On a processor with AVX512-BF16 bitsandbytes repacks weights of four bits, for some shapes in vain."""
+    for name, module in network.named_modules():
+        if not getattr(module, "support_avx512bf16_for_cpu", False):
+            continue
+        state = module.weight.quant_state
+        rows, columns = state.shape
+        if rows % _FOUR_BIT_ROWS or columns % state.blocksize:
+            raise CheckpointError(
+                f"{folder}: {name} is a matrix of {rows} x {columns}; in four bits bitsandbytes takes "
+                f"multiples of {_FOUR_BIT_ROWS} x {state.blocksize} on this processor (it has AVX512-BF16): "
+                "use bitsandbytes-8bit, or a GPU"
+            )
 
 
 def free_memory() -> None:
