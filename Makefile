@@ -5,7 +5,7 @@ TORCH ?= default
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 20
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations 20
 READY := $(VENV)/.ready
 REQUIREMENTS := requirements.txt requirements-ros.txt requirements-msgs.txt requirements-dev.txt
 
