@@ -41,6 +41,23 @@ COUNTS_PICTURES = """() => {
   window.pictures = 0;
   document.addEventListener("picture-shown", () => { window.pictures += 1; });
 }"""
+LOSES_ALL = """() => {
+  const send = WebSocket.prototype.send, lost = new WeakSet();
+  WebSocket.prototype.send = function (data) {
+    if (!window.found) {
+      lost.add(this);
+      this.onmessage = null;
+    }
+    if (!lost.has(this)) send.call(this, data);
+  };
+  const Before = WebSocket;
+  window.WebSocket = class extends Before {
+    constructor(url) {
+      window.found = true;
+      super(url);
+    }
+  };
+}"""
 CONNECTS = """url => new Promise((done) => {
   const socket = new WebSocket(url);
   socket.onopen = () => done("open");
@@ -361,6 +378,38 @@ def test_the_robot_stands_when_the_drivers_page_is_gone_if_so_configured(
     watcher.waits(lambda: not robot.plain.is_moving, "the robot's standing")
     watcher.sees("#log", "STOP (the driver's page is gone)")
     watcher.sees("#standstill", "stands still")
+
+
+def test_a_stop_that_is_lost_with_its_connection_is_sent_again_and_nothing_else_is(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    """What the network has lost the browser still takes for an open connection."""
+    person = people()
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    told = len(robot.plain.instructions)
+    person.page.evaluate(LOSES_ALL)
+    person.instructs("Go elsewhere.")
+    person.page.click("#stop")
+    person.sees("#standstill", "no answer comes")
+    person.waits(lambda: robot.plain.is_moving, "going on: it was lost")
+    person.waits(lambda: not robot.plain.is_moving, "the robot's standing")
+    person.sees("#standstill", "stands still")
+    assert len(robot.plain.instructions) == told
+
+
+def test_what_is_refused_is_shown_whatever_clock_the_robot_has(people: Callable[..., Person]) -> None:
+    """A robot without network has no time of day, and a phone may be set to any."""
+    person = people()
+    page = person.page
+    for hours in (-48, 48):
+        page.add_init_script(f"Date.now = () => performance.timeOrigin + {hours * 3600e3}")
+        page.reload()
+        person.sees("#connection", "connected")
+        page.wait_for_selector("#no-picture", state="hidden")  # the log comes before
+        assert page.is_hidden("#refusal"), "what the log tells of before is over"
+        person.instructs("\x07")
+        person.sees("#refusal", "control characters")
 
 
 def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(
