@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 pytest.importorskip("aiohttp", reason="needs aiohttp, the extra web")
 
 from browsers import Complaints, launched
-from web_graph import Robot, printed_address, robot_on_a_plain
+from web_graph import EXECUTOR, Robot, printed_address, robot_on_a_plain
 
 from vln_ros.cli.graph import NodeSpec
 from vln_ros.config import ExecutorConfig, Scalar
@@ -396,6 +396,26 @@ def test_a_stop_that_is_lost_with_its_connection_is_sent_again_and_nothing_else_
     person.waits(lambda: not robot.plain.is_moving, "the robot's standing")
     person.sees("#standstill", "stands still")
     assert len(robot.plain.instructions) == told
+
+
+def test_a_stop_holds_over_another_executor_and_ends_where_somebody_else_releases(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    person = people()
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    person.page.click("#stop")
+    person.sees("#headline", "Stopped by somebody")
+    robot.killed.add("executor")
+    os.kill(robot.graph.pid("executor"), signal.SIGKILL)
+    person.sees("#headline", "The executor is silent")
+    robot.graph.start(NodeSpec("executor", EXECUTOR, key_suffix=".again"))
+    person.sees("#headline", "Stopped by somebody")
+    person.sees("#standstill", "stands still")
+    robot.plain.release()
+    person.sees("#log", "released by somebody")
+    person.sees("#headline", "ready for the next")
+    person.page.wait_for_selector("#standstill", state="hidden")
 
 
 def test_what_is_refused_is_shown_whatever_clock_the_robot_has(people: Callable[..., Person]) -> None:
