@@ -21,6 +21,7 @@ from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
     check_handed_on,
+    check_robot,
     declare,
     given_arguments,
     node_parameters,
@@ -40,19 +41,18 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     simulated = bool(given["episodes"])
     realtime = given["mode"] != "lockstep"
     # The navigators are in the fleet; what else robot.launch.py starts, only a simulated robot has here.
-    of_robot = [a.name for a in LAUNCH_FILES["robot"].arguments]
-    unused = ["namespace", "decide_on", "drive"] if simulated and realtime else of_robot
-    handed_on = {
-        "camera": "sim",
-        "base": "sim",
-        "machine": "robot",
-        "inspect": "false",
-        "use_sim_time": "true",
-        "transport": given["transport"],
-        "log_level": given["log_level"],
-        **{a.name: given[a.name] for a in NAMES},
-    }
-    check_handed_on(context, "fleet", CONFIG, handed_on, unused)
+    unused = {a.name for a in LAUNCH_FILES["robot"].arguments} - {*given}
+    overruled = {}
+    if simulated:
+        overruled = {"camera": "sim", "base": "sim", "use_sim_time": str(realtime).lower()}
+    else:
+        unused.add("mode")
+    if simulated and realtime:
+        unused = {"namespace", "decide_on", "drive"}
+        overruled |= {"machine": "robot", "inspect": "false"}
+    check_handed_on(context, "fleet", CONFIG, overruled, unused)
+    handed_on = {**overruled, **{name: given[name] for name in ("transport", "log_level")}}
+    handed_on |= {a.name: given[a.name] for a in NAMES}
     robots = [robot.strip() for robot in given["robots"].split(",")]
     said = check_before_start(
         ["fleet", "navigator"],
@@ -62,6 +62,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         engine=given["engine"],
         files={"episodes": given["episodes"]},
     )
+    if simulated and realtime:
+        check_robot(context, CONFIG, {**handed_on, "namespace": robots[0]})
     values = {node: argument_values("fleet", node, given) for node in ("fleet", "navigator")}
     navigator = values["navigator"]
     navigator["use_sim_time"] = realtime if simulated else given["use_sim_time"] == "true"

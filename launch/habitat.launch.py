@@ -13,14 +13,16 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from launch import LaunchContext, LaunchDescription
-from vln_ros.ros.launching.files import check_arguments, declare
+from vln_ros.ros.launching.files import check_arguments, check_handed_on, declare
 
 CONFIG = Path(__file__).parents[1] / "config"
 SIM = Path(__file__).with_name("sim.launch.py")
+WORLD = "habitat"
 
 
 def check(context: LaunchContext) -> None:
     check_arguments(context, "habitat", CONFIG)
+    check_handed_on(context, "habitat", CONFIG, {"world": WORLD})
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -32,7 +34,7 @@ def generate_launch_description() -> LaunchDescription:
             OpaqueFunction(function=check),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SIM)),
-                launch_arguments=[("world", "habitat"), *given.items()],
+                launch_arguments=[("world", WORLD), *given.items()],
             ),
         ]
     )

@@ -45,7 +45,6 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     robot = {
         "autostart": "false",
         "drive": "queue",
-        "cmd_vel_topic": "cmd_vel_vln",
         "namespace": given["namespace"],
         "machine": given["machine"],
         "use_sim_time": given["use_sim_time"],
@@ -57,9 +56,10 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             "one; start robot.launch.py beside your Nav2"
         )
     check_handed_on(context, "nav2", CONFIG, robot)
+    robot["cmd_vel_topic"] = "cmd_vel_vln"  # what is given is the base's
     checked = [
         *check_before_start([], files={"nav2_params_file": given["nav2_params_file"]}, tools=NAV2),
-        *check_robot(context, robot),
+        *check_robot(context, CONFIG, robot),
     ]
     simulated = given["use_sim_time"] == "true"
     values = {

@@ -48,7 +48,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     check_handed_on(context, "replay", CONFIG, robot)
     checked = [
         *check_before_start(["bag_player"], files={"bag": given["bag"]}),
-        *check_robot(context, robot),
+        *check_robot(context, CONFIG, robot),
     ]
     started = [
         *(SetRemap(name, f"replay/{name}") for name in MOVING),

@@ -31,7 +31,7 @@ TF = [("/tf", "tf"), ("/tf_static", "tf_static")]
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     check_arguments(context, "robot", CONFIG)
     given = given_arguments(context, "robot")
-    started: list[LaunchDescriptionEntity] = [*check_robot(context, given)]
+    started: list[LaunchDescriptionEntity] = [*check_robot(context, CONFIG, given)]
     for name in robot_nodes(given):
         values = {"use_sim_time": given["use_sim_time"] == "true", **node_parameters("robot", name, given)}
         if given["transport"] == "compressed" and name == "navigator":

@@ -13,6 +13,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from vln_ros.config import name_remappings
+from vln_ros.ros.launching.arguments import LAUNCH_FILES
 from vln_ros.ros.launching.files import (
     check_arguments,
     check_before_start,
@@ -26,9 +27,6 @@ from vln_ros.ros.launching.files import (
 
 CONFIG = Path(__file__).parents[1] / "config"
 ROBOT = Path(__file__).with_name("robot.launch.py")
-
-WATCHING = ["inspect", "rviz", "web", "record"]
-"""What robot.launch.py starts to look at the robot, or to keep what it does: in manual mode none is."""
 
 
 def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
@@ -48,8 +46,8 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         "log_level": given["log_level"],
         "episodes": given["episodes"],
     }
-    unused = WATCHING if given["mode"] == "manual" else []
-    check_handed_on(context, "sim", CONFIG, robot, unused)
+    of_robot = {a.name for a in LAUNCH_FILES["robot"].arguments}
+    check_handed_on(context, "sim", CONFIG, robot, of_robot - {*given} if given["mode"] == "manual" else ())
     entities: list[LaunchDescriptionEntity] = [
         *check_before_start(
             ["sim_bridge"],
@@ -57,7 +55,7 @@ def nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             namespace=given["namespace"],
             files={"episodes": given["episodes"]},
         ),
-        *([] if given["mode"] == "manual" else check_robot(context, robot)),
+        *([] if given["mode"] == "manual" else check_robot(context, CONFIG, robot)),
         package_node(
             "sim_bridge",
             finished="the episodes are done",

@@ -14,6 +14,7 @@ from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 
 DEADLINE_S = 60.0
+EXECUTOR: dict[str, Scalar] = {"safety.obstacles": "none", "extrinsics": "parameters"}
 
 
 def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
@@ -65,11 +66,7 @@ def robot_on_a_plain(
     try:
         with Graph(folder, graph_environment()) as graph:
             graph.start(NodeSpec("web", {"port": 0, **web}))
-            graph.start(
-                NodeSpec(
-                    "executor", {"safety.obstacles": "none", "extrinsics": "parameters", **(executor or {})}
-                )
-            )
+            graph.start(NodeSpec("executor", {**EXECUTOR, **(executor or {})}))
             graph.start(NodeSpec("navigator", {"engine": "paced", "extrinsics": "parameters"}))
             robot = Robot(plain, graph, "")
             log = graph.log_path("web")

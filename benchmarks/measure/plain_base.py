@@ -13,6 +13,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from vln_ros.datatypes import Action, CameraModel, Pose, apply_action
 from vln_ros.nodes.navigator.sensors import COLOR_TOPIC, DEPTH_TOPIC, INFO_TOPIC
@@ -47,6 +48,7 @@ class PlainBase(Node):
         self._instruction_pub = self.create_publisher(String, "instruction", qos.latched())
         self.create_subscription(Twist, "cmd_vel", self._on_command, qos.events())
         self.create_subscription(String, "instruction", self._on_instruction, qos.events())
+        self._pause = self.create_client(SetBool, "executor/pause")
         self.pose = Pose.planar(0.0, 0.0, 0.0)
         self.commands: list[tuple[float, bool]] = []
         self.instructions: list[str] = []
@@ -70,6 +72,10 @@ class PlainBase(Node):
     def tell(self, text: str) -> None:
         """Publish an instruction, for whoever is there or comes."""
         self._instruction_pub.publish(String(data=text))
+
+    def release(self) -> None:
+        """As somebody does who does not use the page."""
+        self._pause.call_async(SetBool.Request(data=False))
 
     @property
     def is_moving(self) -> bool:

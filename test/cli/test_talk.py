@@ -211,6 +211,29 @@ def test_only_a_navigator_can_be_told_that_its_run_is_over(tmp_path: Path) -> No
         graph.check()
 
 
+def test_a_stop_that_names_no_robot_stops_every_one(tmp_path: Path) -> None:
+    """Who is in a hurry names none; to let one go again it must be named."""
+    executor: dict[str, Scalar] = {"safety.obstacles": "none", "extrinsics": "parameters"}
+    with Graph(tmp_path, graph_environment()) as graph:
+        for name in ("left", "right"):
+            graph.start(NodeSpec("executor", executor, namespace=f"/{name}"))
+        # Both are there: a namespace each, which waits for its executor.
+        for name in ("left", "right"):
+            status, out, error = run("stop", "--release", "--namespace", name, "--wait-s", "30")
+            assert status == 0, error
+        status, out, error = run("stop")
+        assert (status, error) == (0, "")
+        for name in ("left", "right"):
+            assert f"/{name}: the robot stands" in out
+            assert f"vln_ros stop --release --namespace /{name}" in out
+        status, out, error = run("stop", "--release", "--wait-s", "1")
+        assert status == 1 and not out
+        assert "robots are in /left, /right" in error
+        status, out, error = run("stop", "--namespace", "left")
+        assert status == 0 and "/right" not in out
+        graph.check()
+
+
 INTERRUPTED = """
 import os, signal, sys
 from std_msgs.msg import String

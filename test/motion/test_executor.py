@@ -434,6 +434,25 @@ def test_a_jump_waits_for_somebody() -> None:
     assert base.until(ExecutorState.IDLE) == [F]
 
 
+def test_a_clock_reset_is_nobodys_word_either() -> None:
+    """The numbers of queues are forgotten with it, and the next one looks like the first of all."""
+    base = Unicycle()
+    base.offer(1, F, F)
+    base.period()
+    base.pose = base.pose @ Pose.planar(0.5, 0.0, 0.0)
+    base.now_s += base.period_s
+    base.show()
+    assert base.period().faults == (Fault.ODOMETRY_JUMP,)
+    base.now_s = 3.0
+    base.show()
+    assert base.executor.clock_resets == 1
+    assert base.period().faults == (Fault.ODOMETRY_JUMP,)
+    assert base.offer(2, F) is Acceptance.REFUSED
+    assert base.period().velocity == Velocity()
+    assert base.offer(3, F, instruction=2) is Acceptance.ACCEPTED
+    assert base.until(ExecutorState.IDLE) == [F]
+
+
 def test_bad_odometry_and_bad_queues_stop_it_once() -> None:
     base = Unicycle()
     for number, harm in enumerate((base.executor.bad_odometry, base.executor.bad_queue), start=1):

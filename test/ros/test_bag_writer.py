@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import time
@@ -151,6 +152,27 @@ def test_a_full_disk_ends_a_recording_with_a_reason_and_what_was_written_stays(
     with pytest.raises(ConfigError, match="less than 50 MB left"):
         BagWriter(tmp_path / "other", "mcap", 2**24, BagLimits(free_bytes=50 * 2**20))
     assert not (tmp_path / "other").exists()
+
+
+def test_half_an_index_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk has room for the messages, and not for what lists them: they are found without that."""
+
+    whole = Path.write_text
+
+    def full(path: Path, text: str, *others: str, **more: str) -> int:
+        if path.name != "metadata.yaml":
+            return whole(path, text, *others, **more)
+        path.touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    writer = BagWriter(tmp_path / "bag", "mcap", 2**24)
+    messages = words(3)
+    write(writer, messages)
+    monkeypatch.setattr(Path, "write_text", full)
+    writer.close()
+    assert "No space left" in str(writer.failure)
+    assert not (tmp_path / "bag/metadata.yaml").exists()
+    assert read(tmp_path / "bag") == messages
 
 
 RGB = np.add.outer(np.arange(48), np.arange(64))[..., None].repeat(3, 2).astype(np.uint8)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from yarl import URL
 
 from vln_ros.config import ConfigError, WebConfig, from_flat
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import Task
+from vln_ros.web.messages import Standstill, Task
 from vln_ros.web.server import HEADERS, PageServer
 
 DEADLINE_S = 20.0
@@ -411,6 +413,42 @@ def test_a_viewer_that_stalls_holds_nobody_up_and_can_still_stop() -> None:
 
     with served(viewer_timeout_s=600.0) as (server, done, feed):
         asyncio.run(look(server, done, feed))
+
+
+def test_who_stops_hears_that_it_came_also_where_nothing_changes_by_it() -> None:
+    """A page sends its STOP again until then: its connection may have ended unseen."""
+
+    async def look(server: PageServer, done: Done, feed: Feed) -> None:
+        feed.put(Standstill(True, True, "It stands."))
+        async with opened(server) as page, opened(server) as other:
+            for one in (page, other):
+                await one.until_last("standstill", asked=True)
+                one.heard.clear()
+            await page.ask("stop")
+            await page.until_last("standstill", asked=True)
+            await other.ask("ask", text="a barrier")
+            await wait_for(lambda: len(done.calls) == 2, "both")
+            feed.put(Task("another barrier"))
+            await other.until_last("task", text="another barrier")
+            assert not other.last("standstill")
+
+    with served() as (server, done, feed):
+        asyncio.run(look(server, done, feed))
+
+
+def test_the_longest_sentence_that_can_be_typed_comes_whatever_its_letters() -> None:
+    page_text = (files("vln_ros.web") / "page/index.html").read_text("utf-8")
+    longest = max(map(int, re.findall(r'maxlength="(\d+)"', page_text)))
+
+    async def look(server: PageServer, done: Done) -> None:
+        async with opened(server) as page:
+            await page.ask("drive", take_over=False)
+            await page.ask("instruct", text="\u8d70" * longest)
+            await wait_for(lambda: bool(done.calls), "the instruction")
+            assert done.calls == [("instruct", "\u8d70" * longest)]
+
+    with served() as (server, done, _):
+        asyncio.run(look(server, done))
 
 
 def test_a_port_that_is_taken_is_said() -> None:

@@ -126,6 +126,8 @@ class Executor:
         self.reasons: dict[Fault, str] = {}
         """Whom or what a fault is about, where its name does not say it all."""
         self._report = False
+        self._taken_of = (0, 0)
+        """Epoch and instruction of the newest queue: a clock that was reset is no new instruction."""
         self._updated_s: float | None = None
         self._pose: Pose | None = None
         self._pose_stamp_ns = 0
@@ -158,17 +160,18 @@ class Executor:
     def offer(self, chunk: ActionChunk) -> Acceptance:
         """A queue from the navigator. While a fault lasts, none is taken, but a new instruction ends a
         fault that waits for one."""
-        before = self.queue.state
+        before, (epoch, instruction) = self.queue.state, self._taken_of
         in_progress = self._goal is not None
         if chunk.actions and self._updated_s is not None:
             self.doubles.queue(chunk.epoch, self._updated_s)
         acceptance = self.queue.offer(chunk)
         if acceptance is Acceptance.STALE:
             return acceptance
-        restarted = chunk.epoch != before.epoch  # that alone is nobody's word that all is well
-        if chunk.instruction > before.instruction and not (restarted and before.epoch):
+        self._taken_of = chunk.epoch, chunk.instruction
+        restarted = chunk.epoch != epoch  # that alone is nobody's word that all is well
+        if chunk.instruction > instruction and not (restarted and epoch):
             self._release(LATCHED)
-        anew = chunk.instruction != before.instruction or restarted
+        anew = chunk.instruction != instruction or restarted
         if anew:
             self._finished = False
         if chunk.actions and not STANDING.issuperset(self._faults):

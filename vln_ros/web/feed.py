@@ -49,7 +49,7 @@ class Feed:
     def put(self, message: Message) -> None:
         """This is how things are now."""
         payload = encode(message)
-        subject = kind_of(message)
+        subject = kind_of(type(message))
         with self._lock:
             before = self._entries.get(subject)
             if before is not None and before.payload == payload:

@@ -24,10 +24,12 @@ class Welcome:
     Attributes:
         robot: name of the machine, and the namespace where there is one.
         examples: sentences to choose from.
+        time_s: by the clock of the log's lines, which may be another than the page's.
     """
 
     robot: str
     examples: tuple[str, ...]
+    time_s: float
 
 
 @dataclass(frozen=True)
@@ -245,17 +247,15 @@ Message: TypeAlias = (
 )
 
 
-def kind_of(message: Message) -> str:
+def kind_of(message: type[Message]) -> str:
     """``PathAhead`` is ``path_ahead``: what the page knows it by."""
-    name = type(message).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in message.__name__).lstrip("_")
 
 
 def encode(message: Message) -> str:
     """As JSON. Raises ValueError for a number that is none: JSON has no word for it."""
-    return json.dumps(
-        {"kind": kind_of(message), **vars(message)}, default=vars, allow_nan=False, separators=(",", ":")
-    )
+    content = {"kind": kind_of(type(message)), **vars(message)}
+    return json.dumps(content, default=vars, allow_nan=False, separators=(",", ":"))
 
 
 def picture_bytes(view: str, number: int, stamp_ns: int, scale: float, jpeg: bytes) -> bytes:

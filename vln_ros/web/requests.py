@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from vln_ros.web.messages import VIEWS
 
-LONGEST_BYTES = 8192
-"""Of a message; longer ones end the connection."""
+LONGEST_BYTES = 32768
+"""Of a message; longer ones end the connection. The longest instruction fits in: JSON needs up to 6 bytes a
+character."""
 NO_VIEW = "none"
 FARTHEST_M = 10_000.0
 

@@ -23,7 +23,7 @@ from vln_ros.config import ConfigError, WebConfig
 from vln_ros.web.access import Access
 from vln_ros.web.driver import DriverSeat
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import VIEWS, Driving, Refused, Welcome
+from vln_ros.web.messages import VIEWS, Driving, Refused, Standstill, Welcome
 from vln_ros.web.requests import (
     LONGEST_BYTES,
     Ask,
@@ -95,7 +95,8 @@ class PageServer:
         self, config: WebConfig, robot: Robot, feed: Feed, name: str, report: Callable[[str], None]
     ) -> None:
         self._config, self._robot, self._feed, self._report = config, robot, feed, report
-        self._welcome = Welcome(name, tuple(filter(None, map(str.strip, config.examples.split(";")))))
+        self._name = name
+        self._examples = tuple(filter(None, map(str.strip, config.examples.split(";"))))
         self.access = Access(config.host, config.token)
         self.port = config.port
         self.refused = 0
@@ -277,7 +278,8 @@ class PageServer:
         for other in self._viewers:
             if other.identity == identity:  # a tab that was duplicated, or a connection that ended unseen
                 other.identity = secrets.token_hex(16)
-        viewer = Viewer(identity, request.remote or "somebody", socket, self._feed, self._welcome)
+        welcome = Welcome(self._name, self._examples, time.time())
+        viewer = Viewer(identity, request.remote or "somebody", socket, self._feed, welcome)
         self._viewers.append(viewer)
         self._seat.connected(identity)
         self._say_who_drives()
@@ -305,6 +307,7 @@ class PageServer:
     def _obey(self, viewer: Viewer, request: Request) -> None:
         if isinstance(request, Stop):  # first: nothing may come before it
             self._robot.stop(viewer.name)
+            viewer.repeat(Standstill)  # also where nothing changes by it: the page must know that it came
         elif isinstance(request, Shown):
             viewer.shown(request.number)
         elif isinstance(request, View):

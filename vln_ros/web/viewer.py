@@ -8,7 +8,7 @@ from collections import deque
 from aiohttp import web
 
 from vln_ros.web.feed import Feed
-from vln_ros.web.messages import VIEWS, Driving, Message, encode
+from vln_ros.web.messages import VIEWS, Driving, Message, encode, kind_of
 
 IN_FLIGHT = 2
 """Pictures that may be on their way to a page: the next one comes when one of them is on the screen. So what
@@ -65,6 +65,11 @@ class Viewer:
         self.view = view
         self._seen.pop(view, None)
         self._in_flight.clear()
+        self._wake.set()
+
+    def repeat(self, kind: type[Message]) -> None:
+        """Send the newest of these once more."""
+        self._seen.pop(kind_of(kind), None)
         self._wake.set()
 
     def shown(self, number: int) -> None:

@@ -158,3 +158,16 @@ def test_a_foreign_bag_is_refused(
     (foreign / "navigator.yaml").unlink()
     assert exact(foreign, tmp_path)[0] == 2
     assert "only what this package has recorded" in capsys.readouterr().err
+
+
+def test_a_disk_that_goes_ends_the_recording_and_not_the_recorder(tmp_path: Path) -> None:
+    """The others of its launch would end with it. Who looks at the terminal reads of it."""
+    parameters: dict[str, Scalar] = {"folder": str(tmp_path / "stick"), "min_free_mb": 0, "duration_s": 4.0}
+    with Graph(tmp_path / "logs", graph_environment()) as graph:
+        graph.start(NodeSpec("recorder", parameters))
+        wait_for(lambda: bool(list(tmp_path.glob("stick/*/*.mcap"))), "the recording's beginning")
+        shutil.rmtree(tmp_path / "stick")
+        assert graph.wait("recorder") == 1
+    said = graph.log_path("recorder").read_text("utf-8")
+    assert "Traceback" not in said
+    assert said.count("recording ended: ") == 1

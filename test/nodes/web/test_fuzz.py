@@ -16,6 +16,8 @@ pytest.importorskip("aiohttp", reason="needs aiohttp, the extra web")
 import aiohttp
 from web_graph import Robot, robot_on_a_plain
 
+from vln_ros.web.requests import LONGEST_BYTES
+
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
 
 MESSAGES, REQUESTS = 8_000, 2_000
@@ -107,7 +109,7 @@ async def shout(robot: Robot, seed: int) -> int:
                     except (ConnectionError, UnicodeEncodeError):
                         break
                 if nonsense.random.random() < 0.3 and not socket.closed:  # too long: the connection ends
-                    await socket.send_str("x" * 20_000)
+                    await socket.send_str("x" * (LONGEST_BYTES + 1))
                 reading.cancel()
     return sent
 

@@ -26,6 +26,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import WebConfig
 from vln_ros.datatypes import STOP, Action, ActionChunk, PixelGoal, PlaceGoal, PlaceSource, Pose
+from vln_ros.nodes.web import inputs as inputs_module
 from vln_ros.nodes.web.inputs import FeedInputs
 from vln_ros.nodes.web.questions import answer_line
 from vln_ros.nodes.web.reports import DiagnosticReports
@@ -132,6 +133,48 @@ def test_an_instruction_begins_trail_path_and_queue_anew(page: Page) -> None:
     assert page.shown("path_ahead")["points"] == page.shown("trail")["points"] == []
     assert page.shown("queue")["left"] == 0
     assert page.notes() == [("instruction", "Go to the door.")]
+
+
+def test_what_a_silent_executor_has_said_last_holds_no_more(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = page.node.create_publisher(Header, "cmd_vel/heartbeat", qos.commands())
+    state = page.node.create_publisher(String, "executor_state", qos.latched())
+    state.publish(String(data="moving: forward 25 cm"))
+    page.wait(lambda: page.inputs.state is not None and alive.get_subscription_count() > 0)
+    monkeypatch.setattr(inputs_module, "EXECUTOR_TIMEOUT_S", -1.0)
+    page.inputs.tick()
+    assert page.shown("state")["level"] == "moving", "its life signs may have another name"
+    for name in ("first", "second"):
+        monkeypatch.setattr(inputs_module, "EXECUTOR_TIMEOUT_S", math.inf)
+        alive.publish(Header(frame_id=name))
+        page.wait(lambda name=name: page.inputs.executor == name)  # type: ignore[misc]
+        page.inputs.tick()
+        assert page.shown("state")["level"] == "moving"
+        monkeypatch.setattr(inputs_module, "EXECUTOR_TIMEOUT_S", -1.0)
+        page.inputs.tick()
+        assert page.shown("state")["headline"] == "The executor is silent"
+
+
+def test_reports_and_gauges_of_a_silent_node_hold_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed()
+    reports = DiagnosticReports("/", feed)
+    values = [KeyValue(key="frame rate [Hz]", value="10.0")]
+    said = DiagnosticStatus(name="vln_ros: navigator", message="following", hardware_id="/", values=values)
+
+    def shown() -> tuple[list[Any], list[Any]]:
+        told = {e.subject: json.loads(e.payload) for e in feed.newer({})}
+        return told["reports"]["reports"], told["gauges"]["gauges"]
+
+    reports.hear(DiagnosticArray(status=[said]))
+    reports.tick(time.monotonic() + 1.0)
+    assert shown()[0][0]["summary"] == "following" and shown()[1]
+    reports.tick(time.monotonic() + 20.0)
+    (silent,), gauges = shown()
+    assert silent["level"] == "stale" and "said nothing" in silent["summary"]
+    assert not silent["rows"] and not gauges
+    reports.hear(DiagnosticArray(status=[said]))
+    assert shown()[0][0]["summary"] == "following" and shown()[1]
 
 
 def test_where_the_robot_is_and_was(page: Page) -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("rclpy", reason="needs ROS")
 pytest.importorskip("aiohttp", reason="needs aiohttp, the extra web")
 
 from browsers import Complaints, launched
-from web_graph import Robot, printed_address, robot_on_a_plain
+from web_graph import EXECUTOR, Robot, printed_address, robot_on_a_plain
 
 from vln_ros.cli.graph import NodeSpec
 from vln_ros.config import ExecutorConfig, Scalar
@@ -40,6 +40,23 @@ SHOWS = """([selector, text]) => {
 COUNTS_PICTURES = """() => {
   window.pictures = 0;
   document.addEventListener("picture-shown", () => { window.pictures += 1; });
+}"""
+LOSES_ALL = """() => {
+  const send = WebSocket.prototype.send, lost = new WeakSet();
+  WebSocket.prototype.send = function (data) {
+    if (!window.found) {
+      lost.add(this);
+      this.onmessage = null;
+    }
+    if (!lost.has(this)) send.call(this, data);
+  };
+  const Before = WebSocket;
+  window.WebSocket = class extends Before {
+    constructor(url) {
+      window.found = true;
+      super(url);
+    }
+  };
 }"""
 CONNECTS = """url => new Promise((done) => {
   const socket = new WebSocket(url);
@@ -361,6 +378,58 @@ def test_the_robot_stands_when_the_drivers_page_is_gone_if_so_configured(
     watcher.waits(lambda: not robot.plain.is_moving, "the robot's standing")
     watcher.sees("#log", "STOP (the driver's page is gone)")
     watcher.sees("#standstill", "stands still")
+
+
+def test_a_stop_that_is_lost_with_its_connection_is_sent_again_and_nothing_else_is(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    """What the network has lost the browser still takes for an open connection."""
+    person = people()
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    told = len(robot.plain.instructions)
+    person.page.evaluate(LOSES_ALL)
+    person.instructs("Go elsewhere.")
+    person.page.click("#stop")
+    person.sees("#standstill", "no answer comes")
+    person.waits(lambda: robot.plain.is_moving, "going on: it was lost")
+    person.waits(lambda: not robot.plain.is_moving, "the robot's standing")
+    person.sees("#standstill", "stands still")
+    assert len(robot.plain.instructions) == told
+
+
+def test_a_stop_holds_over_another_executor_and_ends_where_somebody_else_releases(
+    robot: Robot, people: Callable[..., Person]
+) -> None:
+    person = people()
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    person.page.click("#stop")
+    person.sees("#headline", "Stopped by somebody")
+    robot.killed.add("executor")
+    os.kill(robot.graph.pid("executor"), signal.SIGKILL)
+    person.sees("#headline", "The executor is silent")
+    robot.graph.start(NodeSpec("executor", EXECUTOR, key_suffix=".again"))
+    person.sees("#headline", "Stopped by somebody")
+    person.sees("#standstill", "stands still")
+    robot.plain.release()
+    person.sees("#log", "released by somebody")
+    person.sees("#headline", "ready for the next")
+    person.page.wait_for_selector("#standstill", state="hidden")
+
+
+def test_what_is_refused_is_shown_whatever_clock_the_robot_has(people: Callable[..., Person]) -> None:
+    """A robot without network has no time of day, and a phone may be set to any."""
+    person = people()
+    page = person.page
+    for hours in (-48, 48):
+        page.add_init_script(f"Date.now = () => performance.timeOrigin + {hours * 3600e3}")
+        page.reload()
+        person.sees("#connection", "connected")
+        page.wait_for_selector("#no-picture", state="hidden")  # the log comes before
+        assert page.is_hidden("#refusal"), "what the log tells of before is over"
+        person.instructs("\x07")
+        person.sees("#refusal", "control characters")
 
 
 def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(

@@ -27,8 +27,8 @@ class NobodyError(RuntimeError):
     """Nobody answers; the message says who, where it was looked for, and what would help."""
 
 
-def add_place(parser: argparse.ArgumentParser) -> None:
-    """Where the robot is."""
+def add_place(parser: argparse.ArgumentParser, without_namespace: str = "none") -> None:
+    """Where the robot is; ``without_namespace``: what is meant where none is named."""
     parser.add_argument(
         "--domain",
         type=int,
@@ -36,7 +36,9 @@ def add_place(parser: argparse.ArgumentParser) -> None:
         help=f"ROS domain of the robot (default: the terminal's, {DOMAIN}); a demo prints its own",
     )
     parser.add_argument(
-        "--namespace", default="", help="namespace of the robot's nodes and topics (default: none)"
+        "--namespace",
+        default="",
+        help=f"namespace of the robot's nodes and topics (default: {without_namespace})",
     )
     parser.add_argument(
         "--wait-s",
@@ -108,23 +110,24 @@ class Person:
             with waiting(f"looking for {who} in {self.place}"):
                 found = self.until(condition, self._wait_s)
         if not found:
-            elsewhere = self._robots()
+            elsewhere = sorted(self.robots() - {self.node.get_namespace()})
             there = f" (robots are in {', '.join(elsewhere)})" if elsewhere else ""
             raise NobodyError(
                 f"no {who} within {self._wait_s:g} s in {self.place}: {remedy}, or name its ROS domain "
                 f"(--domain, {DOMAIN}) and namespace{there}"
             )
 
-    def _robots(self) -> list[str]:
-        """The namespaces in which a robot is, but for this node's own."""
-        own = self.node.get_namespace()
+    def robots(self) -> set[str]:
+        """The namespaces of this domain in which a robot is, as far as they were found yet."""
         names = {"navigator", "executor"}
-        found = {n for name, n in self.node.get_node_names_and_namespaces() if name in names}
-        return sorted(found - {own})
+        return {n for name, n in self.node.get_node_names_and_namespaces() if name in names}
 
     @property
     def place(self) -> str:
-        namespace = self.node.get_namespace()
+        """Where this one looks, for people."""
+        return self.place_of(self.node.get_namespace())
+
+    def place_of(self, namespace: str) -> str:
         return f"ROS domain {self.domain}" + ("" if namespace == "/" else f", namespace {namespace}")
 
     def __enter__(self) -> Person:

@@ -82,6 +82,7 @@ class Recorder(ProcessNode):
         self._asking = self.create_timer(0.2, self._ask, clock=steady)
         self._begun_s = time.monotonic()
         self._rate_said = False
+        self._level = Level.OK
         self.get_logger().info(f"recording to {self.folder}")
 
     def _record_images(self, c: RecorderConfig) -> None:
@@ -134,7 +135,10 @@ class Recorder(ProcessNode):
             return
         values = {n: parameter_value_to_python(v) for n, v in zip(names, response.values, strict=True)}
         tree = {"navigator": {"ros__parameters": values}}
-        (self.folder / PARAMETERS_FILE).write_text(yaml.safe_dump(tree), "utf-8")
+        try:
+            (self.folder / PARAMETERS_FILE).write_text(yaml.safe_dump(tree), "utf-8")
+        except OSError as error:  # what is recorded can be read without it
+            self.get_logger().error(f"the navigator's parameters are not in the recording: {error}")
 
     # ------------------------------------------------------------------
 
@@ -162,8 +166,14 @@ class Recorder(ProcessNode):
             self.get_logger().info(
                 f"{per_min_mb:.1f} MB a minute; the disk has room for {free_mb / per_min_mb / 60.0:.1f} hours"
             )
+        if level > self._level:  # on the terminal, too; rclpy takes one severity a line
+            self._level = level
+            if level is Level.ERROR:
+                self.get_logger().error(summary)
+            else:
+                self.get_logger().warning(summary)
         if self._duration_s and since_s >= self._duration_s and not self.done.done():
-            self.done.set_result(0)
+            self.done.set_result(0 if w.failure is None else 1)
         health = Health(level, summary, values)
         stamp_ns = self.get_clock().now().nanoseconds
         hardware = self.get_namespace()

@@ -21,6 +21,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vln_ros.config import WebConfig
 from vln_ros.datatypes import ActionChunk
+from vln_ros.nodes.heartbeat import commands_heartbeat
 from vln_ros.nodes.instruction_input import Info, InstructionFilter, hear_instructions
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.ros import convert, qos
@@ -42,8 +43,8 @@ from vln_ros.web.messages import (
 from vln_ros.web.words import plain_state
 
 NAVIGATOR = "navigator"
-NAVIGATOR_TIMEOUT_S = 3.0
-"""A navigator that has said nothing for so long is not there."""
+NAVIGATOR_TIMEOUT_S = EXECUTOR_TIMEOUT_S = 3.0
+"""Who has said nothing for so long is not there."""
 LOOK_PERIOD_S = 1.0
 """How often one looks whether one that is silent is starting."""
 ANSWER_TIMEOUT_S = 2.0
@@ -54,6 +55,12 @@ CARRIED_M = 1.0
 """From one odometry to the next: the robot was carried, or its odometry jumped, and no trail leads there."""
 _MM = 3
 NO_GOAL = Goal(None, None, "")
+SILENT = State(
+    "unknown",
+    "The executor is silent",
+    ("It has ended, is not active, or is out of reach: what the robot does is not known.",),
+    False,
+)
 
 
 class FeedInputs:
@@ -66,7 +73,8 @@ class FeedInputs:
         on_goal: is told the stamp of a picture that was answered with a point.
 
     Attributes:
-        state: of the executor, as it is shown; None before it has said one.
+        state: what the executor has said last; None before it has said anything.
+        executor: which one it is, as it names itself; empty: its life signs were not heard.
         refused: messages by the reason for which they were not used.
     """
 
@@ -75,6 +83,7 @@ class FeedInputs:
     ) -> None:
         self._node, self._feed, self._config, self._on_goal = node, feed, config, on_goal
         self.state: State | None = None
+        self.executor = ""
         self._expected_s = math.inf
         self.refused: Counter[str] = Counter()
         self._logger = node.get_logger()
@@ -92,6 +101,8 @@ class FeedInputs:
         newest = qos.sensor("best_effort", 1)
         self._odometry = PolledSubscription(node, Odometry, "odom", newest)
         self._heartbeats = PolledSubscription(node, Header, "navigator_heartbeat", newest)
+        self._life_signs = PolledSubscription(node, Header, commands_heartbeat(node), newest)
+        self._lived_s = -math.inf
         node.create_timer(1.0 / config.pose_hz, self._poll, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._obstacles: Subscription | None = None
         self.watch(True)
@@ -115,8 +126,11 @@ class FeedInputs:
         self._expected_s = time.monotonic() + ANSWER_TIMEOUT_S
 
     def tick(self) -> None:
-        """Say so where the navigator has not answered, or is not ready."""
+        """Say so where the navigator has not answered or is not ready, and where nobody is heard any more."""
         now_s = time.monotonic()
+        self._reports.tick(now_s)
+        if self.state is not None:
+            self._feed.put(SILENT if self.is_executor_silent else self.state)
         if now_s > self._expected_s:
             self._expected_s = math.inf
             self._feed.note("refused", "the navigator has not taken the instruction up: send it again")
@@ -133,8 +147,16 @@ class FeedInputs:
         if not there:
             self._starting_s = None
             return "No navigator is running, so nobody would follow an instruction."
+        if self._beaten_s > -math.inf:
+            silent_s = now_s - self._beaten_s
+            return f"The navigator is silent, for {silent_s:.0f} s so far: it has ended, or is loading again."
         self._starting_s = now_s if self._starting_s is None else self._starting_s
         return f"The navigator is not ready: it loads its model, for {now_s - self._starting_s:.0f} s so far."
+
+    @property
+    def is_executor_silent(self) -> bool:
+        """One was heard, and is not any more."""
+        return bool(self.executor) and time.monotonic() - self._lived_s > EXECUTOR_TIMEOUT_S
 
     @property
     def is_navigator_there(self) -> bool:
@@ -190,6 +212,8 @@ class FeedInputs:
         """The newest of what comes more often than it is shown."""
         if self._heartbeats.take() is not None:
             self._beaten_s = time.monotonic()
+        if (alive := self._life_signs.take()) is not None:
+            self._lived_s, self.executor = time.monotonic(), alive.frame_id
         if (odometry := self._odometry.take()) is not None:
             self._guarded(self._on_odometry)(odometry)
 

@@ -123,8 +123,13 @@ class WebNode(ProcessNode):
             self._instruction_pub.publish(msg)
 
     def _tick(self) -> None:
+        inputs = self._inputs
+        is_paused = inputs.state is not None and inputs.state.paused
+        if said := self._standstill.look(inputs.executor, is_paused, inputs.is_executor_silent):
+            self.feed.note("stop" if self._standstill.is_asked else "release", said)
+            self.get_logger().warning(said)
         self._standstill.tick()
-        self._inputs.tick()
+        inputs.tick()
         self._starts.tick()
 
     def _show_goal(self, stamp_ns: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from vln_ros.web.messages import Standstill as StandstillMessage
 
 REPEAT_S = 0.3
 """A request that is not answered for so long is sent again: the node may have been restarted meanwhile."""
+SETTLED_S = 0.5
+"""After so long what an executor says of itself, and which one it is, belong together."""
 
 
 class _Call:
@@ -78,6 +81,8 @@ class Standstill:
         self._pause: _Call | None = None
         self._cancel: _Call | None = None
         self._release: _Call | None = None
+        self._stands: str | None = None
+        self._free_s = math.inf
         self._say()
 
     def stop(self) -> None:
@@ -102,6 +107,38 @@ class Standstill:
         """STOP was pressed, and nobody has released the robot since."""
         return self._pause is not None
 
+    def look(self, executor: str, is_paused: bool, is_silent: bool) -> str:
+        """Whether the executor that has confirmed a STOP still stands by it.
+
+        One that is silent, or that was started anew, is asked again. One that stands no more was released by
+        somebody else, and the STOP is over.
+
+        Args:
+            executor: which one was heard last.
+            is_paused: it says that it is.
+            is_silent: it says nothing any more.
+
+        Returns:
+            What there is to say of it; empty: nothing.
+        """
+        if self._pause is None or not self._pause.granted:
+            return ""
+        now_s = time.monotonic()
+        if is_silent:
+            self.stop()
+        elif is_paused:
+            self._stands, self._free_s = executor, math.inf
+        elif self._stands is not None:
+            self._free_s = min(self._free_s, now_s)
+            if now_s - self._free_s > SETTLED_S:
+                if executor != self._stands:
+                    self.stop()
+                    return "STOP again: the executor was started anew"
+                self._forget()
+                self._say()
+                return "released by somebody who does not use this page"
+        return ""
+
     def tick(self) -> None:
         """Send what is due, and repeat what was not answered."""
         now_s = time.monotonic()
@@ -119,6 +156,7 @@ class Standstill:
             if call is not None:
                 call.drop()
         self._pause = self._cancel = self._release = None
+        self._stands, self._free_s = None, math.inf
 
     def _say(self) -> None:
         if self._pause is None or self._cancel is None:

@@ -6,6 +6,7 @@ looked at above all when something went wrong.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -132,8 +133,11 @@ class BagWriter:
 
     @property
     def free_bytes(self) -> int:
-        """What the disk has left for it."""
-        return max(0, shutil.disk_usage(self._folder).free - self._limits.free_bytes)
+        """What the disk has left for it; none where it has gone."""
+        try:
+            return max(0, shutil.disk_usage(self._folder).free - self._limits.free_bytes)
+        except OSError:
+            return 0
 
     def topic(
         self, name: str, type_: Any, profile: QoSProfile, encode: Encode | None = None
@@ -280,12 +284,15 @@ class BagWriter:
             self._closing = True
             self._changed.notify()
         self._thread.join()
+        metadata = self._folder / "metadata.yaml"
         try:
             self._close_part()
             whole = {"rosbag2_bagfile_information": _together(self._finished)}
-            (self._folder / "metadata.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), "utf-8")
+            metadata.write_text(yaml.safe_dump(whole, sort_keys=False), "utf-8")
         except (OSError, WriterError, sqlite3.Error) as error:
             self._fail(error)
+            with contextlib.suppress(OSError):  # the files are found without it, and not with half of it
+                metadata.unlink()
 
 
 def _together(parts: list[dict[str, Any]]) -> dict[str, Any]:

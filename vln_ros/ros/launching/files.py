@@ -199,24 +199,23 @@ def check_handed_on(
     handed_on: Mapping[str, str],
     unused: Collection[str] = (),
 ) -> None:
-    """Refuse an argument of an included launch file that the including one would overrule or never hand on.
+    """Refuse an argument that a launch file would overrule, or do nothing with.
 
     Args:
-        file: the including one, without .launch.py.
+        file: which, without .launch.py.
         config: folder of the presets.
-        handed_on: what it hands on, whatever is given.
-        unused: arguments of the included file that nothing comes of here.
+        handed_on: what its nodes and the files that it includes are given, whatever is said.
+        unused: arguments that nothing comes of here.
 
     Raises:
         ConfigError: the command line gives such an argument, with another value than is handed on.
     """
-    own = {a.name for a in LAUNCH_FILES[file].arguments}
     ours = (name for name, other in LAUNCH_FILES.items() if name == file or file in other.includes)
     if not any(_is_launched(config.parent / "launch" / f"{name}.launch.py") for name in ours):
         return
     for word in context.argv:
         name, given, value = word.partition(":=")
-        if not given or name in own:
+        if not given:
             continue
         if name in unused:
             raise ConfigError(f"{word}: nothing comes of {name!r} in {file}.launch.py as it is launched here")
@@ -245,18 +244,27 @@ def robot_nodes(given: Mapping[str, str]) -> list[str]:
     return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
-def check_robot(context: LaunchContext, handed_on: Mapping[str, str]) -> list[LogInfo]:
+def check_robot(context: LaunchContext, config: Path, handed_on: Mapping[str, str]) -> list[LogInfo]:
     """As :func:`check_before_start`, for robot.launch.py with its defaults and what it will be given.
 
     Args:
+        config: folder of the presets.
         handed_on: what another launch file gives it.
     """
-    defaults = {a.name: a.default or "" for a in LAUNCH_FILES["robot"].arguments}
-    given = {**defaults, **context.launch_configurations, **handed_on}
+    arguments = LAUNCH_FILES["robot"].arguments
+    given = {**{a.name: a.default or "" for a in arguments}, **context.launch_configurations, **handed_on}
+    started = robot_nodes(given)
+    # Those of navigator and executor may be given where these run on the other machine.
+    absent = {"web", "recorder"} - {*started}
+    unused = [a.name for a in arguments if a.parameters and absent.issuperset(a.parameters)]
+    check_handed_on(
+        context, "robot", config, {"inspect": "false"} if given["machine"] == "gpu" else {}, unused
+    )
     return check_before_start(
-        robot_nodes(given),
+        started,
         parameter_file=given["params_file"],
         namespace=given["namespace"],
+        others=[name for name in map(str.strip, given.get("robots", "").split(",")) if name],  # of its fleet
         record_folder=given["record_folder"] if given["record"] == "true" else "",
         engine=given["engine"],
         files={"episodes": given["episodes"]},

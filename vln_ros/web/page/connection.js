@@ -1,5 +1,6 @@
 // The connection to the robot's node: opened again whenever it ends. What was asked for while there was none is not
-// sent later, for nobody would expect the robot to move then; STOP alone is.
+// sent later, for nobody would expect the robot to move then; STOP alone is. A connection may have ended unseen, so STOP
+// is sent with the next one, too, until the node has said that it came.
 
 const RETRY_MS = 700;
 const SILENT_MS = 6000;
@@ -70,7 +71,7 @@ export class Connection {
   }
 
   stop() {
-    this.stopWanted = !this.send({ kind: "stop" });
-    return !this.stopWanted;
+    this.stopWanted = true;
+    return this.send({ kind: "stop" });
   }
 }

@@ -6,11 +6,12 @@ import { SentenceBox } from "./sentences.js";
 
 const by = (id) => document.getElementById(id);
 const LOG_KEPT = 200;
+const UNANSWERED_MS = 1000;
 
 let driving = { you: false, who: "", viewers: 0 };
 let paused = false;
 let lastNote = 0;
-let openedS = Date.now() / 1000;
+let openedS = Infinity; // by the node's clock
 
 function element(name, text, attributes = {}) {
   const made = document.createElement(name);
@@ -52,7 +53,8 @@ function actionText(action) {
 }
 
 const hear = {
-  welcome({ robot, examples }) {
+  welcome({ robot, examples, time_s }) {
+    if (openedS === Infinity) openedS = time_s - performance.now() / 1000;
     by("robot").textContent = `on ${robot}`;
     document.title = `${robot} – vln_ros`;
     by("examples").replaceChildren(
@@ -78,6 +80,8 @@ const hear = {
     showRelease();
   },
   standstill({ asked, confirmed, text }) {
+    if (asked) connection.stopWanted = false;
+    else if (connection.stopWanted) return;
     by("standstill").dataset.level = confirmed ? "ok" : "bad";
     say(by("standstill"), asked ? text : "");
     by("standstill").dataset.asked = asked;
@@ -202,9 +206,17 @@ function showRelease() {
 
 function stop() {
   if (!connection.stop()) {
-    by("standstill").dataset.level = "bad";
-    say(by("standstill"), "No connection: STOP is sent as soon as there is one. Use the robot's own stop!");
+    sayNotStopped("No connection: STOP is sent as soon as there is one. Use the robot's own stop!");
+    return;
   }
+  setTimeout(() => {
+    if (connection.stopWanted) sayNotStopped("STOP was sent, and no answer comes. Use the robot's own stop!");
+  }, UNANSWERED_MS);
+}
+
+function sayNotStopped(text) {
+  by("standstill").dataset.level = "bad";
+  say(by("standstill"), text);
 }
 
 // As the driver; where nobody is, this page becomes it.
