@@ -126,6 +126,8 @@ class AnswerDecoder:
         self._generator.manual_seed(seed)
         self._last: tuple[Action, ...] = ()
         self._last_phrase: int | None = None
+        """Of the profile's phrases. Both grammars number these alike: that of pixels lacks the last one only,
+        the request to look down, and where it is not known it guides nothing."""
         self._allowed = _Allowed()
 
     def decode(self, question: Question) -> Decoding[Answer]:
