@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.config.options import group, option
+from vln_ros.config.options import LARGEST_SEED, group, option
 from vln_ros.config.place import LookDownConfig
 from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig, StandstillConfig
 
@@ -261,8 +261,8 @@ class QwenConfig:
         0,
         "Seed of sampling. The same seed, instructions and frames give the same actions; it has no effect at "
         "temperature 0.",
-        minimum=0,
-    )
+        minimum=0, maximum=LARGEST_SEED,
+    )  # fmt: skip
     sampling: SamplingConfig = group(SamplingConfig)
     stream: StreamConfig = group(StreamConfig)
     reuse: ReuseConfig = group(ReuseConfig)
