@@ -306,7 +306,7 @@ class QwenEngine:
     def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
         """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
         self._check_started("answer")
-        ids = [(*self._template.tokenize(o), self._end_tokens[0]) for o in options]
+        ids = [(*self._template.choice(o), self._end_tokens[0]) for o in options]
 
         def work() -> tuple[float, ...]:
             with self._aside():
