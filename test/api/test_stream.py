@@ -420,6 +420,23 @@ def test_what_cannot_be_loaded(checkpoint: Any, profile: Any, more: Any, said: s
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stream.max_phrases": 5}, "qwen.stream.max_phrases = 5: an answer of profile tiny has at most 4"),
+        ({"stream.landmarks.memory": True}, "set qwen.stream.landmarks.plan to rules"),
+        ({"stream.history_choice": "stays"}, "qwen.stream.history_choice = 'stays': profile tiny"),
+        ({"reuse.enabled": True, "reuse.layer_budget": True}, "set qwen.reuse.tower to false"),
+        ({"accelerate": "graphs", "stream.pool_tokens": 1000}, "set qwen.accelerate to none"),
+    ],
+)
+def test_options_that_exclude_each_other(options: dict[str, Scalar], said: str) -> None:
+    """Each error names the parameters in full, so that they can be found where they were set."""
+    with pytest.raises(vln_ros.ConfigError) as caught:
+        vln_ros.load("shipped:tiny", "tiny", options=CPU | {f"qwen.{n}": v for n, v in options.items()})
+    assert said in str(caught.value)
+
+
 def test_a_checkpoint_beside_is_the_nearest(tmp_path: Path) -> None:
     for name in ("best", "last"):
         (tmp_path / name).mkdir()

@@ -50,8 +50,8 @@ class StreamConfig:
     )  # fmt: skip
     max_phrases: int = option(
         0,
-        "Most phrases in one action chunk. 0 takes the profile's number; lower ones decide more often, "
-        "higher ones drive longer without a look.",
+        "Most phrases in one action chunk. 0 takes the profile's number, and more than that is an error. "
+        "Low numbers decide more often, high ones drive longer without a look.",
         minimum=0, maximum=64,
     )  # fmt: skip
     max_repeats: int = option(

@@ -108,8 +108,8 @@ class QwenEngine:
         self._config = config = stream or StreamConfig()
         if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
-                f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
-                "load the model with attention sdpa or eager, or set decode to tokens or free"
+                f"qwen.stream.decode = {config.decode!r} needs an attention implementation that takes a "
+                "mask: set qwen.attention to sdpa or eager, or qwen.stream.decode to tokens or free"
             )
         self.profile = profile
         self.fingerprint = model.fingerprint
