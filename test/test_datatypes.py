@@ -138,6 +138,13 @@ def test_bad_cameras(arguments: tuple[int, int, float, float, float, float], mes
         CameraModel(*arguments)
 
 
+@pytest.mark.parametrize("hfov_rad", [0.0, -1.0, math.pi, math.nan, math.inf, 79.0, 90.0])
+def test_a_field_of_view_is_in_radians(hfov_rad: float) -> None:
+    """The tangent of half of 90 radians is a focal length like any other."""
+    with pytest.raises(ValueError, match=rf"hfov_rad = {hfov_rad:g}: .*math\.radians"):
+        CameraModel.from_hfov(640, 480, hfov_rad)
+
+
 def test_frames_fit_their_camera() -> None:
     camera = CameraModel.from_hfov(8, 6, 1.0)
     rgb, depth = np.zeros((6, 8, 3), np.uint8), np.zeros((6, 8), np.float32)

@@ -235,13 +235,13 @@ class CameraModel:
         if not all(math.isfinite(v) for v in (self.fx, self.fy, self.cx, self.cy)):
             raise ValueError(f"camera intrinsics are not finite: {self}")
         if self.fx <= 0.0 or self.fy <= 0.0:
-            raise ValueError(
-                f"focal lengths must be positive, got fx {self.fx}, fy {self.fy}: is K filled in?"
-            )
+            raise ValueError(f"focal lengths must be positive, got {self.fx}, {self.fy}: is K filled in?")
 
     @staticmethod
     def from_hfov(width: int, height: int, hfov_rad: float) -> CameraModel:
         """Square pixels, principal point in the middle, horizontal field of view in radians."""
+        if not 0.0 < hfov_rad < math.pi:  # NaN is not either
+            raise ValueError(f"hfov_rad = {hfov_rad:g}: must be in (0, pi), of degrees math.radians(them)")
         focal = width / 2.0 / math.tan(hfov_rad / 2.0)
         return CameraModel(width, height, focal, focal, (width - 1) / 2.0, (height - 1) / 2.0)
 

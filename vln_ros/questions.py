@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from vln_ros.words import MAX_QUESTION_CHARACTERS, WordsError, check_words
+
 MAX_QUESTION_ID_CHARACTERS = 64
 MAX_CHOICES = 16
 
@@ -41,7 +43,8 @@ class Question:
         choices: answers of which the model says how probable each is; empty: it answers freely.
 
     Raises:
-        QuestionError: no id or no words, too long an id; one choice, too many, empty ones or two alike.
+        QuestionError: no id or no words, too long an id; one choice, too many, empty ones or two alike; a
+            text that no model should be given (:func:`vln_ros.words.check_words`).
     """
 
     question_id: str
@@ -62,6 +65,12 @@ class Question:
             wrong = f"two of the choices are alike: {list(self.choices)}"
         if wrong:
             raise QuestionError(QuestionRefusal.NOT_UNDERSTOOD, wrong)
+        named = [("the question's id", self.question_id), ("the question", self.text)]
+        for name, text in [*named, *(("a choice", choice) for choice in self.choices)]:
+            try:
+                check_words(name, text, MAX_QUESTION_CHARACTERS)
+            except WordsError as error:
+                raise QuestionError(QuestionRefusal.NOT_UNDERSTOOD, str(error)) from error
 
 
 @dataclass(frozen=True)

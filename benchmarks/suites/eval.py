@@ -167,6 +167,7 @@ def section(figures: dict[str, Any]) -> str:
 
 
 def _measure_ways(args: argparse.Namespace) -> list[WayFigures]:
+    from vln_ros.engine.checkpoint.profile import load_profile
     from vln_ros.evaluation.workers.worlds import chosen_episodes, dataset_file
     from vln_ros.sim.episodes.episode import write_episodes
     from vln_ros.sim.splits import EPISODES_PER_SCENE
@@ -196,11 +197,12 @@ def _measure_ways(args: argparse.Namespace) -> list[WayFigures]:
             for telling in range(TELLINGS)
         ]
         path = write_episodes(folder / "told", config.split, episodes)
+        phrases = load_profile(args.profile).max_phrases
         for k, way in enumerate(WAYS):
             values = to_flat(config)
             values["navigator.expert.episodes"] = str(path)
             values["navigator.expert.actions_per_decision"] = way.actions_per_call
-            values["navigator.qwen.stream.max_phrases"] = way.actions_per_call
+            values["navigator.qwen.stream.max_phrases"] = min(way.actions_per_call, phrases)
             result, wall_s = _run_way(
                 way, from_flat(EvalConfig, values), episodes, folder / str(k), args.workers
             )

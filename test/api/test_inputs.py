@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vln_ros.api.inputs import read_depth, read_pose, read_rgb
+from vln_ros.api.inputs import read_choices, read_depth, read_pose, read_rgb
 from vln_ros.datatypes import Pose
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
@@ -26,11 +26,44 @@ def broken_file(folder: Path) -> Image.Image:
     return Image.open(path)
 
 
+def broken_depth(folder: Path) -> Image.Image:
+    path = folder / "depth.tiff"
+    Image.fromarray(DEPTH).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    return Image.open(path)
+
+
 def turned_file(folder: Path) -> Image.Image:
     path, exif = folder / "phone.jpg", Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(RGB).save(path, exif=exif)
     return Image.open(path)
+
+
+@pytest.mark.parametrize("given", [("yes", "no"), ["yes", "no"]])
+def test_choices_that_are_taken(given: Any) -> None:
+    assert read_choices(given) == ("yes", "no")
+    assert read_choices([]) == ()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "yes",
+        b"yes",
+        None,
+        3,
+        {"yes": 1, "no": 2},
+        {"yes", "no"},
+        ["yes", 3],
+        np.array(["a"]),
+        (c for c in "ab"),
+    ],
+)
+def test_choices_that_are_refused(given: Any) -> None:
+    """What can be read only once would be empty when it is used; a set has no order."""
+    with pytest.raises(ValueError, match=r"^choices = .*give a list of answers"):
+        read_choices(given)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +89,8 @@ def test_pictures_that_are_taken(given: Any) -> None:
         (RGB > 7, "a mask is no picture"),
         (RGB.astype(complex), "uint8, 0 to 255"),
         (RGB.astype(object), "uint8, 0 to 255"),
+        (RGB.astype("timedelta64[s]"), "uint8, 0 to 255"),
+        (np.ma.masked_array(RGB, RGB > 200), "rgb.filled(0)"),
         (RGB[..., 0], "np.repeat(rgb[..., None], 3, axis=2)"),
         (RGB[..., :1], "np.repeat(rgb, 3, axis=2)"),
         (RGB[..., :2], "give [H, W, 3]"),
@@ -93,6 +128,8 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
         read_rgb(broken_file(tmp_path))
     with pytest.raises(ValueError, match=r"EXIF orientation 6.*exif_transpose"):
         read_rgb(turned_file(tmp_path))
+    with pytest.raises(ValueError, match="depth cannot be read from its file"):
+        read_depth(broken_depth(tmp_path), 12, 16)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +162,7 @@ def test_no_reading_is_0() -> None:
         (DEPTH.T, "registered to the picture"),
         (RGB, "registered to the picture"),
         (DEPTH > 1, "floating point"),
+        (np.ma.masked_array(DEPTH, DEPTH > 1), "depth.filled(0)"),
         (2.5, "float: give a numpy array"),
         (Image.fromarray(RGB), "mode RGB: give one of mode F"),
         ("depth.png", "PIL.Image.open(depth)"),

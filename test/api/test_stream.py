@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,6 +181,8 @@ def test_it_answers_and_the_run_goes_on_as_if_nobody_had_asked(stream: vln_ros.S
         ("where?", ("here", "here"), "alike"),
         ("where?", "here", "give a list of answers"),
         ("where?", ["here", 3], "give a list of answers"),
+        ("wh\0ere?", (), "control characters"),
+        ("where?", ["here", "\ud800"], "a choice is not valid UTF-8"),
         (None, (), "question = None"),
         ("why " * 600, (), "tokens, at most"),
     ],
@@ -190,7 +194,43 @@ def test_questions_that_are_refused(stream: vln_ros.Stream, question: Any, choic
     stream.act()  # and the run goes on
 
 
+def test_a_choice_is_words_and_ends_nothing(stream: vln_ros.Stream) -> None:
+    """As the token that ends an answer it would be most of what the model says."""
+    stream.see(picture(0))
+    assert stream.ask("where?", ["<|im_end|>", "here"]).probabilities[0] < 0.9
+
+
 # ------------------------------------------------------------------ order
+
+
+def test_a_call_while_another_thread_is_in_one(
+    stream: vln_ros.Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.see(picture(0))
+    inside, go_on = threading.Event(), threading.Event()
+    decide = QwenEngine.decide
+
+    def slow(engine: QwenEngine, queue: int) -> vln_ros.ActionChunk:
+        inside.set()
+        assert go_on.wait(30.0)
+        return decide(engine, queue)
+
+    monkeypatch.setattr(QwenEngine, "decide", slow)
+    with ThreadPoolExecutor(1) as pool:
+        acting = pool.submit(stream.act)
+        assert inside.wait(30.0)
+        calls: list[Callable[[], object]] = [
+            lambda: stream.see(picture(1)), stream.act, stream.close, lambda: stream.instruct("go"),
+            lambda: stream.ask("where are you?"),
+        ]  # fmt: skip
+        try:
+            for call in calls:
+                with pytest.raises(RuntimeError, match="while another call of this stream is under way"):
+                    call()
+        finally:
+            go_on.set()
+        assert acting.result().probabilities
+    stream.see(picture(1))  # and then it is this thread's again
 
 
 def test_calls_out_of_order(shared: vln_ros.Stream) -> None:
@@ -255,10 +295,10 @@ def test_an_error_of_the_engine_ends_the_run(stream: vln_ros.Stream, monkeypatch
     assert stream.act().probabilities
 
 
-@pytest.mark.parametrize("text", ["", "  \n", None, 7, ["go"], b"go"])
+@pytest.mark.parametrize("text", ["", "  \n", None, 7, ["go"], b"go", "go\0", "go \ud800", "go " * 2000])
 def test_instructions_that_are_none(stream: vln_ros.Stream, text: Any) -> None:
     stream.see(picture(0))
-    with pytest.raises(ValueError, match="instruction = "):
+    with pytest.raises(ValueError, match=r"^instruction "):
         stream.instruct(text)
     stream.act()  # of the run before
 
@@ -369,11 +409,31 @@ def test_reports_go_on_once_begun(stream: vln_ros.Stream) -> None:
         ("shipped:tiny", "tiny", {"options": ["qwen.device"]}, "give a mapping"),
         ("shipped:tiny", "tiny", {"camera": (160, 120)}, "CameraModel.from_hfov"),
         ("shipped:tiny", "internvla-n1-s2", {}, "camera is missing"),
+        ("shipped:tiny", "tiny", {"camera": replace(CAMERA, cx=320.0)}, "not of pictures of this size"),
+        ("shipped:tiny", "tiny", {"camera": replace(CAMERA, fx=0.6, fy=0.8)}, "not of pictures of this size"),
+        ("shipped:tiny", "tiny", {"options": {"qwen.seed": 2**64}}, "must be in [0, 4294967295]"),
     ],
 )
 def test_what_cannot_be_loaded(checkpoint: Any, profile: Any, more: Any, said: str) -> None:
     with pytest.raises(vln_ros.ConfigError) as caught:
         vln_ros.load(checkpoint, profile, **more)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"stream.max_phrases": 5}, "qwen.stream.max_phrases = 5: an answer of profile tiny has at most 4"),
+        ({"stream.landmarks.memory": True}, "set qwen.stream.landmarks.plan to rules"),
+        ({"stream.history_choice": "stays"}, "qwen.stream.history_choice = 'stays': profile tiny"),
+        ({"reuse.enabled": True, "reuse.layer_budget": True}, "set qwen.reuse.tower to false"),
+        ({"accelerate": "graphs", "stream.pool_tokens": 1000}, "set qwen.accelerate to none"),
+    ],
+)
+def test_options_that_exclude_each_other(options: dict[str, Scalar], said: str) -> None:
+    """Each error names the parameters in full, so that they can be found where they were set."""
+    with pytest.raises(vln_ros.ConfigError) as caught:
+        vln_ros.load("shipped:tiny", "tiny", options=CPU | {f"qwen.{n}": v for n, v in options.items()})
     assert said in str(caught.value)
 
 
@@ -423,10 +483,12 @@ except AttributeError as error:
     assert "lod" in str(error)
 else:
     raise AssertionError
-try:
-    vln_ros.load("nowhere", "tiny")
-except vln_ros.ConfigError:
-    pass
+for given, kind in ((("nowhere", "tiny"), vln_ros.ConfigError), (("shipped:tiny", "tiny", " "), ValueError)):
+    try:
+        vln_ros.load(*given)
+    except kind:
+        continue
+    raise AssertionError(given)
 assert "torch" not in sys.modules, "what is wrong is said before anything heavy is loaded"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

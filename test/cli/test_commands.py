@@ -279,6 +279,9 @@ def test_commands_in_the_docs_have_no_former_names() -> None:
         (["tiny", "x", "--hidden", "10"], "--hidden = 10: must be in [16, 8192]"),
         (["tiny", "x", "--kv-heads", "0"], "--kv-heads = 0: must be"),
         (["train", "x", "--learning-rate", "-1"], "--learning-rate = -1.0: must be"),
+        (["eval", "--first-episode", "-1"], "--first-episode = -1: must be at least 0"),
+        (["eval", "--workers", "-1"], "--workers = -1: must be in"),
+        (["record", "--jpeg-quality", "0"], "--jpeg-quality = 0: must be in [1, 100]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

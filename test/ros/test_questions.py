@@ -15,13 +15,13 @@ from std_msgs.msg import String
 
 from vln_ros.questions import Question, QuestionAnswer, QuestionRefusal, Spoken
 from vln_ros.ros.questions import (
-    MAX_CHARACTERS,
     UnreadableQuestionError,
     answer_from_string,
     question_from_string,
     string_from_answer,
     string_from_question,
 )
+from vln_ros.words import MAX_QUESTION_CHARACTERS
 
 
 def read(text: str) -> Question:
@@ -57,7 +57,7 @@ def test_what_people_and_programs_send(text: str, question: Question) -> None:
     [
         ("", "#1", "no words"),
         (" \n\t ", "#1", "no words"),
-        ("x" * (MAX_CHARACTERS + 1), "#1", "at most"),
+        ("x" * (MAX_QUESTION_CHARACTERS + 1), "#1", "at most"),
         ("what\x07?", "#1", "control characters"),
         ("what\N{REPLACEMENT CHARACTER}?", "#1", "UTF-8"),
         ("{what?}", "#1", "no JSON"),

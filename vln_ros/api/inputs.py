@@ -1,18 +1,21 @@
-"""Reads the pictures, depths and poses that a caller gives; an error says what to write instead.
+"""Reads the words, pictures, depths and poses that a caller gives; an error says what to write instead.
 
 Nothing is guessed: a picture that is grey, has an alpha channel or goes from 0 to 1 is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from vln_ros.datatypes import Float64Array, Pose
+from vln_ros.config import ConfigError
+from vln_ros.datatypes import CameraModel, Float64Array, Pose
 from vln_ros.geometry.frame_checks import depth_unit_suspicion
+from vln_ros.words import MAX_INSTRUCTION_CHARACTERS, check_words
 
 Picture: TypeAlias = "npt.NDArray[np.uint8] | Image.Image"
 """``[H, W, 3]`` uint8, RGB; or a PIL picture of mode RGB."""
@@ -22,6 +25,53 @@ Depth: TypeAlias = "npt.NDArray[np.floating[Any]] | Image.Image"
 _ORIENTATION, _UPRIGHT = 0x0112, 1
 """EXIF: how a camera was held."""
 _ROTATION_TOLERANCE = 1e-3
+_LEAST_FOCAL = 0.05
+"""Of the side that it is of: a pinhole that sees 169 degrees. None sees more."""
+_NUMBERS = "iuf"
+"""Kinds of numpy's types: whole numbers and floating point. Times are neither, nor are complex numbers."""
+
+
+def read_instruction(instruction: object) -> str:
+    """Without the blanks around it.
+
+    Raises:
+        ValueError: no text, no words, or what a robot's topic would not take either.
+    """
+    if not isinstance(instruction, str):
+        raise ValueError(f"instruction = {instruction!r}: give a sentence")
+    text = instruction.strip()
+    if not text:
+        raise ValueError(f"instruction = {instruction!r} has no words: say where to go")
+    check_words("instruction", text, MAX_INSTRUCTION_CHARACTERS)
+    return text
+
+
+def read_choices(choices: object) -> tuple[str, ...]:
+    """Answers to choose among, in their order.
+
+    Raises:
+        ValueError: not a list of texts.
+    """
+    if isinstance(choices, Sequence) and not isinstance(choices, str | bytes):
+        given = tuple(choices)
+        if all(isinstance(choice, str) for choice in given):
+            return given
+    raise ValueError(f"choices = {choices!r}: give a list of answers, e.g. ['yes', 'no']")
+
+
+def check_camera(camera: object) -> None:
+    """Raises ConfigError: no camera, or intrinsics of pictures of another size, or in shares of the sides."""
+    if not isinstance(camera, CameraModel):
+        raise ConfigError(
+            f"camera = {camera!r}: give vln_ros.CameraModel.from_hfov(width, height, hfov_rad), or a "
+            "vln_ros.CameraModel of other intrinsics"
+        )
+    inside = -0.5 <= camera.cx < camera.width and -0.5 <= camera.cy < camera.height
+    if not inside or camera.fx < _LEAST_FOCAL * camera.width or camera.fy < _LEAST_FOCAL * camera.height:
+        raise ConfigError(
+            f"camera = {camera}: its intrinsics are not of pictures of this size; give fx, fy, cx, cy in "
+            "pixels, and of another size camera.resized(width, height)"
+        )
 
 
 def read_rgb(rgb: object) -> npt.NDArray[np.uint8]:
@@ -48,7 +98,7 @@ def read_depth(depth: object, height: int, width: int) -> npt.NDArray[np.float32
     if isinstance(depth, Image.Image):
         if depth.mode != "F" and not depth.mode.startswith("I"):
             raise ValueError(f"depth is a PIL picture of mode {depth.mode}: give one of mode F, in metres")
-        depth = np.asarray(depth)
+        depth = _pixels("depth", depth)
     a = _array("depth", depth, "[H, W] float32, metres")
     if a.ndim == 3 and 1 in (a.shape[0], a.shape[2]):
         index = "depth[..., 0]" if a.shape[2] == 1 else "depth[0]"
@@ -116,21 +166,27 @@ def _rigid(matrix: Float64Array) -> Float64Array:
 def _from_pil(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode != "RGB":
         raise ValueError(f"rgb is a PIL picture of mode {image.mode}: give rgb.convert('RGB')")
-    try:
-        image.load()  # its file is read only now
-    except OSError as error:
-        raise ValueError(f"rgb cannot be read from its file: {error}") from error
-    held = image.getexif().get(_ORIENTATION, _UPRIGHT)
-    if held != _UPRIGHT:
-        raise ValueError(
-            f"rgb is stored turned (EXIF orientation {held}): give PIL.ImageOps.exif_transpose(rgb)"
-        )
-    pixels = np.asarray(image)
+    pixels = _pixels("rgb", image)
     _check_picture_shape(pixels)
     return pixels
 
 
+def _pixels(name: str, image: Image.Image) -> npt.NDArray[Any]:
+    try:
+        image.load()  # its file is read only now
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read from its file: {error}") from error
+    held = image.getexif().get(_ORIENTATION, _UPRIGHT)
+    if held != _UPRIGHT:
+        raise ValueError(
+            f"{name} is stored turned (EXIF orientation {held}): give PIL.ImageOps.exif_transpose({name})"
+        )
+    return np.asarray(image)
+
+
 def _array(name: str, value: object, wanted: str) -> npt.NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost: give {name}.filled(0)")
     if isinstance(value, np.ndarray):
         return value
     remedy = f"give a numpy array {wanted}, or a PIL picture"
@@ -173,7 +229,7 @@ def _to_uint8(a: npt.NDArray[Any]) -> str:
     """What makes 0 to 255 of these values."""
     if a.dtype == np.bool_:
         return "a mask is no picture; give uint8, 0 to 255"
-    if not np.issubdtype(a.dtype, np.number) or np.issubdtype(a.dtype, np.complexfloating):
+    if a.dtype.kind not in _NUMBERS:
         return "give uint8, 0 to 255"
     if not np.isfinite(a).all():
         return "it is not finite; give uint8, 0 to 255"
@@ -191,7 +247,7 @@ def _to_uint8(a: npt.NDArray[Any]) -> str:
 
 def _described(a: npt.NDArray[Any]) -> str:
     """Type and range."""
-    if a.size and (np.issubdtype(a.dtype, np.integer) or np.issubdtype(a.dtype, np.floating)):
+    if a.size and a.dtype.kind in _NUMBERS:
         return f"{a.dtype} from {a.min():g} to {a.max():g}"
     return str(a.dtype)
 

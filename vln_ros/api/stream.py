@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from numbers import Real
 from os import PathLike, fspath
 from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar
 
-from vln_ros.api.inputs import Depth, Picture, read_depth, read_pose, read_rgb
+from vln_ros.api.inputs import (
+    Depth,
+    Picture,
+    check_camera,
+    read_choices,
+    read_depth,
+    read_instruction,
+    read_pose,
+    read_rgb,
+)
 from vln_ros.axes import extrinsics_of
 from vln_ros.config import ConfigError, NavigatorConfig, Scalar, from_flat, nearest, walk_options
 from vln_ros.datatypes import (
@@ -36,6 +48,8 @@ _TAKEN = (
 )  # fmt: skip
 """Parameters of the navigator that say something without ROS, by how they begin."""
 _BY_ARGUMENT = {"qwen.checkpoint": "checkpoint", "qwen.profile": "profile"}
+_MOST_STAMP_S = 9e9
+"""In nanoseconds it still fits into 64 bits."""
 _PERIOD_NS = 1_000_000_000
 """Between two pictures of which nobody says when they were taken. Only their order counts then."""
 
@@ -61,18 +75,17 @@ def load(
     Raises:
         ConfigError: no such checkpoint, profile, option or device, or the checkpoint cannot be used; the
             message names it and the nearest one that there is.
+        ValueError: an instruction as :meth:`Stream.instruct` does not take.
     """
+    text = None if instruction is None else read_instruction(instruction)
     values = {"checkpoint": checkpoint, "profile": profile}
     for name, value in values.items():
         if not isinstance(value, str | PathLike):
             raise ConfigError(f"{name} = {value!r}: give a name or a path")
     named = {f"qwen.{name}": str(fspath(value)) for name, value in values.items()}
     config = from_flat(NavigatorConfig, {**_checked(options or {}), **named, "engine": "qwen"})
-    if camera is not None and not isinstance(camera, CameraModel):
-        raise ConfigError(
-            f"camera = {camera!r}: give vln_ros.CameraModel.from_hfov(width, height, hfov_rad), or a "
-            "vln_ros.CameraModel of other intrinsics"
-        )
+    if camera is not None:
+        check_camera(camera)
     spec = load_profile(config.qwen.profile)
     if spec.pixel_goal is not None and camera is None:
         raise ConfigError(
@@ -80,8 +93,8 @@ def load(
             "camera's intrinsics; give camera=vln_ros.CameraModel.from_hfov(width, height, hfov_rad)"
         )
     stream = Stream(config, spec, camera)
-    if instruction is not None:
-        stream.instruct(instruction)
+    if text is not None:
+        stream.instruct(text)
     return stream
 
 
@@ -111,6 +124,30 @@ def _checked(options: Mapping[str, Scalar]) -> Mapping[str, Scalar]:
     return options
 
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate[Stream, _P], _R],
+) -> Callable[Concatenate[Stream, _P], _R]:
+    """The method; while another thread is in one of these, a RuntimeError."""
+
+    @wraps(method)
+    def alone(stream: Stream, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not stream._lock.acquire(blocking=False):
+            raise RuntimeError(
+                f"{method.__name__}() while another call of this stream is under way: use a stream "
+                "from one thread at a time"
+            )
+        try:
+            return method(stream, *args, **kwargs)
+        finally:
+            stream._lock.release()
+
+    return alone
+
+
 class Stream:
     """One robot's stream. Made by :func:`load`; used from one thread.
 
@@ -123,6 +160,7 @@ class Stream:
     def __init__(self, config: NavigatorConfig, profile: Profile, camera: CameraModel | None) -> None:
         self._config, self._profile, self._camera = config, profile, camera
         self._base_from_optical = extrinsics_of(config)
+        self._lock = threading.Lock()
         self._loop: DecisionLoop | None = build_loop(build_engine(config), config)
         self._reports = False
         self._runs = itertools.count(1)
@@ -148,21 +186,19 @@ class Stream:
             return None
         return self._loop.ended_by or "stop"
 
+    @_one_at_a_time
     def instruct(self, instruction: str) -> None:
         """Begin a new run. What was seen before is forgotten.
 
         Raises:
-            ValueError: no words.
+            ValueError: no words, too many, or characters that are none.
         """
         loop = self._open("instruct")
-        if not isinstance(instruction, str):
-            raise ValueError(f"instruction = {instruction!r}: give a sentence")
-        if not instruction.strip():
-            raise ValueError(f"instruction = {instruction!r} has no words: say where to go")
-        told = Instruction(next(self._runs), instruction.strip())
+        told = Instruction(next(self._runs), read_instruction(instruction))
         with self._run_ends_on_error():
             self._begin(told, loop.start(told))
 
+    @_one_at_a_time
     def see(
         self,
         rgb: Picture,
@@ -207,6 +243,7 @@ class Stream:
         self._assumed = self._assumed[1:] if executed is None else []
         self._pictures += 1
 
+    @_one_at_a_time
     def act(self) -> ActionChunk:
         """Decide about the newest picture.
 
@@ -235,6 +272,7 @@ class Stream:
         self._assumed = [] if self._reports else list(chunk.actions)
         return chunk
 
+    @_one_at_a_time
     def ask(self, question: str, choices: Sequence[str] = ()) -> Spoken:
         """Ask about what was seen since the instruction; the run goes on as if nobody had asked.
 
@@ -253,14 +291,13 @@ class Stream:
         loop = self._open("ask")
         if not isinstance(question, str):
             raise ValueError(f"question = {question!r}: give a sentence")
-        if isinstance(choices, str) or not all(isinstance(choice, str) for choice in choices):
-            raise ValueError(f"choices = {choices!r}: give a list of answers, e.g. ['yes', 'no']")
+        among = read_choices(choices)
         if self._instruction is None or self._failure is not None or self._newest is None:
             missing = "any picture; call see(rgb)" if self._newest is None else "a run; call instruct(text)"
             if self._instruction is None:
                 missing = "any instruction; call instruct(text)"
             raise RuntimeError(f"ask() before {missing} first")
-        asked = Question(f"{self._instruction.number}", question, tuple(choices))
+        asked = Question(f"{self._instruction.number}", question, among)
         assert isinstance(loop.engine, AnswersQuestions), "load builds a model"
         limits = self._config.questions
         steps = loop.engine.asking(
@@ -276,6 +313,7 @@ class Stream:
                 spoken: Spoken = end.value
                 return spoken
 
+    @_one_at_a_time
     def close(self) -> None:
         """Free the model's memory. Nothing but ``ended`` can be used afterwards."""
         loop, self._loop = self._loop, None
@@ -414,8 +452,11 @@ class Stream:
                     "give seconds, increasing"
                 )
             return last_ns + _PERIOD_NS
-        if not isinstance(stamp_s, Real) or not 0.0 <= stamp_s < 9e9:
-            raise ValueError(f"stamp_s = {stamp_s!r}: give seconds as a number, not negative")
+        if not isinstance(stamp_s, Real) or not 0.0 <= stamp_s < _MOST_STAMP_S:
+            raise ValueError(
+                f"stamp_s = {stamp_s!r}: give seconds as a number, from 0 to {_MOST_STAMP_S:g}; of "
+                "nanoseconds give stamp / 1e9"
+            )
         stamp_ns = round(stamp_s * 1e9)
         if stamp_ns <= last_ns:
             raise ValueError(

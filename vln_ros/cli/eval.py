@@ -6,12 +6,13 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from vln_ros.cli.arguments.parsing import flag_of, given_options
 from vln_ros.cli.arguments.places import check_model, output_folder, run_folder
 from vln_ros.cli.arguments.recording import add_switch, node_parameters, print_recordings
 from vln_ros.cli.graph import add_join, graph_environment
@@ -73,17 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="somebody's result file or folder to compare with episode by episode; needs --reproduce",
     )
-    known = {e.name: e for e in walk_options(EvalConfig)}
-    for entry in known.values():
-        if "." not in entry.name:
-            _add(parser, entry.name, entry)
-    for short, name in _SHORT.items():
-        _add(parser, short, known[name])
-    for entry in walk_options(FarmConfig):
-        if "." not in entry.name:
-            _add(parser, entry.name, entry)
+    for name, entry in (_of_the_evaluation() | _of_the_farm()).items():
+        _add(parser, name, entry)
     add_switch(parser)
     add_join(parser)
+
+
+def _of_the_evaluation() -> dict[str, OptionEntry]:
+    """Options by the names that they have on the command line."""
+    entries = {e.name: e for e in walk_options(EvalConfig)}
+    own = {name: entry for name, entry in entries.items() if "." not in name}
+    return own | {short: entries[name] for short, name in _SHORT.items()}
+
+
+def _of_the_farm() -> dict[str, OptionEntry]:
+    return {e.name: e for e in walk_options(FarmConfig) if "." not in e.name}
 
 
 def _add(parser: argparse.ArgumentParser, name: str, entry: OptionEntry) -> None:
@@ -93,9 +98,7 @@ def _add(parser: argparse.ArgumentParser, name: str, entry: OptionEntry) -> None
     elif entry.option.choices:
         kind = {"choices": entry.option.choices}
     shown = "" if entry.default in ("", False) else f" (default: {entry.default})"
-    parser.add_argument(
-        f"--{name.replace('_', '-')}", dest=name, default=None, help=entry.option.doc + shown, **kind
-    )
+    parser.add_argument(flag_of(name), dest=name, default=None, help=entry.option.doc + shown, **kind)
 
 
 def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
@@ -116,14 +119,9 @@ def configs(args: argparse.Namespace) -> tuple[EvalConfig, FarmConfig]:
         if not sign:
             raise ConfigError(f"--set {assignment}: expected NAME=VALUE")
         values[name] = yaml.safe_load(text) if text else ""
-    values |= _given(args, {e.name: e.name for e in walk_options(EvalConfig) if "." not in e.name})
-    values |= _given(args, _SHORT)
-    farm = _given(args, {e.name: e.name for e in walk_options(FarmConfig) if "." not in e.name})
+    values |= given_options(args, _of_the_evaluation())
+    farm = given_options(args, _of_the_farm())
     return with_protocol(from_flat(EvalConfig, values)), from_flat(FarmConfig, farm)
-
-
-def _given(args: argparse.Namespace, names: Mapping[str, str]) -> dict[str, object]:
-    return {name: getattr(args, short) for short, name in names.items() if getattr(args, short) is not None}
 
 
 def run(args: argparse.Namespace) -> int:

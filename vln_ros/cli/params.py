@@ -75,11 +75,11 @@ def _kind(entry: OptionEntry) -> str:
     low, high = option.minimum, option.maximum
     bounds = ""
     if low is not None and high is not None:
-        bounds = f" [{low:g}, {high:g}]"
+        bounds = f" [{low:.10g}, {high:.10g}]"
     elif low is not None:
-        bounds = f" >= {low:g}"
+        bounds = f" >= {low:.10g}"
     elif high is not None:
-        bounds = f" <= {high:g}"
+        bounds = f" <= {high:.10g}"
     return f"{entry.type.__name__}{bounds}{' ' + option.unit if option.unit else ''}"
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import yaml
 
+from vln_ros.cli.arguments.parsing import flag_of, given_options
 from vln_ros.cli.arguments.places import output_folder
 from vln_ros.cli.output.next_steps import print_next
 from vln_ros.config import (
     NAME_ARGUMENTS,
+    OptionEntry,
     RecorderConfig,
     Scalar,
     from_flat,
@@ -42,10 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder in which the recording gets a folder of its own, named by date and time (default: "
         "%(default)s)",
     )
-    entries = {e.name: e for e in walk_options(RecorderConfig)}
-    for name in _OF_THE_BAG:
-        entry = entries[name]
-        flag, text = f"--{name.replace('_', '-')}", f"{entry.option.doc} (default: {entry.default})"
+    for name, entry in _entries_of_the_bag().items():
+        flag, text = flag_of(name), f"{entry.option.doc} (default: {entry.default})"
         text = text.replace("%", "%%")
         if entry.type is bool:
             parser.add_argument(flag, action="store_true", help=text)
@@ -56,8 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--namespace", default="", help="namespace of the robot (default: none)")
     for argument in NAME_ARGUMENTS:
         if argument.known_as or "recorder" in argument.parameters:
-            flag = f"--{argument.name.replace('_', '-')}"
-            parser.add_argument(flag, default=argument.default, help=argument.description)
+            parser.add_argument(flag_of(argument.name), default=argument.default, help=argument.description)
+
+
+def _entries_of_the_bag() -> dict[str, OptionEntry]:
+    entries = {e.name: e for e in walk_options(RecorderConfig)}
+    return {name: entries[name] for name in _OF_THE_BAG}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     given = {a.name: getattr(options, a.name, "") for a in NAME_ARGUMENTS}
     parameters: dict[str, Scalar] = {
         "folder": str(options.out.absolute()),
-        **{name: getattr(options, name) for name in _OF_THE_BAG},
+        **given_options(options, _entries_of_the_bag()),
         **name_parameters("recorder", given),
     }
     from_flat(RecorderConfig, parameters)

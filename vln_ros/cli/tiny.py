@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vln_ros.cli.arguments.parsing import check_option
+from vln_ros.cli.arguments.parsing import flag_of, given_options
 from vln_ros.cli.arguments.places import output_folder
 from vln_ros.cli.output.next_steps import print_next
 from vln_ros.cli.output.waiting import waiting
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "out", type=output_folder, metavar="OUT", help="new folder to write the checkpoint to"
     )
     for entry in walk_options(TinyConfig):
-        flag = f"--{entry.name.replace('_', '-')}"
+        flag = flag_of(entry.name)
         if entry.type is bool:
             parser.add_argument(flag, action="store_true", default=entry.default, help=entry.option.doc)
         else:
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for entry in walk_options(TinyConfig):
-        check_option(f"--{entry.name.replace('_', '-')}", entry, getattr(args, entry.name))
-    config = from_flat(TinyConfig, {e.name: getattr(args, e.name) for e in walk_options(TinyConfig)})
+    config = from_flat(TinyConfig, given_options(args, {e.name: e for e in walk_options(TinyConfig)}))
     with waiting(f"loading torch to write {args.out}"):
         from vln_ros.engine.checkpoint.model import load_model
         from vln_ros.engine.tiny import build_tiny

@@ -7,7 +7,7 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-from vln_ros.cli.arguments.parsing import check_option
+from vln_ros.cli.arguments.parsing import flag_of, given_options
 from vln_ros.cli.arguments.places import check_model, output_folder
 from vln_ros.cli.output.next_steps import print_next, resuming
 from vln_ros.cli.output.waiting import waiting
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for entry in walk_options(TrainConfig):
         if entry.type is not bool:
             parser.add_argument(
-                f"--{entry.name.replace('_', '-')}",
+                flag_of(entry.name),
                 type=entry.type,
                 metavar="N" if entry.type is not str else "NAME",
                 help=entry.option.doc,
@@ -68,11 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     path = _options_file(args.config)
-    entries = [e for e in walk_options(TrainConfig) if e.type is not bool]
-    given = {e.name: getattr(args, e.name) for e in entries if getattr(args, e.name) is not None}
-    for entry in entries:
-        if entry.name in given:
-            check_option(f"--{entry.name.replace('_', '-')}", entry, given[entry.name])
+    given = given_options(args, {e.name: e for e in walk_options(TrainConfig) if e.type is not bool})
     config = from_flat(TrainConfig, {**to_flat(load_yaml(TrainConfig, path)), **given})
 
     if args.judge is not None:

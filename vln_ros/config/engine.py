@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.config.options import group, option
+from vln_ros.config.options import LARGEST_SEED, group, option
 from vln_ros.config.place import LookDownConfig
 from vln_ros.config.reuse import LandmarkConfig, PruneConfig, ReuseConfig, StandstillConfig
 
@@ -50,8 +50,8 @@ class StreamConfig:
     )  # fmt: skip
     max_phrases: int = option(
         0,
-        "Most phrases in one action chunk. 0 takes the profile's number; lower ones decide more often, "
-        "higher ones drive longer without a look.",
+        "Most phrases in one action chunk. 0 takes the profile's number, and more than that is an error. "
+        "Low numbers decide more often, high ones drive longer without a look.",
         minimum=0, maximum=64,
     )  # fmt: skip
     max_repeats: int = option(
@@ -261,8 +261,8 @@ class QwenConfig:
         0,
         "Seed of sampling. The same seed, instructions and frames give the same actions; it has no effect at "
         "temperature 0.",
-        minimum=0,
-    )
+        minimum=0, maximum=LARGEST_SEED,
+    )  # fmt: skip
     sampling: SamplingConfig = group(SamplingConfig)
     stream: StreamConfig = group(StreamConfig)
     reuse: ReuseConfig = group(ReuseConfig)

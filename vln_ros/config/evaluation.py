@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.config.options import group, option
+from vln_ros.config.options import LARGEST_SEED, group, option
 from vln_ros.config.profiling import ProfilingConfig
 from vln_ros.config.robot import NavigatorConfig
 from vln_ros.config.simulation import LimitsConfig, WorldConfig
@@ -73,8 +73,8 @@ class EvalConfig(WorldConfig):
         0,
         "Seed of sampling, of the bootstrap intervals and of the choice of videos. Two runs with the same "
         "seed and options give the same results.",
-        minimum=0,
-    )
+        minimum=0, maximum=LARGEST_SEED,
+    )  # fmt: skip
     max_steps: int = option(
         500,
         "Number of actions after which an episode ends. Too low ends episodes whose way is long, too high "

@@ -58,6 +58,10 @@ def group(cls: type[T]) -> T:
     return dataclasses.field(default_factory=cls)
 
 
+LARGEST_SEED = 2**32 - 1
+"""Of what torch draws numbers with; all libraries take it."""
+
+
 @dataclass(frozen=True)
 class OptionEntry:
     """One option of a group, found by :func:`walk_options`."""

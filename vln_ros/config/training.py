@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vln_ros.config.options import group, option
+from vln_ros.config.options import LARGEST_SEED, group, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,8 @@ class TinyConfig:
     seed: int = option(
         0,
         "Seed of the random weights. The same seed gives the same files.",
-        minimum=0,
-    )
+        minimum=0, maximum=LARGEST_SEED,
+    )  # fmt: skip
     hidden: int = option(
         192,
         "Width of the decoder. Larger networks learn more and are slower; it must be a multiple of heads.",
@@ -95,8 +95,8 @@ class TrainConfig:
         0,
         "Seed of weights, noise and order of the data. It also says which episodes of the train split come "
         "first, so another seed teaches other scenes.",
-        minimum=0,
-    )
+        minimum=0, maximum=LARGEST_SEED,
+    )  # fmt: skip
     profile: str = option(
         "tiny",
         "Name of a shipped profile, or path of a profile YAML file, in whose chat format the policy is "

@@ -108,8 +108,8 @@ class QwenEngine:
         self._config = config = stream or StreamConfig()
         if config.decode == "tree" and not takes_mask(model.network):
             raise ConfigError(
-                f"decode = {config.decode!r} needs an attention implementation that takes a mask: "
-                "load the model with attention sdpa or eager, or set decode to tokens or free"
+                f"qwen.stream.decode = {config.decode!r} needs an attention implementation that takes a "
+                "mask: set qwen.attention to sdpa or eager, or qwen.stream.decode to tokens or free"
             )
         self.profile = profile
         self.fingerprint = model.fingerprint
@@ -306,7 +306,7 @@ class QwenEngine:
     def ask_choice(self, question: str, options: Sequence[str]) -> tuple[float, ...]:
         """Probability of each option among them as the answer to ``question``; the run goes on untouched."""
         self._check_started("answer")
-        ids = [(*self._template.tokenize(o), self._end_tokens[0]) for o in options]
+        ids = [(*self._template.choice(o), self._end_tokens[0]) for o in options]
 
         def work() -> tuple[float, ...]:
             with self._aside():

@@ -14,7 +14,6 @@ import itertools
 import math
 import re
 import struct
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,11 +55,10 @@ from vln_ros.datatypes import (
 )
 from vln_ros.lenses import Lens, LensModel
 from vln_ros.ros.rvl import RvlError, decode_rvl, encode_rvl
+from vln_ros.words import MAX_INSTRUCTION_CHARACTERS, WordsError, WordsFault, check_words
 
 Rgb = npt.NDArray[np.uint8]
 DepthM = npt.NDArray[np.float32]
-
-MAX_INSTRUCTION_CHARACTERS = 4096
 
 
 class MessageError(ValueError):
@@ -1019,18 +1017,11 @@ def instruction_from_string(msg: String) -> str:
     text = str(msg.data).strip()
     if not text:
         raise MessageError("empty_instruction", "instruction is empty; to stop, call the cancel service")
-    if len(text) > MAX_INSTRUCTION_CHARACTERS:
-        raise MessageError(
-            "long_instruction",
-            f"instruction has {len(text)} characters, at most {MAX_INSTRUCTION_CHARACTERS} are taken",
-        )
-    # What rclpy makes of bytes that are not UTF-8.
-    if "\N{REPLACEMENT CHARACTER}" in text or any(unicodedata.category(c) == "Cs" for c in text):
-        raise MessageError("not_utf8", "instruction is not valid UTF-8")
-    # Format characters (Cf) are needed to write Hindi and Telugu.
-    bad = sorted({c for c in text if unicodedata.category(c) == "Cc" and c not in "\t\n\r"})
-    if bad:
-        raise MessageError("control_characters", f"instruction contains control characters {bad}")
+    try:
+        check_words("instruction", text, MAX_INSTRUCTION_CHARACTERS)
+    except WordsError as error:
+        long = error.fault is WordsFault.LONG
+        raise MessageError("long_instruction" if long else error.fault.value, str(error)) from error
     return text
 
 

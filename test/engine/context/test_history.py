@@ -110,9 +110,10 @@ def pair(model, own, seed, **options):
     """An engine and its twin. Made once, as on a robot: runs must not mix."""
     key = repr((own, sorted(options.items())))
     if key not in PAIRS:
-        stream = StreamConfig(max_phrases=3, **options)
+        phrases = min(3, own.max_phrases)
+        stream = StreamConfig(max_phrases=phrases, **options)
         robot = QwenEngine(model, own, temperature=100.0, seed=0, stream=stream)
-        PAIRS[key] = robot, Anew(model, own, temperature=100.0, max_phrases=3, **options)
+        PAIRS[key] = robot, Anew(model, own, temperature=100.0, max_phrases=phrases, **options)
     for robot in PAIRS[key]:
         robot.start(Instruction(1 + seed, TEXT))  # its number is part of the seed
     return PAIRS[key]

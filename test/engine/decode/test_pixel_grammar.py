@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vln_ros.config import ConfigError
 from vln_ros.datatypes import STOP, Action
-from vln_ros.engine.decode.grammar import ROOT, PixelGrammar, QueueRules, parse_queue
+from vln_ros.engine.decode.grammar import ROOT, Grammar, PixelGrammar, QueueRules, parse_queue
 
 END = (1, 2)
 
@@ -123,6 +123,19 @@ def test_nothing_is_computed_ahead_of_a_number_and_queues_are() -> None:
     assert first is not None
     assert len(made.below(first, 256, None)[0]) == 0  # two phrases at most: nothing is open behind the second
     assert len(made.nodes) < 100
+
+
+def test_the_request_to_look_down_guides_nothing_where_it_is_no_phrase() -> None:
+    """It is the last of a profile's phrases, so that both grammars number the others alike."""
+    own = PixelGrammar(by_character, PHRASES, QueueRules("", 3), END, " ", (480, 640))
+    wide = Grammar(by_character, (*PHRASES, LOOK), QueueRules("", 3), END)
+    request = wide.phrases.index(LOOK)
+    assert wide.phrases[:request] == own.phrases
+    assert len(wide.below(ROOT, 2, request)[1]) == 2
+    for token in by_character("LF"):
+        node = own.options(ROOT)[token]
+        assert node is not None and len(own.below(node, 2, None)[1]) == 2
+        assert own.below(node, 2, request)[1] == own.below(node, 2, None)[1]
 
 
 def test_a_tokenizer_that_joins_the_numbers_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,8 +22,17 @@ from vln_ros.engine.checkpoint.model import LoadedModel, load_model
 from vln_ros.engine.checkpoint.profile import ImageSpec
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.inputs.preprocess import fit, patchify
-from vln_ros.engine.inputs.tower import VisionTower, encode_pictures, tower_of, window_tables
+from vln_ros.engine.inputs.tower import (
+    Encode,
+    RecordedTower,
+    VisionTower,
+    encode_pictures,
+    tower_of,
+    window_tables,
+)
 from vln_ros.engine.inputs.vision import VisionEncoder, encode_images
+from vln_ros.engine.stream.layers.accelerate import Accelerator
+from vln_ros.engine.stream.partial_tower import PartialTower, TowerPart, keep_states, states_of
 
 TOLERANCE = 1e-5
 SPEC = PixelSpec(
@@ -97,7 +106,7 @@ def test_the_folded_patch_embedding_equals_processor_and_convolution(
     with torch.no_grad():
         theirs = network.model.visual.patch_embed(patchify(rgb, SPEC, None, None).patches)
         tables = window_tables(network.model.visual, 2 * patch[0], 2 * patch[1])
-        ours = tower.embed(torch.from_numpy(rgb)[None], tables, tower.embedding())[0]
+        ours = tower.embed(torch.from_numpy(rgb)[None], tables, tower.embedding.folded())[0]
     in_windows = theirs.view(-1, 4, theirs.shape[-1])[tables.tokens].flatten(0, 1)
     assert error(ours, in_windows) < TOLERANCE
 
@@ -175,17 +184,46 @@ def test_tables_are_made_once_per_size_and_shared() -> None:
     assert tower.tables(4, 6) is not tower.tables(6, 4)
 
 
-def test_weights_that_go_on_training_are_seen() -> None:
+def see_whole(network: Any) -> Encode:
+    return tower_of(network, SPEC)
+
+
+def see_recorded(network: Any) -> Encode:
+    """As a graph: what is recorded reads the very tensors that were there."""
+    return RecordedTower(tower_of(network, SPEC), Accelerator("again", lambda work: work))
+
+
+def see_in_parts(network: Any) -> Encode:
+    """By the tower that may pass over windows; all of them are computed."""
+    tower = PartialTower(network.model.visual, tower_of(network, SPEC).embedding)
+
+    def encode(pictures: Tensor) -> Tensor:
+        grid = pictures.shape[1] // SIDE, pictures.shape[2] // SIDE
+        tokens = grid[0] * grid[1]
+        with torch.no_grad(), keep_states(network) as noted:
+            (image,) = encode_images(network, [patchify(pictures[0].numpy(), SPEC, None, None)])
+        source = states_of(network, noted, image.features, grid)
+        part = TowerPart(np.ones(tokens, bool), np.arange(tokens), source, tokens)
+        return tower.encode(pictures[0], part).features[None]
+
+    return encode
+
+
+@pytest.mark.parametrize("see", [see_whole, see_recorded, see_in_parts])
+def test_weights_that_go_on_training_are_seen(see: Callable[[Any], Encode]) -> None:
     network = Qwen2_5_VLForConditionalGeneration(tiny_network().config).eval().requires_grad_(False)
-    tower = tower_of(network, SPEC)
+    encode = see(network)
     rgb = picture(4 * SIDE, 4 * SIDE)
-    before = encode_pictures(tower, [rgb])[0]
-    network.model.visual.patch_embed.proj.weight.mul_(3.0)
-    after = encode_pictures(tower, [rgb])[0]
+    for _ in range(2):  # what is recorded is run again
+        before = encode_pictures(encode, [rgb])[0]
+    weights = network.model.visual.patch_embed.proj.weight
+    weights.mul_(3.0)
+    after = encode_pictures(encode, [rgb])[0]
     assert error(after, before) > 1e-3
     assert error(after, released(network, rgb)) < TOLERANCE
-    network.model.visual.patch_embed.proj.weight.data = network.model.visual.patch_embed.proj.weight * 0.5
-    assert error(encode_pictures(tower, [rgb])[0], released(network, rgb)) < TOLERANCE
+    assert error(encode_pictures(encode, [rgb])[0], released(network, rgb)) < TOLERANCE
+    weights.data = weights * 0.5
+    assert error(encode_pictures(encode, [rgb])[0], released(network, rgb)) < TOLERANCE
 
 
 def test_in_half_precision_it_errs_no_more_than_the_released_forward(shipped: LoadedModel) -> None:

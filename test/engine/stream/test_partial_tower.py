@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.inputs.preprocess import cut
 from vln_ros.engine.inputs.vision import encode_images
+from vln_ros.engine.stream.layers.patch_embedding import PatchEmbedding
 from vln_ros.engine.stream.partial_tower import (
     IntArray,
     PartialTower,
@@ -54,6 +55,11 @@ def whole(grid: tuple[int, int], seed: int) -> TowerStates:
     return states_of(network, noted, image.features, grid)
 
 
+def partial_tower() -> PartialTower:
+    visual = tiny_network().model.visual
+    return PartialTower(visual, PatchEmbedding(visual, SPEC))
+
+
 def part(
     grid: tuple[int, int], chosen: list[int], source: TowerStates, token: IntArray, bucket: int
 ) -> TowerPart:
@@ -72,7 +78,7 @@ def test_all_windows_are_the_released_tower_to_rounding(grid: tuple[int, int]) -
     released, other = whole(grid, 1), whole(grid, 2)
     token = np.random.default_rng(0).integers(0, tokens, tokens)
     everything = part(grid, list(range(window.max() + 1)), other, token, tokens)
-    made = PartialTower(tiny_network(), SPEC).encode(torch.from_numpy(picture(grid, 1)), everything)
+    made = partial_tower().encode(torch.from_numpy(picture(grid, 1)), everything)
     assert made.is_fresh
     torch.testing.assert_close(made.features, released.features, atol=2e-5, rtol=1e-4)
     for mine, theirs in zip((*made.keys, *made.values), (*released.keys, *released.values), strict=True):
@@ -97,7 +103,7 @@ def test_some_windows_are_what_the_trainer_computes(data: Any, grid: tuple[int, 
     network = tiny_network()
     tokens = grid[0] * grid[1]
     window = window_of_token(grid, SIDE)
-    tower = PartialTower(network, SPEC)
+    tower = partial_tower()
     states = whole(grid, 0)
     origins = [np.arange(tokens)]
     own = [np.ones(tokens, bool)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from vln_ros.config import OptionEntry, check_value, nearest
+from vln_ros.config import OptionEntry, Scalar, check_value, nearest
 
 SIZE = "WIDTHxHEIGHT"
 """How the size of a picture is written, pixels."""
@@ -33,9 +33,31 @@ def seconds(text: str) -> float:
     return value
 
 
-def check_option(flag: str, entry: OptionEntry, value: object) -> None:
-    """Raises ConfigError that names the option as it is typed, where ``entry`` does not allow the value."""
-    check_value(replace(entry, name=flag), value)
+def check_option(flag: str, entry: OptionEntry, value: object) -> Scalar:
+    """As :func:`check_value`; what ``entry`` does not allow: ConfigError names the option as typed."""
+    return check_value(replace(entry, name=flag), value)
+
+
+def flag_of(name: str) -> str:
+    """How an option of this name is typed."""
+    return f"--{name.replace('_', '-')}"
+
+
+def given_options(args: argparse.Namespace, entries: Mapping[str, OptionEntry]) -> dict[str, Scalar]:
+    """What was typed of these options, by the names in their configuration.
+
+    Args:
+        entries: by the name that each has on the command line.
+
+    Raises:
+        ConfigError: a value that is not allowed; it names the option as it was typed.
+    """
+    typed = {name: getattr(args, name) for name in entries}
+    return {
+        entries[name].name: check_option(flag_of(name), entries[name], value)
+        for name, value in typed.items()
+        if value is not None
+    }
 
 
 class Parser(argparse.ArgumentParser):

@@ -50,8 +50,8 @@ def build_context(
             if config.prune.strategy != "none" or config.landmarks.memory:
                 raise ConfigError(
                     f"profile {profile.name} shows frames as one video (delayed_batch), of which no tokens "
-                    "are left out and which is not chosen by landmarks: set prune.strategy to none and "
-                    "landmarks.memory to false"
+                    "are left out and which is not chosen by landmarks: set qwen.stream.prune.strategy to "
+                    "none and qwen.stream.landmarks.memory to false"
                 )
             return DelayedBatchContext(session, template, encoder, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
@@ -64,7 +64,7 @@ def _chosen(profile: Profile, config: StreamConfig) -> ContextSpec:
         return spec
     if spec.strategy != "history":
         raise ConfigError(
-            f"stream.history_choice = {config.history_choice!r}: profile {profile.name} has context "
+            f"qwen.stream.history_choice = {config.history_choice!r}: profile {profile.name} has context "
             f"{spec.strategy}, which does not choose past frames for every question; set it to profile"
         )
     return replace(spec, history_choice=config.history_choice, history_limit=0)

@@ -92,11 +92,14 @@ class LandmarkMemory:
         table: LandmarkScores | None,
     ) -> None:
         if config.memory and config.plan == "none":
-            raise ConfigError("landmarks.memory needs landmarks: set landmarks.plan to rules or model")
+            raise ConfigError(
+                "qwen.stream.landmarks.memory needs landmarks: set qwen.stream.landmarks.plan to rules or "
+                "model"
+            )
         if config.memory and not takes_mask(session.network):
             raise ConfigError(
-                "landmarks.memory needs an attention implementation that takes a mask: load the model with "
-                "sdpa or eager"
+                "qwen.stream.landmarks.memory needs an attention implementation that takes a mask: set "
+                "qwen.attention to sdpa or eager"
             )
         self._config, self._session, self._template, self._aside = config, session, template, aside
         self._table = table

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from vln_ros.config import SamplingConfig, StreamConfig
+from vln_ros.config import ConfigError, SamplingConfig, StreamConfig
 from vln_ros.datatypes import Action
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
@@ -93,6 +93,9 @@ class AnswerDecoder:
 
     Args:
         config: how to decode.
+
+    Raises:
+        ConfigError: more phrases than the profile has; see also :class:`Grammar`.
     """
 
     def __init__(
@@ -108,9 +111,14 @@ class AnswerDecoder:
         self._config, self._sampling = config, sampling
         self._end_tokens = model.generation.end_tokens
         self._random_weights = model.random_weights
+        if config.max_phrases > profile.max_phrases:
+            raise ConfigError(
+                f"qwen.stream.max_phrases = {config.max_phrases}: an answer of profile {profile.name} has "
+                f"at most {profile.max_phrases}; set no more, or 0"
+            )
         self._rules = QueueRules(
             profile.separator,
-            min(profile.max_phrases, config.max_phrases or profile.max_phrases),
+            config.max_phrases or profile.max_phrases,
             max_repeats=None if config.max_repeats < 0 else config.max_repeats,
             reversals=config.reversals,
         )
@@ -126,6 +134,8 @@ class AnswerDecoder:
         self._generator.manual_seed(seed)
         self._last: tuple[Action, ...] = ()
         self._last_phrase: int | None = None
+        """Of the profile's phrases. Both grammars number these alike: that of pixels lacks the last one only,
+        the request to look down, and where it is not known it guides nothing."""
         self._allowed = _Allowed()
 
     def decode(self, question: Question) -> Decoding[Answer]:

@@ -166,7 +166,7 @@ class Grammar:
             if self.queues > MAX_QUEUES:
                 raise ConfigError(
                     f"{len(phrases)} phrases make more than {MAX_QUEUES} queues of {rules.max_phrases}: "
-                    "lower max_phrases"
+                    "lower max_phrases, of the profile or qwen.stream.max_phrases"
                 )
             self._insert(tokenize(self.text(queue)), queue)
         self._settle(ROOT)

@@ -69,6 +69,10 @@ class ChatTemplate:
         """A question at the end of a user turn, up to where the model answers."""
         return self.tokenize(prompt.clean_instruction(text) + "<|im_end|>\n<|im_start|>assistant\n")
 
+    def choice(self, text: str) -> tuple[int, ...]:
+        """One of the answers that a question leaves."""
+        return self.tokenize(prompt.clean_instruction(text))
+
     def reply(self, ids: Sequence[int], block: int | None = None) -> tuple[Piece, ...]:
         """The model's answer and the end of its turn."""
         return (Text((*ids, *self.tokenize(prompt.REPLY_END)), block),)

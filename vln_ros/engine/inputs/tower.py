@@ -23,6 +23,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from vln_ros.engine.checkpoint.settings import PixelSpec
 from vln_ros.engine.stream.layers.accelerate import Accelerator
 from vln_ros.engine.stream.layers.arithmetic import normalise, rotate
+from vln_ros.engine.stream.layers.patch_embedding import FoldedEmbedding, PatchEmbedding
 from vln_ros.engine.stream.partial_tower import window_cells, window_tokens
 
 
@@ -142,9 +143,6 @@ def window_attention(attention: Any, x: Tensor, tables: WindowTables) -> Tensor:
 class VisionTower(nn.Module):
     """The released tower for whole pictures of bytes.
 
-    A picture's mean, deviation and two equal time slices are folded into the matrix of the patch embedding:
-    what goes to the device is the bytes of the picture.
-
     Args:
         released: ``network.model.visual``.
         spec: the checkpoint's image settings.
@@ -154,8 +152,7 @@ class VisionTower(nn.Module):
         super().__init__()
         self.released = released
         self.patch_size = spec.patch_size
-        self._spec = spec
-        self._folded: tuple[object, Tensor, Tensor] | None = None
+        self.embedding = PatchEmbedding(released, spec)
         # Of a function that does not hold this tower: in a circle, its weights would outlive it.
         self.tables = lru_cache(maxsize=_SIZES_KEPT)(partial(window_tables, released))
 
@@ -168,21 +165,18 @@ class VisionTower(nn.Module):
         """
         side = self.patch_size
         tables = self.tables(pictures.shape[1] // side, pictures.shape[2] // side)
-        return self.features(pictures.to(tables.cos.device), tables, self.embedding())
+        return self.features(pictures.to(tables.cos.device), tables, self.embedding.folded())
 
-    def features(self, pictures: Tensor, tables: WindowTables, embedding: tuple[Tensor, Tensor]) -> Tensor:
-        """As :meth:`forward`, by tensors alone: pictures on the device, tables and :meth:`embedding` made."""
+    def features(self, pictures: Tensor, tables: WindowTables, embedding: FoldedEmbedding) -> Tensor:
+        """As :meth:`forward`, by tensors alone: pictures on the device, tables and embedding made."""
         return self.merge(self.run_blocks(self.embed(pictures, tables, embedding), tables), tables)
 
-    def embed(self, pictures: Tensor, tables: WindowTables, embedding: tuple[Tensor, Tensor]) -> Tensor:
+    def embed(self, pictures: Tensor, tables: WindowTables, embedding: FoldedEmbedding) -> Tensor:
         """``[b, n, width]`` of the patches, in the order of the windows."""
         side = self.patch_size
-        matrix, bias = embedding
         rows = pictures.view(len(pictures), -1, 3 * side)
         patches = rows.index_select(1, tables.rows).view(-1, 3 * side * side)
-        x = torch.addmm(bias, patches.float(), matrix)
-        weight = self.released.patch_embed.proj.weight
-        return x.to(weight.dtype).view(len(pictures), tables.patches, -1)
+        return embedding.embed(patches).view(len(pictures), tables.patches, -1)
 
     def run_blocks(self, x: Tensor, tables: WindowTables) -> Tensor:
         """``[b, n, width]`` through all blocks."""
@@ -197,28 +191,6 @@ class VisionTower(nn.Module):
         merged: Tensor = self.released.merger(x)
         return merged.view(len(x), len(tables.back), -1).index_select(1, tables.back)
 
-    def embedding(self) -> tuple[Tensor, Tensor]:
-        """The patch embedding ``[values, width]`` and its bias, float32, of the weights as they are now."""
-        weight = self.released.patch_embed.proj.weight
-        state = (weight.data_ptr(), weight._version, weight.device)  # training goes on in the same network
-        if self._folded is None or self._folded[0] != state:
-            with torch.no_grad():
-                self._folded = (state, *fold_patch_embedding(weight, self._spec))
-        return self._folded[1], self._folded[2]
-
-
-def fold_patch_embedding(weight: Tensor, spec: PixelSpec) -> tuple[Tensor, Tensor]:
-    """``[patch * patch * 3, width]`` and ``[width]`` float32: the embedding of a patch of bytes, row by row.
-
-    Args:
-        weight: ``[width, 3, times, patch, patch]`` of the released convolution; all times see one picture.
-    """
-    kernel = weight.detach().to("cpu", torch.float64).sum(2)
-    mean, std = (torch.tensor(v, dtype=torch.float64) for v in (spec.mean, spec.std))
-    matrix = (kernel / (255.0 * std)[:, None, None]).permute(2, 3, 1, 0).reshape(-1, len(kernel))
-    bias = -(kernel * (mean / std)[:, None, None]).flatten(1).sum(1)
-    return matrix.float().to(weight.device), bias.float().to(weight.device)
-
 
 _SIZES_KEPT = 16
 """Picture sizes whose tables are kept: cameras have few, and running out of memory halves them."""
@@ -228,35 +200,43 @@ _towers: WeakKeyDictionary[Qwen2_5_VLForConditionalGeneration, VisionTower] = We
 def tower_of(network: Qwen2_5_VLForConditionalGeneration, spec: PixelSpec) -> VisionTower:
     """The network's tower: all sessions of one model share its tables."""
     tower = _towers.get(network)
-    if tower is None or tower._spec != spec:
+    if tower is None or tower.embedding.spec != spec:
         tower = _towers[network] = VisionTower(network.model.visual, spec)
     return tower
 
 
 class RecordedTower:
-    """A tower whose forward is recorded once for each size of picture, and for one picture at a time."""
+    """A tower whose forward is recorded once for each size of picture, and for one picture at a time.
+
+    What is recorded reads the weights that were there: once they have changed, it is recorded anew.
+    """
 
     def __init__(self, tower: VisionTower, accelerator: Accelerator) -> None:
         self._tower, self._accelerator = tower, accelerator
         self._replays: dict[torch.Size, tuple[Callable[[], Tensor], Tensor]] = {}
+        self._embedding: FoldedEmbedding | None = None
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
         """As :meth:`VisionTower.forward`."""
+        embedding = self._tower.embedding.folded()
+        if embedding is not self._embedding:
+            self._replays.clear()
+            self._embedding = embedding
         known = self._replays.get(pictures.shape)
         if known is None:
-            features: Tensor = self._tower(pictures)  # tables and matrix are made
+            features: Tensor = self._tower(pictures)  # its tables are made
             if len(pictures) == 1 and len(self._replays) < _SIZES_KEPT:
-                self._record_size(pictures.to(features.device, copy=True))
+                self._record_size(pictures.to(features.device, copy=True), embedding)
             return features
         replay, shown = known
         shown.copy_(pictures)
         return replay().clone()  # the next one writes over them
 
-    def _record_size(self, shown: Tensor) -> None:
+    def _record_size(self, shown: Tensor, embedding: FoldedEmbedding) -> None:
         _, height, width, _ = shown.shape
         side = self._tower.patch_size
-        tables, embedding = self._tower.tables(height // side, width // side), self._tower.embedding()
+        tables = self._tower.tables(height // side, width // side)
         replay = self._accelerator.record(
             lambda: self._tower.features(shown, tables, embedding), f"a picture of {width}x{height}"
         )

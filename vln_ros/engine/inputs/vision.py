@@ -134,11 +134,12 @@ class VisionEncoder:
     ) -> None:
         self._model = model
         self._eager_tower = self._tower = forwards.tower(model)
+        own = tower_of(model.network, model.pixels)
         if accelerator is not None:
-            self._tower = RecordedTower(tower_of(model.network, model.pixels), accelerator)
+            self._tower = RecordedTower(own, accelerator)
         self._size = size
         self._planner = planner
-        self._partial = PartialTower(model.network, model.pixels)
+        self._partial = PartialTower(own.released, own.embedding)
         self.max_pixels = size.max_pixels
         """Bound on the pixels of a frame; None leaves it to the checkpoint. May be lowered."""
         self._looks = 0

@@ -53,7 +53,7 @@ class BesideTheRun:
             max_pixels: of a frame, as in the run at this moment.
         """
         query = self._template.query(question.text)
-        choices = [(*self._template.tokenize(c), self._end_tokens[0]) for c in question.choices]
+        choices = [(*self._template.choice(c), self._end_tokens[0]) for c in question.choices]
         length = len(query) + sum(map(len, choices))
         if length > max_question_tokens:
             raise QuestionError(
@@ -145,5 +145,5 @@ def _no_memory() -> QuestionError:
     return QuestionError(
         QuestionRefusal.NO_MEMORY,
         "there is no memory for a copy of the run's stream; the run keeps what it has. A lower "
-        "qwen.stream.token_budget leaves more",
+        "qwen.stream.token_budget leaves more; so does a larger qwen.stream.pool_tokens, if there is a pool",
     )

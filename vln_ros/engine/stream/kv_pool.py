@@ -86,7 +86,7 @@ class KVPool:
             if not length:
                 raise PoolFullError(
                     f"all {self.pages} pages of {self.page_tokens} tokens are in use: out of memory for keys "
-                    "and values; make the pool larger or the streams' token_budget smaller"
+                    "and values; set a larger qwen.stream.pool_tokens or a smaller qwen.stream.token_budget"
                 )
             page = start if start == 0 else start + length // 2
         self._used[page] = True

@@ -26,6 +26,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
 
 from vln_ros.engine.checkpoint.settings import PixelSpec
+from vln_ros.engine.stream.layers.patch_embedding import PatchEmbedding
 
 IntArray = npt.NDArray[np.int64]
 
@@ -199,15 +200,14 @@ class PartialTower:
     """The tower of one network, for pictures of any grid.
 
     Args:
-        spec: the checkpoint's image settings.
+        released: ``network.model.visual``.
+        embedding: its patch embedding.
     """
 
-    def __init__(self, network: Qwen2_5_VLForConditionalGeneration, spec: PixelSpec) -> None:
-        self._network, self._spec = network, spec
-        self._visual: Any = network.model.visual
-        self._kernel: Tensor | None = None
+    def __init__(self, released: Any, embedding: PatchEmbedding) -> None:
+        self._visual, self._embedding = released, embedding
         # Of a function that does not hold this tower: in a circle, its weights would outlive it.
-        self._turn = lru_cache(maxsize=2)(partial(turn_tables, self._visual, spec.merge_size))
+        self._turn = lru_cache(maxsize=2)(partial(turn_tables, released, embedding.spec.merge_size))
 
     @torch.no_grad()
     def encode(self, picture: Tensor, part: TowerPart) -> TowerStates:
@@ -216,9 +216,8 @@ class PartialTower:
         Raises:
             ValueError: what is to be computed are no whole windows, or do not fit into the bucket.
         """
-        visual, merge = self._visual, self._spec.merge_size
-        merged = merge * merge
-        side = self._spec.token_side
+        visual, spec = self._visual, self._embedding.spec
+        merged, side = spec.merge_size**2, spec.token_side
         grid = (picture.shape[0] // side, picture.shape[1] // side)
         device = picture.device
         window = window_of_token(grid, window_tokens(visual.config))
@@ -228,7 +227,7 @@ class PartialTower:
         padding = None if bool(tables.padding.all()) else tables.padding.to(device)
         token = torch.from_numpy(np.where(part.computed, 0, part.token)).to(device)
         at = (tokens[:, None] * merged + torch.arange(merged, device=device)).flatten()
-        x = self._patches(picture, tokens, grid) @ self._folded(device)
+        x = self._embedding.folded().embed(_patches(picture, tokens, grid, spec))
         all_cos, all_sin = self._turn(grid, device, x.dtype)
         cos, sin = all_cos[at], all_sin[at]
         count, heads = len(x), visual.config.num_heads
@@ -264,24 +263,13 @@ class PartialTower:
         fresh = bool(part.computed.all())
         return TowerStates(features, tuple(keys), tuple(values), fresh)
 
-    def _patches(self, picture: Tensor, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """``[rows, values]`` of one time slice, values as the released processor makes them."""
-        spec, merge, p = self._spec, self._spec.merge_size, self._spec.patch_size
-        side = spec.token_side
-        cut = picture.view(grid[0], side, grid[1], side, 3).transpose(1, 2).flatten(0, 1)[tokens]
-        std = np.asarray(spec.std, np.float64)
-        scale = torch.from_numpy((1.0 / (255.0 * std)).astype(np.float32)).to(picture.device)
-        shift = torch.from_numpy((-np.asarray(spec.mean, np.float64) / std).astype(np.float32))
-        shown = cut.float() * scale + shift.to(picture.device)
-        blocks = shown.view(-1, merge, p, merge, p, 3).permute(0, 1, 3, 5, 2, 4)
-        return blocks.reshape(len(tokens) * merge * merge, -1).to(self._network.dtype)
 
-    def _folded(self, device: torch.device) -> Tensor:
-        """Both time slices of a patch show the same, so that the sum of the kernels does with one."""
-        if self._kernel is None or self._kernel.device != device:
-            weight = self._visual.patch_embed.proj.weight
-            self._kernel = weight.float().sum(2).flatten(1).T.to(device, weight.dtype).contiguous()
-        return self._kernel
+def _patches(picture: Tensor, tokens: Tensor, grid: tuple[int, int], spec: PixelSpec) -> Tensor:
+    """``[rows, values]`` uint8 of these tokens, the patches of each together."""
+    side, merge, patch = spec.token_side, spec.merge_size, spec.patch_size
+    cut = picture.view(grid[0], side, grid[1], side, 3).transpose(1, 2).flatten(0, 1)[tokens]
+    blocks = cut.view(-1, merge, patch, merge, patch, 3).transpose(2, 3)
+    return blocks.reshape(len(tokens) * merge * merge, -1)
 
 
 def _merged(old: Tensor, token: Tensor, tokens: Tensor, new: Tensor) -> Tensor:

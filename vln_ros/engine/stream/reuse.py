@@ -296,13 +296,13 @@ def build_reuse(
         return None
     if not takes_mask(model.network):
         raise ConfigError(
-            "reuse.enabled needs an attention implementation that takes a mask: load the model with "
-            "attention sdpa or eager, or set reuse.enabled to false"
+            "qwen.reuse.enabled needs an attention implementation that takes a mask: set qwen.attention to "
+            "sdpa or eager, or qwen.reuse.enabled to false"
         )
     if config.layer_budget and config.tower:
         raise ConfigError(
-            "reuse.layer_budget computes all tokens in the first layers, for which the vision tower must "
-            "make their features: set reuse.tower to false, or reuse.layer_budget to false"
+            "qwen.reuse.layer_budget computes all tokens in the first layers, for which the vision tower "
+            "must make their features: set qwen.reuse.tower to false, or qwen.reuse.layer_budget to false"
         )
     network: Any = model.network.config
     side = window_tokens(network.vision_config) if config.tower and not features_again else None
