@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
@@ -67,7 +67,7 @@ class Base(WaitingNode):
         self.stopped = 0
         self.values: dict[str, str] = {}
         self.summary = ""
-        self.create_subscription(Twist, "cmd_vel", self._on_command, qos.sensor("reliable", 50))
+        self.hear(Twist)
         self.create_subscription(
             JointTrajectory, "queue_progress", self._on_progress, qos.sensor("reliable", 50)
         )
@@ -79,8 +79,15 @@ class Base(WaitingNode):
         self.number = 0
         self.create_timer(0.02, self._on_timer)
 
-    def _on_command(self, msg: Twist) -> None:
-        self.commands.append(convert.velocity_from_twist(msg))
+    def hear(self, type_: type[Twist] | type[TwistStamped]) -> None:
+        """Take commands of this type; may be called again once :attr:`listening` is destroyed."""
+        self.listening = self.create_subscription(
+            type_, "cmd_vel", self._on_command, qos.sensor("reliable", 50)
+        )
+
+    def _on_command(self, msg: Twist | TwistStamped) -> None:
+        twist = msg.twist if isinstance(msg, TwistStamped) else msg
+        self.commands.append(convert.velocity_from_twist(twist))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         self.progress.append(convert.chunk_from_trajectory(msg))
@@ -321,6 +328,20 @@ def test_a_restarted_navigator_is_listened_to(base: Base) -> None:
     base.moves()
     base.number = 10_000
     base.offer(instruction=1)
+
+
+def test_a_base_that_does_not_hear_it_is_told_of(base: Base) -> None:
+    """DDS connects different types with nobody, and says nothing."""
+    base.destroy_subscription(base.listening)
+    base.wait(lambda: "nobody listens on /shared/cmd_vel" in base.summary, "nobody is missed")
+    base.hear(TwistStamped)
+    said = (
+        "/shared/base takes TwistStamped on /shared/cmd_vel, and Twist is sent: set stamped_cmd_vel to true"
+    )
+    base.wait(lambda: said in base.summary, "the other type is not told of")
+    base.destroy_subscription(base.listening)
+    base.hear(Twist)
+    base.wait(lambda: "cmd_vel" not in base.summary, "it is told of still")
 
 
 def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None:
