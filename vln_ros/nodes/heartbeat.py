@@ -117,9 +117,12 @@ class Rivals:
         if velocity != Velocity() and velocity not in self._sent:
             self._heard_s = time.monotonic()
 
-    @property
-    def warning(self) -> str:
-        """Who else moves the base, or that the base does not hear this node; empty: neither."""
+    def warning(self, *, drives: bool) -> str:
+        """Who else moves the base, or that the base does not hear this node; empty: neither.
+
+        Args:
+            drives: this node does: only then a base must be there.
+        """
         if time.monotonic() - self._heard_s < RIVAL_S:
             others = self._named(self._node.get_publishers_info_by_topic(self._topic))
             return (
@@ -134,7 +137,7 @@ class Rivals:
                 f"{', '.join(deaf)} takes {other} on {self._topic}, and {self._type} is sent: set "
                 f"stamped_cmd_vel to {remedy}"
             )
-        if not listeners:
+        if drives and not listeners:
             return f"nobody listens on {self._topic}: is the base there, and is that its topic?"
         return ""
 

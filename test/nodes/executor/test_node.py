@@ -332,8 +332,12 @@ def test_a_restarted_navigator_is_listened_to(base: Base) -> None:
 
 def test_a_base_that_does_not_hear_it_is_told_of(base: Base) -> None:
     """DDS connects different types with nobody, and says nothing."""
+    base.offer(FAR)
+    base.moves()
     base.destroy_subscription(base.listening)
     base.wait(lambda: "nobody listens on /shared/cmd_vel" in base.summary, "nobody is missed")
+    base.offer()
+    base.wait(lambda: base.summary == "idle", "it needs no base to stand")
     base.hear(TwistStamped)
     said = (
         "/shared/base takes TwistStamped on /shared/cmd_vel, and Twist is sent: set stamped_cmd_vel to true"

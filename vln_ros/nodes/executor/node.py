@@ -171,7 +171,8 @@ class ExecutorNode(ManagedNode):
 
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()
-        refused, warning = self._input.refused, self._rivals.warning
+        refused = self._input.refused
+        warning = self._rivals.warning(drives=self._state[0] is ExecutorState.MOVING)
         if warning and warning != self._warned:
             self.get_logger().warning(warning)
         self._warned = warning
