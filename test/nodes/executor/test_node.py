@@ -364,6 +364,17 @@ def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None
     base.moves()
 
 
+def test_simulated_time_that_nobody_tells_is_a_fault(tmp_path: Path) -> None:
+    context = Context()
+    context.init()
+    base = Base(context, "/timeless")
+    with gone_afterwards(context, base), Graph(tmp_path, graph_environment()) as graph:
+        graph.start(NodeSpec("executor", {**PARAMETERS, "use_sim_time": True}, namespace="/timeless"))
+        base.says("stopped: the control clock stands")
+        base.stands()
+        graph.check()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_last_thing_the_base_hears_is_zero(tmp_path: Path, number: signal.Signals) -> None:
     # In a namespace of its own: beside the one that the other tests share it would stand.
