@@ -229,7 +229,9 @@ def test_odometry_is_taken_no_more_often_than_it_is_shown(page: Page) -> None:
     assert shown == sorted(shown) and shown[-1] > 150.0, "the newest, not the oldest"
 
 
-def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: Page) -> None:
+def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page.inputs.tick()
     assert "No navigator is running" in page.shown("navigator")["text"]
     other = rclpy.create_node("navigator", context=page.node.context)
@@ -247,6 +249,8 @@ def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: P
     page.wait(lambda: page.inputs.is_navigator_there)
     page.inputs.tick()
     assert page.shown("navigator")["text"] == ""
+    monkeypatch.setattr(inputs_module, "NAVIGATOR_TIMEOUT_S", -1.0)
+    page.wait(lambda: says("it has ended, or is not active"))  # and loads nothing
     other.destroy_node()
 
 
