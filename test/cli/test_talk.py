@@ -116,9 +116,9 @@ def robot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watcher]:
 
 @pytest.mark.parametrize("command", [["say", "go on"], ["ask", "what?"], ["stop"], ["stop", "--release"]])
 def test_nobody_there_is_said_with_the_place(command: Sequence[str]) -> None:
-    status, out, error = run(*command, "--domain", "231", "--namespace", "/left", "--wait-s", "0.3")
+    status, out, error = run(*command, "--domain", "231", "--namespace", "left/", "--wait-s", "0.3")
     assert status == 1 and not out
-    assert "ROS domain 231, namespace /left" in error and "0.3 s" in error
+    assert "ROS domain 231, namespace /left:" in error and "0.3 s" in error
     assert "--domain" in error
 
 

@@ -410,6 +410,24 @@ def test_the_clock_of_control_stands() -> None:
     assert base.period().state is ExecutorState.IDLE
 
 
+def test_a_clock_of_control_that_never_goes_is_said() -> None:
+    """Simulated time was asked for, and nobody simulates."""
+    base = Unicycle()
+    assert base.executor.check(base.now_s) is None
+    base.offer(1, F)
+    base.now_s += SAFETY.odometry_timeout_s + 0.1
+    base.show()
+    output = base.executor.check(base.now_s)
+    assert output is not None
+    assert (output.velocity, output.faults) == (Velocity(), (Fault.NO_CLOCK,))
+    assert base.offer(2, F) is Acceptance.REFUSED
+    base.period()
+    assert base.executor.check(base.now_s) is None
+    assert base.period().state is ExecutorState.IDLE
+    assert base.offer(3, F) is Acceptance.ACCEPTED
+    assert base.until(ExecutorState.IDLE) == [F]
+
+
 def test_a_jump_waits_for_somebody() -> None:
     base = Unicycle()
     base.offer(1, F, F)

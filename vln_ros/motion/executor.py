@@ -129,6 +129,8 @@ class Executor:
         self._taken_of = (0, 0)
         """Epoch and instruction of the newest queue: a clock that was reset is no new instruction."""
         self._updated_s: float | None = None
+        self._checked_s: float | None = None
+        """First: a clock that has never gone stands, too."""
         self._pose: Pose | None = None
         self._pose_stamp_ns = 0
         self._goal: Pose | None = None
@@ -344,12 +346,15 @@ class Executor:
         """To be called on a steady clock, and after whatever may end a motion: what to send if the clock of
         control stands, a stream has ended or the robot was told to stand between two periods; None if all is
         well."""
-        if self._updated_s is None:
-            return None
-        if now_s - self._updated_s > self.config.safety.odometry_timeout_s:
+        if self._checked_s is None:
+            self._checked_s = now_s
+        since_s = self._checked_s if self._updated_s is None else self._updated_s
+        if now_s - since_s > self.config.safety.odometry_timeout_s:
             self._held.add(Fault.NO_CLOCK)
         else:
             self._held.discard(Fault.NO_CLOCK)
+            if self._updated_s is None:
+                return None
         self._judge(now_s)
         if not self._faults and not self._interrupted:
             return None

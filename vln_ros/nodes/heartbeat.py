@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from geometry_msgs.msg import Twist, TwistStamped
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from std_msgs.msg import Header
 
 from vln_ros.datatypes import Velocity
@@ -91,13 +92,13 @@ class Heartbeat:
 
 
 class Rivals:
-    """Hears what the base hears on ``cmd_vel``, and knows what of it is not this node's.
+    """Hears what the base hears on ``cmd_vel``, and knows what of it is not this node's; and who hears it.
 
     It is no fault: a person may take over, and who wants to have it sorted out puts a multiplexer there.
     """
 
     def __init__(self, node: Node, type_: type[Twist] | type[TwistStamped], rate_hz: float) -> None:
-        self._node = node
+        self._node, self._type = node, type_.__name__
         self._sent: deque[Velocity] = deque(maxlen=round(2.0 * rate_hz))
         self._heard_s = -RIVAL_S
         self._topic = node.resolve_topic_name("cmd_vel")
@@ -116,17 +117,35 @@ class Rivals:
         if velocity != Velocity() and velocity not in self._sent:
             self._heard_s = time.monotonic()
 
-    @property
-    def warning(self) -> str:
-        """Who else moves the base; empty: nobody."""
-        if time.monotonic() - self._heard_s >= RIVAL_S:
-            return ""
+    def warning(self, *, drives: bool) -> str:
+        """Who else moves the base, or that the base does not hear this node; empty: neither.
+
+        Args:
+            drives: this node does: only then a base must be there.
+        """
+        if time.monotonic() - self._heard_s < RIVAL_S:
+            others = self._named(self._node.get_publishers_info_by_topic(self._topic))
+            return (
+                f"somebody else moves the base on {self._topic}: "
+                f"{', '.join(sorted(others)) or 'a second executor'}"
+            )
+        listeners = self._named(self._node.get_subscriptions_info_by_topic(self._topic))
+        deaf = sorted(who for who, type_ in listeners.items() if type_ != self._type)
+        if deaf:  # DDS connects them with nobody, and says nothing
+            other, remedy = listeners[deaf[0]], "true" if self._type == Twist.__name__ else "false"
+            return (
+                f"{', '.join(deaf)} takes {other} on {self._topic}, and {self._type} is sent: set "
+                f"stamped_cmd_vel to {remedy}"
+            )
+        if drives and not listeners:
+            return f"nobody listens on {self._topic}: is the base there, and is that its topic?"
+        return ""
+
+    def _named(self, endpoints: list[TopicEndpointInfo]) -> dict[str, str]:
+        """The other nodes, each with the type of its messages."""
         me = self._node.get_name(), self._node.get_namespace()
-        others = sorted(
-            {
-                f"{i.node_namespace.rstrip('/')}/{i.node_name}"
-                for i in self._node.get_publishers_info_by_topic(self._topic)
-                if (i.node_name, i.node_namespace) != me
-            }
-        )
-        return f"somebody else moves the base on {self._topic}: {', '.join(others) or 'a second executor'}"
+        return {
+            f"{i.node_namespace.rstrip('/')}/{i.node_name}": i.topic_type.rpartition("/")[2]
+            for i in endpoints
+            if (i.node_name, i.node_namespace) != me
+        }

@@ -26,7 +26,7 @@ REMEDIES = {
     "scan stands still": "The laser scanner repeats the same scan though the robot has moved.",
     "two navigators": "Two navigators are running: end one of them.",
     "two executors": "Two executors are running: end one of them.",
-    "the control clock stands": "The simulated clock stands still.",
+    "the control clock stands": "The simulated clock stands still, or there is none (use_sim_time).",
     "queue not usable": "The last queue of actions could not be read.",
     "obstacle": "Something is in the way; the robot waits for another decision.",
     "blocked": "The robot did not get where it should: something holds it.",

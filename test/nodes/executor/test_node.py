@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import Twist
+from geometry_msgs.msg import Twist, TwistStamped
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from nav_msgs.msg import Odometry
@@ -67,7 +67,7 @@ class Base(WaitingNode):
         self.stopped = 0
         self.values: dict[str, str] = {}
         self.summary = ""
-        self.create_subscription(Twist, "cmd_vel", self._on_command, qos.sensor("reliable", 50))
+        self.hear(Twist)
         self.create_subscription(
             JointTrajectory, "queue_progress", self._on_progress, qos.sensor("reliable", 50)
         )
@@ -79,8 +79,15 @@ class Base(WaitingNode):
         self.number = 0
         self.create_timer(0.02, self._on_timer)
 
-    def _on_command(self, msg: Twist) -> None:
-        self.commands.append(convert.velocity_from_twist(msg))
+    def hear(self, type_: type[Twist] | type[TwistStamped]) -> None:
+        """Take commands of this type; may be called again once :attr:`listening` is destroyed."""
+        self.listening = self.create_subscription(
+            type_, "cmd_vel", self._on_command, qos.sensor("reliable", 50)
+        )
+
+    def _on_command(self, msg: Twist | TwistStamped) -> None:
+        twist = msg.twist if isinstance(msg, TwistStamped) else msg
+        self.commands.append(convert.velocity_from_twist(twist))
 
     def _on_progress(self, msg: JointTrajectory) -> None:
         self.progress.append(convert.chunk_from_trajectory(msg))
@@ -323,6 +330,24 @@ def test_a_restarted_navigator_is_listened_to(base: Base) -> None:
     base.offer(instruction=1)
 
 
+def test_a_base_that_does_not_hear_it_is_told_of(base: Base) -> None:
+    """DDS connects different types with nobody, and says nothing."""
+    base.offer(FAR)
+    base.moves()
+    base.destroy_subscription(base.listening)
+    base.wait(lambda: "nobody listens on /shared/cmd_vel" in base.summary, "nobody is missed")
+    base.offer()
+    base.wait(lambda: base.summary == "idle", "it needs no base to stand")
+    base.hear(TwistStamped)
+    said = (
+        "/shared/base takes TwistStamped on /shared/cmd_vel, and Twist is sent: set stamped_cmd_vel to true"
+    )
+    base.wait(lambda: said in base.summary, "the other type is not told of")
+    base.destroy_subscription(base.listening)
+    base.hear(Twist)
+    base.wait(lambda: "cmd_vel" not in base.summary, "it is told of still")
+
+
 def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None:
     base.offer(FAR, instruction=17)
     base.moves()
@@ -337,6 +362,17 @@ def test_deactivated_it_stands_and_activated_it_drives_again(base: Base) -> None
     base.wait(lambda: base.summary == "idle" and len(base.commands) > told, "it did not come back")
     base.offer(FAR, instruction=17)
     base.moves()
+
+
+def test_simulated_time_that_nobody_tells_is_a_fault(tmp_path: Path) -> None:
+    context = Context()
+    context.init()
+    base = Base(context, "/timeless")
+    with gone_afterwards(context, base), Graph(tmp_path, graph_environment()) as graph:
+        graph.start(NodeSpec("executor", {**PARAMETERS, "use_sim_time": True}, namespace="/timeless"))
+        base.says("stopped: the control clock stands")
+        base.stands()
+        graph.check()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

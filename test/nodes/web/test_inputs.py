@@ -28,10 +28,11 @@ from vln_ros.config import WebConfig
 from vln_ros.datatypes import STOP, Action, ActionChunk, PixelGoal, PlaceGoal, PlaceSource, Pose
 from vln_ros.nodes.web import inputs as inputs_module
 from vln_ros.nodes.web.inputs import FeedInputs
-from vln_ros.nodes.web.questions import answer_line
+from vln_ros.nodes.web.questions import QuestionTopics, answer_line
 from vln_ros.nodes.web.reports import DiagnosticReports
 from vln_ros.questions import Question, QuestionAnswer, QuestionRefusal, Spoken
 from vln_ros.ros import convert, qos
+from vln_ros.ros.questions import QUESTION_TOPIC, question_from_string, string_from_answer
 from vln_ros.web.feed import Feed
 
 pytestmark = pytest.mark.ros
@@ -228,7 +229,9 @@ def test_odometry_is_taken_no_more_often_than_it_is_shown(page: Page) -> None:
     assert shown == sorted(shown) and shown[-1] > 150.0, "the newest, not the oldest"
 
 
-def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: Page) -> None:
+def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
     page.inputs.tick()
     assert "No navigator is running" in page.shown("navigator")["text"]
     other = rclpy.create_node("navigator", context=page.node.context)
@@ -246,6 +249,8 @@ def test_a_navigator_that_is_starting_is_told_from_one_that_is_not_there(page: P
     page.wait(lambda: page.inputs.is_navigator_there)
     page.inputs.tick()
     assert page.shown("navigator")["text"] == ""
+    monkeypatch.setattr(inputs_module, "NAVIGATOR_TIMEOUT_S", -1.0)
+    page.wait(lambda: says("it has ended, or is not active"))  # and loads nothing
     other.destroy_node()
 
 
@@ -307,3 +312,28 @@ def test_answers_as_lines_of_the_log() -> None:
     assert cut == ("answer", "why? – so …")
     refused = QuestionAnswer(question_id="a", question=None, refusal=QuestionRefusal.BUSY, message="later")
     assert answer_line(refused) == ("unanswered", "later")
+
+
+def test_a_question_ends_with_its_navigator(page: Page) -> None:
+    """Else who has asked would wait for ever."""
+    heard: list[Question] = []
+    page.node.create_subscription(
+        String, QUESTION_TOPIC, lambda m: heard.append(question_from_string(m, str)), qos.events()
+    )
+    questions = QuestionTopics(page.node, page.feed, page.inputs.refuse)
+    questions.tick(is_navigator_there=False)
+
+    def is_asked(words: str) -> bool:
+        questions.ask(words, "somebody")
+        return page.notes()[-1][0] == "question"
+
+    for words in ("Where?", "Why?"):
+        page.wait(lambda words=words: is_asked(words))  # type: ignore[misc]
+        page.wait(lambda words=words: [q.text for q in heard][-1:] == [words])  # type: ignore[misc]
+    answer = QuestionAnswer(question_id=heard[0].question_id, question=heard[0], spoken=Spoken("There."))
+    page.publish("answer", string_from_answer(answer))
+    questions.tick(is_navigator_there=True)
+    before = len(page.notes())
+    questions.tick(is_navigator_there=False)
+    questions.tick(is_navigator_there=False)
+    assert page.notes()[before:] == [("unanswered", "Why? \u2013 the navigator is silent: ask again")]

@@ -70,13 +70,14 @@ class Person:
         from rclpy.signals import SignalHandlerOptions
         from rclpy.validate_namespace import validate_namespace
 
+        absolute = f"/{namespace.strip('/')}"
         if namespace:
             try:
-                validate_namespace(f"/{namespace.strip('/')}")
+                validate_namespace(absolute)
             except InvalidNamespaceException as error:
                 raise ConfigError(f"--namespace = {namespace!r}: letters, digits, _ and /") from error
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
-        self.node = Node(f"person_{os.getpid()}", namespace=namespace)
+        self.node = Node(f"person_{os.getpid()}", namespace=absolute)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
 

@@ -58,6 +58,7 @@ class ExecutorNode(ManagedNode):
         self._core = Executor(c)
         self._times = ControlTimes(1.0 / c.rate_hz)
         self._rivals = Rivals(self, TwistStamped if c.stamped_cmd_vel else Twist, c.rate_hz)
+        self._warned = ""
         self._state: tuple[ExecutorState, tuple[Fault, ...]] = (ExecutorState.IDLE, ())
         self._input = ExecutorInput(self, c, self._core, self._now_s, self._check, self._report_progress)
         # Control goes with simulated time where there is one; nothing else may depend on a clock that
@@ -170,7 +171,11 @@ class ExecutorNode(ManagedNode):
 
     def _diagnose(self) -> None:
         last, now_s = self._report.last, self._now_s()
-        refused, warning = self._input.refused, self._rivals.warning
+        refused = self._input.refused
+        warning = self._rivals.warning(drives=self._state[0] is ExecutorState.MOVING)
+        if warning and warning != self._warned:
+            self.get_logger().warning(warning)
+        self._warned = warning
         is_now = health(self._active, *self._state, last, self._times, refused, warning, now_s)
         self.say(replace(is_now, values=(*is_now.values, *self._input.values(), *self._profiling.values())))
 

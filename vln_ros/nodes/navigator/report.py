@@ -112,6 +112,8 @@ def health(
     level, summary = Level.OK, "following" if worker.running else "waiting for an instruction"
     if refused or counts.dropped_color:
         level = Level.WARN
+    if not now_ns:
+        level, summary = Level.WARN, f"{summary}; no /clock comes (use_sim_time), so no time limit holds"
     if figures.given_up:
         level, summary = Level.WARN, f"{summary}, with less: memory ran out {len(figures.given_up)} times"
     if figures.held is not None and worker.running:

@@ -149,7 +149,7 @@ class FeedInputs:
             return "No navigator is running, so nobody would follow an instruction."
         if self._beaten_s > -math.inf:
             silent_s = now_s - self._beaten_s
-            return f"The navigator is silent, for {silent_s:.0f} s so far: it has ended, or is loading again."
+            return f"The navigator is silent, for {silent_s:.0f} s so far: it has ended, or is not active."
         self._starting_s = now_s if self._starting_s is None else self._starting_s
         return f"The navigator is not ready: it loads its model, for {now_s - self._starting_s:.0f} s so far."
 

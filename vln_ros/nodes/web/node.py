@@ -130,6 +130,7 @@ class WebNode(ProcessNode):
             self.get_logger().warning(said)
         self._standstill.tick()
         inputs.tick()
+        self._questions.tick(inputs.is_navigator_there)
         self._starts.tick()
 
     def _show_goal(self, stamp_ns: int) -> None:

@@ -33,6 +33,7 @@ class QuestionTopics:
     def __init__(self, node: Node, feed: Feed, refuse: Callable[[MessageError], None]) -> None:
         self._feed, self._refuse = feed, refuse
         self._numbers = count(1)
+        self._waiting: dict[str, Question] = {}
         self._publisher = node.create_publisher(String, QUESTION_TOPIC, qos.events())
         node.create_subscription(String, ANSWER_TOPIC, self._on_answer, qos.events())
 
@@ -49,7 +50,15 @@ class QuestionTopics:
             self._feed.note("refused", "no navigator is there that answers questions")
             return
         self._feed.note("question", f"{question.text} ({who})")
+        self._waiting[question.question_id] = question
         self._publisher.publish(msg)
+
+    def tick(self, is_navigator_there: bool) -> None:
+        """A navigator answers every question, as long as it lives."""
+        if self._waiting and not is_navigator_there:
+            for question in self._waiting.values():
+                self._feed.note("unanswered", f"{question.text} – the navigator is silent: ask again")
+            self._waiting.clear()
 
     def _on_answer(self, msg: String) -> None:
         try:
@@ -57,6 +66,7 @@ class QuestionTopics:
         except ValueError as error:
             self._refuse(MessageError("bad_answer", str(error)))
             return
+        self._waiting.pop(answer.question_id, None)
         self._feed.note(*answer_line(answer))
 
 

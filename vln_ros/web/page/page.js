@@ -7,6 +7,7 @@ import { SentenceBox } from "./sentences.js";
 const by = (id) => document.getElementById(id);
 const LOG_KEPT = 200;
 const UNANSWERED_MS = 1000;
+const WAITS = "…";
 
 let driving = { you: false, who: "", viewers: 0 };
 let paused = false;
@@ -157,6 +158,7 @@ const hear = {
     if (time_s < openedS) return; // of before this page was there: only the log tells of it
     if (what === "answer" || what === "unanswered") say(by("answer"), text);
     // Where the person looks who is refused: on a phone the map is far from the boxes.
+    if (what === "refused" && by("answer").textContent === WAITS) say(by("answer"), "");
     if (what === "refused") say(by(text.startsWith("not put there") ? "not-put" : "refusal"), sentence(text));
     if (what === "instruction" || what === "release") say(by("refusal"), "");
   },
@@ -260,7 +262,7 @@ by("ask").addEventListener("submit", (event) => {
   say(by("refusal"), "");
   if (connection.send({ kind: "ask", text: question.text })) {
     question.clear();
-    say(by("answer"), "…");
+    say(by("answer"), WAITS);
   } else {
     say(by("refusal"), "No connection: nothing was sent.");
   }
