@@ -141,7 +141,7 @@ class QwenEngine:
         )  # fmt: skip
         self._encoder = VisionEncoder(model, profile.image, self.session, accelerator, forwards)
         self._token_area = model.pixels.token_side**2
-        self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
+        self._budget = TokenBudget(budget_options(config, self.session), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
             profile, self.session, self._template, self._encoder, self._budget,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
@@ -38,6 +39,12 @@ def build_context(
         ConfigError: there is none of that name, or it cannot do what the options ask for.
     """
     spec = _chosen(profile, config)
+    past = spec.history_frames or 0
+    if config.bank_frames <= past:
+        raise ConfigError(
+            f"qwen.stream.bank_frames = {config.bank_frames}: a question of profile {profile.name} shows "
+            f"{past} past frames besides the newest one; set at least {past + 1}"
+        )
     bank = PrimitiveBank(config.bank_frames, way, landmarks)
     match spec.strategy:
         case "append":
@@ -70,11 +77,22 @@ def _chosen(profile: Profile, config: StreamConfig) -> ContextSpec:
     return replace(spec, history_choice=config.history_choice, history_limit=0)
 
 
-def budget_options(config: StreamConfig, token_bytes: int) -> BudgetOptions:
-    """The tighter one of the token and the byte budget, and what to keep within it."""
+def budget_options(config: StreamConfig, session: Session) -> BudgetOptions:
+    """The tighter one of the token and the byte budget, and what to keep within it.
+
+    Raises:
+        ConfigError: the model has fewer positions than the options let a stream have.
+    """
+    network: Any = session.network.config
+    positions = network.text_config.max_position_embeddings
+    if config.max_position > positions:
+        raise ConfigError(
+            f"qwen.stream.max_position = {config.max_position}: the checkpoint has {positions} positions "
+            "(max_position_embeddings of its config.json); set no more"
+        )
     budget = config.token_budget
     if config.cache_budget_mb:
-        budget = min(budget, config.cache_budget_mb * 1_000_000 // token_bytes)
+        budget = min(budget, config.cache_budget_mb * 1_000_000 // session.token_bytes)
     return BudgetOptions(
         budget,
         config.recent_turns,
