@@ -36,15 +36,9 @@ def build_context(
     """The strategy that the profile asks for.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot do what the options ask for.
+        ConfigError: there is none of that name.
     """
     spec = _chosen(profile, config)
-    past = spec.history_frames or 0
-    if config.bank_frames <= past:
-        raise ConfigError(
-            f"qwen.stream.bank_frames = {config.bank_frames}: a question of profile {profile.name} shows "
-            f"{past} past frames besides the newest one; set at least {past + 1}"
-        )
     bank = PrimitiveBank(config.bank_frames, way, landmarks)
     match spec.strategy:
         case "append":
@@ -54,12 +48,6 @@ def build_context(
         case "history":
             return HistoryContext(session, template, encoder, spec, pruning, bank)
         case "delayed_batch":
-            if config.prune.strategy != "none" or config.landmarks.memory:
-                raise ConfigError(
-                    f"profile {profile.name} shows frames as one video (delayed_batch), of which no tokens "
-                    "are left out and which is not chosen by landmarks: set qwen.stream.prune.strategy to "
-                    "none and qwen.stream.landmarks.memory to false"
-                )
             return DelayedBatchContext(session, template, encoder, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
 
@@ -69,11 +57,6 @@ def _chosen(profile: Profile, config: StreamConfig) -> ContextSpec:
     spec = profile.context
     if config.history_choice == "profile":
         return spec
-    if spec.strategy != "history":
-        raise ConfigError(
-            f"qwen.stream.history_choice = {config.history_choice!r}: profile {profile.name} has context "
-            f"{spec.strategy}, which does not choose past frames for every question; set it to profile"
-        )
     return replace(spec, history_choice=config.history_choice, history_limit=0)
 
 
