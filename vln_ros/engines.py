@@ -287,6 +287,7 @@ def _many_imports() -> Iterator[None]:
 
 def _load(config: NavigatorConfig) -> _Shared:
     from vln_ros.engine.checkpoint.lookup import check_checkpoint
+    from vln_ros.engine.checkpoint.options import attention_takes_mask, check_options
     from vln_ros.engine.checkpoint.profile import load_profile
 
     qwen = config.qwen
@@ -301,6 +302,7 @@ def _load(config: NavigatorConfig) -> _Shared:
             f"qwen.accelerate = {qwen.accelerate!r} with pool_tokens = {qwen.stream.pool_tokens}: what is "
             "recorded holds memory of its own; set qwen.accelerate to none or qwen.stream.pool_tokens to 0"
         )
+    check_options(profile, qwen.stream, qwen.reuse, takes_mask=attention_takes_mask(qwen.attention))
     check_checkpoint(qwen.checkpoint)
     with _many_imports():  # torch: only when it is clear that it is needed
         from vln_ros.engine.checkpoint.model import load_model

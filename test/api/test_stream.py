@@ -428,12 +428,24 @@ def test_what_cannot_be_loaded(checkpoint: Any, profile: Any, more: Any, said: s
         ({"stream.history_choice": "stays"}, "qwen.stream.history_choice = 'stays': profile tiny"),
         ({"reuse.enabled": True, "reuse.layer_budget": True}, "set qwen.reuse.tower to false"),
         ({"accelerate": "graphs", "stream.pool_tokens": 1000}, "set qwen.accelerate to none"),
+        ({"stream.max_position": 200000}, "qwen.stream.max_position = 200000: the checkpoint has 128000"),
+        ({"reuse.enabled": True, "camera": None}, "camera is missing: qwen.reuse.enabled"),
+        ({"stream.prune.strategy": "seen", "camera": None}, "qwen.stream.prune.strategy = 'seen' goes by"),
+        ({"attention": "flash_attention_2"}, "qwen.stream.decode = 'tree' needs"),
+        (
+            {"attention": "flash_attention_2", "stream.decode": "free", "reuse.enabled": True},
+            "set qwen.attention to sdpa or eager, or qwen.reuse.enabled to false",
+        ),
+        ({"profile": "navida", "stream.bank_frames": 8}, "profile navida shows 8 past frames"),
     ],
 )
-def test_options_that_exclude_each_other(options: dict[str, Scalar], said: str) -> None:
+def test_options_that_exclude_each_other(options: dict[str, Any], said: str) -> None:
     """Each error names the parameters in full, so that they can be found where they were set."""
+    left = dict(options)
+    profile, camera = left.pop("profile", "tiny"), left.pop("camera", CAMERA)
+    given = CPU | {f"qwen.{name}": value for name, value in left.items()}
     with pytest.raises(vln_ros.ConfigError) as caught:
-        vln_ros.load("shipped:tiny", "tiny", options=CPU | {f"qwen.{n}": v for n, v in options.items()})
+        vln_ros.load("shipped:tiny", profile, camera=camera, options=given)
     assert said in str(caught.value)
 
 
@@ -483,12 +495,14 @@ except AttributeError as error:
     assert "lod" in str(error)
 else:
     raise AssertionError
-for given, kind in ((("nowhere", "tiny"), vln_ros.ConfigError), (("shipped:tiny", "tiny", " "), ValueError)):
+for checkpoint, instruction, options in (
+    ("nowhere", "go", {}), ("shipped:tiny", " ", {}), ("shipped:tiny", "go", {"qwen.stream.max_phrases": 9})
+):
     try:
-        vln_ros.load(*given)
-    except kind:
+        vln_ros.load(checkpoint, "tiny", instruction, options=options)
+    except ValueError:
         continue
-    raise AssertionError(given)
+    raise AssertionError(checkpoint, instruction, options)
 assert "torch" not in sys.modules, "what is wrong is said before anything heavy is loaded"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -87,15 +87,27 @@ def load(
     if camera is not None:
         check_camera(camera)
     spec = load_profile(config.qwen.profile)
-    if spec.pixel_goal is not None and camera is None:
+    why = _needs_camera(config, spec)
+    if camera is None and why is not None:
         raise ConfigError(
-            f"camera is missing: profile {spec.name} answers with pixels, and where these are takes the "
-            "camera's intrinsics; give camera=vln_ros.CameraModel.from_hfov(width, height, hfov_rad)"
+            f"camera is missing: {why}, and where that is takes the camera's intrinsics; give "
+            "camera=vln_ros.CameraModel.from_hfov(width, height, hfov_rad)"
         )
     stream = Stream(config, spec, camera)
     if text is not None:
         stream.instruct(text)
     return stream
+
+
+def _needs_camera(config: NavigatorConfig, profile: Profile) -> str | None:
+    """What the intrinsics of the pictures are needed for; None: nothing."""
+    if profile.pixel_goal is not None:
+        return f"profile {profile.name} answers with pixels"
+    if config.qwen.reuse.enabled:
+        return "qwen.reuse.enabled goes by what depth shows"
+    if config.qwen.stream.prune.strategy != "none":
+        return f"qwen.stream.prune.strategy = {config.qwen.stream.prune.strategy!r} goes by what depth shows"
+    return None
 
 
 def taken_options() -> tuple[str, ...]:

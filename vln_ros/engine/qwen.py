@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vln_ros.config import ConfigError, LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
+from vln_ros.config import LookDownConfig, PlaceConfig, ReuseConfig, SamplingConfig, StreamConfig
 from vln_ros.datatypes import ActionChunk, Executed, Frame, Instruction
 from vln_ros.engine.checkpoint.model import LoadedModel
+from vln_ros.engine.checkpoint.options import check_options
 from vln_ros.engine.checkpoint.profile import Profile
 from vln_ros.engine.context.budget import TokenBudget
 from vln_ros.engine.context.build import budget_options, build_context
@@ -106,11 +107,7 @@ class QwenEngine:
     ) -> None:
         self._accelerator = accelerator
         self._config = config = stream or StreamConfig()
-        if config.decode == "tree" and not takes_mask(model.network):
-            raise ConfigError(
-                f"qwen.stream.decode = {config.decode!r} needs an attention implementation that takes a "
-                "mask: set qwen.attention to sdpa or eager, or qwen.stream.decode to tokens or free"
-            )
+        check_options(profile, config, reuse or ReuseConfig(), takes_mask=takes_mask(model.network))
         self.profile = profile
         self.fingerprint = model.fingerprint
         self._end_tokens = model.generation.end_tokens
@@ -141,7 +138,7 @@ class QwenEngine:
         )  # fmt: skip
         self._encoder = VisionEncoder(model, profile.image, self.session, accelerator, forwards)
         self._token_area = model.pixels.token_side**2
-        self._budget = TokenBudget(budget_options(config, self.session.token_bytes), scores)
+        self._budget = TokenBudget(budget_options(config, self.session), scores)
         self._way = TravelledWay.of(action for phrase in profile.vocabulary for action in phrase.actions)
         self.context = build_context(
             profile, self.session, self._template, self._encoder, self._budget,

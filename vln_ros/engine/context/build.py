@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from vln_ros.config import ConfigError, StreamConfig
 from vln_ros.engine.checkpoint.profile import ContextSpec, Profile
@@ -35,7 +36,7 @@ def build_context(
     """The strategy that the profile asks for.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot do what the options ask for.
+        ConfigError: there is none of that name.
     """
     spec = _chosen(profile, config)
     bank = PrimitiveBank(config.bank_frames, way, landmarks)
@@ -47,12 +48,6 @@ def build_context(
         case "history":
             return HistoryContext(session, template, encoder, spec, pruning, bank)
         case "delayed_batch":
-            if config.prune.strategy != "none" or config.landmarks.memory:
-                raise ConfigError(
-                    f"profile {profile.name} shows frames as one video (delayed_batch), of which no tokens "
-                    "are left out and which is not chosen by landmarks: set qwen.stream.prune.strategy to "
-                    "none and qwen.stream.landmarks.memory to false"
-                )
             return DelayedBatchContext(session, template, encoder, spec)
     raise ConfigError(f"profile {profile.name}: unknown context strategy {spec.strategy!r}")
 
@@ -62,19 +57,25 @@ def _chosen(profile: Profile, config: StreamConfig) -> ContextSpec:
     spec = profile.context
     if config.history_choice == "profile":
         return spec
-    if spec.strategy != "history":
-        raise ConfigError(
-            f"qwen.stream.history_choice = {config.history_choice!r}: profile {profile.name} has context "
-            f"{spec.strategy}, which does not choose past frames for every question; set it to profile"
-        )
     return replace(spec, history_choice=config.history_choice, history_limit=0)
 
 
-def budget_options(config: StreamConfig, token_bytes: int) -> BudgetOptions:
-    """The tighter one of the token and the byte budget, and what to keep within it."""
+def budget_options(config: StreamConfig, session: Session) -> BudgetOptions:
+    """The tighter one of the token and the byte budget, and what to keep within it.
+
+    Raises:
+        ConfigError: the model has fewer positions than the options let a stream have.
+    """
+    network: Any = session.network.config
+    positions = network.text_config.max_position_embeddings
+    if config.max_position > positions:
+        raise ConfigError(
+            f"qwen.stream.max_position = {config.max_position}: the checkpoint has {positions} positions "
+            "(max_position_embeddings of its config.json); set no more"
+        )
     budget = config.token_budget
     if config.cache_budget_mb:
-        budget = min(budget, config.cache_budget_mb * 1_000_000 // token_bytes)
+        budget = min(budget, config.cache_budget_mb * 1_000_000 // session.token_bytes)
     return BudgetOptions(
         budget,
         config.recent_turns,

@@ -11,9 +11,9 @@ from itertools import takewhile
 import torch
 from torch import Tensor
 
-from vln_ros.config import ConfigError, LandmarkConfig
+from vln_ros.config import LandmarkConfig
 from vln_ros.engine.inputs.chat_template import ChatTemplate
-from vln_ros.engine.stream.forward import Work, takes_mask
+from vln_ros.engine.stream.forward import Work
 from vln_ros.engine.stream.session import Session
 from vln_ros.engine.stream.timeline import SegmentKind, Timeline
 from vln_ros.memory.instruction import InstructionAgent, InstructionPlan, PlanFallback, PlanSource, Said
@@ -91,16 +91,6 @@ class LandmarkMemory:
         aside: Callable[[], AbstractContextManager[None]],
         table: LandmarkScores | None,
     ) -> None:
-        if config.memory and config.plan == "none":
-            raise ConfigError(
-                "qwen.stream.landmarks.memory needs landmarks: set qwen.stream.landmarks.plan to rules or "
-                "model"
-            )
-        if config.memory and not takes_mask(session.network):
-            raise ConfigError(
-                "qwen.stream.landmarks.memory needs an attention implementation that takes a mask: set "
-                "qwen.attention to sdpa or eager"
-            )
         self._config, self._session, self._template, self._aside = config, session, template, aside
         self._table = table
         self._end_tokens = end_tokens

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from vln_ros.config import ConfigError, SamplingConfig, StreamConfig
+from vln_ros.config import SamplingConfig, StreamConfig
 from vln_ros.datatypes import Action
 from vln_ros.engine.checkpoint.model import LoadedModel
 from vln_ros.engine.checkpoint.profile import GenerationSpec, Profile
@@ -93,9 +93,6 @@ class AnswerDecoder:
 
     Args:
         config: how to decode.
-
-    Raises:
-        ConfigError: more phrases than the profile has; see also :class:`Grammar`.
     """
 
     def __init__(
@@ -111,11 +108,6 @@ class AnswerDecoder:
         self._config, self._sampling = config, sampling
         self._end_tokens = model.generation.end_tokens
         self._random_weights = model.random_weights
-        if config.max_phrases > profile.max_phrases:
-            raise ConfigError(
-                f"qwen.stream.max_phrases = {config.max_phrases}: an answer of profile {profile.name} has "
-                f"at most {profile.max_phrases}; set no more, or 0"
-            )
         self._rules = QueueRules(
             profile.separator,
             config.max_phrases or profile.max_phrases,

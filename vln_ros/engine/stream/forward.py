@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.cache_utils import Cache
 
+from vln_ros.engine.checkpoint.options import attention_takes_mask
 from vln_ros.engine.stream.timeline import Segment, Snapshot
 from vln_ros.engine.stream.tree import TokenTree
 
@@ -165,7 +166,7 @@ def tree_visibility(tree: TokenTree, base: int, prompt: int, device: torch.devic
 def takes_mask(network: Qwen2_5_VLForConditionalGeneration) -> bool:
     """Can the attention implementation restrict what a token sees beyond causality?"""
     config: Any = network.config
-    return config.text_config._attn_implementation in ("sdpa", "eager")
+    return attention_takes_mask(config.text_config._attn_implementation)
 
 
 def attention_mask(network: Qwen2_5_VLForConditionalGeneration, visible: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from vln_ros.config import ConfigError, ReuseConfig
+from vln_ros.config import ReuseConfig
 from vln_ros.datatypes import Frame
 from vln_ros.engine.checkpoint.model import LoadedModel
-from vln_ros.engine.stream.forward import Prefill, takes_mask
+from vln_ros.engine.stream.forward import Prefill
 from vln_ros.engine.stream.kv_cache import SlotCache
 from vln_ros.engine.stream.partial_tower import TowerPart, TowerStates, window_of_token, window_tokens
 from vln_ros.engine.stream.plug import Cost, NewFrame, Plan, Plug, VisionPlan
@@ -289,21 +289,9 @@ def build_reuse(
         features_again: the features of a frame are needed once more after it was prefilled, so that the
             vision tower computes all of it.
 
-    Raises:
-        ConfigError: options that do not fit together, or the model.
     """
     if not config.enabled:
         return None
-    if not takes_mask(model.network):
-        raise ConfigError(
-            "qwen.reuse.enabled needs an attention implementation that takes a mask: set qwen.attention to "
-            "sdpa or eager, or qwen.reuse.enabled to false"
-        )
-    if config.layer_budget and config.tower:
-        raise ConfigError(
-            "qwen.reuse.layer_budget computes all tokens in the first layers, for which the vision tower "
-            "must make their features: set qwen.reuse.tower to false, or qwen.reuse.layer_budget to false"
-        )
     network: Any = model.network.config
     side = window_tokens(network.vision_config) if config.tower and not features_again else None
     landmark = (lambda _: 0.0) if scores is None else scores.best
