@@ -32,7 +32,7 @@ class Step:
 
 def walk_of(page: str) -> list[Step]:
     """The steps of the block under the heading; a line that is no step ends a thread."""
-    block = page.split("## A stranger's walk", 1)[1].split("```", 2)[1]
+    block = page.split("## One frame, call by call", 1)[1].split("```", 2)[1]
     steps: list[Step] = []
     open_steps: list[tuple[int, str]] = []
     for line in block.splitlines():
@@ -91,11 +91,11 @@ def test_a_frame_takes_that_way(walk: list[Step]) -> None:
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert max(seen["speeds"]) > 0.0, "the wheels did not turn"
-    assert not faults_of(walk, seen["functions"]), "docs/design/architecture.md, A stranger's walk"
+    assert not faults_of(walk, seen["functions"]), "docs/design/architecture.md, One frame, call by call"
 
 
 def test_a_wrong_walk_is_found() -> None:
-    page = """## A stranger's walk
+    page = """## One frame, call by call
 ```
 a thread
 a.py f          begins
