@@ -274,7 +274,7 @@ class ExecutorConfig(ExtrinsicsConfig):
     action_timeout_s: float = option(
         4.0,
         "Time after an action's due time at which it counts as blocked, and the robot stops. Too low stops "
-        "slow bases amid an action; too high lets wheels spin against an obstacle that no sensor sees.",
+        "slow bases during an action; too high lets wheels spin against an obstacle that no sensor sees.",
         unit="s", minimum=0.5, maximum=60.0, live=True,
     )  # fmt: skip
     diagnostics_hz: float = option(

@@ -353,7 +353,7 @@ class BridgeConfig(WorldConfig):
         "",
         "Id of the episode to begin with. Set while the bridge is running, that episode begins at once, and "
         "the one under way comes after it. In mode live the robot is put at its start; the id of a flat of "
-        "val_unseen puts it there, and anywhere at a free place by lot.",
+        "val_unseen puts it there, and anywhere at a random free place.",
         live=True,
     )
     mode: BridgeMode = option(
