@@ -2,7 +2,7 @@
 #   docker build -t vln_ros .                          everything, for the machine with the GPU (or a robot that has one)
 #   docker build -t vln_ros:robot --target robot .     without torch: what machine:=robot starts
 #   docker run --rm -it --net host --ipc host --gpus all vln_ros ros2 launch vln_ros robot.launch.py ...
-# compose.yaml has the split. Fast DDS needs --net host to be heard, and --ipc host to share images. --gpus all needs NVIDIA's
+# compose.yaml has the split. Fast DDS needs --net host to be heard. --gpus all needs NVIDIA's
 # container toolkit; torch brings CUDA itself, so that the base stays small.
 
 FROM ros:jazzy AS ros
