@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -26,15 +28,17 @@ from vln_ros.cli.demo import SIMULATED_ROBOT, write_split
 from vln_ros.cli.graph import Graph, NodeSpec, graph_environment
 from vln_ros.config import Scalar
 from vln_ros.ros import qos
+from vln_ros.ros.terminal.environment import claim_domain
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 DEADLINE_S = 60.0
 
 
-def run(*arguments: str) -> tuple[int, str, str]:
+def run(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "vln_ros", *arguments],
+        env=env,
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
@@ -214,22 +218,27 @@ def test_only_a_navigator_can_be_told_that_its_run_is_over(tmp_path: Path) -> No
 def test_a_stop_that_names_no_robot_stops_every_one(tmp_path: Path) -> None:
     """Who is in a hurry names none; to let one go again it must be named."""
     executor: dict[str, Scalar] = {"safety.obstacles": "none", "extrinsics": "parameters"}
-    with Graph(tmp_path, graph_environment()) as graph:
+    with ExitStack() as stack:
+        claims: list[socket.socket] = []
+        env = graph_environment() | {"ROS_DOMAIN_ID": str(claim_domain(claims))}  # no other robot is there
+        for claim in claims:
+            stack.enter_context(claim)
+        graph = stack.enter_context(Graph(tmp_path, env))
         for name in ("left", "right"):
             graph.start(NodeSpec("executor", executor, namespace=f"/{name}"))
         # Both are there: a namespace each, which waits for its executor.
         for name in ("left", "right"):
-            status, out, error = run("stop", "--release", "--namespace", name, "--wait-s", "30")
+            status, out, error = run("stop", "--release", "--namespace", name, "--wait-s", "30", env=env)
             assert status == 0, error
-        status, out, error = run("stop")
+        status, out, error = run("stop", env=env)
         assert (status, error) == (0, "")
         for name in ("left", "right"):
             assert f"/{name}: the robot stands" in out
             assert f"vln_ros stop --release --namespace /{name}" in out
-        status, out, error = run("stop", "--release", "--wait-s", "1")
+        status, out, error = run("stop", "--release", "--wait-s", "1", env=env)
         assert status == 1 and not out
         assert "robots are in /left, /right" in error
-        status, out, error = run("stop", "--namespace", "left")
+        status, out, error = run("stop", "--namespace", "left", env=env)
         assert status == 0 and "/right" not in out
         graph.check()
 

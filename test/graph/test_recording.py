@@ -193,7 +193,11 @@ def test_where_nobody_is_the_recording_of_nothing_is_said(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("option", "value", "said"),
-    [("--split-mb", "-1", "split_mb"), ("--jpeg-quality", "0", "jpeg_quality"), ("--storage", "zip", "zip")],
+    [
+        ("--split-mb", "-1", "--split-mb = -1"),
+        ("--jpeg-quality", "0", "--jpeg-quality = 0"),
+        ("--storage", "zip", "zip"),
+    ],
 )
 def test_an_option_that_cannot_be_is_said(
     option: str, value: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

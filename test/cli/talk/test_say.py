@@ -189,4 +189,5 @@ def test_who_looks_in_the_wrong_namespace_is_told_where_robots_are(tmp_path: Pat
             error = done.stderr.read()
             done.stderr.close()
             assert done.returncode == 1
-            assert "robots are in /here" in error and "namespace /there" in error
+            (there,) = re.findall(r"robots are in ([^)]*)\)", error)
+            assert "/here" in there.split(", ") and "namespace /there" in error
