@@ -20,6 +20,9 @@ cores. Times depend on the machine; read the ratios. What a device is expected t
 """
 
 
+_FLEET_WAYS = ("one fleet", "a navigator each")
+
+
 @dataclass(frozen=True)
 class _Headline:
     bench: str
@@ -123,6 +126,20 @@ def _policy(figures: dict[str, Any]) -> str:
     }
     parts = [f"{100 * reached[kind]:.1f} % in {word}" for kind, word in kinds.items() if kind in reached]
     return f"{', '.join(parts)}, over {figures['episodes']} unseen episodes each."
+
+
+def _fleet(figures: list[dict[str, Any]]) -> str:
+    most = max(f["robots"] for f in figures)
+    shared, each = (
+        next(f for f in figures if f["robots"] == most and f["way"] == way) for way in _FLEET_WAYS
+    )
+    stood_ms = max(ms for f in figures for ms in f["stood_ms"])
+    return (
+        f"{most} robots with one fleet take {shared['memory_mb'] / 1e3:.1f} GB instead of "
+        f"{each['memory_mb'] / 1e3:.1f} GB with a navigator each, and get {shared['decisions_per_s']:.1f} "
+        f"instead of {each['decisions_per_s']:.1f} decisions a second. Killed, either way, all "
+        f"stood within {stood_ms:.0f} ms."
+    )
 
 
 def _graph(figures: dict[str, Any]) -> str:
@@ -288,6 +305,7 @@ GROUPS: dict[str, tuple[_Headline, ...]] = {
     ),
     "Does it run well?": (
         _Headline("nodes", "Are camera frames lost on their way?", _nodes),
+        _Headline("fleet", "What does one model for several robots bring?", _fleet),
         _Headline("soak", "Does it leak or fall behind in a long run?", _soak),
         _Headline("startup", "How soon are the nodes active?", _startup),
         _Headline("setup", "How long from a bare clone to the end of `make demo`?", _setup),
