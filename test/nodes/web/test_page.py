@@ -134,6 +134,11 @@ def people(robot: Robot, browser: Any) -> Iterator[Callable[..., Person]]:
     assert not complaints.texts
 
 
+def robot_goes(robot: Robot, person: Person) -> None:
+    person.instructs("Go.")
+    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+
+
 def robot_stands(robot: Robot) -> None:
     robot.wait(lambda: bool(robot.plain.commands) and not robot.plain.is_moving, "a robot that stands")
 
@@ -277,8 +282,7 @@ def test_a_release_moves_nothing_though_somebody_has_told_a_stopped_robot_to_go(
     robot: Robot, people: Callable[..., Person]
 ) -> None:
     person = people()
-    person.instructs("Go.")
-    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    robot_goes(robot, person)
     person.page.click("#stop")
     person.sees("#standstill", "stands still")
     robot.plain.tell("Go on.")  # by another way than the page
@@ -385,8 +389,7 @@ def test_a_stop_that_is_lost_with_its_connection_is_sent_again_and_nothing_else_
 ) -> None:
     """What the network has lost the browser still takes for an open connection."""
     person = people()
-    person.instructs("Go.")
-    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    robot_goes(robot, person)
     told = len(robot.plain.instructions)
     person.page.evaluate(LOSES_ALL)
     person.instructs("Go elsewhere.")
@@ -402,8 +405,7 @@ def test_a_stop_holds_over_another_executor_and_ends_where_somebody_else_release
     robot: Robot, people: Callable[..., Person]
 ) -> None:
     person = people()
-    person.instructs("Go.")
-    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    robot_goes(robot, person)
     person.page.click("#stop")
     person.sees("#headline", "Stopped by somebody")
     robot.killed.add("executor")
@@ -438,8 +440,7 @@ def test_a_stop_without_a_connection_is_delivered_later_and_nothing_else_is(
     person = people()
     page = person.page
     people.complaints.expected = ("WebSocket connection to",)  # type: ignore[attr-defined]
-    person.instructs("Go.")
-    person.waits(lambda: robot.plain.is_moving, "the robot's going")
+    robot_goes(robot, person)
     port = int(robot.address.rstrip("/").rpartition(":")[2])
     told = len(robot.plain.instructions)
     robot.killed.add("web")

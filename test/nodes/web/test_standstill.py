@@ -91,6 +91,25 @@ def test_an_executor_that_is_started_anew_is_stopped_too(robot: Robot) -> None:
     assert "released" in robot.standstill.look("second", is_paused=False, is_silent=False)
 
 
+def test_who_is_released_as_soon_as_it_stands_is_stopped_no_more(robot: Robot) -> None:
+    """Its state may come before the answer of its service, and be another one behind it."""
+    robot.standstill.stop()
+    assert not robot.standstill.look("first", is_paused=True, is_silent=False)
+    robot.confirmed()
+    assert "released" in robot.standstill.look("first", is_paused=False, is_silent=False)
+    assert not robot.standstill.is_asked
+
+
+def test_who_never_says_that_it_stands_is_stopped_again(
+    robot: Robot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNHEARD_S", -1.0)
+    robot.stop()
+    assert "does not say" in robot.standstill.look("first", is_paused=False, is_silent=False)
+    assert robot.said.asked and not robot.said.confirmed
+    robot.until(lambda: "pause" in robot.asked)
+
+
 def test_a_stop_is_not_confirmed_by_an_executor_that_has_fallen_silent(robot: Robot) -> None:
     robot.stop()
     robot.standstill.look("first", is_paused=True, is_silent=False)

@@ -71,6 +71,7 @@ class FeedInputs:
         config: rates and sizes.
         feed: gets what is shown.
         on_goal: is told the stamp of a picture that was answered with a point.
+        on_state: is called when the executor has said its state.
 
     Attributes:
         state: what the executor has said last; None before it has said anything.
@@ -79,9 +80,15 @@ class FeedInputs:
     """
 
     def __init__(
-        self, node: Node, config: WebConfig, feed: Feed, on_goal: Callable[[int], None] = lambda _: None
+        self,
+        node: Node,
+        config: WebConfig,
+        feed: Feed,
+        on_goal: Callable[[int], None] = lambda _: None,
+        on_state: Callable[[], None] = lambda: None,
     ) -> None:
-        self._node, self._feed, self._config, self._on_goal = node, feed, config, on_goal
+        self._node, self._feed, self._config = node, feed, config
+        self._on_goal, self._on_new_state = on_goal, on_state
         self.state: State | None = None
         self.executor = ""
         self._expected_s = math.inf
@@ -198,6 +205,7 @@ class FeedInputs:
     def _on_state(self, msg: String) -> None:
         self.state = plain_state(msg.data)
         self._feed.put(self.state)
+        self._on_new_state()
 
     def _on_held(self, msg: String) -> None:
         self._feed.note("held", msg.data)

@@ -44,7 +44,7 @@ class WebNode(ProcessNode):
         quiet = PublisherEventCallbacks(use_default_callbacks=False)
         self._instruction_pub = self.create_publisher(String, TOPIC, qos.commands(), event_callbacks=quiet)
         self._diagnostics_pub = self.create_publisher(DiagnosticArray, "/diagnostics", qos.diagnostics())
-        self._inputs = FeedInputs(self, c, self.feed, self._show_goal)
+        self._inputs = FeedInputs(self, c, self.feed, self._show_goal, self._look)
         self._inputs.watch(False)
         self._questions = QuestionTopics(self, self.feed, self._inputs.refuse)
         self._starts = StartTopics(self, self.feed, self._inputs.refuse)
@@ -122,15 +122,19 @@ class WebNode(ProcessNode):
             self._inputs.expect_navigator()
             self._instruction_pub.publish(msg)
 
-    def _tick(self) -> None:
+    def _look(self) -> None:
+        """Whether a STOP still holds."""
         inputs = self._inputs
         is_paused = inputs.state is not None and inputs.state.paused
         if said := self._standstill.look(inputs.executor, is_paused, inputs.is_executor_silent):
             self.feed.note("stop" if self._standstill.is_asked else "release", said)
             self.get_logger().warning(said)
+
+    def _tick(self) -> None:
+        self._look()
         self._standstill.tick()
-        inputs.tick()
-        self._questions.tick(inputs.is_navigator_there)
+        self._inputs.tick()
+        self._questions.tick(self._inputs.is_navigator_there)
         self._starts.tick()
 
     def _show_goal(self, stamp_ns: int) -> None:

@@ -17,6 +17,8 @@ REPEAT_S = 0.3
 """A request that is not answered for so long is sent again: the node may have been restarted meanwhile."""
 SETTLED_S = 0.5
 """After so long what an executor says of itself, and which one it is, belong together."""
+UNHEARD_S = 2.0
+"""An executor that has confirmed a STOP says within this time that it is paused."""
 
 
 class _Call:
@@ -110,8 +112,9 @@ class Standstill:
     def look(self, executor: str, is_paused: bool, is_silent: bool) -> str:
         """Whether the executor that has confirmed a STOP still stands by it.
 
-        One that is silent, or that was started anew, is asked again. One that stands no more was released by
-        somebody else, and the STOP is over.
+        One that is silent, that was started anew, or that never says that it stands, is asked again. One that
+        stands no more was released by somebody else, and the STOP is over. To be called with every state that
+        it says, and regularly.
 
         Args:
             executor: which one was heard last.
@@ -121,23 +124,34 @@ class Standstill:
         Returns:
             What there is to say of it; empty: nothing.
         """
-        if self._pause is None or not self._pause.granted:
+        if self._pause is None:
             return ""
-        now_s = time.monotonic()
-        if is_silent:
-            self.stop()
-        elif is_paused:
+        if is_paused and not is_silent:  # also before the service answers: the state may be gone by then
             self._stands, self._free_s = executor, math.inf
-        elif self._stands is not None:
-            self._free_s = min(self._free_s, now_s)
-            if now_s - self._free_s > SETTLED_S:
-                if executor != self._stands:
-                    self.stop()
-                    return "STOP again: the executor was started anew"
-                self._forget()
-                self._say()
-                return "released by somebody who does not use this page"
+        elif self._pause.granted and is_silent:
+            self.stop()
+        elif self._pause.granted:
+            return self._look_at_free(executor)
         return ""
+
+    def _look_at_free(self, executor: str) -> str:
+        """What there is to say of one that has confirmed the STOP, and does not say that it stands."""
+        now_s = time.monotonic()
+        self._free_s = min(self._free_s, now_s)
+        free_s = now_s - self._free_s
+        if self._stands is None:
+            if free_s <= UNHEARD_S:
+                return ""
+            self.stop()
+            return "STOP again: the executor does not say that it stands"
+        if free_s <= SETTLED_S:
+            return ""
+        if executor != self._stands:
+            self.stop()
+            return "STOP again: the executor was started anew"
+        self._forget()
+        self._say()
+        return "released by somebody who does not use this page"
 
     def tick(self) -> None:
         """Send what is due, and repeat what was not answered."""
